@@ -1,0 +1,1 @@
+"""The schedule of a fair comparison, the trials, and their records."""

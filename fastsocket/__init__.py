@@ -1,0 +1,1 @@
+"""Fastsocket for unmodified Linux: libfsocket.so (preloaded) and eBPF packet steering."""

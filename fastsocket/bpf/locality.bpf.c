@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: (MIT OR GPL-2.0)
+/*
+ * Locality probe: was a packet handled in softirq on the CPU whose application reads it?
+ *
+ * sock_recv_length runs in the reader's context; skc_incoming_cpu is where softirq last handled a segment of the
+ * socket. A read that returns all bytes the connection ever received is its first, made by the worker that accepted it.
+ */
+#include <linux/bpf.h>
+#include <stdbool.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+/* The members we read; libbpf finds where this kernel keeps them (CO-RE). */
+struct ns_common {
+	unsigned int inum;
+} __attribute__((preserve_access_index));
+struct net {
+	struct ns_common ns;
+} __attribute__((preserve_access_index));
+typedef struct {
+	struct net *net;
+} __attribute__((preserve_access_index)) possible_net_t;
+struct sock_common {
+	unsigned short skc_family;
+	__u16 skc_num;
+	int skc_incoming_cpu;
+	possible_net_t skc_net;
+} __attribute__((preserve_access_index));
+struct sock {
+	struct sock_common __sk_common;
+	__u16 sk_protocol;
+} __attribute__((preserve_access_index));
+struct tcp_sock {
+	__u64 bytes_received;
+} __attribute__((preserve_access_index));
+
+#define IPPROTO_TCP 6
+#define MSG_PEEK 2
+
+/* Written before load. */
+const volatile __u32 server_netns;  /* inode number */
+const volatile __u16 passive_port;  /* connections on this local port are passive, all others active */
+
+/* Read by bench/probes.py: per CPU, in this order. */
+struct locality {
+	__u64 passive_reads, passive_local;
+	__u64 active_reads, active_local;
+	__u64 accepts, accepts_local;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct locality);
+} totals SEC(".maps");
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(sock_recv_length, struct sock *sk, int length, int flags)
+{
+	__u32 zero = 0;
+	struct locality *seen;
+	bool local;
+
+	if (length <= 0 || flags & MSG_PEEK || sk->sk_protocol != IPPROTO_TCP ||
+	    sk->__sk_common.skc_net.net->ns.inum != server_netns)
+		return 0;
+	seen = bpf_map_lookup_elem(&totals, &zero);
+	if (!seen)
+		return 0;
+	local = sk->__sk_common.skc_incoming_cpu == (int)bpf_get_smp_processor_id();
+	if (sk->__sk_common.skc_num != passive_port) {
+		seen->active_reads++;
+		seen->active_local += local;
+		return 0;
+	}
+	seen->passive_reads++;
+	seen->passive_local += local;
+	if (BPF_CORE_READ((struct tcp_sock *)sk, bytes_received) == (__u64)length) {
+		seen->accepts++;
+		seen->accepts_local += local;
+	}
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";

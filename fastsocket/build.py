@@ -1,0 +1,26 @@
+"""Where the built parts of the accelerator are, and building them when a source is newer."""
+
+import subprocess
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+LIBRARY = HERE / "build" / "libfsocket.so"
+
+
+class BuildError(Exception):
+    """The compiler refused; the message is its own."""
+
+
+def bpf_object(name: str) -> Path:
+    """The compiled BPF object of ``bpf/<name>.bpf.c``."""
+    return HERE / "build" / f"{name}.bpf.o"
+
+
+def build(target: str = "all") -> None:
+    """Bring the library and the BPF objects up to date with ``make``.
+
+    Raises BuildError with the compiler's words.
+    """
+    made = subprocess.run(["make", "--no-print-directory", "-C", HERE, target], capture_output=True, text=True)
+    if made.returncode:
+        raise BuildError(made.stderr.strip())

@@ -1,0 +1,176 @@
+"""The few calls of libbpf.so.1 that we need, as Python objects that own what they opened (libbpf 1.0 or later).
+
+The Python bindings on PyPI either bring a compiler (bcc) or cannot attach to a tracepoint with BTF; the C API is
+stable and small, so ctypes it is. Names follow libbpf's: <bpf/libbpf.h>, <bpf/bpf.h>.
+"""
+
+import ctypes
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+EGRESS = 1 << 1  # BPF_TC_EGRESS
+LOG_LINES_SHOWN = 30
+
+
+class BpfError(Exception):
+    """libbpf or the kernel's verifier refused; the message ends with their log."""
+
+
+class _TcHook(ctypes.Structure):
+    _fields_ = [("size", ctypes.c_size_t), ("ifindex", ctypes.c_int), ("attach_point", ctypes.c_int),
+                ("parent", ctypes.c_uint32)]
+
+
+class _TcOptions(ctypes.Structure):
+    _fields_ = [("size", ctypes.c_size_t), ("prog_fd", ctypes.c_int), ("flags", ctypes.c_uint32),
+                ("prog_id", ctypes.c_uint32), ("handle", ctypes.c_uint32), ("priority", ctypes.c_uint32)]
+
+
+class _TestRunOptions(ctypes.Structure):
+    _fields_ = [("size", ctypes.c_size_t), ("data_in", ctypes.c_void_p), ("data_out", ctypes.c_void_p),
+                ("data_size_in", ctypes.c_uint32), ("data_size_out", ctypes.c_uint32),
+                ("ctx_in", ctypes.c_void_p), ("ctx_out", ctypes.c_void_p), ("ctx_size_in", ctypes.c_uint32),
+                ("ctx_size_out", ctypes.c_uint32), ("retval", ctypes.c_uint32), ("repeat", ctypes.c_int),
+                ("duration", ctypes.c_uint32), ("flags", ctypes.c_uint32), ("cpu", ctypes.c_uint32),
+                ("batch_size", ctypes.c_uint32)]
+
+
+_PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+_POINTERS = ("bpf_object__open_file", "bpf_object__find_program_by_name", "bpf_object__find_map_by_name",
+             "bpf_program__attach", "bpf_map__initial_value")
+
+
+def _load_libbpf() -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL("libbpf.so.1", use_errno=True)
+    except OSError as error:
+        raise BpfError(f"{error}: install Debian's package libbpf1") from error
+    for name in _POINTERS:
+        getattr(library, name).restype = ctypes.c_void_p
+    library.bpf_map__value_size.restype = ctypes.c_uint32
+    return library
+
+
+class BpfObject:
+    """A compiled object file: set its variables, load it, then attach its programs and read its maps.
+
+    Everything it holds in the kernel goes with close(), or with the process, except tc filters, which live as long as
+    their device. Raises BpfError, with the verifier's log when the verifier refused.
+    """
+
+    def __init__(self, path: Path):
+        self._libbpf = _load_libbpf()
+        self._log: list[str] = []
+        self._print = _PRINT(self._keep_log)  # libbpf holds it: it must live as long as this object
+        self._links: list[int] = []
+        self._object = None
+        with self._logging():
+            self._object = self._pointer(self._libbpf.bpf_object__open_file(os.fsencode(path), None), f"open {path}")
+
+    def _keep_log(self, level, template, arguments) -> int:
+        text = ctypes.create_string_buffer(65536)
+        ctypes.CDLL(None).vsnprintf(text, len(text), template, ctypes.c_void_p(arguments))
+        self._log += text.value.decode(errors="replace").splitlines()
+        return 0
+
+    @contextmanager
+    def _logging(self):
+        previous = self._libbpf.libbpf_set_print
+        previous.restype = ctypes.c_void_p
+        before = previous(self._print)
+        try:
+            yield
+        finally:
+            previous(ctypes.c_void_p(before))
+
+    def _failure(self, what: str, code: int) -> BpfError:
+        shown = "\n".join(line for line in self._log[-LOG_LINES_SHOWN:])
+        return BpfError(f"cannot {what}: {os.strerror(code)}" + (f"\n{shown}" if shown else ""))
+
+    def _check(self, result: int, what: str) -> int:
+        if result < 0:
+            raise self._failure(what, -result)
+        return result
+
+    def _pointer(self, address: int | None, what: str) -> ctypes.c_void_p:
+        if not address:
+            raise self._failure(what, ctypes.get_errno())
+        return ctypes.c_void_p(address)
+
+    def _map(self, name: str) -> ctypes.c_void_p:
+        return self._pointer(self._libbpf.bpf_object__find_map_by_name(self._object, name.encode()), f"find map {name}")
+
+    def _program(self, name: str) -> ctypes.c_void_p:
+        found = self._libbpf.bpf_object__find_program_by_name(self._object, name.encode())
+        return self._pointer(found, f"find program {name}")
+
+    def initial_value(self, section: str, size: int) -> ctypes.Array:
+        """The memory of a data section (".rodata", ".bss", ".data") before load, to be written in place."""
+        actual = ctypes.c_size_t()
+        address = self._libbpf.bpf_map__initial_value(self._map(section), ctypes.byref(actual))
+        if not address or actual.value < size:
+            raise BpfError(f"section {section} has {actual.value} bytes, not the {size} expected: run make clean all")
+        return (ctypes.c_ubyte * size).from_address(address)
+
+    def load(self) -> None:
+        """Have the verifier check the programs, and load them."""
+        with self._logging():
+            self._check(self._libbpf.bpf_object__load(self._object), "load the BPF programs")
+
+    def attach(self, program: str) -> None:
+        """Attach a tracing program where its section name says."""
+        with self._logging():
+            link = self._libbpf.bpf_program__attach(self._program(program))
+            self._links.append(self._pointer(link, f"attach {program}"))
+
+    def attach_egress(self, program: str, ifindex: int) -> None:
+        """Attach a tc program to a device's egress, in the network namespace of the calling thread."""
+        hook = _TcHook(ctypes.sizeof(_TcHook), ifindex, EGRESS, 0)
+        descriptor = self._libbpf.bpf_program__fd(self._program(program))
+        options = _TcOptions(size=ctypes.sizeof(_TcOptions), prog_fd=descriptor)
+        with self._logging():
+            created = self._libbpf.bpf_tc_hook_create(ctypes.byref(hook))
+            if created != -17:  # EEXIST: somebody else's clsact is as good
+                self._check(created, "create the clsact hook")
+            self._check(self._libbpf.bpf_tc_attach(ctypes.byref(hook), ctypes.byref(options)), f"attach {program}")
+
+    def write(self, map_name: str, value: bytes) -> None:
+        """Replace element 0 of an array map."""
+        key, buffer = ctypes.c_uint32(0), ctypes.create_string_buffer(value, len(value))
+        descriptor = self._libbpf.bpf_map__fd(self._map(map_name))
+        result = self._libbpf.bpf_map_update_elem(descriptor, ctypes.byref(key), buffer, ctypes.c_uint64(0))
+        self._check(result, f"write map {map_name}")
+
+    def read_per_cpu(self, map_name: str) -> list[bytes]:
+        """Element 0 of a per-CPU array map: one value for each possible CPU, padded to 8 bytes."""
+        cpus, handle = self._libbpf.libbpf_num_possible_cpus(), self._map(map_name)
+        size = -(-self._libbpf.bpf_map__value_size(handle) // 8) * 8
+        key, buffer = ctypes.c_uint32(0), ctypes.create_string_buffer(size * cpus)
+        descriptor = self._libbpf.bpf_map__fd(handle)
+        result = self._libbpf.bpf_map_lookup_elem(descriptor, ctypes.byref(key), buffer)
+        self._check(result, f"read map {map_name}")
+        return [buffer.raw[start:start + size] for start in range(0, size * cpus, size)]
+
+    def test_run(self, program: str, packet: bytes) -> int:
+        """What a tc program returns for a packet (BPF_PROG_TEST_RUN)."""
+        data = ctypes.create_string_buffer(packet, len(packet))
+        options = _TestRunOptions(size=ctypes.sizeof(_TestRunOptions), data_in=ctypes.addressof(data),
+                                  data_size_in=len(packet), repeat=1)
+        descriptor = self._libbpf.bpf_program__fd(self._program(program))
+        result = self._libbpf.bpf_prog_test_run_opts(descriptor, ctypes.byref(options))
+        self._check(result, f"run {program}")
+        return options.retval
+
+    def close(self) -> None:
+        while self._links:
+            self._libbpf.bpf_link__destroy(self._links.pop())
+        if self._object:
+            self._libbpf.bpf_object__close(self._object)
+            self._object = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()

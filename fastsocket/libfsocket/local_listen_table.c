@@ -1,0 +1,691 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Local Listen Table: a listener per CPU behind the one that the application made.
+ *
+ * listen()      clones the listener for each CPU we may run on: same address, SO_REUSEPORT, SO_INCOMING_CPU. A clone
+ *               is bound by the process that may bind there, but does not listen yet and so receives nothing.
+ * epoll_ctl()   a worker that starts to watch the listener adopts the clone of its CPU: listens on it, watches it too.
+ *               From then on the kernel gives it the connections whose SYN that CPU handled.
+ * accept()      looks at the adopted clone, then at the application's listener, which stays as the global fallback
+ *               for a SYN whose CPU has no clone listening.
+ *
+ * The application's listener gets SO_REUSEPORT only after its own bind() and listen() have answered, so that nothing
+ * the application sees of them changes. Sources: socket(7); Linux b261eda84ec1 (SO_INCOMING_CPU in reuseport groups).
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "fsocket.h"
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+#define for_each_clone(cpu, l)                                    \
+	for (int cpu = 0; cpu < (l)->cpus_end; cpu++)             \
+		if (CPU_ISSET(cpu, &(l)->cpus))
+
+#define MAX_FDS 65536
+#define MAX_LISTENERS 64
+/* Descriptors that a select()-style or fd-counting application is unlikely to have plans for. */
+#define CLONE_FD_FLOOR 512
+/* The global listener has its turn after this many accepts, so that a busy local one cannot starve it. */
+#define ACCEPTS_PER_GLOBAL_TURN 32
+
+struct clone {
+	atomic_int fd;       /* -1: none */
+	atomic_int epfd;     /* where this process watches it; -1: nowhere, so not adopted here */
+	uint64_t cookie;     /* SO_COOKIE: is that descriptor still the socket we made? */
+};
+
+struct listener {
+	int fd;
+	int backlog;
+	uint32_t generation; /* tells a thread that its adoption was of an earlier user of this entry */
+	pid_t creator;
+	cpu_set_t cpus;      /* that have a clone */
+	int cpus_end;        /* past the highest of them */
+	atomic_int watched;  /* clones that this process has in an epoll */
+	_Atomic uint32_t *tickets; /* shared with descendants: adoptions by workers nobody had pinned */
+	_Atomic pid_t *owners;     /* likewise, per CPU: the process that adopted last */
+	struct clone clone[CPU_SETSIZE];
+};
+
+struct adoption {
+	uint32_t generation;
+	int cpu;
+	unsigned int until_global_turn;
+};
+
+static struct listener listeners[MAX_LISTENERS];
+static _Atomic(struct listener *) listener_by_fd[MAX_FDS];
+static _Atomic(struct listener *) clone_by_fd[MAX_FDS];
+static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER; /* cold paths only: listen, adopt, close */
+static uint32_t next_generation = 1;
+static bool may_pin = true;
+
+static __thread struct adoption adoptions[MAX_LISTENERS] __attribute__((tls_model("initial-exec")));
+
+static void before_fork(void)
+{
+	pthread_mutex_lock(&table_lock);
+}
+
+static void after_fork(void)
+{
+	pthread_mutex_unlock(&table_lock);
+}
+
+void llt_configure(void)
+{
+	const char *pin = getenv("FSOCKET_PIN");
+
+	may_pin = !pin || strcmp(pin, "never") != 0;
+	pthread_atfork(before_fork, after_fork, after_fork);
+}
+
+struct listener *llt_find(int fd)
+{
+	if ((unsigned int)fd >= MAX_FDS)
+		return NULL;
+	return atomic_load_explicit(&listener_by_fd[fd], memory_order_acquire);
+}
+
+/* ---- the kernel's side: what a clone is --------------------------------------------------------------------- */
+
+static bool set_int(int fd, int level, int name, int value)
+{
+	return setsockopt(fd, level, name, &value, sizeof(value)) == 0;
+}
+
+static int get_int(int fd, int level, int name, int missing)
+{
+	int value = 0;
+	socklen_t size = sizeof(value);
+
+	return getsockopt(fd, level, name, &value, &size) ? missing : value;
+}
+
+static uint64_t cookie_of(int fd)
+{
+	uint64_t cookie = 0;
+	socklen_t size = sizeof(cookie);
+
+	return getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) ? 0 : cookie;
+}
+
+struct option {
+	int level, name;
+};
+
+/* What decides where a socket may be bound has to be there before bind(). */
+static const struct option before_bind[] = {
+	{ SOL_SOCKET, SO_REUSEADDR }, { IPPROTO_IPV6, IPV6_V6ONLY }, { IPPROTO_IP, IP_FREEBIND },
+	{ IPPROTO_IP, IP_TRANSPARENT }, { SOL_SOCKET, SO_BINDTOIFINDEX }, { SOL_SOCKET, SO_MARK },
+};
+
+/* The rest is inherited by accepted sockets; applications set some of it after listen(), so copy it on adoption. */
+static const struct option before_listen[] = {
+	{ SOL_SOCKET, SO_KEEPALIVE }, { SOL_SOCKET, SO_PRIORITY }, { SOL_SOCKET, SO_RCVLOWAT },
+	{ SOL_SOCKET, SO_BUSY_POLL }, { SOL_SOCKET, SO_OOBINLINE },
+	{ IPPROTO_IP, IP_TOS }, { IPPROTO_IP, IP_TTL }, { IPPROTO_IP, IP_MTU_DISCOVER },
+	{ IPPROTO_IPV6, IPV6_TCLASS }, { IPPROTO_IPV6, IPV6_UNICAST_HOPS },
+	{ IPPROTO_TCP, TCP_NODELAY }, { IPPROTO_TCP, TCP_DEFER_ACCEPT }, { IPPROTO_TCP, TCP_KEEPIDLE },
+	{ IPPROTO_TCP, TCP_KEEPINTVL }, { IPPROTO_TCP, TCP_KEEPCNT }, { IPPROTO_TCP, TCP_SYNCNT },
+	{ IPPROTO_TCP, TCP_LINGER2 }, { IPPROTO_TCP, TCP_USER_TIMEOUT }, { IPPROTO_TCP, TCP_FASTOPEN },
+	{ IPPROTO_TCP, TCP_NOTSENT_LOWAT }, { IPPROTO_TCP, TCP_SAVE_SYN }, { IPPROTO_TCP, TCP_WINDOW_CLAMP },
+};
+
+
+/* Set on the clone what differs; an option the kernel or the socket family lacks differs nowhere. */
+static bool copy_options(int from, int to, const struct option *option, size_t n)
+{
+	for (; n; n--, option++) {
+		int wanted = get_int(from, option->level, option->name, -1);
+
+		if (wanted != get_int(to, option->level, option->name, -1) &&
+		    !set_int(to, option->level, option->name, wanted))
+			return false;
+	}
+	return true;
+}
+
+/* The kernel doubles what SO_RCVBUF sets, and a value never set must stay the kernel's to tune. */
+static bool copy_buffer_size(int from, int to, int name)
+{
+	int wanted = get_int(from, SOL_SOCKET, name, -1);
+
+	return wanted == get_int(to, SOL_SOCKET, name, -1) || set_int(to, SOL_SOCKET, name, wanted / 2);
+}
+
+/* A socket filter decides who may connect; we cannot be sure to copy all of it, so such a listener is left alone. */
+static bool has_filter(int fd)
+{
+	socklen_t instructions = 0;
+
+	return !getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, NULL, &instructions) && instructions > 0;
+}
+
+static bool copy_rest(int from, int to)
+{
+	char congestion[16] = "", theirs[16] = "";
+	struct linger linger = { 0 };
+	socklen_t size = sizeof(linger), length = sizeof(congestion);
+
+	if (!copy_options(from, to, before_listen, COUNT(before_listen)) ||
+	    !copy_buffer_size(from, to, SO_RCVBUF) || !copy_buffer_size(from, to, SO_SNDBUF) ||
+	    getsockopt(from, SOL_SOCKET, SO_LINGER, &linger, &size) ||
+	    setsockopt(to, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) ||
+	    getsockopt(from, IPPROTO_TCP, TCP_CONGESTION, congestion, &length))
+		return false;
+	length = sizeof(theirs);
+	if (getsockopt(to, IPPROTO_TCP, TCP_CONGESTION, theirs, &length) || strcmp(congestion, theirs) == 0)
+		return true;
+	return setsockopt(to, IPPROTO_TCP, TCP_CONGESTION, congestion, (socklen_t)strlen(congestion)) == 0;
+}
+
+/* An unbound socket of the listener's kind, out of the way of the application's descriptors. */
+static int socket_like(int fd)
+{
+	int low = socket(get_int(fd, SOL_SOCKET, SO_DOMAIN, AF_INET), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
+			 IPPROTO_TCP);
+	int high;
+
+	if (low < 0)
+		return -1;
+	high = fcntl(low, F_DUPFD_CLOEXEC, CLONE_FD_FLOOR);
+	if (high < 0) /* the descriptor limit is below the floor */
+		return low;
+	real.close(low);
+	return high;
+}
+
+static int bind_clone(int fd, int cpu)
+{
+	struct sockaddr_storage address;
+	socklen_t size = sizeof(address);
+	int copy = socket_like(fd);
+
+	if (copy < 0)
+		return -1;
+	if (copy < MAX_FDS && !getsockname(fd, (struct sockaddr *)&address, &size) &&
+	    copy_options(fd, copy, before_bind, COUNT(before_bind)) &&
+	    set_int(copy, SOL_SOCKET, SO_REUSEPORT, 1) && set_int(copy, SOL_SOCKET, SO_INCOMING_CPU, cpu) &&
+	    !bind(copy, (struct sockaddr *)&address, size))
+		return copy;
+	real.close(copy);
+	return -1;
+}
+
+/* ---- does this kernel honour SO_INCOMING_CPU inside a reuseport group? ---------------------------------------- */
+
+static int probe_listener(struct sockaddr_in *address, int cpu)
+{
+	socklen_t size = sizeof(*address);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	if (fd >= 0 && set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1) && set_int(fd, SOL_SOCKET, SO_INCOMING_CPU, cpu) &&
+	    !bind(fd, (struct sockaddr *)address, size) && !real.listen(fd, 16) &&
+	    !getsockname(fd, (struct sockaddr *)address, &size))
+		return fd;
+	if (fd >= 0)
+		real.close(fd);
+	return -1;
+}
+
+#define PROBE_CONNECTIONS 8
+
+static bool probe_connections_arrive(int fd, const struct sockaddr_in *address)
+{
+	int arrived = 0;
+
+	for (int i = 0; i < PROBE_CONNECTIONS; i++) {
+		int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		int server = -1;
+
+		if (client >= 0 && !connect(client, (const struct sockaddr *)address, sizeof(*address)))
+			server = real.accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+		if (server >= 0) {
+			arrived++;
+			real.close(server);
+		}
+		if (client >= 0)
+			real.close(client);
+	}
+	return arrived == PROBE_CONNECTIONS;
+}
+
+/* Over loopback a SYN is handled on the CPU that sends it: all must reach the member marked with ours, of three. */
+static bool probe_incoming_cpu(void)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	cpu_set_t before, here;
+	int cpu = sched_getcpu(), member[3];
+	bool honoured;
+
+	if (cpu < 0 || sched_getaffinity(0, sizeof(before), &before))
+		return false;
+	CPU_ZERO(&here);
+	CPU_SET(cpu, &here);
+	if (sched_setaffinity(0, sizeof(here), &here))
+		return false;
+	member[0] = probe_listener(&address, cpu);
+	member[1] = probe_listener(&address, cpu + 1);
+	member[2] = probe_listener(&address, cpu + 2);
+	honoured = member[0] >= 0 && member[1] >= 0 && member[2] >= 0 && probe_connections_arrive(member[0], &address);
+	for (size_t i = 0; i < COUNT(member); i++)
+		if (member[i] >= 0)
+			real.close(member[i]);
+	sched_setaffinity(0, sizeof(before), &before);
+	return honoured;
+}
+
+/* In the mainline from 6.2; distributions have backported it, so older kernels are asked. */
+static bool kernel_honours_incoming_cpu(void)
+{
+	struct utsname system;
+	int major = 0, minor = 0;
+
+	if (uname(&system) || sscanf(system.release, "%d.%d", &major, &minor) != 2)
+		return false;
+	return major > 6 || (major == 6 && minor >= 2) || probe_incoming_cpu();
+}
+
+/* ---- listen(): clone ------------------------------------------------------------------------------------------ */
+
+static void watch(struct listener *l, int cpu, int epfd)
+{
+	int before = atomic_exchange(&l->clone[cpu].epfd, epfd);
+
+	atomic_fetch_add(&l->watched, (epfd >= 0) - (before >= 0));
+}
+
+static void forget_clone(struct listener *l, int cpu, int fd)
+{
+	watch(l, cpu, -1);
+	atomic_store(&l->clone[cpu].fd, -1);
+	atomic_store(&clone_by_fd[fd], NULL);
+}
+
+static void close_clones(struct listener *l)
+{
+	for_each_clone(cpu, l) {
+		int fd = atomic_load(&l->clone[cpu].fd);
+
+		if (fd < 0)
+			continue;
+		forget_clone(l, cpu, fd);
+		real.close(fd);
+	}
+	CPU_ZERO(&l->cpus);
+}
+
+static bool clone_for_each_cpu(struct listener *l, const cpu_set_t *cpus)
+{
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		struct clone *clone = &l->clone[cpu];
+		int fd;
+
+		if (!CPU_ISSET(cpu, cpus))
+			continue;
+		fd = bind_clone(l->fd, cpu);
+		if (fd < 0)
+			return false;
+		clone->cookie = cookie_of(fd);
+		atomic_store(&clone->epfd, -1);
+		atomic_store(&clone->fd, fd);
+		atomic_store(&clone_by_fd[fd], l);
+		CPU_SET(cpu, &l->cpus);
+		l->cpus_end = cpu + 1;
+	}
+	return true;
+}
+
+#define SHARED_SIZE (sizeof(_Atomic uint32_t) + CPU_SETSIZE * sizeof(_Atomic pid_t))
+
+static bool share_with_descendants(struct listener *l)
+{
+	void *map = mmap(NULL, SHARED_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (map == MAP_FAILED)
+		return false;
+	l->tickets = map;
+	l->owners = (_Atomic pid_t *)(l->tickets + 1);
+	return true;
+}
+
+static struct listener *free_entry(void)
+{
+	for (size_t i = 0; i < MAX_LISTENERS; i++)
+		if (!listeners[i].generation)
+			return &listeners[i];
+	return NULL;
+}
+
+static bool is_tcp(int fd)
+{
+	int domain = get_int(fd, SOL_SOCKET, SO_DOMAIN, -1);
+
+	return (domain == AF_INET || domain == AF_INET6) && get_int(fd, SOL_SOCKET, SO_PROTOCOL, -1) == IPPROTO_TCP;
+}
+
+/* Returns NULL when every CPU has its clone, else the step that did not work. */
+static const char *fill(struct listener *l, int fd, int backlog)
+{
+	cpu_set_t cpus;
+
+	l->fd = fd;
+	l->backlog = backlog;
+	l->creator = getpid();
+	l->cpus_end = 0;
+	atomic_store(&l->watched, 0);
+	CPU_ZERO(&l->cpus);
+	if (!kernel_honours_incoming_cpu())
+		return "this kernel ignores SO_INCOMING_CPU among SO_REUSEPORT listeners (Linux 6.2 or a backport has it)";
+	if (sched_getaffinity(0, sizeof(cpus), &cpus))
+		return "the CPU affinity cannot be read";
+	if (!counters_open() || !share_with_descendants(l))
+		return "no memory to share with the workers";
+	if (!set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1))
+		return "SO_REUSEPORT is refused";
+	if (clone_for_each_cpu(l, &cpus))
+		return NULL;
+	int saved_errno = errno;
+	close_clones(l);
+	set_int(fd, SOL_SOCKET, SO_REUSEPORT, 0);
+	errno = saved_errno;
+	return "the listener cannot be cloned";
+}
+
+static void drop_shared(struct listener *l)
+{
+	if (l->tickets)
+		munmap(l->tickets, SHARED_SIZE);
+	l->tickets = NULL;
+	l->owners = NULL;
+}
+
+static void clone_listener(int fd, int backlog)
+{
+	struct listener *l = free_entry();
+	const char *problem = l ? fill(l, fd, backlog) : "more than 64 listeners";
+
+	if (problem) {
+		fsocket_log("%s (%s); the application runs without Fastsocket on this listener", problem,
+			    strerror(errno));
+		if (l)
+			drop_shared(l);
+		return;
+	}
+	l->generation = next_generation++;
+	atomic_store_explicit(&listener_by_fd[fd], l, memory_order_release);
+}
+
+void llt_listen(int fd, int backlog)
+{
+	struct listener *l;
+
+	if ((unsigned int)fd >= MAX_FDS || !is_tcp(fd))
+		return;
+	pthread_mutex_lock(&table_lock);
+	l = llt_find(fd);
+	if (l)
+		l->backlog = backlog;
+	else if (!get_int(fd, SOL_SOCKET, SO_REUSEPORT, 0)) /* set: the application shards its listeners itself */
+		clone_listener(fd, backlog);
+	pthread_mutex_unlock(&table_lock);
+}
+
+/* ---- epoll_ctl(): adopt --------------------------------------------------------------------------------------- */
+
+static struct adoption *adoption_of(const struct listener *l)
+{
+	struct adoption *mine = &adoptions[l - listeners];
+
+	return mine->generation == l->generation ? mine : NULL;
+}
+
+static bool is_alive(pid_t pid)
+{
+	return pid && (kill(pid, 0) == 0 || errno != ESRCH);
+}
+
+static bool take_over(_Atomic pid_t *owner)
+{
+	pid_t was = atomic_load(owner);
+
+	return !is_alive(was) && atomic_compare_exchange_strong(owner, &was, getpid());
+}
+
+/* A worker that nobody pinned: the CPU of one that died, else the next in turn. */
+static int next_cpu(struct listener *l, const cpu_set_t *allowed)
+{
+	cpu_set_t candidates;
+	int turn, cpu;
+
+	CPU_AND(&candidates, allowed, &l->cpus);
+	if (!CPU_COUNT(&candidates))
+		return -1;
+	for (cpu = 0; cpu < CPU_SETSIZE; cpu++)
+		if (CPU_ISSET(cpu, &candidates) && take_over(&l->owners[cpu]))
+			return cpu;
+	turn = (int)(atomic_fetch_add(l->tickets, 1) % (uint32_t)CPU_COUNT(&candidates));
+	for (cpu = 0; turn > 0 || !CPU_ISSET(cpu, &candidates); cpu++)
+		turn -= CPU_ISSET(cpu, &candidates) ? 1 : 0;
+	return cpu;
+}
+
+static int pinned_cpu(const cpu_set_t *allowed)
+{
+	for (int cpu = 0; CPU_COUNT(allowed) == 1 && cpu < CPU_SETSIZE; cpu++)
+		if (CPU_ISSET(cpu, allowed))
+			return cpu;
+	return -1;
+}
+
+/*
+ * The CPU whose connections the calling thread is to serve, or -1. Locality needs a thread that stays where it is: one
+ * that is pinned already, or a worker process (forked after listen()), which we pin as the original Fastsocket did. A
+ * server that is a single unpinned process keeps its freedom, and its one listener.
+ */
+static int choose_cpu(struct listener *l)
+{
+	cpu_set_t allowed, one;
+	int cpu;
+
+	if (sched_getaffinity(0, sizeof(allowed), &allowed))
+		return -1;
+	cpu = pinned_cpu(&allowed);
+	if (cpu >= 0 || !may_pin || getpid() == l->creator)
+		return cpu;
+	cpu = next_cpu(l, &allowed);
+	if (cpu < 0)
+		return -1;
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	return sched_setaffinity(0, sizeof(one), &one) ? -1 : cpu;
+}
+
+/* Leave the reuseport group again, unless a newer worker has taken the clone up since. */
+static void stop_listening(struct listener *l, int cpu, int fd)
+{
+	pid_t me = getpid();
+
+	if (atomic_compare_exchange_strong(&l->owners[cpu], &me, 0))
+		shutdown(fd, SHUT_RD);
+}
+
+static bool start_listening(struct listener *l, int cpu, int epfd, struct epoll_event *event)
+{
+	int fd = atomic_load(&l->clone[cpu].fd);
+
+	if (fd < 0 || cookie_of(fd) != l->clone[cpu].cookie) /* closed behind our back */
+		return false;
+	if (has_filter(l->fd) || !copy_rest(l->fd, fd) || real.listen(fd, l->backlog))
+		return false;
+	atomic_store(&l->owners[cpu], getpid());
+	if (real.epoll_ctl(epfd, EPOLL_CTL_ADD, fd, event) && errno != EEXIST) {
+		stop_listening(l, cpu, fd); /* what nobody watches must not receive */
+		return false;
+	}
+	watch(l, cpu, epfd);
+	return true;
+}
+
+/* Accepting tries the clone first, so the listener itself must not block where the clone has nothing. */
+static bool is_nonblocking(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	return flags >= 0 && flags & O_NONBLOCK;
+}
+
+static void adopt(struct listener *l, int epfd, struct epoll_event *event)
+{
+	struct adoption *again = adoption_of(l);
+	int cpu = again ? again->cpu : is_nonblocking(l->fd) ? choose_cpu(l) : -1;
+
+	if (cpu < 0 || !CPU_ISSET(cpu, &l->cpus) || !start_listening(l, cpu, epfd, event)) {
+		count(&counters_of(sched_getcpu())->fallen_back);
+		return;
+	}
+	if (!again)
+		count(&counters_of(cpu)->adopted);
+	adoptions[l - listeners] = (struct adoption){ l->generation, cpu, ACCEPTS_PER_GLOBAL_TURN };
+}
+
+static void mirror(struct listener *l, int epfd, int op, struct epoll_event *event)
+{
+	for_each_clone(cpu, l) {
+		if (atomic_load(&l->clone[cpu].epfd) != epfd)
+			continue;
+		real.epoll_ctl(epfd, op, atomic_load(&l->clone[cpu].fd), event);
+		if (op == EPOLL_CTL_DEL)
+			watch(l, cpu, -1);
+	}
+}
+
+void llt_epoll_ctl(struct listener *l, int epfd, int op, struct epoll_event *event)
+{
+	pthread_mutex_lock(&table_lock);
+	if (op == EPOLL_CTL_ADD)
+		adopt(l, epfd, event);
+	else
+		mirror(l, epfd, op, event);
+	pthread_mutex_unlock(&table_lock);
+}
+
+/* ---- accept() ------------------------------------------------------------------------------------------------- */
+
+static int accept_global(int fd, struct sockaddr *addr, socklen_t *len, int flags)
+{
+	int accepted = flags ? real.accept4(fd, addr, len, flags) : real.accept(fd, addr, len);
+
+	if (accepted >= 0)
+		count(&counters_of(sched_getcpu())->accepted_global);
+	return accepted;
+}
+
+/* -1 with *empty: nothing here, look elsewhere. -1 without: an error that the application has to see. */
+static int accept_local(struct listener *l, int cpu, struct sockaddr *addr, socklen_t *len, int flags, bool *empty)
+{
+	int fd = atomic_load_explicit(&l->clone[cpu].fd, memory_order_relaxed);
+	int accepted = fd < 0 ? -1 : real.accept4(fd, addr, len, flags);
+
+	if (accepted >= 0)
+		count(&counters_of(cpu)->accepted_local);
+	else /* EINVAL, EBADF, ENOTSOCK: the clone is gone, which is ours to bear */
+		*empty = fd < 0 || errno == EAGAIN || errno == EINVAL || errno == EBADF || errno == ENOTSOCK;
+	return accepted;
+}
+
+/* A thread that accepts what another thread watches: look at all that this process has adopted. */
+static int accept_any_local(struct listener *l, struct sockaddr *addr, socklen_t *len, int flags, bool *empty)
+{
+	int accepted = -1;
+
+	*empty = true;
+	if (!atomic_load_explicit(&l->watched, memory_order_relaxed))
+		return -1;
+	for_each_clone(cpu, l) {
+		if (atomic_load(&l->clone[cpu].epfd) < 0)
+			continue;
+		accepted = accept_local(l, cpu, addr, len, flags, empty);
+		if (accepted >= 0 || !*empty)
+			break;
+	}
+	return accepted;
+}
+
+int llt_accept(struct listener *l, int fd, struct sockaddr *addr, socklen_t *len, int flags)
+{
+	int saved_errno = errno;
+	struct adoption *mine = adoption_of(l);
+	bool empty = false;
+	int accepted = -1;
+
+	if (mine && --mine->until_global_turn == 0) {
+		mine->until_global_turn = ACCEPTS_PER_GLOBAL_TURN;
+		accepted = accept_global(fd, addr, len, flags);
+	}
+	if (accepted < 0)
+		accepted = mine ? accept_local(l, mine->cpu, addr, len, flags, &empty)
+				: accept_any_local(l, addr, len, flags, &empty);
+	if (accepted < 0 && empty)
+		accepted = accept_global(fd, addr, len, flags);
+	if (accepted >= 0)
+		errno = saved_errno;
+	return accepted;
+}
+
+/* ---- close() -------------------------------------------------------------------------------------------------- */
+
+static void drop_listener(struct listener *l)
+{
+	atomic_store(&listener_by_fd[l->fd], NULL);
+	for_each_clone(cpu, l) {
+		int fd = atomic_load(&l->clone[cpu].fd);
+
+		if (fd >= 0 && cookie_of(fd) == l->clone[cpu].cookie)
+			stop_listening(l, cpu, fd);
+	}
+	close_clones(l);
+	drop_shared(l);
+	l->generation = 0;
+}
+
+static void drop_clone(struct listener *l, int fd)
+{
+	for_each_clone(cpu, l)
+		if (atomic_load(&l->clone[cpu].fd) == fd)
+			forget_clone(l, cpu, fd);
+}
+
+void llt_closing(unsigned int first, unsigned int last)
+{
+	struct listener *l;
+
+	for (unsigned int fd = first; fd <= last && fd < MAX_FDS; fd++) {
+		if (likely(!atomic_load_explicit(&listener_by_fd[fd], memory_order_relaxed) &&
+			   !atomic_load_explicit(&clone_by_fd[fd], memory_order_relaxed)))
+			continue;
+		pthread_mutex_lock(&table_lock);
+		l = atomic_load(&listener_by_fd[fd]);
+		if (l)
+			drop_listener(l);
+		l = atomic_load(&clone_by_fd[fd]);
+		if (l)
+			drop_clone(l, (int)fd);
+		pthread_mutex_unlock(&table_lock);
+	}
+}

@@ -1,0 +1,18 @@
+"""A client and a server on one link: the testbed of the slides' nginx benchmark.
+
+Also for Mininet's own command line: ``mn --custom topologies/pair.py --topo pair``.
+"""
+
+from mininet.topo import Topo
+
+
+class Pair(Topo):
+    """client — server."""
+
+    def build(self):
+        client = self.addHost("client", ip="10.0.0.1/24")
+        server = self.addHost("server", ip="10.0.0.2/24")
+        self.addLink(client, server)
+
+
+topos = {"pair": Pair}

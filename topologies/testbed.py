@@ -1,0 +1,150 @@
+"""A topology made real: Mininet hosts, multi-queue links, and the settings that make a fair network of them."""
+
+import json
+import logging
+import subprocess
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+from mininet.net import Mininet
+from mininet.node import Host
+from mininet.topo import Topo
+from pyroute2 import IPRoute
+from pyroute2.netns import popns, pushns
+
+from topologies.link import MultiQueueLink, network_namespace
+from topologies.tag import RunTag
+
+# Aggregation merges packets, which a test of packets per connection must not have; checksums are pointless on a veth
+# but cost the same for every variant, so they stay as the kernel sets them.
+OFFLOADS_OFF = ("gro", "gso", "tso")
+
+# Per network namespace, so that the host's own settings stay as they are.
+SYSCTLS = {
+    "net/core/somaxconn": "65535",
+    "net/ipv4/tcp_max_syn_backlog": "65535",
+    "net/ipv4/ip_local_port_range": "1024 65535",
+    # The load generator reuses a port after a second; without it 64,000 ports last for a few seconds only.
+    "net/ipv4/tcp_tw_reuse": "1",
+    "net/ipv6/conf/default/accept_dad": "0",
+}
+
+
+class TestbedError(Exception):
+    """The kernel or a tool refused a part of the network; the message says which."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of the name
+
+
+class TaggedHost(Host):
+    """A Mininet host whose mount namespace carries the run's tag."""
+
+    def __init__(self, name, tag: RunTag, **params):
+        self._tag = tag
+        super().__init__(name, **params)
+
+    def mountPrivateDirs(self):
+        super().mountPrivateDirs()
+        refused = self.cmd(f"mount -t tmpfs -o size=4k {self._tag.tag} {self._tag.mount_point}")
+        if refused:
+            raise TestbedError(f"cannot mark host {self.name}: {refused.strip()}")
+
+
+@contextmanager
+def inside(host: Host):
+    """The calling thread, and what it starts, in the host's network namespace (setns(2))."""
+    pushns(network_namespace(host.pid))
+    try:
+        yield
+    finally:
+        popns()
+
+
+def _run(host: Host, command: list[str]) -> str:
+    with inside(host):
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise TestbedError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def cpu_mask(cpus: list[int]) -> str:
+    """The form of a CPU set in sysfs: groups of 32 bits, highest first (bitmap_parse() in lib/bitmap-str.c)."""
+    bits = sum(1 << cpu for cpu in cpus)
+    groups = [bits >> shift & 0xFFFFFFFF for shift in range(0, max(bits.bit_length(), 1), 32)]
+    return ",".join(f"{group:08x}" for group in reversed(groups))
+
+
+class Testbed:
+    """The realised network. Its hosts are attributes by name: ``testbed.client``, ``testbed.server``.
+
+    Use as a context manager; leaving it takes down all it made. Raises TestbedError.
+    """
+
+    __test__ = False
+
+    def __init__(self, topology: Topo, tag: RunTag, queues: int):
+        self._topology = topology
+        self._tag = tag
+        self._queues = queues
+        self._cleanup = ExitStack()
+
+    def __enter__(self):
+        with ExitStack() as cleanup:
+            self._build(cleanup)
+            self._cleanup = cleanup.pop_all()
+        return self
+
+    def __exit__(self, *exception):
+        self._cleanup.close()
+
+    def _build(self, cleanup: ExitStack) -> None:
+        logging.getLogger("mininet").setLevel(logging.ERROR)
+        Mininet.inited = True  # else it raises limits and sysctls of the whole machine (fixLimits) for good
+        self._net = Mininet(
+            topo=self._topology, host=partial(TaggedHost, tag=self._tag),
+            link=partial(MultiQueueLink, queues=self._queues), controller=None, autoSetMacs=True, build=False)
+        cleanup.callback(self._net.stop)
+        self._net.build()
+        for host in self._net.hosts:
+            setattr(self, host.name, host)
+            self._set_sysctls(host)
+        for link in self._net.links:
+            self._settle(link.intf1, link.intf2)
+            self._settle(link.intf2, link.intf1)
+
+    def _set_sysctls(self, host: Host) -> None:
+        with inside(host):
+            for name, value in SYSCTLS.items():
+                Path("/proc/sys", name).write_text(value)
+
+    def _settle(self, interface, peer) -> None:
+        """Offloads off, an IPv6 address, and neighbours that never have to be asked for."""
+        _run(interface.node, ["ethtool", "-K", interface.name, *(word for off in OFFLOADS_OFF for word in (off, "off"))])
+        with IPRoute(netns=network_namespace(interface.node.pid)) as netlink:
+            index = netlink.link_lookup(ifname=interface.name)[0]
+            netlink.addr("add", index=index, address=ipv6_address(interface), prefixlen=64, flags=0x02)  # IFA_F_NODAD
+            for address in (peer.IP(), ipv6_address(peer)):
+                netlink.neigh("replace", ifindex=index, dst=address, lladdr=peer.MAC(), state=0x80)  # NUD_PERMANENT
+
+    def steer_to(self, interface, cpus: list[int]) -> None:
+        """Let the emulated NIC of the interface choose among these CPUs: its RPS mask, on every queue."""
+        sysfs = Path(f"/proc/{interface.node.pid}/root/sys/class/net/{interface.name}/queues")
+        for queue in sysfs.glob("rx-*"):
+            (queue / "rps_cpus").write_text(cpu_mask(cpus))
+
+    def command(self, host: Host, cpus: list[int], argv: list[str]) -> list[str]:
+        """The command line that runs argv inside the host, pinned to these CPUs."""
+        pinned = ["taskset", "--cpu-list", ",".join(map(str, cpus)), *argv]
+        return ["mnexec", "-a", str(host.pid), *pinned]
+
+
+def ipv6_address(interface) -> str:
+    """The interface's address in fd00::/64, numbered like its IPv4 address."""
+    return f"fd00::{interface.IP().rsplit('.', 1)[1]}"
+
+
+def interface_index(host: Host, name: str) -> int:
+    """The index of an interface in its host's namespace."""
+    return json.loads(_run(host, ["ip", "-json", "link", "show", "dev", name]))[0]["ifindex"]
