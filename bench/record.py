@@ -110,6 +110,8 @@ class Trial(Record):
 class RecordError(Exception):
     """A run directory that cannot be read or written; the message names the file and the remedy."""
 
+    exit_status = 2
+
 
 RUN = "run.json"
 TRIALS = "trials.jsonl"

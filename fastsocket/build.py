@@ -10,6 +10,8 @@ LIBRARY = HERE / "build" / "libfsocket.so"
 class BuildError(Exception):
     """The compiler refused; the message is its own."""
 
+    exit_status = 3
+
 
 def bpf_object(name: str) -> Path:
     """The compiled BPF object of ``bpf/<name>.bpf.c``."""

@@ -16,6 +16,8 @@ LOG_LINES_SHOWN = 30
 class BpfError(Exception):
     """libbpf or the kernel's verifier refused; the message ends with their log."""
 
+    exit_status = 3
+
 
 class _TcHook(ctypes.Structure):
     _fields_ = [("size", ctypes.c_size_t), ("ifindex", ctypes.c_int), ("attach_point", ctypes.c_int),

@@ -5,10 +5,7 @@ from functools import partial
 from mininet.link import Link
 from pyroute2 import IPRoute
 
-
-def network_namespace(pid: int) -> str:
-    """The network namespace of a process, as a path that setns(2) users accept."""
-    return f"/proc/{pid}/ns/net"
+from topologies.namespace import inside
 
 
 class MultiQueueLink(Link):
@@ -24,5 +21,5 @@ class MultiQueueLink(Link):
         shape = {"num_rx_queues": queues, "num_tx_queues": queues}
         near = {"ifname": name1, **shape, **({"address": addr1} if addr1 else {})}
         far = {"ifname": name2, **shape, "net_ns_pid": node2.pid, **({"address": addr2} if addr2 else {})}
-        with IPRoute(netns=network_namespace(node1.pid)) as netlink:
+        with inside(node1), IPRoute() as netlink:
             netlink.link("add", kind="veth", peer=far, **near)

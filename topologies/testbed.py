@@ -3,7 +3,7 @@
 import json
 import logging
 import subprocess
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from mininet.net import Mininet
 from mininet.node import Host
 from mininet.topo import Topo
 from pyroute2 import IPRoute
-from pyroute2.netns import popns, pushns
 
-from topologies.link import MultiQueueLink, network_namespace
+from topologies.link import MultiQueueLink
+from topologies.namespace import inside
 from topologies.tag import RunTag
 
 # Aggregation merges packets, which a test of packets per connection must not have; checksums are pointless on a veth
@@ -34,6 +34,8 @@ SYSCTLS = {
 class TestbedError(Exception):
     """The kernel or a tool refused a part of the network; the message says which."""
 
+    exit_status = 3
+
     __test__ = False  # not a test class, whatever pytest thinks of the name
 
 
@@ -49,16 +51,6 @@ class TaggedHost(Host):
         refused = self.cmd(f"mount -t tmpfs -o size=4k {self._tag.tag} {self._tag.mount_point}")
         if refused:
             raise TestbedError(f"cannot mark host {self.name}: {refused.strip()}")
-
-
-@contextmanager
-def inside(host: Host):
-    """The calling thread, and what it starts, in the host's network namespace (setns(2))."""
-    pushns(network_namespace(host.pid))
-    try:
-        yield
-    finally:
-        popns()
 
 
 def _run(host: Host, command: list[str]) -> str:
@@ -121,8 +113,9 @@ class Testbed:
 
     def _settle(self, interface, peer) -> None:
         """Offloads off, an IPv6 address, and neighbours that never have to be asked for."""
-        _run(interface.node, ["ethtool", "-K", interface.name, *(word for off in OFFLOADS_OFF for word in (off, "off"))])
-        with IPRoute(netns=network_namespace(interface.node.pid)) as netlink:
+        settings = [word for offload in OFFLOADS_OFF for word in (offload, "off")]
+        _run(interface.node, ["ethtool", "-K", interface.name, *settings])
+        with inside(interface.node), IPRoute() as netlink:
             index = netlink.link_lookup(ifname=interface.name)[0]
             netlink.addr("add", index=index, address=ipv6_address(interface), prefixlen=64, flags=0x02)  # IFA_F_NODAD
             for address in (peer.IP(), ipv6_address(peer)):

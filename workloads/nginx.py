@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fastsocket.build import LIBRARY
-from topologies.testbed import Testbed, inside
+from topologies.namespace import inside
+from topologies.testbed import Testbed
 from workloads.process import WorkloadError, children, running, until
 from workloads.variants import Variant
 

@@ -13,6 +13,8 @@ POLL_SECONDS = 0.005
 class WorkloadError(Exception):
     """A server or load generator is missing, does not start or fails; the message says which, and its own words."""
 
+    exit_status = 3
+
 
 @contextmanager
 def running(command: list[str], **popen):

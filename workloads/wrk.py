@@ -1,8 +1,8 @@
 """wrk: the load generator for HTTP, a connection per request, as many as the server will take."""
 
 import json
-import os
 import resource
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,3 +56,12 @@ def _finish(process: subprocess.Popen, timeout: float) -> tuple[str, str, resour
         raise WorkloadError(f"wrk did not end within {timeout} s") from error
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return out, err, resource.struct_rusage(now - was for now, was in zip(after, before))
+
+
+def version() -> str:
+    """Raises WorkloadError when wrk is not installed."""
+    path = shutil.which("wrk")
+    if not path:
+        raise WorkloadError("wrk is not installed: apt-get install wrk")
+    said = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
+    return said.split()[1]

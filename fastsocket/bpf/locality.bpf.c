@@ -38,9 +38,11 @@ struct tcp_sock {
 #define IPPROTO_TCP 6
 #define MSG_PEEK 2
 
-/* Written before load. */
-const volatile __u32 server_netns;  /* inode number */
-const volatile __u16 passive_port;  /* connections on this local port are passive, all others active */
+/* Written by bench/probes.py before each trial. */
+struct {
+	__u32 server_netns; /* inode number */
+	__u32 passive_port; /* connections on this local port are passive, all others active */
+} watched = { .passive_port = 80 };
 
 /* Read by bench/probes.py: per CPU, in this order. */
 struct locality {
@@ -64,13 +66,13 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int length, int flags)
 	bool local;
 
 	if (length <= 0 || flags & MSG_PEEK || sk->sk_protocol != IPPROTO_TCP ||
-	    sk->__sk_common.skc_net.net->ns.inum != server_netns)
+	    sk->__sk_common.skc_net.net->ns.inum != watched.server_netns)
 		return 0;
 	seen = bpf_map_lookup_elem(&totals, &zero);
 	if (!seen)
 		return 0;
 	local = sk->__sk_common.skc_incoming_cpu == (int)bpf_get_smp_processor_id();
-	if (sk->__sk_common.skc_num != passive_port) {
+	if (sk->__sk_common.skc_num != watched.passive_port) {
 		seen->active_reads++;
 		seen->active_local += local;
 		return 0;

@@ -1,0 +1,96 @@
+"""What the trials say: means and ratios to base, each with a 95 % interval.
+
+The unit of resampling is the ABBA block. Each arm has two trials in it, mirrored in time, so that a linear drift of the
+machine cancels in the block's mean and only there: single trials of a block aren't independent of each other.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy.stats import bootstrap
+
+from bench.record import Trial
+
+BASE = "base"
+CONTROL = "control"
+THROUGHPUT = ("cps", "rps")  # connections or, where they persist, requests per second
+COLUMNS = ["workload", "variant", "cores", "metric", "estimate", "ci_low", "ci_high", "n",
+           "ratio_to_base", "ratio_low", "ratio_high"]
+
+_SETTING = ["workload", "cores", "metric"]
+_SEED = 20141  # any constant will do: the same trials then give the same intervals
+_UNKNOWN = (np.nan, np.nan)
+
+
+def estimate(trials: list[Trial]) -> pd.DataFrame:
+    """A row per workload, arm, core count and metric that any trial has, in the units of bench.record.Trial.
+
+    n counts the blocks behind the estimate. Ratios take only blocks that are complete for both the arm and base, and
+    are NaN where a value isn't positive. Intervals of fewer than two blocks are NaN, as is that of base's own ratio.
+    """
+    rows = [row for setting, blocks in _blocks(trials).groupby(_SETTING) for row in _rows(setting, blocks)]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def control_is_off(summary: pd.DataFrame) -> list[str]:
+    """A sentence per workload and core count whose A/A control differs from base, none if all is well."""
+    controls = throughput(summary).query("variant == @CONTROL")
+    off = controls[(controls.ratio_low > 1) | (controls.ratio_high < 1)]
+    return [f"{place(row.workload, row.cores)}: the A/A control is off, base against itself gives "
+            f"{row.ratio_to_base:.3f} ({row.ratio_low:.3f}–{row.ratio_high:.3f}) in {row.metric}."
+            for row in off.itertuples()]
+
+
+def throughput(summary: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a summary that say how much was served: at most one per workload, arm and core count."""
+    return summary[summary.metric.isin(THROUGHPUT)]
+
+
+def place(workload: str, cores: int) -> str:
+    """How sentences name a setting, as in "nginx on 2 cores"."""
+    return f"{workload} on {counted(cores)}"
+
+
+def counted(cores: int) -> str:
+    """In words: "1 core", "2 cores"."""
+    return f"{cores} {'core' if cores == 1 else 'cores'}"
+
+
+def _blocks(trials: list[Trial]) -> pd.DataFrame:
+    """A row per setting, arm and block: the mean, the smallest value, the mean logarithm and how many trials."""
+    values = pd.DataFrame(
+        [(trial.workload, trial.cores, metric, trial.arm, trial.block, value)
+         for trial in trials for metric, value in trial.metrics.items()],
+        columns=[*_SETTING, "variant", "block", "value"])
+    values["log"] = np.log(values.value.where(values.value > 0))
+    return values.groupby([*_SETTING, "variant", "block"]).agg(
+        mean=("value", "mean"), lowest=("value", "min"), log=("log", "mean"), trials=("value", "size"))
+
+
+def _rows(setting: tuple, blocks: pd.DataFrame):
+    workload, cores, metric = setting
+    arms = {arm: part.droplevel([*_SETTING, "variant"]) for arm, part in blocks.groupby("variant")}
+    whole = blocks.trials.max()
+    for arm, part in arms.items():
+        ratio, interval = _ratio(arm, arms, whole)
+        yield (workload, arm, cores, metric, part["mean"].mean(), *_interval(part["mean"].to_numpy()), len(part),
+               ratio, *interval)
+
+
+def _ratio(arm: str, arms: dict[str, pd.DataFrame], whole: int) -> tuple[float, tuple[float, float]]:
+    """An interrupted block may have an arm's first trial without its mirror image; such a half would bring drift in."""
+    if BASE not in arms:
+        return np.nan, _UNKNOWN
+    pairs = arms[arm].join(arms[BASE], how="inner", rsuffix="_base")
+    pairs = pairs[(pairs.trials == whole) & (pairs.trials_base == whole)]
+    if pairs.empty or min(pairs.lowest.min(), pairs.lowest_base.min()) <= 0:
+        return np.nan, _UNKNOWN
+    logs = (pairs.log - pairs.log_base).to_numpy()
+    return np.exp(logs.mean()), _UNKNOWN if arm == BASE else tuple(np.exp(_interval(logs)))
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    if len(values) < 2:
+        return _UNKNOWN
+    if np.allclose(values, values[0], rtol=1e-12, atol=1e-12):  # BCa is undefined without any spread
+        return values.mean(), values.mean()
+    return tuple(bootstrap((values,), np.mean, method="BCa", rng=np.random.default_rng(_SEED)).confidence_interval)

@@ -1,0 +1,109 @@
+"""What a person sees on the terminal: a table that fills while trials run, and the outcome."""
+
+from collections import defaultdict
+from contextlib import AbstractContextManager
+from pathlib import Path
+from statistics import median
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from analysis.estimates import control_is_off, estimate
+from bench.record import Run, Trial, read_run, read_trials
+from bench.schedule import OVERHEAD_SECONDS
+
+THROUGHPUT = ("cps", "rps")
+COLUMNS = ("workload", "cores", "variant", "trials", "median 1/s", "p99 ms", "passive local %", "errors")
+
+
+class LiveTable(AbstractContextManager):
+    """Medians so far, with progress and time left. Without a terminal: a line per block."""
+
+    def __init__(self, run: Run, directory: Path):
+        self._run = run
+        self._trials = read_trials(directory)  # those of the part before --resume
+        self._console = Console()
+        self._progress = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                                  TextColumn("{task.fields[left]} left"), console=self._console)
+        self._task = self._progress.add_task("trials", total=run.planned_trials, completed=len(self._trials),
+                                             left=self._time_left())
+        self._live = Live(self._render(), console=self._console, refresh_per_second=2)
+
+    def _time_left(self) -> str:
+        remaining = self._run.planned_trials - len(self._trials)
+        minutes, seconds = divmod(round(remaining * (self._run.options.seconds + OVERHEAD_SECONDS)), 60)
+        return f"{minutes}:{seconds:02}"
+
+    def __enter__(self):
+        for placement in self._run.placements:
+            if placement.shared:
+                self._console.print(f"{placement.cores} cores: the load generator shares CPUs "
+                                    f"{', '.join(map(str, placement.shared))} with the server")
+        if self._console.is_terminal:
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *exception):
+        if self._console.is_terminal:
+            self._live.__exit__(*exception)
+
+    def add(self, trial: Trial) -> None:
+        """Show one more trial."""
+        new_block = not self._trials or self._trials[-1].block != trial.block
+        self._trials.append(trial)
+        self._progress.update(self._task, completed=len(self._trials), left=self._time_left())
+        if self._console.is_terminal:
+            self._live.update(self._render())
+        elif new_block:
+            self._console.print(f"block {trial.block + 1} of {self._run.options.blocks}, {self._time_left()} left")
+
+    def _render(self) -> Group:
+        return Group(_medians(self._trials), self._progress)
+
+
+def _medians(trials: list[Trial]) -> Table:
+    table = Table(*COLUMNS)
+    groups = defaultdict(list)
+    for trial in trials:
+        groups[trial.workload, trial.cores, trial.arm].append(trial)
+    for (workload, cores, arm), group in sorted(groups.items()):
+        throughput = next(name for name in THROUGHPUT if name in group[0].metrics)
+        table.add_row(workload, str(cores), arm, str(len(group)), _median(group, throughput, "{:,.0f}"),
+                      _median(group, "latency_p99_ms", "{:.1f}"), _median(group, "passive_local_percent", "{:.1f}"),
+                      f"{sum(trial.metrics['errors'] for trial in group):.0f}")
+    return table
+
+
+def _median(trials: list[Trial], metric: str, form: str) -> str:
+    values = [trial.metrics[metric] for trial in trials if metric in trial.metrics]
+    return form.format(median(values)) if values else "not available here"
+
+
+def print_outcome(directory: Path, report: Path, wall_seconds: float) -> None:
+    """The estimates with their intervals, what to doubt, and where the rest is."""
+    run, trials = read_run(directory), read_trials(directory)
+    summary, console = estimate(trials), Console()
+    table = Table("workload", "cores", "variant", "1/s", "ratio to base", "passive local %")
+    for row in summary[summary.metric.isin(THROUGHPUT)].itertuples():
+        local = summary[(summary.workload == row.workload) & (summary.cores == row.cores)
+                        & (summary.variant == row.variant) & (summary.metric == "passive_local_percent")]
+        table.add_row(row.workload, str(row.cores), row.variant, f"{row.estimate:,.0f}", _ratio(row),
+                      f"{local.estimate.iloc[0]:.2f}" if len(local) else "not available here")
+    console.print(table)
+    for warning in control_is_off(summary):
+        console.print(Text(warning, style="yellow"))
+    if not run.complete:
+        console.print(Text(f"incomplete: {len(trials)} of {run.planned_trials} trials; go on with "
+                           f"--resume --out {directory}", style="yellow"))
+    share = sum(trial.seconds for trial in trials) / max(run.wall_seconds, wall_seconds)
+    console.print(f"{len(trials)} trials, {share:.0%} of {max(run.wall_seconds, wall_seconds):.0f} s measuring; "
+                  f"report: {report}", soft_wrap=True)
+
+
+def _ratio(row) -> str:
+    if row.ratio_low != row.ratio_low:  # NaN: no interval, no claim
+        return ""
+    return f"{row.ratio_to_base:.3f} ({row.ratio_low:.3f} to {row.ratio_high:.3f})"

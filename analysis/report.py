@@ -1,0 +1,127 @@
+"""The report of a run: one HTML file that needs no network, the outcome first and then all it rests on."""
+
+from base64 import b64encode
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from analysis.estimates import BASE, CONTROL, control_is_off, counted, estimate, place, throughput
+from analysis.figures import draw_figures
+from analysis.tables import cpu_by_core, html, missing, readable_cpu, readable_summary, write_tables
+from bench.record import TRIALS, RecordError, Run, Trial, read_run, read_trials
+
+TEMPLATE = "report.html.j2"
+
+
+def write_all(directory: Path) -> Path:
+    """Write estimates, tables, figures and the report of a run directory; returns the report's path.
+
+    Raises RecordError when the directory holds no run, a damaged one, or one without trials.
+    """
+    run, trials = read_run(directory), read_trials(directory)
+    if not trials:
+        raise RecordError(f"{directory / TRIALS} holds no finished trial yet; go on with lab.py sweep --resume")
+    summary = estimate(trials)
+    write_tables(directory, run, trials, summary)
+    return write_report(directory, run, trials, summary)
+
+
+def write_report(directory: Path, run: Run, trials: list[Trial], summary: pd.DataFrame) -> Path:
+    """Write report.html; draws the figures anew, so that they show the same trials as the rest of it."""
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
+                              lstrip_blocks=True, undefined=StrictUndefined)
+    figures = [path for path in draw_figures(directory, run, summary) if path.suffix == ".svg"]
+    path = directory / "report.html"
+    path.write_text(environment.get_template(TEMPLATE).render(
+        run=run,
+        outcomes=outcomes(run, summary),
+        control=_control(summary),
+        warnings=warnings(run, trials),
+        summary_table=Markup(html(readable_summary(run, summary), "summary")),
+        figures=[(figure.stem, _data_url(figure)) for figure in figures],
+        cpu_table=Markup(html(readable_cpu(cpu_by_core(run, trials)), "cpu_by_core")),
+        method=_method(run, trials)))
+    return path
+
+
+def outcomes(run: Run, summary: pd.DataFrame) -> list[str]:
+    """A sentence per workload and core count: each variant against base, as far as its interval allows a claim."""
+    served = throughput(summary)
+    against = sorted((variant for variant in run.options.variants if variant != BASE),
+                     key=lambda variant: variant != "fastsocket")
+    rows = {(row.workload, row.cores, row.variant): row for row in served.itertuples()}
+    return [f"{place(workload, cores)}: " + "; ".join(_claim(variant, rows.get((workload, cores, variant)))
+                                                      for variant in against) + "."
+            for workload in run.options.workloads for cores in sorted(run.options.cores)]
+
+
+def warnings(run: Run, trials: list[Trial]) -> list[str]:
+    """What a reader has to know before trusting the numbers, a sentence each."""
+    return [*_incomplete(run, trials), *_sharing(run), *_spoilt(trials),
+            *(f"Not available here: {sentence}." for sentence in missing(run, trials))]
+
+
+def _claim(variant: str, row) -> str:
+    if row is None:
+        return f"{variant} has no trial yet"
+    if pd.isna(row.ratio_low):
+        return f"{variant} has too few complete blocks for an interval, so no claim is made"
+    verdict = "is faster than base" if row.ratio_low > 1 else "is slower than base" if row.ratio_high < 1 else \
+        "and base show no difference"
+    return f"{variant} {verdict}, {row.ratio_to_base:.3f} times its {row.metric.upper()} " \
+           f"(95 % interval {row.ratio_low:.3f}–{row.ratio_high:.3f})"
+
+
+def _control(summary: pd.DataFrame) -> dict:
+    """Whether base against itself is 1, as it must be. Without an interval there is nothing to tell."""
+    checked = throughput(summary).query("variant == @CONTROL").dropna(subset="ratio_low")
+    off = control_is_off(summary)
+    if off:
+        return {"state": "off", "sentences": [*off, "Effects of that size there may be no effects of the variants."]}
+    if checked.empty:
+        return {"state": "unknown", "sentences": ["No A/A control with an interval in this run: nothing tells how "
+                                                  "far apart two equal arms come out."]}
+    return {"state": "fine", "sentences": [f"The A/A control is fine: base against itself includes 1 in all "
+                                           f"{len(checked)} settings."]}
+
+
+def _incomplete(run: Run, trials: list[Trial]) -> list[str]:
+    if run.complete:
+        return []
+    return [f"Incomplete: {len(trials)} of {run.planned_trials} planned trials are in; --resume goes on."]
+
+
+def _sharing(run: Run) -> list[str]:
+    return [f"The load generator shares CPUs {', '.join(map(str, placement.shared))} with the server at "
+            f"{counted(placement.cores)}: what it takes, the server lacks, and ratios come out nearer to 1."
+            for placement in run.placements if placement.shared]
+
+
+def _spoilt(trials: list[Trial]) -> list[str]:
+    reasons = Counter(reason for trial in trials for reason in trial.spoilt)
+    if not reasons:
+        return []
+    listed = "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common())
+    return [f"Spoilt: {sum(bool(trial.spoilt) for trial in trials)} of {len(trials)} trials are marked and kept in all "
+            f"numbers: {listed}."]
+
+
+def _method(run: Run, trials: list[Trial]) -> list[str]:
+    options = run.options
+    sentences = [
+        f"{options.blocks} blocks were planned, of {options.seconds} s of load per trial. Within a block each arm runs "
+        "twice at each core count, in an order drawn from the seed and then mirrored (ABBA), so that a linear drift "
+        f"of the machine cancels. The seed is {options.seed}.",
+        "An estimate is the mean of the blocks' means; a ratio to base is the exponential of the mean of the blocks' "
+        "paired log-ratios. Intervals are 95 % bootstrap intervals (BCa) over blocks."]
+    if run.wall_seconds > 0:
+        share = sum(trial.seconds for trial in trials) / run.wall_seconds
+        sentences.append(f"Of {run.wall_seconds:.0f} s from start to end, {share:.0%} was measuring.")
+    return sentences
+
+
+def _data_url(svg: Path) -> str:
+    return f"data:image/svg+xml;base64,{b64encode(svg.read_bytes()).decode()}"

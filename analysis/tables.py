@@ -1,0 +1,132 @@
+"""The numbers of a run as files: for programs (summary.csv, trials.parquet) and for readers (tables/)."""
+
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+from great_tables import GT
+
+from analysis.estimates import BASE, CONTROL, throughput
+from bench.record import CpuUse, Run, Trial
+
+NOT_AVAILABLE = "not available here"
+CPU_STATES = [field for field in CpuUse.model_fields if field != "cpu"]
+
+_METRICS = {  # metric -> heading and decimals
+    "latency_p50_ms": ("p50, ms", 2),
+    "latency_p99_ms": ("p99, ms", 2),
+    "passive_local_percent": ("passive local, %", 1),
+    "accept_local_percent": ("accept local, %", 1),
+    "cpu_us_per_request": ("CPU µs per request", 1),
+    "contentions_per_connection": ("contentions per connection", 3),
+    "errors": ("errors per trial", 1),
+}
+
+
+def write_tables(directory: Path, run: Run, trials: list[Trial], summary: pd.DataFrame) -> None:
+    """Write summary.csv, trials.parquet and, for readers, tables/summary and tables/cpu_by_core as .csv and .md."""
+    folder = directory / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    summary.to_csv(directory / "summary.csv", index=False)
+    flat(trials).to_parquet(directory / "trials.parquet", index=False)
+    readable, cpu = readable_summary(run, summary), cpu_by_core(run, trials)
+    readable.to_csv(folder / "summary.csv", index=False)
+    cpu.to_csv(folder / "cpu_by_core.csv", index=False)
+    notes = "".join(f"\n- {NOT_AVAILABLE}: {note}" for note in missing(run, trials))
+    (folder / "summary.md").write_text(_markdown(readable) + notes + "\n")
+    (folder / "cpu_by_core.md").write_text(_markdown(readable_cpu(cpu)))
+
+
+def flat(trials: list[Trial]) -> pd.DataFrame:
+    """A row per trial in the order they ran, with a column per metric; a metric that a trial lacks is null."""
+    plain = ["index", "block", "workload", "variant", "control", "arm", "cores", "started", "seconds",
+             "load_cpu_seconds"]
+    return pd.DataFrame([{**{name: getattr(trial, name) for name in plain}, "spoilt": "; ".join(trial.spoilt),
+                          **trial.metrics} for trial in trials])
+
+
+def arms(run: Run) -> list[str]:
+    """The arms of a run in the order in which tables and figures show them."""
+    return [*run.options.variants, CONTROL]
+
+
+def missing(run: Run, trials: list[Trial]) -> list[str]:
+    """A sentence per metric that the machine, or some of the trials, couldn't give, with the reason."""
+    everywhere = [f"{metric}: {without_prefix(reason)}" for metric, reason in run.unavailable.items()]
+    lacking = Counter((metric, without_prefix(reason)) for trial in trials
+                      for metric, reason in trial.unavailable.items() if metric not in run.unavailable)
+    return everywhere + [f"{metric} in {count} of {len(trials)} trials: {reason}"
+                         for (metric, reason), count in lacking.items()]
+
+
+def without_prefix(reason: str) -> str:
+    """A reason as it goes behind "not available here:", which some of them bring along."""
+    return reason.removeprefix(f"{NOT_AVAILABLE}: ")
+
+
+def readable_summary(run: Run, summary: pd.DataFrame) -> pd.DataFrame:
+    """A row per workload, core count and arm, all cells formatted. A ratio without an interval isn't printed."""
+    served = throughput(summary)
+    rate = " / ".join(sorted({metric.upper() for metric in served.metric}))
+    known = {(row.workload, row.cores, row.variant, row.metric): row.estimate
+             for row in summary.itertuples() if row.metric not in run.unavailable}
+    return pd.DataFrame([
+        {"workload": row.workload, "cores": str(row.cores), "variant": row.variant, rate: _with_interval(row),
+         "ratio to base": ratio(row),
+         **{heading: _value(known.get((row.workload, row.cores, row.variant, metric)), decimals)
+            for metric, (heading, decimals) in _METRICS.items()}}
+        for row in _in_order(run, served).itertuples()])
+
+
+def ratio(row) -> str:
+    """The ratio to base of a summary's row, with its interval or not at all."""
+    if row.variant == BASE:
+        return "reference"
+    if pd.isna(row.ratio_low):
+        return "no interval"
+    return f"{row.ratio_to_base:.3f} ({row.ratio_low:.3f}–{row.ratio_high:.3f})"
+
+
+def cpu_by_core(run: Run, trials: list[Trial]) -> pd.DataFrame:
+    """A row per workload, arm, core count and CPU: the mean percentage of time in each state over the trials."""
+    uses = pd.DataFrame([{"workload": trial.workload, "variant": trial.arm, "cores": trial.cores, **use.model_dump()}
+                         for trial in trials for use in trial.cpu],
+                        columns=["workload", "variant", "cores", "cpu", *CPU_STATES])
+    seconds = uses[CPU_STATES]
+    uses[CPU_STATES] = 100 * seconds.div(seconds.sum(axis=1), axis=0)
+    means = uses.groupby(["workload", "variant", "cores", "cpu"], as_index=False)[CPU_STATES].mean()
+    return _in_order(run, means).rename(columns={state: f"{state}_percent" for state in CPU_STATES})
+
+
+def readable_cpu(cpu: pd.DataFrame) -> pd.DataFrame:
+    """cpu_by_core() with all cells formatted."""
+    states = {f"{state}_percent": f"{state}, %" for state in CPU_STATES}
+    return cpu.astype({"cores": str, "cpu": str}).rename(columns=states).assign(
+        **{heading: cpu[column].map("{:.1f}".format) for column, heading in states.items()})
+
+
+def html(table: pd.DataFrame, name: str) -> str:
+    """A formatted table for the report; name becomes its id."""
+    numbers = [column for column in table.columns if column not in ("workload", "variant")]
+    return GT(table, id=name).cols_align("right", columns=numbers).as_raw_html()
+
+
+def _in_order(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
+    order = {"workload": run.options.workloads, "variant": arms(run)}
+    by = ["workload", "cores", "variant", *(["cpu"] if "cpu" in rows else [])]
+    return rows.sort_values(by, key=lambda column: column.map(order[column.name].index)
+                            if column.name in order else column)
+
+
+def _value(value: float | None, decimals: int) -> str:
+    return NOT_AVAILABLE if value is None else f"{value:,.{decimals}f}"
+
+
+def _with_interval(row) -> str:
+    interval = "" if pd.isna(row.ci_low) else f" ({row.ci_low:,.0f}–{row.ci_high:,.0f})"
+    return f"{row.estimate:,.0f}{interval}"
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    lines = [table.columns, ["---"] * len(table.columns), *table.itertuples(index=False)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

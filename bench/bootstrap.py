@@ -1,0 +1,173 @@
+"""From a bare Debian to one that can run the lab: its packages, and a virtual environment of our own.
+
+Uses the standard library alone, because it runs before anything else is there.
+"""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+VENV_PYTHON = VENV / "bin" / "python"
+REQUIREMENTS = ROOT / "requirements.txt"
+STAMP = VENV / "installed-from"
+POLICY = Path("/usr/sbin/policy-rc.d")
+POLICY_TEXT = """\
+#!/bin/sh
+# fastsocket-lab: no service starts while its packages are installed; removed right after.
+exit 101
+"""
+
+NOT_POSSIBLE_HERE = 3
+
+
+@dataclass(frozen=True)
+class Package:
+    """A Debian package, and the command or file by which we know that it, or its like, is there."""
+
+    name: str
+    command: str = ""
+    file: str = ""
+    module: str = ""
+    service: str = ""  # that Debian would start at every boot; the lab starts servers itself
+
+    def is_there(self) -> bool:
+        if self.module:
+            return importlib.util.find_spec(self.module) is not None
+        return Path(self.file).exists() if self.file else shutil.which(self.command) is not None
+
+
+PACKAGES = (
+    Package("python3-venv", module="ensurepip"),
+    Package("gcc", command="gcc"),
+    Package("libc6-dev", file="/usr/include/stdio.h"),
+    Package("make", command="make"),
+    Package("clang", command="clang"),
+    Package("libbpf-dev", file="/usr/include/bpf/bpf_helpers.h"),
+    Package("iproute2", command="ip"),
+    Package("ethtool", command="ethtool"),
+    Package("mininet", command="mnexec"),
+    Package("net-tools", command="ifconfig"),
+    Package("nginx", command="nginx", service="nginx"),
+    Package("wrk", command="wrk"),
+)
+
+
+def missing_packages() -> list[Package]:
+    return [package for package in PACKAGES if not package.is_there()]
+
+
+def _wanted_stamp() -> str:
+    return hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+
+
+def has_environment() -> bool:
+    """Whether the virtual environment is whole, and made from today's requirements."""
+    return STAMP.exists() and VENV_PYTHON.exists() and STAMP.read_text() == _wanted_stamp()
+
+
+def ensure(arguments: list[str], usage: str) -> None:
+    """Return only inside our virtual environment, with all packages there; else install, then start again in it.
+
+    Exits 3 with one line when the machine does not allow that, or nobody said yes.
+    """
+    packages, environment = missing_packages(), has_environment()
+    if packages or not environment:
+        if not arguments or "--help" in arguments:
+            print(usage.strip())
+            sys.exit(0)
+        _ask(packages, environment, "--yes" in arguments)
+        _install_packages(packages)
+        if not environment:
+            _make_environment()
+    if Path(sys.prefix) != VENV:
+        os.execv(VENV_PYTHON, [str(VENV_PYTHON), *sys.argv])
+
+
+def _refuse(message: str) -> None:
+    print(f"lab.py: {message}", file=sys.stderr)
+    sys.exit(NOT_POSSIBLE_HERE)
+
+
+def _ask(packages: list[Package], environment: bool, yes: bool) -> None:
+    names = " ".join(package.name for package in packages)
+    parts = [f"the Debian packages {names}"] if names else []
+    parts += [] if environment else [f"Python libraries (700 MB) into {VENV}"]
+    wanted = " and ".join(parts)
+    if packages and not shutil.which("apt-get"):
+        _refuse(f"missing {names}, and there is no apt-get to install them with: the lab runs on Debian 12")
+    if packages and os.geteuid() != 0:
+        _refuse(f"missing {names}: only root can install them, so run this with sudo")
+    if yes:
+        print(f"Installing {wanted}.", flush=True)
+        return
+    if not sys.stdin.isatty():
+        _refuse(f"needs to install {wanted}: say --yes to allow it")
+    try:
+        answer = input(f"Install {wanted}? [y/N] ")
+    except (EOFError, KeyboardInterrupt):
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        _refuse("nothing was installed; the lab cannot run without")
+
+
+def _run(what: str, command: list[str], **environment: str) -> None:
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, errors="replace", env={**os.environ, **environment})
+    if done.returncode:
+        lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+        telling = [line for line in lines if line.startswith(("E:", "ERROR", "error"))] or lines or ["it said nothing"]
+        _refuse(f"{what} failed: {telling[0]} (is the network there?)")
+
+
+@contextmanager
+def _no_service_starts():
+    """Debian starts a server as soon as it is installed, unless this file says no (Debian policy 9.3.3)."""
+    if POLICY.exists() and POLICY.read_text() != POLICY_TEXT:
+        yield  # the machine has a policy of its own
+        return
+    POLICY.write_text(POLICY_TEXT)
+    POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        remove_policy()
+
+
+def remove_policy() -> bool:
+    """Take our service policy away, which only a killed installation leaves. Says whether there was one."""
+    ours = POLICY.exists() and POLICY.read_text() == POLICY_TEXT
+    if ours:
+        POLICY.unlink()
+    return ours
+
+
+def _install_packages(packages: list[Package]) -> None:
+    if not packages:
+        return
+    with _no_service_starts():
+        _run("apt-get update", ["apt-get", "update", "-q"])
+        _run("apt-get install", ["apt-get", "install", "-q", "-y", "--no-install-recommends",
+                                 *(package.name for package in packages)], DEBIAN_FRONTEND="noninteractive")
+    for package in packages:
+        if package.service and shutil.which("systemctl"):
+            _run(f"disabling the service {package.service}", ["systemctl", "disable", "--quiet", package.service])
+    importlib.invalidate_caches()
+    still = " ".join(package.name for package in missing_packages())
+    if still:
+        _refuse(f"installed, but still not found: {still}; is PATH complete?")
+
+
+def _make_environment() -> None:
+    """The stamp comes last, so that an interrupted installation starts over."""
+    _run("making the virtual environment", [sys.executable, "-m", "venv", "--clear", str(VENV)])
+    _run("pip install", [str(VENV_PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+                         "--requirement", str(REQUIREMENTS)])
+    STAMP.write_text(_wanted_stamp())

@@ -1,0 +1,42 @@
+"""Where the CPUs' time went (proc(5), /proc/stat)."""
+
+import os
+from pathlib import Path
+
+from bench.record import CpuUse
+
+# The columns of a cpu line that we keep; nice is user time, guest time is contained in user.
+COLUMNS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+
+Snapshot = dict[int, dict[str, float]]
+
+
+def snapshot() -> Snapshot:
+    """Seconds since boot by CPU and state."""
+    tick = os.sysconf("SC_CLK_TCK")
+    lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+    per_cpu = [fields for fields in lines if fields[0].startswith("cpu") and fields[0] != "cpu"]
+    return {int(name[3:]): {state: int(value) / tick for state, value in zip(COLUMNS, values)}
+            for name, *values in per_cpu}
+
+
+def difference(before: Snapshot, after: Snapshot, cpus: list[int]) -> list[CpuUse]:
+    """What these CPUs did between two snapshots."""
+    return [_use(cpu, before[cpu], after[cpu]) for cpu in cpus]
+
+
+def _use(cpu: int, before: dict[str, float], after: dict[str, float]) -> CpuUse:
+    spent = {state: max(0.0, round(after[state] - before[state], 4)) for state in COLUMNS}
+    nice = spent.pop("nice")
+    return CpuUse(cpu=cpu, **{**spent, "user": round(spent["user"] + nice, 4)})
+
+
+def busy_seconds(uses: list[CpuUse]) -> float:
+    """CPU time that was neither idle nor taken by the hypervisor."""
+    return sum(use.user + use.system + use.softirq + use.irq for use in uses)
+
+
+def steal_share(uses: list[CpuUse]) -> float:
+    """The part of all CPU time, 0 to 1, that the hypervisor gave to somebody else."""
+    total = busy_seconds(uses) + sum(use.idle + use.iowait + use.steal for use in uses)
+    return sum(use.steal for use in uses) / total if total else 0.0

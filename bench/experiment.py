@@ -1,0 +1,103 @@
+"""Experiments: one TOML file per table or figure of the slides, saying what to run."""
+
+import os
+import secrets
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bench.record import Options
+from workloads import WORKLOADS
+from workloads.variants import VARIANTS
+
+FOLDER = Path(__file__).resolve().parent.parent / "experiments"
+
+Length = Literal["quick", "full", "paper"]
+
+
+class UsageError(Exception):
+    """Something was asked for that does not exist; the message says what does."""
+
+    exit_status = 2
+
+
+class Effort(BaseModel):
+    """How long an experiment takes: ABBA blocks, and whole seconds of load per trial."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    blocks: int = Field(ge=1)
+    seconds: int = Field(ge=1)
+
+
+class Experiment(BaseModel):
+    """An experiment file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    title: str
+    workloads: list[str]
+    variants: list[str]
+    quick: Effort
+    full: Effort
+    paper: Effort
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def read(name: str) -> Experiment:
+    """Raises UsageError for a name without a file, or a file that does not say what it must."""
+    require("experiment", [name], names())
+    path = FOLDER / f"{name}.toml"
+    try:
+        return Experiment.model_validate(tomllib.loads(path.read_text()))
+    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        raise UsageError(f"{path}: {str(error).splitlines()[0]}") from error
+
+
+def require(kind: str, wanted: list[str], known) -> None:
+    """Raises UsageError unless all that is wanted is known."""
+    for name in wanted:
+        if name not in known:
+            raise UsageError(f"unknown {kind} {name!r}: choose from {', '.join(known)}")
+
+
+def usable_cpus() -> list[int]:
+    """The CPUs that this process may run on."""
+    return sorted(os.sched_getaffinity(0))
+
+
+def core_counts(cpus: int) -> list[int]:
+    """1, 2, 4, … and all: a curve from one core to the whole machine."""
+    doubling = [1 << power for power in range(cpus.bit_length()) if 1 << power < cpus]
+    return [*doubling, cpus]
+
+
+def parse_cores(text: str) -> list[int]:
+    """A list of core counts from "1,2,4". Raises UsageError for what this machine lacks."""
+    available = len(usable_cpus())
+    try:
+        cores = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        raise UsageError(f"--cores {text!r} is not a list of numbers such as 1,2") from None
+    for count in cores:
+        if not 1 <= count <= available:
+            raise UsageError(f"--cores {count}: this machine has {available} CPUs to use; choose from 1 to {available}")
+    return cores
+
+
+def plan(name: str, length: Length, *, workloads: list[str] | None = None, variants: list[str] | None = None,
+         cores: str | None = None, blocks: int | None = None, seconds: int | None = None) -> Options:
+    """The options of a run: what the experiment says, except where the caller says otherwise. Raises UsageError."""
+    experiment = read(name)
+    effort: Effort = getattr(experiment, length)
+    chosen_workloads = list(dict.fromkeys(workloads or experiment.workloads))
+    chosen_variants = list(dict.fromkeys(variants or experiment.variants))
+    require("workload", chosen_workloads, WORKLOADS)
+    require("variant", chosen_variants, VARIANTS)
+    return Options(
+        experiment=name, workloads=chosen_workloads, variants=chosen_variants,
+        cores=parse_cores(cores) if cores else core_counts(len(usable_cpus())),
+        blocks=blocks or effort.blocks, seconds=seconds or effort.seconds, seed=secrets.randbits(32))

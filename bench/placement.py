@@ -1,0 +1,15 @@
+"""Which CPUs the server and the load generator get."""
+
+from bench.record import Placement
+
+
+def place(core_counts: list[int], cpus: list[int]) -> list[Placement]:
+    """A placement per core count.
+
+    The server has the first CPUs. The load generator has the same ones at every core count, so that the curve shows
+    the server alone: those that no server uses where they are at least as many as the largest server has, else all.
+    """
+    largest = max(core_counts)
+    others = cpus[largest:]
+    load = others if len(others) >= largest else cpus
+    return [Placement(cores=cores, server_cpus=cpus[:cores], load_cpus=load) for cores in core_counts]

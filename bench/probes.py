@@ -1,0 +1,109 @@
+"""What eBPF shows of a trial: locality of reads and accepts, and lock contention."""
+
+import struct
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastsocket.build import bpf_object
+from fastsocket.libbpf import BpfError, BpfObject
+
+_LOCALITY = struct.Struct("=6Q")
+_CONTENTIONS = struct.Struct("=Q")
+
+
+@dataclass(frozen=True)
+class Locality:
+    """Reads on the server's TCP sockets, and how many ran on the CPU whose softirq had handled the packet."""
+
+    passive_reads: int
+    passive_local: int
+    active_reads: int
+    active_local: int
+    accepts: int
+    accepts_local: int
+
+    def percentages(self) -> dict[str, float]:
+        """The metrics, each only where something was counted."""
+        counted = {
+            "passive_local_percent": (self.passive_local, self.passive_reads),
+            "active_local_percent": (self.active_local, self.active_reads),
+            "accept_local_percent": (self.accepts_local, self.accepts),
+        }
+        return {name: 100 * local / total for name, (local, total) in counted.items() if total}
+
+
+def _sum_over_cpus(layout: struct.Struct, values: list[bytes]) -> list[int]:
+    return [sum(column) for column in zip(*(layout.unpack(value[:layout.size]) for value in values))]
+
+
+class LocalityProbe:
+    """bpf/locality.bpf.c, attached. Raises BpfError where the kernel lacks the tracepoint (before 6.3)."""
+
+    metrics = ("passive_local_percent", "accept_local_percent")
+
+    def __init__(self, stack: ExitStack):
+        self._object = stack.enter_context(BpfObject(bpf_object("locality")))
+        self._object.load()
+        self._object.attach("sock_recv_length")
+
+    def watch(self, server_pid: int, port: int) -> None:
+        """Count in the network namespace of this process; connections to its port are the passive ones."""
+        namespace = Path(f"/proc/{server_pid}/ns/net").stat().st_ino
+        self._object.write(".data", struct.pack("=II", namespace, port))
+
+    def read(self) -> list[int]:
+        return _sum_over_cpus(_LOCALITY, self._object.read_per_cpu("totals"))
+
+
+class ContentionProbe:
+    """bpf/contention.bpf.c, attached. Raises BpfError where the kernel lacks the tracepoint (before 5.19)."""
+
+    metrics = ("contentions_per_connection",)
+
+    def __init__(self, stack: ExitStack):
+        self._object = stack.enter_context(BpfObject(bpf_object("contention")))
+        self._object.load()
+        self._object.attach("contention_begin")
+
+    def read(self) -> list[int]:
+        return _sum_over_cpus(_CONTENTIONS, self._object.read_per_cpu("contentions"))
+
+
+class Probes(AbstractContextManager):
+    """All probes that this kernel has. ``unavailable`` says of each metric that it lacks why."""
+
+    def __init__(self):
+        self.unavailable: dict[str, str] = {}
+        self._stack = ExitStack()
+        self._locality = self._open(LocalityProbe)
+        self._contention = self._open(ContentionProbe)
+
+    def _open(self, probe):
+        try:
+            return probe(self._stack)
+        except BpfError as error:
+            reason = str(error).splitlines()[0]
+            self.unavailable.update({metric: f"not available here: {reason}" for metric in probe.metrics})
+            return None
+
+    def start(self, server_pid: int, port: int) -> None:
+        """From here on a trial is counted."""
+        if self._locality:
+            self._locality.watch(server_pid, port)
+        self._before = self._read()
+
+    def _read(self) -> list[list[int]]:
+        return [probe.read() if probe else [] for probe in (self._locality, self._contention)]
+
+    def metrics(self, connections: int) -> dict[str, float]:
+        """What was counted since start(), as metrics of a trial with so many connections."""
+        locality, contention = ([now - was for now, was in zip(after, before)]
+                                for after, before in zip(self._read(), self._before))
+        found = Locality(*locality).percentages() if locality else {}
+        if contention and connections:
+            found["contentions_per_connection"] = contention[0] / connections
+        return found
+
+    def __exit__(self, *exception):
+        self._stack.close()

@@ -1,0 +1,53 @@
+"""The order of trials: ABBA blocks, so that slow drift of the machine cancels out of every comparison.
+
+A block runs, for each workload and core count, all arms once and then once more in reverse: A B C C B A. Each arm's
+two trials then lie around the same point in time, and a drift that is linear over the block adds the same to all
+(Box, Hunter, Hunter: Statistics for Experimenters, on blocking). Orders are drawn anew for each block.
+"""
+
+from dataclasses import dataclass
+from random import Random
+
+from bench.record import Options
+
+CONTROL_OF = "base"  # the A/A control runs it a second time, as an arm of its own
+OVERHEAD_SECONDS = 0.25  # per trial, for the estimate of the time it takes: starting and stopping the server
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A trial to be run."""
+
+    index: int
+    block: int
+    workload: str
+    variant: str
+    control: bool
+    cores: int
+
+
+def schedule(options: Options) -> list[Slot]:
+    """All trials of a run in their order; the same options give the same order."""
+    drawn = [draw for block in range(options.blocks) for draw in _block(options, block)]
+    return [Slot(index, *draw) for index, draw in enumerate(drawn)]
+
+
+def _block(options: Options, block: int):
+    random = Random(f"{options.seed}/{block}")
+    settings = [(workload, cores) for workload in options.workloads for cores in options.cores]
+    random.shuffle(settings)
+    for workload, cores in settings:
+        order = _arms(options)
+        random.shuffle(order)
+        for variant, control in order + order[::-1]:
+            yield block, workload, variant, control, cores
+
+
+def _arms(options: Options) -> list[tuple[str, bool]]:
+    control = [(CONTROL_OF, True)] if CONTROL_OF in options.variants else []
+    return [(variant, False) for variant in options.variants] + control
+
+
+def expected_seconds(slots: list[Slot], options: Options) -> float:
+    """About how long these trials will take."""
+    return len(slots) * (options.seconds + OVERHEAD_SECONDS)

@@ -1,0 +1,94 @@
+"""A sweep: every trial of a schedule on one testbed, each recorded as soon as it is done."""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from bench.experiment import UsageError, usable_cpus
+from bench.fingerprint import fingerprint, versions
+from bench.placement import place
+from bench.probes import Probes
+from bench.record import (RUN, Options, RecordError, Run, Trial, append_trial, drop_torn_line, read_run, read_trials,
+                          write_run)
+from bench.schedule import Slot, schedule
+from bench.trial import Bench
+from fastsocket.nic import EmulatedNic
+from topologies.namespace import inside
+from topologies.pair import Pair
+from topologies.tag import RunTag
+from topologies.testbed import Testbed, interface_index
+from workloads import WORKLOADS
+from workloads.wrk import version as wrk_version
+
+
+def new_run(directory: Path, options: Options) -> Run:
+    """Make the run directory. Raises UsageError when it holds a run already or cannot be written."""
+    if (directory / RUN).exists():
+        raise UsageError(f"{directory} holds a run already: go on with --resume, or choose another --out")
+    servers = {name: WORKLOADS[name].version() for name in options.workloads}
+    run = Run(
+        options=options, started=datetime.now().astimezone().isoformat(timespec="seconds"), fingerprint=fingerprint(),
+        versions={**versions(), "wrk": wrk_version(), **servers}, placements=place(options.cores, usable_cpus()),
+        unavailable={}, planned_trials=len(schedule(options)))
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_run(directory, run)
+    except OSError as error:
+        raise UsageError(f"cannot write to {directory}: {error.strerror}; choose another --out") from error
+    return run
+
+
+def resumed_run(directory: Path) -> Run:
+    """The run to go on with. Raises UsageError when there is none, or when the machine now has fewer CPUs."""
+    try:
+        run = read_run(directory)
+        drop_torn_line(directory)
+    except RecordError as error:
+        raise UsageError(f"{error}: nothing to resume") from error
+    needed = {cpu for placement in run.placements for cpu in (*placement.server_cpus, *placement.load_cpus)}
+    if not needed <= set(usable_cpus()):
+        raise UsageError(f"{directory} was measured on CPUs {sorted(needed)}, of which this machine lacks some")
+    return run
+
+
+def remaining(directory: Path, run: Run) -> list[Slot]:
+    """The trials that are not recorded yet."""
+    done = {trial.index for trial in read_trials(directory)}
+    return [slot for slot in schedule(run.options) if slot.index not in done]
+
+
+@contextmanager
+def bench(queues: int):
+    """A testbed for trials; all that it makes on this machine goes with it. Yields the Bench and its Probes."""
+    with ExitStack() as stack:
+        tag = stack.enter_context(RunTag())
+        testbed = stack.enter_context(Testbed(Pair(), tag, queues))
+        nic = stack.enter_context(EmulatedNic())
+        probes = stack.enter_context(Probes())
+        with inside(testbed.client):
+            nic.attach(interface_index(testbed.client, testbed.client.intf().name))
+        yield Bench(tag, testbed, nic, probes), probes
+
+
+def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], None]) -> Run:
+    """Run what remains, calling done after each trial is on disk. Returns the run as finished.
+
+    began: time.monotonic() at the start of the command. What was measured is kept whatever interrupts this.
+    Raises WorkloadError, TestbedError or BpfError.
+    """
+    placements = {placement.cores: placement for placement in run.placements}
+    before = run.wall_seconds
+    try:
+        with bench(queues=len(usable_cpus())) as (trials, probes):
+            run = run.model_copy(update={"unavailable": probes.unavailable})
+            for slot in remaining(directory, run):
+                trial = trials.run(slot, placements[slot.cores], run.options.seconds)
+                append_trial(directory, trial)
+                done(trial)
+    finally:
+        run = run.model_copy(update={"wall_seconds": before + time.monotonic() - began,
+                                     "complete": not remaining(directory, run)})
+        write_run(directory, run)
+    return run

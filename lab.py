@@ -1,0 +1,247 @@
+#!/usr/bin/env python3
+"""Fastsocket Lab: does per-core TCP listening pay on this machine?
+
+python3 lab.py sweep     measure servers with and without Fastsocket, write a report
+python3 lab.py doctor    what this machine can do, what is missing, how to get it
+python3 lab.py figures   draw the figures of a run again
+python3 lab.py report    write the tables, figures and report of a run again
+python3 lab.py clean     remove what a killed run left, and nothing else
+python3 lab.py test      build everything and run the tests
+
+On a bare Debian 12 the first call installs what it needs: say --yes, or answer its question. Each verb has --help.
+"""
+
+import signal
+import sys
+import time
+from pathlib import Path
+
+BEGAN = time.monotonic()
+
+from bench import bootstrap  # noqa: E402  (the clock starts first)
+
+if __name__ == "__main__":
+    if "doctor" in sys.argv[1:2] and "--help" not in sys.argv:  # it answers on a bare machine, too
+        from bench import doctor
+
+        sys.exit(doctor.main(sys.argv[2:]))
+    bootstrap.ensure(sys.argv[1:], __doc__)
+
+import os  # noqa: E402
+import shutil  # noqa: E402
+import subprocess  # noqa: E402
+from datetime import datetime  # noqa: E402
+from typing import Annotated, Optional  # noqa: E402
+
+import typer  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent
+INTERRUPTED = 130
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None,
+                  pretty_exceptions_enable=False)
+# bootstrap has acted on it by the time that typer sees it: here it is only to be known, and explained in --help.
+Yes = Annotated[bool, typer.Option("--yes", help="Install what is missing without asking.")]
+RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="The directory of a run.")]
+
+
+class MachineError(Exception):
+    """This machine cannot do what was asked; the message says what is missing and how to get it."""
+
+    exit_status = 3
+
+
+def _split(values: Optional[list[str]]) -> list[str]:
+    return [part for value in values or [] for part in value.split(",") if part]
+
+
+def _need_root() -> None:
+    if os.geteuid() != 0:
+        raise MachineError("namespaces and BPF need root: run this with sudo")
+
+
+@app.callback()
+def lab(yes: Yes = False) -> None:
+    """Fastsocket Lab: does per-core TCP listening pay on this machine?"""
+
+
+# The options of sweep, in the order of its --help.
+ExperimentName = Annotated[str, typer.Argument(metavar="[EXPERIMENT]", help="A file in experiments/, without .toml.")]
+Workloads = Annotated[Optional[list[str]], typer.Option(metavar="W", help="Only these servers, such as nginx.")]
+Variants = Annotated[Optional[list[str]], typer.Option(metavar="V", help="Only these: base, latest, fastsocket.")]
+Cores = Annotated[Optional[str], typer.Option(metavar="LIST", help="Core counts, such as 1,2. Default: 1, 2, 4 … all.")]
+Blocks = Annotated[Optional[int], typer.Option(min=1, metavar="N", help="ABBA blocks: more narrow the intervals.")]
+Seconds = Annotated[Optional[int], typer.Option(min=1, metavar="S", help="Seconds of load per trial.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Shorter: a first look in a few minutes.")]
+Paper = Annotated[bool, typer.Option("--paper", help="Longer: figures for publication.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the schedule and its time, run nothing.")]
+Out = Annotated[Optional[Path], typer.Option(metavar="DIR", help="Default: results/<date>-<experiment>.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")]
+
+
+@app.command()
+def sweep(experiment: ExperimentName = "scalability", workload: Workloads = None, variant: Variants = None,
+          cores: Cores = None, blocks: Blocks = None, seconds: Seconds = None, quick: Quick = False,
+          paper: Paper = False, dry_run: DryRun = False, out: Out = None, resume: Resume = False,
+          yes: Yes = False) -> None:
+    """Measure servers as base, latest and fastsocket over core counts, and write a report.
+
+    python3 lab.py sweep --quick --workload nginx
+    """
+    from bench import experiment as experiments
+    from bench.sweep import new_run, resumed_run
+
+    if quick and paper:
+        raise experiments.UsageError("--quick and --paper exclude each other: choose one")
+    if resume and not out:
+        raise experiments.UsageError("--resume goes on with a run: name its directory with --out")
+    length = "quick" if quick else "paper" if paper else "full"
+    options = experiments.plan(experiment, length, workloads=_split(workload), variants=_split(variant), cores=cores,
+                               blocks=blocks, seconds=seconds)
+    if dry_run:
+        _print_schedule(options)
+        return
+    _need_root()
+    _remove_leftovers()
+    directory = out or ROOT / "results" / f"{datetime.now():%Y-%m-%d-%H%M%S}-{experiment}"
+    run = resumed_run(directory) if resume else new_run(directory, options)
+    _measure(directory, run)
+
+
+def _print_schedule(options) -> None:
+    from bench.schedule import expected_seconds, schedule
+
+    slots = schedule(options)
+    for slot in slots:
+        arm = "control" if slot.control else slot.variant
+        typer.echo(f"{slot.index:5}  block {slot.block:3}  {slot.workload} {arm} on {slot.cores} cores")
+    minutes, rest = divmod(round(expected_seconds(slots, options)), 60)
+    typer.echo(f"{len(slots)} trials of {options.seconds} s, about {minutes} min {rest} s")
+
+
+def _measure(directory: Path, run) -> None:
+    from analysis.live import LiveTable
+    from bench.record import TRIALS
+    from bench.sweep import measure
+    from fastsocket.build import build
+
+    status = 0
+    try:
+        build()
+        with LiveTable(run, directory) as live:
+            measure(directory, run, BEGAN, live.add)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    finally:
+        if not (directory / TRIALS).exists():
+            _remove_empty_run(directory)
+    if (directory / TRIALS).exists():
+        _conclude(directory)
+    raise typer.Exit(status)
+
+
+def _remove_empty_run(directory: Path) -> None:
+    """A run without a trial is no run: leave no trace of it, but nothing of anybody else's either."""
+    (directory / "run.json").unlink(missing_ok=True)
+    if not any(directory.iterdir()):
+        directory.rmdir()
+
+
+def _conclude(directory: Path) -> None:
+    from analysis.live import print_outcome
+    from analysis.report import write_all
+
+    report_path = write_all(directory)
+    print_outcome(directory, report_path, time.monotonic() - BEGAN)
+
+
+@app.command("doctor")
+def doctor_verb(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+                yes: Yes = False) -> None:
+    """Say what this machine can do, what is missing, and how to get it."""
+    from bench import doctor
+
+    raise typer.Exit(doctor.main(["--json"] if as_json else []))
+
+
+@app.command()
+def figures(directory: RunDirectory,
+            only: Annotated[Optional[str], typer.Option(metavar="ID", help="Just this figure.")] = None,
+            yes: Yes = False) -> None:
+    """Draw the figures of a run again."""
+    from analysis.estimates import estimate
+    from analysis.figures import draw_figures
+    from bench.record import read_run, read_trials
+
+    run = read_run(directory)
+    for path in draw_figures(directory, run, estimate(read_trials(directory)), only):
+        typer.echo(path)
+
+
+@app.command()
+def report(directory: RunDirectory, yes: Yes = False) -> None:
+    """Write the tables, figures and report of a run again."""
+    from analysis.report import write_all
+
+    typer.echo(write_all(directory))
+
+
+@app.command()
+def clean(yes: Yes = False) -> None:
+    """Remove what a killed run left on this machine, and nothing else."""
+    _need_root()
+    if not _remove_leftovers():
+        typer.echo("nothing to clean")
+
+
+def _remove_leftovers() -> bool:
+    from topologies.tag import leftovers, remove
+
+    found = leftovers()
+    for leftover in found:
+        remove(leftover)
+        typer.echo(f"removed what a killed run left: {len(leftover.pids)} processes, {leftover.directory}")
+    policy = bootstrap.remove_policy()
+    if policy:
+        typer.echo(f"removed {bootstrap.POLICY}, left by an installation that was killed")
+    return bool(found) or policy
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def test(context: typer.Context, yes: Yes = False) -> None:
+    """Build everything and run the tests. What follows goes to pytest: lab.py test -k nginx."""
+    from fastsocket.build import build
+
+    build()
+    raise typer.Exit(subprocess.run([sys.executable, "-m", "pytest", *context.args], cwd=ROOT).returncode)
+
+
+def _interrupt_once(signum, frame) -> None:
+    """The first Ctrl-C or SIGTERM ends the run; while everything is taken down further ones are not heard."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt_once)
+    try:
+        return app(sys.argv[1:] or ["--help"], standalone_mode=False, prog_name="python3 lab.py") or 0
+    except typer.TyperException as error:
+        return _complain(error.format_message(), 2)
+    except KeyboardInterrupt:
+        return _complain("interrupted", INTERRUPTED)
+    except Exception as error:
+        if not hasattr(error, "exit_status"):  # ours say how to end; any other is a defect, and shows where
+            raise
+        return _complain(str(error), error.exit_status)
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"lab.py: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""A server that does what its stdin tells it: the master listens, and forks workers or starts them as threads.
+
+Each command is answered by one line. A new worker gives its answer when its epoll watches the listener; every
+connection it accepts gets one line that says who accepted it.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import select
+import socket
+import subprocess
+import sys
+import threading
+
+from lines import Commands, say
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+SYS_CLOSE_RANGE = 436
+BACKLOG = 512
+CLOSERS = {
+    "closerange": lambda first: os.closerange(first, 65536),
+    "one by one": lambda first: [LIBC.close(descriptor) for descriptor in range(first, 1024)],
+    "close_range": lambda first: LIBC.close_range(ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), 0),
+    "closefrom": lambda first: LIBC.closefrom(first),
+    "system call": lambda first: LIBC.syscall(SYS_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), 0),
+}
+
+
+class Worker:
+    """One epoll, watching the listener and the worker's own commands."""
+
+    def __init__(self, master: "Master", commands: Commands, cpu: int | None, trigger: int = 0):
+        if cpu is not None:
+            os.sched_setaffinity(0, {cpu})
+        self.master, self.commands = master, commands
+        self.listener, self.trigger = master.listener, trigger
+        self.accepted, self.held = 0, False
+        self.epoll = select.epoll()
+        self.epoll.register(commands, select.EPOLLIN)
+        self.add()
+
+    def about(self) -> dict:
+        return {"pid": os.getpid(), "cpus": sorted(os.sched_getaffinity(0))}
+
+    def serve(self) -> None:
+        say(self.about())
+        while self.step():
+            pass
+
+    def step(self) -> bool:
+        ready = [self.commands.fileno()] if self.held else [descriptor for descriptor, _ in self.epoll.poll()]
+        if self.commands.fileno() in ready:
+            return self.obey(self.commands.next())
+        self.accept_all()
+        return True
+
+    def obey(self, command: list | None) -> bool:
+        if command:
+            method, *arguments = command
+            say(getattr(self, method)(*arguments))
+        return command is not None
+
+    def accept_all(self) -> bool:
+        """Accept until there is nothing more; true when that was said with EAGAIN."""
+        try:
+            while True:
+                self.answer(self.listener.accept()[0])
+        except BlockingIOError:
+            return True
+
+    def answer(self, connection: socket.socket) -> None:
+        self.accepted += 1
+        options = [connection.getsockopt(*option).hex() for option in self.master.options]
+        with connection:
+            connection.sendall(json.dumps(self.about() | {"nth": self.accepted, "options": options}).encode())
+
+    def hold(self) -> None:
+        """Accept nothing until go(), only obey."""
+        self.held = True
+
+    def go(self) -> None:
+        self.held = False
+
+    def add(self) -> None:
+        self.epoll.register(self.listener, select.EPOLLIN | self.trigger)
+
+    def mod(self, events: int) -> None:
+        self.epoll.modify(self.listener, events)
+
+    def delete(self) -> None:
+        self.epoll.unregister(self.listener)
+
+    def ready(self, seconds: float) -> int:
+        """How many descriptors have something to tell, commands not counted."""
+        return len([fd for fd, _ in self.epoll.poll(seconds) if fd != self.commands.fileno()])
+
+    def close(self) -> None:
+        self.listener.close()
+
+    def close_all(self, closer: str, first: int) -> None:
+        CLOSERS[closer](first)
+
+    def run_program(self) -> int:
+        """The subprocess module closes descriptors between vfork() and exec(), in memory that is still ours."""
+        return subprocess.run(["true"]).returncode
+
+
+class Master:
+    """Listens; does not accept before it is told to serve()."""
+
+    def __init__(self, commands: Commands):
+        self.commands = commands
+        self.listener: socket.socket | None = None
+        self.options: list[tuple[int, int, int]] = []
+        self.pipes: dict[str, int] = {}
+        self.children: dict[str, int] = {}
+        self.threads: list[threading.Thread] = []
+
+    def listen(self, host: str = "127.0.0.1", blocking: bool = False, v6only: bool = True) -> dict:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.listener = socket.socket(family)
+        if family == socket.AF_INET6:
+            self.listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
+        self.listener.bind((host, 0))
+        self.listener.listen(BACKLOG)
+        self.listener.setblocking(blocking)
+        return {"pid": os.getpid(), "port": self.listener.getsockname()[1], "descriptor": self.listener.fileno()}
+
+    def set_option(self, level: int, name: int, value: str) -> None:
+        """From now on the answers tell this option of the accepted socket, too."""
+        self.listener.setsockopt(level, name, bytes.fromhex(value))
+        self.options.append((level, name, len(value) // 2))
+
+    def limit_descriptors(self, limit: int) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+    def close_all(self, closer: str, first: int) -> None:
+        CLOSERS[closer](first)
+
+    def open_many(self, number: int) -> list[int]:
+        return [os.open("/dev/null", os.O_RDONLY) for _ in range(number)]
+
+    def are_open(self, descriptors: list[int]) -> bool:
+        return all(os.readlink(f"/proc/self/fd/{descriptor}") == "/dev/null" for descriptor in descriptors)
+
+    def close(self) -> None:
+        LIBC.close(self.listener.detach())
+
+    def _commands_for(self, name: str) -> Commands:
+        reading, self.pipes[name] = os.pipe()
+        return Commands(reading)
+
+    def fork(self, name: str, cpu: int | None = None) -> None:
+        commands = self._commands_for(name)
+        self.children[name] = os.fork()
+        if self.children[name]:
+            os.close(commands.fileno())
+            return
+        for pipe in self.pipes.values():
+            os.close(pipe)
+        Worker(self, commands, cpu).serve()
+        os._exit(0)
+
+    def thread(self, name: str, cpu: int | None = None) -> None:
+        commands = self._commands_for(name)
+        self.threads.append(threading.Thread(target=lambda: Worker(self, commands, cpu).serve()))
+        self.threads[-1].start()
+
+    def serve(self, cpu: int | None = None, trigger: int = 0) -> None:
+        """No workers: the master itself."""
+        MasterAsWorker(self, self.commands, cpu, trigger).serve()
+
+    def tell(self, name: str, *command) -> None:
+        os.write(self.pipes[name], json.dumps(command).encode() + b"\n")
+
+    def reap(self, name: str) -> int:
+        return os.waitpid(self.children.pop(name), 0)[1]
+
+    def finish(self) -> int:
+        for pipe in self.pipes.values():
+            os.close(pipe)
+        for thread in self.threads:
+            thread.join()
+        return max((os.waitpid(child, 0)[1] for child in self.children.values()), default=0)
+
+
+class MasterAsWorker(Worker):
+    """Serves, and can still fork."""
+
+    def fork(self, name: str, cpu: int | None = None) -> None:
+        self.master.fork(name, cpu)
+
+    def obey(self, command: list | None) -> bool:
+        if command and command[0] in ("fork", "tell"):
+            getattr(self.master, command[0])(*command[1:])
+            return True
+        return super().obey(command)
+
+
+# These are answered by the worker.
+WORKERS_ANSWER = ("fork", "thread", "serve", "tell")
+
+
+def main() -> int:
+    commands = Commands(0)
+    master = Master(commands)
+    while command := commands.next():
+        method, *arguments = command
+        answer = getattr(master, method)(*arguments)
+        if method not in WORKERS_ANSWER:
+            say(answer)
+    return 1 if master.finish() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
