@@ -49,11 +49,25 @@ def _affinity_masks(cpus: list[int]) -> str:
 
 
 def _is_serving(pid: int) -> bool:
-    """Whether a worker has opened its epoll, the last thing it does before it waits for connections."""
+    """Whether a worker watches the channel to its master, the last thing it does before it waits for connections."""
     try:
-        return any(os.readlink(entry) == "anon_inode:[eventpoll]" for entry in Path(f"/proc/{pid}/fd").iterdir())
+        watched = {os.readlink(f"/proc/{pid}/fd/{number}") for number in _watched_descriptors(pid)}
+        unix_sockets = {f"socket:[{line.split()[6]}]" for line in _lines(f"/proc/{pid}/net/unix")[1:]}
     except FileNotFoundError:
         return False
+    return bool(watched & unix_sockets)
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines()
+
+
+def _watched_descriptors(pid: int) -> list[str]:
+    """What the process has in its epolls (proc(5), fdinfo: "tfd: NUMBER events: …")."""
+    epolls = [entry.name for entry in Path(f"/proc/{pid}/fd").iterdir()
+              if os.readlink(entry) == "anon_inode:[eventpoll]"]
+    lines = [line for number in epolls for line in _lines(f"/proc/{pid}/fdinfo/{number}")]
+    return [line.split()[1] for line in lines if line.startswith("tfd:")]
 
 
 class Nginx:

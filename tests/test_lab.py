@@ -1,0 +1,295 @@
+"""lab.py as a person calls it: what it measures, what it says to bad input, and what it leaves behind."""
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas
+import pytest
+
+from bench.bootstrap import PACKAGES, ROOT
+from bench.record import TRIALS, read_run, read_trials
+from topologies.tag import REGISTRY, RunTag, leftovers, processes_of
+
+CPUS = sorted(os.sched_getaffinity(0))
+LAB = [sys.executable, str(ROOT / "lab.py")]
+SHORT = ["--blocks", "1", "--seconds", "1"]
+
+
+def lab(*arguments, **options):
+    return subprocess.run([*LAB, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL, **options)
+
+
+def assert_one_line(done, status, *words):
+    assert done.returncode == status, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--workload", "apache"], ["'apache'", "choose from nginx"]),
+    (["--variant", "fast"], ["'fast'", "base, latest, fastsocket"]),
+    (["nonsense"], ["'nonsense'", "scalability"]),
+    (["--cores", "1000"], ["1000", f"{len(CPUS)} CPUs"]),
+    (["--cores", "two"], ["'two'", "such as 1,2"]),
+    (["--blocks", "0"], ["--blocks"]),
+    (["--seconds", "soon"], ["--seconds"]),
+    (["--quick", "--paper"], ["choose one"]),
+    (["--resume"], ["--out"]),
+    (["--no-such-option"], ["--no-such-option"]),
+])
+def test_bad_input_gets_one_line_and_status_2(arguments, words):
+    before = sorted((ROOT / "results").iterdir())
+    assert_one_line(lab("sweep", *arguments), 2, *words)
+    assert sorted((ROOT / "results").iterdir()) == before
+
+
+def test_an_unknown_verb_is_named():
+    assert_one_line(lab("sweeep"), 2, "sweeep")
+
+
+def test_a_directory_without_a_run_cannot_be_reported(tmp_path):
+    assert_one_line(lab("report", str(tmp_path)), 2, "run.json is missing")
+
+
+def test_a_dry_run_prints_the_schedule_and_touches_nothing(tmp_path):
+    done = lab("sweep", "--dry-run", *SHORT, "--cores", "1", "--out", str(tmp_path / "run"))
+    assert done.returncode == 0
+    assert done.stdout.count("nginx") == 8
+    assert "8 trials of 1 s, about 0 min" in done.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_teaches_every_verb():
+    shown = lab("--help").stdout
+    for verb in ("sweep", "doctor", "figures", "report", "clean", "test"):
+        assert verb in shown
+    assert "--yes" in lab("sweep", "--help").stdout
+
+
+def path_without(command, directory):
+    """A PATH on which everything that the lab needs is found, but for one command."""
+    for package in PACKAGES:
+        if package.command and package.command != command:
+            (directory / package.command).symlink_to(shutil.which(package.command))
+    return {**os.environ, "PATH": str(directory)}
+
+
+def test_without_nginx_and_without_yes_it_says_what_to_install(tmp_path):
+    done = lab("sweep", env=path_without("nginx", tmp_path))
+    assert_one_line(done, 3, "nginx", "no apt-get")
+
+
+def test_missing_packages_are_named_before_anything_is_installed(tmp_path):
+    environment = path_without("wrk", tmp_path)
+    (tmp_path / "apt-get").symlink_to("/usr/bin/apt-get")
+    assert_one_line(lab("sweep", env=environment), 3, "wrk", "--yes")
+
+
+@pytest.mark.privileged
+def test_a_person_who_is_not_root_is_told_to_become_it():
+    """From a copy, and with Debian's Python, because nobody may read what is root's."""
+    with TemporaryDirectory() as readable:
+        os.chmod(readable, 0o755)
+        shutil.copy(ROOT / "lab.py", readable)
+        shutil.copy(ROOT / "requirements.txt", readable)
+        shutil.copytree(ROOT / "bench", Path(readable, "bench"))
+        Path(readable, "bin").mkdir()
+        (Path(readable, "bin") / "apt-get").symlink_to("/usr/bin/apt-get")
+        done = subprocess.run(["/usr/bin/python3", f"{readable}/lab.py", "--yes", "sweep"], capture_output=True,
+                              text=True, stdin=subprocess.DEVNULL, user=65534, group=65534, extra_groups=[],
+                              env={"PATH": f"{readable}/bin"})
+    assert_one_line(done, 3, "nginx", "only root can install", "sudo")
+
+
+@pytest.mark.privileged
+def test_an_unwritable_directory_is_named():
+    assert_one_line(lab("sweep", *SHORT, "--out", "/proc/nowhere/run"), 2, "/proc/nowhere/run", "--out")
+
+
+@pytest.mark.privileged
+def test_an_nginx_that_does_not_start_shows_its_own_error_and_leaves_nothing(tmp_path):
+    broken = tmp_path / "bin" / "nginx"
+    broken.parent.mkdir()
+    broken.write_text(f'#!/bin/sh\n[ "$1" = -v ] && exec {shutil.which("nginx")} -v\n'
+                      f'exec {shutil.which("nginx")} "$@" -g "nonsense;"\n')
+    broken.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{broken.parent}:{os.environ['PATH']}"}
+    done = lab("sweep", *SHORT, "--cores", "1", "--out", str(tmp_path / "run"), env=environment)
+    assert_one_line(done, 3, 'unknown directive "nonsense"')
+    assert not (tmp_path / "run").exists()
+    assert not REGISTRY.exists()
+
+
+@pytest.mark.privileged
+def test_doctor_finds_this_machine_able():
+    done = lab("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    assert done.returncode == 0, [check for check in checks.values() if not check["ok"]]
+    assert checks["emulated NIC"]["ok"]
+    assert all(bool(check["remedy"]) != check["ok"] for check in checks.values())
+
+
+@pytest.mark.privileged
+def test_doctor_names_the_remedy_for_what_is_missing(tmp_path):
+    done = lab("doctor", "--json", env=path_without("wrk", tmp_path))
+    missing, = [check for check in json.loads(done.stdout) if check["name"] == "package wrk"]
+    assert done.returncode == 1
+    assert not missing["ok"]
+    assert "apt-get install wrk" in missing["remedy"]
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    """One real sweep: one block of every variant on all CPUs."""
+    directory = tmp_path_factory.mktemp("sweep") / "run"
+    done = lab("sweep", *SHORT, "--cores", str(len(CPUS)), "--workload", "nginx", "--out", str(directory))
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+@pytest.mark.privileged
+def test_a_sweep_leaves_a_whole_run_directory(finished_run):
+    for name in ("run.json", TRIALS, "trials.parquet", "summary.csv", "report.html"):
+        assert (finished_run / name).stat().st_size > 0
+    for folder, pattern in (("figures", "*.svg"), ("figures", "*.png"), ("tables", "*.csv"), ("tables", "*.md")):
+        assert list((finished_run / folder).glob(pattern))
+    run = read_run(finished_run)
+    assert run.complete
+    assert len(read_trials(finished_run)) == run.planned_trials == 8
+
+
+@pytest.mark.privileged
+def test_locality_is_what_each_variant_promises(finished_run):
+    summary = pandas.read_csv(finished_run / "summary.csv")
+    local = summary[summary.metric == "passive_local_percent"].set_index("variant").estimate
+    assert local["fastsocket"] >= 99.9
+    if len(CPUS) > 1:
+        for variant in ("base", "latest"):
+            assert local[variant] == pytest.approx(100 / len(CPUS), abs=10)
+
+
+@pytest.mark.privileged
+def test_every_trial_has_every_probe_and_fastsocket_its_counters(finished_run):
+    wanted = {"cps", "latency_p50_ms", "latency_p99_ms", "latency_max_ms", "errors", "cpu_us_per_request",
+              "passive_local_percent", "accept_local_percent", "contentions_per_connection"}
+    for trial in read_trials(finished_run):
+        assert wanted <= set(trial.metrics)
+        assert [use.cpu for use in trial.cpu] == CPUS
+        assert (trial.library is not None) == (trial.variant == "fastsocket")
+        if trial.library:
+            accepted = sum(cpu.accepted_local + cpu.accepted_global for cpu in trial.library)
+            assert accepted >= trial.metrics["cps"] * trial.seconds * 0.99
+
+
+@pytest.mark.privileged
+def test_figures_and_report_can_be_made_again(finished_run):
+    assert lab("report", str(finished_run)).stdout.strip().endswith("report.html")
+    drawn = lab("figures", str(finished_run)).stdout.split()
+    assert drawn and all(Path(path).exists() for path in drawn)
+    assert_one_line(lab("figures", str(finished_run), "--only", "no-such-figure"), 2, "no-such-figure")
+
+
+@pytest.mark.privileged
+def test_a_run_is_not_overwritten(finished_run):
+    assert_one_line(lab("sweep", *SHORT, "--out", str(finished_run)), 2, "--resume")
+
+
+class Running:
+    """A sweep in the background whose trials can be waited for."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.process = subprocess.Popen([*LAB, "sweep", *SHORT, "--cores", "1", "--variant", "base,fastsocket",
+                                         "--out", str(directory)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                        text=True, stdin=subprocess.DEVNULL, start_new_session=True)
+
+    def wait_for_trials(self, count):
+        descriptor = os.pidfd_open(self.process.pid)
+        try:
+            while len(read_trials(self.directory)) < count:
+                ended = select.select([descriptor], [], [], 0.05)[0]
+                assert not ended, self.process.communicate()
+        finally:
+            os.close(descriptor)
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_keeps_its_trials_and_leaves_nothing_else(tmp_path, number):
+    sweep = Running(tmp_path / "run")
+    sweep.wait_for_trials(2)
+    tag, = [f"fastsocket-lab:{directory.name}" for directory in REGISTRY.iterdir()]
+    assert processes_of(tag)
+    sweep.process.send_signal(number)
+    out, err = sweep.process.communicate(timeout=60)
+    assert sweep.process.returncode == 130, err
+    assert processes_of(tag) == []
+    assert not REGISTRY.exists()
+    assert len(read_trials(tmp_path / "run")) >= 2
+    assert not read_run(tmp_path / "run").complete
+    assert "Incomplete: " in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.privileged
+def test_a_resumed_sweep_ends_with_the_schedule_of_one_that_was_never_stopped(tmp_path):
+    sweep = Running(tmp_path / "run")
+    sweep.wait_for_trials(2)
+    sweep.process.send_signal(signal.SIGINT)
+    sweep.process.communicate(timeout=60)
+    kept = read_trials(tmp_path / "run")
+    done = lab("sweep", "--resume", "--out", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    trials = read_trials(tmp_path / "run")
+    assert trials[:len(kept)] == kept
+    assert [trial.index for trial in trials] == list(range(6))
+    assert read_run(tmp_path / "run").complete
+
+
+@pytest.fixture
+def bystanders(tmp_path):
+    """What is not of the killed run: a plain process, one in a namespace of its own, and a run that lives."""
+    with RunTag() as living:
+        sleepers = [subprocess.Popen([*prefix, "sleep", "120"]) for prefix in ([], ["unshare", "--net", "--mount"])]
+        yield sleepers, living
+        for sleeper in sleepers:
+            sleeper.kill()
+            sleeper.wait()
+
+
+@pytest.mark.privileged
+def test_after_a_kill_clean_removes_what_that_run_left_and_nothing_else(tmp_path, bystanders):
+    sleepers, living = bystanders
+    sweep = Running(tmp_path / "run")
+    sweep.wait_for_trials(1)
+    sweep.process.kill()
+    sweep.process.communicate()
+    leftover, = leftovers()
+    assert "removed what a killed run left" in lab("clean").stdout
+    assert not leftover.directory.exists()
+    assert processes_of(leftover.tag) == []
+    assert all(sleeper.poll() is None for sleeper in sleepers)
+    assert living.mount_point.is_dir()
+    assert lab("clean").stdout == "nothing to clean\n"
+
+
+@pytest.mark.privileged
+def test_the_next_sweep_removes_it_too(tmp_path):
+    first = Running(tmp_path / "first")
+    first.wait_for_trials(1)
+    first.process.kill()
+    first.process.communicate()
+    leftover, = leftovers()
+    second = Running(tmp_path / "second")
+    second.wait_for_trials(1)
+    assert processes_of(leftover.tag) == []
+    assert not leftover.directory.exists()
+    second.process.send_signal(signal.SIGINT)
+    assert "removed what a killed run left" in second.process.communicate(timeout=60)[0]

@@ -1,0 +1,169 @@
+"""The real nginx: with the library alone, and as the lab runs it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections import Counter
+from contextlib import closing
+
+import pytest
+
+from fastsocket import counters
+from fastsocket.build import LIBRARY
+from topologies.pair import Pair
+from topologies.tag import RunTag
+from topologies.testbed import Testbed
+from workloads.nginx import OBJECT, Nginx
+from workloads.process import WorkloadError, children, running, until
+from workloads.variants import VARIANTS
+from workloads.wrk import wrk
+
+CPUS = sorted(os.sched_getaffinity(0))
+TCP_LISTEN = "0A"
+
+STANDALONE = """\
+worker_processes {workers};
+pid {directory}/nginx.pid;
+error_log {directory}/error.log;
+events {{ worker_connections 256; }}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy; fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
+    server {{ listen 127.0.0.1:{port}; location / {{ return 200 "worker $pid\\n"; }} }}
+}}
+"""
+
+
+def free_port():
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def fetch(port):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+        return answer.read().decode()
+
+
+def answers(port):
+    try:
+        return fetch(port).startswith("worker")
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def standalone(tmp_path):
+    """nginx on loopback under the preload, with nothing of the lab around it, two unpinned workers."""
+    port, configuration = free_port(), tmp_path / "nginx.conf"
+    configuration.write_text(STANDALONE.format(directory=tmp_path, port=port, workers=len(CPUS)))
+    command = ["nginx", "-p", str(tmp_path), "-c", str(configuration), "-e", str(tmp_path / "error.log"),
+               "-g", "daemon off;"]
+    with running(command, env={**os.environ, "LD_PRELOAD": str(LIBRARY)}) as process:
+        ready = until(lambda: adopted(process.pid) == len(CPUS) and answers(port), process, 10)
+        assert ready, (tmp_path / "error.log").read_text()
+        yield process, port
+
+
+def adopted(pid):
+    try:
+        return sum(cpu.adopted for cpu in counters.read(pid))
+    except counters.NotPreloaded:
+        return 0
+
+
+def fetch_from(cpu, port):
+    """A page fetched from a CPU: over loopback, that CPU handles the SYN."""
+    code = f"import os, sys; os.sched_setaffinity(0, {{{cpu}}}); sys.path.insert(0, '.'); " \
+           f"from tests.test_nginx import fetch; print(fetch({port}), end='')"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_the_preload_works_without_the_lab(standalone):
+    process, port = standalone
+    before = counters.read(process.pid)
+    workers = {cpu: {fetch_from(cpu, port) for _ in range(5)} for cpu in CPUS}
+    assert all(len(seen) == 1 for seen in workers.values()), "each CPU's connections have one worker"
+    assert len(set.union(*workers.values())) == len(CPUS), "and each worker has its own CPU"
+    after = counters.read(process.pid)
+    assert [now.accepted_local - was.accepted_local for now, was in zip(after, before)][:len(CPUS)] == [5] * len(CPUS)
+
+
+def test_unpinned_workers_are_pinned_to_a_cpu_each(standalone):
+    process, _ = standalone
+    affinities = Counter(frozenset(os.sched_getaffinity(worker)) for worker in children(process.pid))
+    assert affinities == Counter({frozenset({cpu}): 1 for cpu in CPUS})
+
+
+def test_a_reload_loses_no_connection(standalone):
+    """SIGHUP: new workers adopt while the old ones still serve, so that every connection is answered."""
+    process, port = standalone
+    old = set(children(process.pid))
+    process.send_signal(signal.SIGHUP)
+    fetched = 0
+    while old & set(children(process.pid)) or len(children(process.pid)) < len(CPUS):
+        assert fetch(port).startswith("worker")
+        fetched += 1
+    assert fetched > 0
+    assert all(fetch_from(cpu, port).startswith("worker") for cpu in CPUS)
+
+
+def test_a_killed_worker_is_replaced_on_its_cpu(standalone):
+    process, port = standalone
+    victim = children(process.pid)[0]
+    cpu, = os.sched_getaffinity(victim)
+    os.kill(victim, signal.SIGKILL)
+    assert until(lambda: victim not in children(process.pid) and adopted(process.pid) == len(CPUS) + 1, process, 10)
+    assert fetch_from(cpu, port).startswith("worker")
+
+
+@pytest.fixture
+def testbed():
+    with RunTag() as tag, Testbed(Pair(), tag, queues=len(CPUS)) as made:
+        yield made
+
+
+def listeners(pid, port):
+    """How many TCP listeners there are on an IPv4 port in the network namespace of a process."""
+    with open(f"/proc/{pid}/net/tcp") as table:
+        lines = [line.split() for line in table]
+    return sum(fields[3] == TCP_LISTEN and int(fields[1].split(":")[1], 16) == port for fields in lines[1:])
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("variant, expected", [("base", 1), ("latest", len(CPUS)), ("fastsocket", 1 + len(CPUS))])
+def test_each_variant_has_its_listeners(testbed, tmp_path, variant, expected):
+    tmp_path.chmod(0o755)
+    with Nginx().serve(testbed, VARIANTS[variant], CPUS, tmp_path) as pid:
+        assert listeners(pid, Nginx.port) == expected
+
+
+@pytest.mark.privileged
+def test_wrk_loads_it_with_a_connection_per_request(testbed, tmp_path):
+    with Nginx().serve(testbed, VARIANTS["fastsocket"], CPUS, tmp_path) as pid:
+        load = wrk(testbed, Nginx.port, len(CPUS), CPUS, seconds=1)
+        accepted = sum(cpu.accepted_local + cpu.accepted_global for cpu in counters.read(pid))
+    assert load.requests > 100
+    assert set(load.errors.values()) == {0}
+    assert accepted >= load.requests
+    assert 0 < load.latency_ms["50"] <= load.latency_ms["99"] <= load.latency_ms["max"]
+    assert 0 < load.cpu_seconds < 2 * len(CPUS)
+
+
+@pytest.mark.privileged
+def test_the_object_has_the_size_of_the_original(testbed, tmp_path):
+    assert len(OBJECT) == 64
+    with Nginx().serve(testbed, VARIANTS["base"], CPUS[:1], tmp_path):
+        assert Nginx()._answers(testbed)
+
+
+@pytest.mark.privileged
+def test_an_nginx_that_does_not_start_says_why_in_its_own_words(testbed, tmp_path, monkeypatch):
+    monkeypatch.setattr("workloads.nginx.CONFIGURATION", "events {{ }} nonsense;")
+    with pytest.raises(WorkloadError, match='nginx does not start: .*unknown directive "nonsense"'):
+        with Nginx().serve(testbed, VARIANTS["base"], CPUS[:1], tmp_path):
+            pass

@@ -1,0 +1,73 @@
+"""The order of trials is what makes the comparison fair."""
+
+from collections import Counter
+from itertools import groupby
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.placement import place
+from bench.record import Options
+from bench.schedule import schedule
+
+some_options = st.builds(
+    Options, experiment=st.just("scalability"), workloads=st.just(["nginx"]),
+    variants=st.lists(st.sampled_from(["base", "latest", "fastsocket"]), min_size=1, unique=True),
+    cores=st.lists(st.integers(1, 64), min_size=1, max_size=5, unique=True),
+    blocks=st.integers(1, 6), seconds=st.just(1), seed=st.integers(0, 2**32))
+
+
+def runs_of(options):
+    """The slots of each block at each core count, in order."""
+    return [list(run) for _, run in groupby(schedule(options), key=lambda slot: (slot.block, slot.cores))]
+
+
+def arm(slot):
+    return slot.variant, slot.control
+
+
+@given(some_options)
+def test_every_run_of_a_block_reads_the_same_backwards(options):
+    for run in runs_of(options):
+        arms = [arm(slot) for slot in run]
+        assert arms == arms[::-1]
+        assert set(Counter(arms).values()) == {2}
+
+
+@given(some_options)
+def test_every_arm_appears_twice_per_block_and_core_count(options):
+    expected = {(variant, False) for variant in options.variants}
+    if "base" in options.variants:
+        expected.add(("base", True))
+    seen = Counter((slot.block, slot.cores, *arm(slot)) for slot in schedule(options))
+    assert seen == Counter({(block, cores, *one): 2 for block in range(options.blocks)
+                            for cores in options.cores for one in expected})
+
+
+@given(some_options)
+def test_a_run_can_be_resumed_because_its_schedule_is_always_the_same(options):
+    assert schedule(options) == schedule(options)
+    assert [slot.index for slot in schedule(options)] == list(range(len(schedule(options))))
+
+
+def test_orders_differ_between_blocks():
+    options = Options(experiment="scalability", workloads=["nginx"], variants=["base", "latest", "fastsocket"],
+                      cores=[1], blocks=20, seconds=1, seed=1)
+    assert len({tuple(map(arm, run)) for run in runs_of(options)}) > 5
+
+
+@given(st.integers(1, 64), st.data())
+def test_the_load_generator_stays_on_the_same_cpus_along_a_curve(cpus, data):
+    counts = data.draw(st.lists(st.integers(1, cpus), min_size=1, unique=True))
+    placements = place(counts, list(range(cpus)))
+    assert len({tuple(placement.load_cpus) for placement in placements}) == 1
+    for placement, cores in zip(placements, counts):
+        assert len(placement.server_cpus) == cores
+
+
+@given(st.integers(1, 64), st.data())
+def test_cpus_are_shared_only_where_there_are_not_enough(cpus, data):
+    largest = data.draw(st.integers(1, cpus))
+    placement, = place([largest], list(range(cpus)))
+    enough = cpus - largest >= largest
+    assert placement.shared == ([] if enough else placement.server_cpus)

@@ -1,0 +1,224 @@
+"""The network: real namespaces, a real multi-queue link, and packets that arrive where the emulated NIC says."""
+
+import os
+import select
+import socket
+import struct
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from bench.probes import Probes
+from fastsocket.nic import EmulatedNic, active_mask, indirection, toeplitz
+from topologies.namespace import inside
+from topologies.pair import Pair
+from topologies.tag import RunTag, leftovers, processes_of
+from topologies.testbed import SYSCTLS, Testbed, interface_index, ipv6_address
+
+pytestmark = pytest.mark.privileged
+CPUS = sorted(os.sched_getaffinity(0))
+NEEDS_TWO_CPUS = pytest.mark.skipif(len(CPUS) < 2, reason="one CPU: nothing to steer between")
+
+
+@pytest.fixture
+def tag():
+    with RunTag() as made:
+        yield made
+
+
+@pytest.fixture
+def testbed(tag):
+    with Testbed(Pair(), tag, queues=len(CPUS)) as made:
+        yield made
+
+
+@pytest.fixture
+def nic(testbed):
+    with EmulatedNic() as loaded:
+        with inside(testbed.client):
+            loaded.attach(interface_index(testbed.client, "client-eth0"))
+        testbed.steer_to(testbed.server.intf(), CPUS)
+        yield loaded
+
+
+def run_in(host, *command):
+    with inside(host):
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def listen(testbed, family, port):
+    with inside(testbed.server):
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("", port))
+        listener.listen(128)
+    return listener
+
+
+def cpu_that_handled(testbed, listener, source_port, family=socket.AF_INET):
+    """Connect from this port; the CPU on which the server's softirq handled the handshake."""
+    server = testbed.server.IP() if family == socket.AF_INET else ipv6_address(testbed.server.intf())
+    with inside(testbed.client):
+        client = socket.socket(family)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        client.bind(("", source_port))
+        client.connect((server, listener.getsockname()[1]))
+    with client:
+        accepted, _ = listener.accept()
+        with accepted:
+            return accepted.getsockopt(socket.SOL_SOCKET, socket.SO_INCOMING_CPU)
+
+
+def rss_position(testbed, source_port, port, family):
+    """Where RSS must send a connection, computed apart from the BPF program."""
+    if family == socket.AF_INET:
+        addresses = (testbed.client.IP(), testbed.server.IP())
+    else:
+        addresses = (ipv6_address(testbed.client.intf()), ipv6_address(testbed.server.intf()))
+    data = b"".join(socket.inet_pton(family, address) for address in addresses)
+    return indirection(len(CPUS))[toeplitz(data + struct.pack("!HH", source_port, port)) % 128]
+
+
+def test_the_link_has_a_queue_per_cpu_at_both_ends(testbed):
+    for host in (testbed.client, testbed.server):
+        queues = Path(f"/proc/{host.pid}/root/sys/class/net/{host.name}-eth0/queues")
+        assert len(list(queues.glob("rx-*"))) == len(list(queues.glob("tx-*"))) == len(CPUS)
+
+
+def test_neighbours_are_permanent_and_offloads_off(testbed):
+    for host in (testbed.client, testbed.server):
+        assert run_in(host, "ip", "neigh").count("PERMANENT") == 2
+        offloads = run_in(host, "ethtool", "-k", f"{host.name}-eth0")
+        for feature in ("generic-receive-offload", "tcp-segmentation-offload", "generic-segmentation-offload"):
+            assert f"{feature}: off" in offloads
+
+
+def test_sysctls_are_set_in_the_namespace_and_unchanged_outside(tag):
+    read = lambda: {name: Path("/proc/sys", name).read_text() for name in SYSCTLS}  # noqa: E731
+    everything = lambda: run_in_host("sysctl", "-a")  # noqa: E731
+    before, all_before = read(), everything()
+    with Testbed(Pair(), tag, queues=1) as testbed:
+        with inside(testbed.server):
+            assert {name: value.split() for name, value in read().items()} == {
+                name: value.split() for name, value in SYSCTLS.items()}
+        assert read() == before
+    assert changed_settings(all_before, everything()) == []
+
+
+def run_in_host(*command):
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+
+
+def changed_settings(before, after):
+    """Sysctls that differ, without the kernel's own counters and random numbers."""
+    counters = ("fs.dentry-state", "fs.file-nr", "fs.inode-", "kernel.random", "kernel.ns_last_pid", "kernel.pty.nr",
+                "net.netfilter", "kernel.sched_domain", "kernel.tainted")
+    lines = set(before.splitlines()) ^ set(after.splitlines())
+    return sorted(line for line in lines if not line.startswith(counters))
+
+
+def test_the_host_sees_no_interface_of_the_testbed(testbed):
+    assert "eth0@" not in run_in_host("ip", "-o", "link", "show", "type", "veth")
+
+
+def test_all_of_it_goes_with_the_testbed(tag):
+    with Testbed(Pair(), tag, queues=1) as testbed:
+        shells = [testbed.client.pid, testbed.server.pid]
+        assert set(shells) <= set(processes_of(tag.tag))
+    assert processes_of(tag.tag) == []
+    assert not any(Path(f"/proc/{pid}").exists() for pid in shells)
+
+
+@NEEDS_TWO_CPUS
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_rss_handles_each_connection_where_its_hash_says(testbed, nic, family):
+    nic.steer("rss", len(CPUS))
+    with listen(testbed, family, 80) as listener:
+        expected = {port: CPUS[rss_position(testbed, port, 80, family)] for port in range(20000, 20030)}
+        seen = {port: cpu_that_handled(testbed, listener, port, family) for port in expected}
+    assert seen == expected
+    assert set(seen.values()) == set(CPUS)
+
+
+@NEEDS_TWO_CPUS
+def test_rss_over_one_cpu_uses_only_that_one(testbed, nic):
+    nic.steer("rss", 1)
+    testbed.steer_to(testbed.server.intf(), CPUS[1:2])
+    with listen(testbed, socket.AF_INET, 80) as listener:
+        assert {cpu_that_handled(testbed, listener, port) for port in range(21000, 21010)} == {CPUS[1]}
+
+
+@NEEDS_TWO_CPUS
+def test_perfect_filters_steer_answers_from_well_known_ports_by_destination_port(testbed, nic):
+    """The server plays a proxy's part: packets from port 80 come to it, so it connects and the client answers."""
+    nic.steer("perfect", len(CPUS))
+    with inside(testbed.client):
+        backend = socket.create_server((testbed.client.IP(), 80))
+    with backend:
+        seen = {port: active_connection_cpu(testbed, backend, port) for port in range(22000, 22016)}
+    assert seen == {port: CPUS[(port & active_mask(len(CPUS))) % len(CPUS)] for port in seen}
+
+
+def active_connection_cpu(testbed, backend, source_port):
+    with inside(testbed.server):
+        active = socket.socket()
+        active.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        active.bind((testbed.server.IP(), source_port))
+        active.connect(backend.getsockname())
+    with active, backend.accept()[0] as passive:
+        passive.sendall(b"x")
+        select.select([active], [], [], 5)
+        return active.getsockopt(socket.SOL_SOCKET, socket.SO_INCOMING_CPU)
+
+
+@NEEDS_TWO_CPUS
+def test_perfect_filters_leave_passive_connections_to_rss(testbed, nic):
+    nic.steer("perfect", len(CPUS))
+    with listen(testbed, socket.AF_INET, 80) as listener:
+        seen = {port: cpu_that_handled(testbed, listener, port) for port in range(23000, 23020)}
+    assert seen == {port: CPUS[rss_position(testbed, port, 80, socket.AF_INET)] for port in seen}
+
+
+@NEEDS_TWO_CPUS
+@pytest.mark.parametrize("reader_is_local, expected", [(True, 100.0), (False, 0.0)])
+def test_the_probe_tells_local_reads_from_remote_ones(testbed, nic, reader_is_local, expected):
+    nic.steer("rss", 1)
+    testbed.steer_to(testbed.server.intf(), CPUS[:1])
+    before = os.sched_getaffinity(0)
+    with ExitStack() as stack:
+        stack.callback(os.sched_setaffinity, 0, before)
+        probes = stack.enter_context(Probes())
+        assert probes.unavailable == {}
+        listener = stack.enter_context(listen(testbed, socket.AF_INET, 80))
+        probes.start(testbed.server.pid, 80)
+        os.sched_setaffinity(0, {CPUS[0] if reader_is_local else CPUS[1]})
+        for port in range(24000, 24010):
+            read_one_request(testbed, listener, port)
+        metrics = probes.metrics(connections=10)
+    assert metrics["passive_local_percent"] == expected
+    assert metrics["accept_local_percent"] == expected
+    assert metrics["contentions_per_connection"] >= 0
+
+
+def read_one_request(testbed, listener, source_port):
+    with inside(testbed.client):
+        client = socket.create_connection((testbed.server.IP(), 80), source_address=("", source_port))
+    with client, listener.accept()[0] as accepted:
+        client.sendall(b"request")
+        assert accepted.recv(100) == b"request"
+
+
+def test_a_live_run_is_not_a_leftover(testbed):
+    assert leftovers() == []
+
+
+def test_it_loads_in_mininets_own_command_line():
+    """In a namespace of its own, because mn raises limits for good wherever it may."""
+    script = "unshare --net mn --custom topologies/pair.py --topo pair --controller none --test none"
+    before = run_in_host("sysctl", "-a")
+    done = subprocess.run(script.split(), capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    assert "(client, server)" in done.stderr
+    assert changed_settings(before, run_in_host("sysctl", "-a")) == []
