@@ -11,11 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from analysis.estimates import control_is_off, estimate
+from analysis.estimates import THROUGHPUT, control_is_off, counted, estimate, throughput
 from bench.record import Run, Trial, read_run, read_trials
 from bench.schedule import OVERHEAD_SECONDS
 
-THROUGHPUT = ("cps", "rps")
 COLUMNS = ("workload", "cores", "variant", "trials", "median 1/s", "p99 ms", "passive local %", "errors")
 
 
@@ -40,7 +39,7 @@ class LiveTable(AbstractContextManager):
     def __enter__(self):
         for placement in self._run.placements:
             if placement.shared:
-                self._console.print(f"{placement.cores} cores: the load generator shares CPUs "
+                self._console.print(f"{counted(placement.cores)}: the load generator shares CPUs "
                                     f"{', '.join(map(str, placement.shared))} with the server")
         if self._console.is_terminal:
             self._live.__enter__()
@@ -87,7 +86,7 @@ def print_outcome(directory: Path, report: Path, wall_seconds: float) -> None:
     run, trials = read_run(directory), read_trials(directory)
     summary, console = estimate(trials), Console()
     table = Table("workload", "cores", "variant", "1/s", "ratio to base", "passive local %")
-    for row in summary[summary.metric.isin(THROUGHPUT)].itertuples():
+    for row in throughput(summary).itertuples():
         local = summary[(summary.workload == row.workload) & (summary.cores == row.cores)
                         & (summary.variant == row.variant) & (summary.metric == "passive_local_percent")]
         table.add_row(row.workload, str(row.cores), row.variant, f"{row.estimate:,.0f}", _ratio(row),

@@ -226,7 +226,7 @@ class Running:
 def test_an_interrupted_sweep_keeps_its_trials_and_leaves_nothing_else(tmp_path, number):
     sweep = Running(tmp_path / "run")
     sweep.wait_for_trials(2)
-    tag, = [f"fastsocket-lab:{directory.name}" for directory in REGISTRY.iterdir()]
+    tag, = [f"fastsocket-lab:{lock.stem}" for lock in REGISTRY.glob("*.lock")]
     assert processes_of(tag)
     sweep.process.send_signal(number)
     out, err = sweep.process.communicate(timeout=60)

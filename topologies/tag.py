@@ -1,9 +1,9 @@
 """The mark by which all that a run made is found again, even after a SIGKILL.
 
-A run owns a directory in REGISTRY, named after the run, with a lock that the kernel drops when its process ends. The
-mount namespace of each host of the run carries a mount whose source is the run's tag, so /proc/PID/mountinfo tells
-of every process whether it belongs to a run, also of those that overwrite their environment, as nginx does.
-Network namespaces, links, filters and sysctls live in those hosts and go with their last process.
+A run owns a directory in REGISTRY, and beside it a lock that the kernel drops when its process ends. The mount
+namespace of each host of the run carries a mount whose source is the run's tag, so /proc/PID/mountinfo tells of every
+process whether it belongs to a run, also of those that overwrite their environment, as nginx does. Network namespaces,
+links, filters and sysctls live in those hosts and go with their last process.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REGISTRY = Path("/run/fastsocket-lab")
-LOCK = "lock"
+LOCK_SUFFIX = ".lock"
 GRACE_SECONDS = 5
 
 
@@ -41,32 +41,47 @@ class RunTag:
         self.tag = _tag(self.directory)
         self.mount_point = self.directory / "tag"
         REGISTRY.mkdir(mode=0o755, exist_ok=True)
-        self.directory.mkdir(mode=0o755)
-        self._lock = open(self.directory / LOCK, "w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self.mount_point.mkdir()
+        self._lock = _appear_locked(_lock_of(self.directory))
+        self.mount_point.mkdir(parents=True)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exception):
-        shutil.rmtree(self.directory)
-        self._lock.close()
-        with suppress(OSError):  # another run's directory is still there
-            REGISTRY.rmdir()
+        _remove_files(self.directory)
+        os.close(self._lock)
+
+
+def _lock_of(directory: Path) -> Path:
+    return directory.with_suffix(LOCK_SUFFIX)
+
+
+def _appear_locked(path: Path) -> int:
+    """Make a file that is locked from the moment others can see it (open(2), O_TMPFILE); its descriptor."""
+    descriptor = os.open(path.parent, os.O_TMPFILE | os.O_RDWR, 0o644)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    # src_dir_fd, ignored for an absolute path, makes Python call linkat(), which alone follows the link in /proc.
+    os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)
+    return descriptor
+
+
+def _remove_files(directory: Path) -> None:
+    """The lock last: as long as there is something to find, it says whose it is."""
+    shutil.rmtree(directory, ignore_errors=True)
+    _lock_of(directory).unlink(missing_ok=True)
+    with suppress(OSError):  # another run is registered
+        REGISTRY.rmdir()
 
 
 def _tag(directory: Path) -> str:
     return f"fastsocket-lab:{directory.name}"
 
 
-def _is_abandoned(directory: Path) -> bool:
+def _is_abandoned(lock: Path) -> bool:
     try:
-        with open(directory / LOCK) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return True  # killed between mkdir and lock, or between rmtree's steps
-    except BlockingIOError:
+        with open(lock) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (FileNotFoundError, BlockingIOError):  # its run has just ended in order, or lives
         return False
     return True
 
@@ -87,9 +102,7 @@ def processes_of(tag: str) -> list[int]:
 
 def leftovers() -> list[Leftover]:
     """Every run that ended without cleaning up."""
-    if not REGISTRY.is_dir():
-        return []
-    abandoned = [directory for directory in sorted(REGISTRY.iterdir()) if _is_abandoned(directory)]
+    abandoned = [lock.with_suffix("") for lock in sorted(REGISTRY.glob(f"*{LOCK_SUFFIX}")) if _is_abandoned(lock)]
     return [Leftover(_tag(directory), directory, processes_of(_tag(directory))) for directory in abandoned]
 
 
@@ -107,6 +120,4 @@ def remove(leftover: Leftover) -> None:
                     select.select([descriptor], [], [], GRACE_SECONDS)
             finally:
                 os.close(descriptor)
-    shutil.rmtree(leftover.directory, ignore_errors=True)
-    with suppress(OSError):
-        REGISTRY.rmdir()
+    _remove_files(leftover.directory)
