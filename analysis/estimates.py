@@ -12,6 +12,7 @@ from bench.record import Trial
 
 BASE = "base"
 CONTROL = "control"
+MIN_BLOCKS = 5  # resampling fewer gives intervals that are far too narrow: two blocks allow three different means
 THROUGHPUT = ("cps", "rps")  # connections or, where they persist, requests per second
 COLUMNS = ["workload", "variant", "cores", "metric", "estimate", "ci_low", "ci_high", "n",
            "ratio_to_base", "ratio_low", "ratio_high"]
@@ -25,7 +26,7 @@ def estimate(trials: list[Trial]) -> pd.DataFrame:
     """A row per workload, arm, core count and metric that any trial has, in the units of bench.record.Trial.
 
     n counts the blocks behind the estimate. Ratios take only blocks that are complete for both the arm and base, and
-    are NaN where a value isn't positive. Intervals of fewer than two blocks are NaN, as is that of base's own ratio.
+    are NaN where a value isn't positive. Intervals of fewer than MIN_BLOCKS are NaN, as is that of base's own ratio.
     """
     rows = [row for setting, blocks in _blocks(trials).groupby(_SETTING) for row in _rows(setting, blocks)]
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -80,7 +81,7 @@ def _ratio(arm: str, arms: dict[str, pd.DataFrame], whole: int) -> tuple[float, 
     """An interrupted block may have an arm's first trial without its mirror image; such a half would bring drift in."""
     if BASE not in arms:
         return np.nan, _UNKNOWN
-    pairs = arms[arm].join(arms[BASE], how="inner", rsuffix="_base")
+    pairs = arms[arm].merge(arms[BASE], on="block", suffixes=("", "_base"))
     pairs = pairs[(pairs.trials == whole) & (pairs.trials_base == whole)]
     if pairs.empty or min(pairs.lowest.min(), pairs.lowest_base.min()) <= 0:
         return np.nan, _UNKNOWN
@@ -89,7 +90,7 @@ def _ratio(arm: str, arms: dict[str, pd.DataFrame], whole: int) -> tuple[float, 
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
-    if len(values) < 2:
+    if len(values) < MIN_BLOCKS:
         return _UNKNOWN
     if np.allclose(values, values[0], rtol=1e-12, atol=1e-12):  # BCa is undefined without any spread
         return values.mean(), values.mean()

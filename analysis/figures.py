@@ -22,16 +22,19 @@ STYLE = {**seaborn.axes_style("whitegrid"), **seaborn.plotting_context("paper", 
          "axes.edgecolor": "0.6", "axes.titleweight": "bold", "grid.color": "0.9", "legend.frameon": False,
          "svg.hashsalt": "fastsocket-lab"}
 
-_COLOURS = seaborn.color_palette("colorblind")
+_PALETTE = seaborn.color_palette("colorblind")
+_COLOURS = [_PALETTE[index] for index in (0, 1, 2, 7, 4, 8, 9, 5, 3, 6)]  # control, the fourth, is grey
 _MARKERS = "osD^vP*X"
 _FIRST = [BASE, "latest", "fastsocket", CONTROL]  # these look the same in every run, whatever else is in it
+_BAR = {"capsize": 4, "elinewidth": 1.4, "capthick": 1.4}
 _LABELS = {"cps": "thousand connections per second", "rps": "thousand requests per second"}
-_LOCALITY = {"passive_local_percent": "passive connections handled on their own core",
-             "active_local_percent": "active connections handled on their own core"}
+_LOCALITY = {"passive_local_percent": "passive connections", "active_local_percent": "active connections"}
 
 
 class FigureError(Exception):
     """An unknown figure was asked for; the message lists those there are."""
+
+    exit_status = 2
 
 
 def draw_figures(directory: Path, run: Run, summary: pd.DataFrame, only: str | None = None) -> list[Path]:
@@ -78,10 +81,11 @@ def _throughput_by_cores(run: Run, rows: pd.DataFrame, workload: str) -> Figure:
 
 
 def _our_curves(axes: Axes, run: Run, served: pd.DataFrame) -> None:
-    for arm in run.options.variants:
+    span = max(run.options.cores) - min(run.options.cores)
+    for arm, offset in _side_by_side(run, 0.012 * span):  # else equal variants hide each other's intervals
         curve = served[served.variant == arm].sort_values("cores")
         values, low, high = (curve[column] / 1000 for column in ("estimate", "ci_low", "ci_high"))
-        _curve(axes, _look(run, arm), curve.cores, values, low, high, label=arm)
+        _curve(axes, _look(run, arm), curve.cores + offset, values, low, high, label=arm)
     _core_axis(axes, run.options.cores)
     axes.set_ylabel(" or ".join(_LABELS[metric] for metric in sorted(set(served.metric))))
     axes.set_ylim(bottom=0)
@@ -106,7 +110,7 @@ def _published_curves(axes: Axes, run: Run, workload: str) -> None:
 def _sources(published: pd.DataFrame) -> str:
     """Where the points come from, the most common source first; an error of 0 is of a figure that was printed."""
     counts = published.groupby(["source", "error_kcps"]).size().sort_values(ascending=False)
-    return ", ".join(f"{source} ±{error} kcps" if error else f"{count} from the {source}"
+    return "\n".join(f"{source} ±{error} kcps" if error else f"{count} points from the {source}"
                      for (source, error), count in counts.items())
 
 
@@ -129,32 +133,36 @@ def _forest(axes: Axes, run: Run, drawn: list) -> None:
     for y, row in enumerate(drawn):
         look = _look(run, row.variant)
         axes.errorbar((row.ratio_low + row.ratio_high) / 2, y, xerr=(row.ratio_high - row.ratio_low) / 2, fmt="none",
-                      ecolor=look["color"], capsize=3)
+                      ecolor=look["color"], **_BAR)
         axes.plot(row.ratio_to_base, y, **look)
         axes.annotate(ratio(row), (1.02, y), xycoords=("axes fraction", "data"), va="center", fontsize="small")
     axes.set_yticks(range(len(drawn)), [f"{counted(row.cores)}  {row.variant}" for row in drawn])
     axes.set_ylim(len(drawn) - 0.5, -0.5)
+    for y in range(1, len(drawn)):
+        if drawn[y].cores != drawn[y - 1].cores:
+            axes.axhline(y - 0.5, color="0.8", linewidth=0.8)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("ratio to base, 95 % intervals; control is base against itself")
 
 
 def _locality(run: Run, rows: pd.DataFrame, workload: str) -> Figure:
     shown = [metric for metric in _LOCALITY if metric in set(rows.metric)] or list(_LOCALITY)[:1]
-    figure = Figure(figsize=(5.5 * len(shown), 4), layout="constrained")
+    figure = Figure(figsize=(1.5 + 4 * len(shown), 3.8), layout="constrained")
     for axes, metric in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown):
-        axes.set_title(f"{workload}: {_LOCALITY[metric]}", loc="left", fontsize="medium")
+        axes.set_title(f"{workload}: {_LOCALITY[metric]}", loc="left")
         _local_share(axes, run, rows[rows.metric == metric], metric)
+    if handles := axes.get_legend_handles_labels()[0]:
+        figure.legend(handles=handles, title="95 % intervals", alignment="left", loc="outside right upper")
     return figure
 
 
 def _local_share(axes: Axes, run: Run, rows: pd.DataFrame, metric: str) -> None:
     if rows.empty or metric in run.unavailable:
-        reason = run.unavailable.get(metric, "no trial has it")
+        reason = run.unavailable.get(metric, "no trial measured it")
         _say(axes, f"{NOT_AVAILABLE}: {without_prefix(reason)}")
         return
     positions = {cores: position for position, cores in enumerate(sorted(run.options.cores))}
-    offsets = np.linspace(-0.2, 0.2, len(run.options.variants)) if len(run.options.variants) > 1 else [0]
-    for arm, offset in zip(run.options.variants, offsets):
+    for arm, offset in _side_by_side(run, 0.2):
         of_arm = rows[rows.variant == arm]
         _curve(axes, {**_look(run, arm), "linestyle": "none"}, of_arm.cores.map(positions) + offset,
                of_arm.estimate, of_arm.ci_low, of_arm.ci_high, label=arm)
@@ -162,13 +170,19 @@ def _local_share(axes: Axes, run: Run, rows: pd.DataFrame, metric: str) -> None:
     axes.set_xlim(-0.5, len(positions) - 0.5)
     axes.set_xlabel("server cores")
     axes.set_ylim(-3, 103)
-    axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), title="95 % intervals", alignment="left")
+    axes.yaxis.set_major_formatter(PercentFormatter(decimals=0, symbol=" %"))
+    axes.set_ylabel("handled on their own core")
+
+
+def _side_by_side(run: Run, reach: float):
+    """Each variant with where it is drawn: from -reach to reach beside its core count."""
+    variants = run.options.variants
+    return zip(variants, np.linspace(-reach, reach, len(variants)) if len(variants) > 1 else [0])
 
 
 def _curve(axes: Axes, look: dict, cores, values, low, high, label: str) -> None:
     """Values by cores. A bar is drawn around its own middle, as a bootstrap interval needn't lie around the value."""
-    axes.errorbar(cores, (low + high) / 2, yerr=(high - low) / 2, fmt="none", ecolor=look["color"], capsize=3)
+    axes.errorbar(cores, (low + high) / 2, yerr=(high - low) / 2, fmt="none", ecolor=look["color"], **_BAR)
     axes.plot(cores, values, label=label, **look)
 
 
@@ -176,8 +190,8 @@ def _look(run: Run, arm: str) -> dict:
     """Colour and marker of an arm, the same in all figures of a run."""
     known = [*_FIRST, *(variant for variant in run.options.variants if variant not in _FIRST)]
     number = known.index(arm)
-    return {"color": _COLOURS[number % len(_COLOURS)], "marker": _MARKERS[number % len(_MARKERS)], "markersize": 5.5,
-            "markeredgecolor": "white", "markeredgewidth": 0.6}
+    return {"color": _COLOURS[number % len(_COLOURS)], "marker": _MARKERS[number % len(_MARKERS)], "markersize": 4.5,
+            "markeredgewidth": 0, "linewidth": 1.2}
 
 
 def _core_axis(axes: Axes, cores) -> None:
@@ -189,7 +203,7 @@ def _core_axis(axes: Axes, cores) -> None:
 def _shared(run: Run) -> str:
     """A note on where the load generator takes CPU time from the server, empty if nowhere."""
     cores = [f"{placement.cores}" for placement in run.placements if placement.shared]
-    return f"This machine, at {', '.join(cores)} cores: the load generator shares CPUs with the server." if cores else ""
+    return f"This machine at {', '.join(cores)} cores: the load generator shares CPUs with the server." if cores else ""
 
 
 def _say(axes: Axes, text: str) -> None:

@@ -69,9 +69,9 @@ def _claim(variant: str, row) -> str:
         return f"{variant} has no trial yet"
     if pd.isna(row.ratio_low):
         return f"{variant} has too few complete blocks for an interval, so no claim is made"
-    verdict = "is faster than base" if row.ratio_low > 1 else "is slower than base" if row.ratio_high < 1 else \
-        "and base show no difference"
-    return f"{variant} {verdict}, {row.ratio_to_base:.3f} times its {row.metric.upper()} " \
+    verdict = f"{variant} is faster than base" if row.ratio_low > 1 else \
+        f"{variant} is slower than base" if row.ratio_high < 1 else f"no difference seen between {variant} and base"
+    return f"{verdict}, {row.ratio_to_base:.3f} times its {row.metric.upper()} " \
            f"(95 % interval {row.ratio_low:.3f}–{row.ratio_high:.3f})"
 
 
@@ -95,8 +95,9 @@ def _incomplete(run: Run, trials: list[Trial]) -> list[str]:
 
 
 def _sharing(run: Run) -> list[str]:
-    return [f"The load generator shares CPUs {', '.join(map(str, placement.shared))} with the server at "
-            f"{counted(placement.cores)}: what it takes, the server lacks, and ratios come out nearer to 1."
+    return [f"The load generator shares CPU{'s' if len(placement.shared) > 1 else ''} "
+            f"{', '.join(map(str, placement.shared))} with the server at "
+            f"{counted(placement.cores)}: what it takes, the server lacks, and ratios tend to come out nearer to 1."
             for placement in run.placements if placement.shared]
 
 
@@ -116,7 +117,8 @@ def _method(run: Run, trials: list[Trial]) -> list[str]:
         "twice at each core count, in an order drawn from the seed and then mirrored (ABBA), so that a linear drift "
         f"of the machine cancels. The seed is {options.seed}.",
         "An estimate is the mean of the blocks' means; a ratio to base is the exponential of the mean of the blocks' "
-        "paired log-ratios. Intervals are 95 % bootstrap intervals (BCa) over blocks."]
+        "paired log-ratios. Intervals are 95 % bootstrap intervals (BCa) over blocks; the fewer the blocks, the more "
+        "they come out too narrow, which a control that is off now and then shows."]
     if run.wall_seconds > 0:
         share = sum(trial.seconds for trial in trials) / run.wall_seconds
         sentences.append(f"Of {run.wall_seconds:.0f} s from start to end, {share:.0%} was measuring.")

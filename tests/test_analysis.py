@@ -1,0 +1,417 @@
+"""The analysis against synthetic trials whose effects are known."""
+
+import math
+import re
+import warnings as python_warnings
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.image import imread
+
+from analysis.estimates import COLUMNS, MIN_BLOCKS, control_is_off, estimate
+from analysis.figures import FigureError, draw_figures, figure_ids
+from analysis.report import outcomes, warnings, write_all, write_report
+from analysis.tables import cpu_by_core, readable_summary, write_tables
+from bench.record import CpuUse, Options, Placement, RecordError, Run, Trial, append_trial, write_run
+from bench.schedule import schedule
+
+BLOCKS = 6  # enough for intervals
+TRUTH = {"base": 1.0, "control": 1.0, "latest": 1.0, "fastsocket": 1.2}
+NO_PROBE = "tracing is not permitted"
+
+few = settings(max_examples=20, deadline=None)
+
+
+def a_run(blocks=BLOCKS, workloads=("nginx",), cores=(1, 2), shared=True, **changes) -> Run:
+    options = Options(experiment="scalability", workloads=list(workloads), variants=["base", "latest", "fastsocket"],
+                      cores=list(cores), blocks=blocks, seconds=2, seed=7)
+    placements = [Placement(cores=count, server_cpus=list(range(count)), load_cpus=[0, 1] if shared else [6, 7])
+                  for count in cores]
+    made = Run(options=options, started="2024-05-01T12:00:00+02:00", fingerprint={"kernel": "6.18 <test> & more"},
+               versions={"nginx": "1.22.1"}, placements=placements, unavailable={},
+               planned_trials=len(schedule(options)), complete=True, wall_seconds=400.0)
+    return made.model_copy(update=changes)
+
+
+def trials_of(run: Run, cps=None, **changes) -> list[Trial]:
+    """A trial per slot; cps(slot's index, arm, cores) or the true effect with 2 % noise."""
+    noise = np.random.default_rng(3)
+
+    def rate(index, arm, cores):
+        return 20_000 * cores * TRUTH[arm] * math.exp(noise.normal(0, 0.02))
+
+    return [a_trial(slot, (cps or rate)(slot.index, "control" if slot.control else slot.variant, slot.cores), changes)
+            for slot in schedule(run.options)]
+
+
+def a_trial(slot, cps: float, changes: dict) -> Trial:
+    use = {"system": 1.0, "softirq": 0.4, "irq": 0.0, "idle": 0.1, "iowait": 0.0, "steal": 0.0}
+    metrics = {"cps": cps, "latency_p50_ms": 1.5, "latency_p99_ms": 20 - slot.index % 5, "errors": 0.0,
+               "passive_local_percent": 99.9 if slot.variant == "fastsocket" else 49 + slot.index % 3,
+               "cpu_us_per_request": 80 + slot.index % 9}
+    made = Trial(**vars(slot), started=1.7e9 + slot.index, seconds=2.0, metrics=metrics, unavailable={},
+                 latency_ms={"50": 1.5}, load_errors={}, load_cpu_seconds=0.7, library=None, spoilt=[],
+                 cpu=[CpuUse(cpu=cpu, user=0.5, **use) for cpu in range(slot.cores)])
+    return made.model_copy(update=changes)
+
+
+def steady(index: int, arm: str, cores: int) -> float:
+    """The true effect, with a control that is 1 % off base to one side and the other from block to block."""
+    return 1000 * TRUTH[arm] * (1 if arm != "control" else 1.01 if index // 16 % 2 else 0.99)
+
+
+def biased(index: int, arm: str, cores: int) -> float:
+    """As steady(), but for a control on one core that is 10 % above base."""
+    return steady(index, arm, cores) * (1.1 if arm == "control" and cores == 1 else 1)
+
+
+def without(trial: Trial, metric: str, **changes) -> Trial:
+    kept = {name: value for name, value in trial.metrics.items() if name != metric}
+    return trial.model_copy(update={"metrics": kept, **changes})
+
+
+def served(run: Run, cps) -> pd.DataFrame:
+    """The estimates of throughput alone, which are quicker to have."""
+    return estimate([trial.model_copy(update={"metrics": {"cps": trial.metrics["cps"]}})
+                     for trial in trials_of(run, cps)])
+
+
+def one(summary: pd.DataFrame, variant="fastsocket", cores=2, metric="cps") -> pd.Series:
+    [(_, row)] = summary.query("variant == @variant and cores == @cores and metric == @metric").iterrows()
+    return row
+
+
+def stored(directory, run: Run, trials: list[Trial]):
+    write_run(directory, run)
+    for trial in trials:
+        append_trial(directory, trial)
+    return directory
+
+
+# Estimates
+
+
+@few
+@given(factor=st.floats(0.05, 20), base=st.lists(st.floats(10, 1e6), min_size=BLOCKS, max_size=BLOCKS))
+def test_a_constant_factor_is_recovered_whatever_the_blocks_do(factor, base):
+    run = a_run(cores=[2])
+    per_block = len(schedule(run.options)) // BLOCKS
+    summary = served(run, lambda index, arm, cores: base[index // per_block] * (factor if arm == "fastsocket" else 1))
+    found = one(summary)
+    assert [found.ratio_to_base, found.ratio_low, found.ratio_high] == pytest.approx([factor] * 3)
+    assert one(summary, "latest").ratio_to_base == pytest.approx(1)
+
+
+@few
+@given(drift=st.floats(-0.004, 0.02))
+def test_a_linear_drift_cancels_in_the_means_and_an_exponential_one_in_the_ratios(drift):
+    run = a_run(cores=[2])
+    means = served(run, lambda index, arm, cores: 1000 * (1 + drift * index)).estimate
+    assert means.to_numpy() == pytest.approx(means.iloc[0], rel=1e-12)
+    compound = served(run, lambda index, arm, cores: 1000 * TRUTH[arm] * math.exp(drift * index))
+    assert one(compound).ratio_to_base == pytest.approx(1.2, rel=1e-12)
+
+
+@few
+@given(scale=st.floats(1e-3, 1e3))
+def test_the_unit_of_a_metric_changes_no_ratio(scale):
+    run = a_run(blocks=10, cores=[2])
+    rates = [trial.metrics["cps"] for trial in trials_of(run)]
+    was, now = (one(served(run, lambda index, arm, cores: unit * rates[index])) for unit in (1, scale))
+    assert now.ratio_to_base == pytest.approx(was.ratio_to_base, rel=1e-12)
+    assert now.estimate == pytest.approx(scale * was.estimate, rel=1e-12)
+    for bound in ("ratio_low", "ratio_high"):  # rounding decides ties among the resamples, so not to the last digit
+        assert now[bound] == pytest.approx(was[bound], rel=1e-3)
+    for bound in ("ci_low", "ci_high"):
+        assert now[bound] == pytest.approx(scale * was[bound], rel=1e-3)
+
+
+@few
+@given(values=st.lists(st.floats(0, 1e9), min_size=40, max_size=40))
+def test_no_values_make_the_estimates_warn_or_lose_the_mean(values):
+    run = a_run(blocks=5, cores=[2])
+    with python_warnings.catch_warnings():
+        python_warnings.simplefilter("error")
+        summary = served(run, lambda index, arm, cores: values[index])
+    bounds = summary[["ci_low", "estimate", "ci_high"]].dropna()
+    assert (bounds.ci_low <= bounds.ci_high).all()
+    assert 10 * summary.estimate.sum() == pytest.approx(sum(values), rel=1e-9)
+
+
+def test_intervals_hold_the_estimate_and_shrink_with_more_blocks():
+    narrow, wide = (one(estimate(trials_of(a_run(blocks=blocks)))) for blocks in (30, 5))
+    for row in (narrow, wide):
+        assert row.ratio_low < row.ratio_to_base < row.ratio_high
+        assert row.ci_low < row.estimate < row.ci_high
+    assert narrow.ratio_low < 1.2 < narrow.ratio_high
+    assert narrow.ratio_high - narrow.ratio_low < wide.ratio_high - wide.ratio_low
+    assert (narrow.n, wide.n) == (30, 5)
+
+
+def test_the_same_trials_give_the_same_numbers():
+    trials = trials_of(a_run())
+    pd.testing.assert_frame_equal(estimate(trials), estimate(trials))
+
+
+def test_base_is_the_reference_and_the_columns_are_those_promised():
+    summary = estimate(trials_of(a_run()))
+    assert list(summary.columns) == COLUMNS == [
+        "workload", "variant", "cores", "metric", "estimate", "ci_low", "ci_high", "n", "ratio_to_base", "ratio_low",
+        "ratio_high"]
+    base = one(summary, "base")
+    assert base.ratio_to_base == 1 and math.isnan(base.ratio_low) and math.isnan(base.ratio_high)
+
+
+@pytest.mark.parametrize("lost", range(1, 8))
+def test_a_torn_last_block_brings_no_drift_into_ratios(lost):
+    run = a_run(cores=[2])
+    trials = trials_of(run, lambda index, arm, cores: 1000 * TRUTH[arm] * math.exp(0.05 * index))[:-lost]
+    summary = estimate(trials)
+    for arm in ("latest", "fastsocket", "control"):
+        assert one(summary, arm).ratio_to_base == pytest.approx(TRUTH[arm], rel=1e-12)
+    last = [trial.arm for trial in trials if trial.block == BLOCKS - 1]
+    assert one(summary).n == BLOCKS - 1 + ("fastsocket" in last)
+
+
+@pytest.mark.parametrize("blocks", [1, MIN_BLOCKS - 1])
+def test_too_few_blocks_have_estimates_but_no_intervals(blocks):
+    row = one(estimate(trials_of(a_run(blocks=blocks), lambda index, arm, cores: 1000 * TRUTH[arm] + index)))
+    assert row.estimate == pytest.approx(1200, rel=0.1) and row.n == blocks
+    assert row.ratio_to_base == pytest.approx(1.2, rel=0.01)
+    assert row[["ci_low", "ci_high", "ratio_low", "ratio_high"]].isna().all()
+
+
+def test_equal_values_have_an_interval_without_width():
+    row = one(estimate(trials_of(a_run(), lambda index, arm, cores: 1000)))
+    assert (row.ci_low, row.ci_high) == (1000, 1000)
+    assert (row.ratio_low, row.ratio_high) == (1, 1)
+
+
+def test_what_is_not_positive_has_no_ratio():
+    summary = estimate(trials_of(a_run()))
+    errors = one(summary, metric="errors")
+    assert errors.estimate == 0 and errors[["ratio_to_base", "ratio_low", "ratio_high"]].isna().all()
+
+
+def test_a_metric_that_trials_lack_is_absent_and_never_zero():
+    trials = trials_of(a_run())
+    nowhere = estimate([without(trial, "passive_local_percent") for trial in trials])
+    assert "passive_local_percent" not in set(nowhere.metric)
+    torn = estimate([without(trial, "passive_local_percent") if trial.block else trial for trial in trials])
+    assert one(torn, metric="passive_local_percent").n == 1
+
+
+def test_a_control_that_is_off_is_named_and_only_that():
+    run = a_run()
+    assert control_is_off(estimate(trials_of(run, steady))) == []
+    [sentence] = control_is_off(estimate(trials_of(run, biased)))
+    assert "nginx on 1 core:" in sentence and re.search(r"1\.100 \(1\.0\d+–1\.1\d+\) in cps", sentence)
+
+
+def test_requests_per_second_count_as_throughput_too():
+    def as_rps(trial):
+        rps = trial.metrics["cps"] * (0.8 if trial.control else 1)
+        return trial.model_copy(update={"metrics": {"rps": rps}})
+
+    sentences = control_is_off(estimate([as_rps(trial) for trial in trials_of(a_run())]))
+    assert len(sentences) == 2 and all("rps" in sentence for sentence in sentences)
+
+
+# Tables
+
+
+def test_the_tables_of_a_run_hold_what_was_measured(tmp_path):
+    run = a_run(unavailable={"contentions_per_connection": NO_PROBE})
+    trials = trials_of(run)
+    summary = estimate(trials)
+    write_tables(tmp_path, run, trials, summary)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "summary.csv"), summary, check_dtype=False)
+    flat = pd.read_parquet(tmp_path / "trials.parquet")
+    assert flat.cps.to_list() == [trial.metrics["cps"] for trial in trials]
+    assert set(flat.arm) == set(TRUTH)
+    text = (tmp_path / "tables" / "summary.md").read_text()
+    assert f"not available here: contentions_per_connection: {NO_PROBE}" in text
+    lines = [line.count("|") for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 8 and len(set(lines)) == 1
+
+
+def test_readers_see_what_is_missing_and_no_ratio_without_its_interval():
+    run = a_run(blocks=1, unavailable={"cpu_us_per_request": NO_PROBE})
+    table = readable_summary(run, estimate([without(trial, "latency_p99_ms") for trial in trials_of(run)]))
+    assert list(table["variant"]) == ["base", "latest", "fastsocket", "control"] * 2
+    assert set(table["ratio to base"]) == {"reference", "no interval"}
+    for heading in ("p99, ms", "CPU µs per request", "accept local, %"):
+        assert set(table[heading]) == {"not available here"}
+    assert set(table["errors per trial"]) == {"0.0"} and set(table["p50, ms"]) == {"1.50"}
+
+
+def test_cpu_time_is_shown_as_the_share_of_each_state():
+    run = a_run()
+    shares = cpu_by_core(run, trials_of(run))
+    assert list(shares.variant.unique()) == ["base", "latest", "fastsocket", "control"]
+    assert shares.user_percent.to_numpy() == pytest.approx(25) and shares.idle_percent.to_numpy() == pytest.approx(5)
+    assert shares.filter(like="_percent").sum(axis=1).to_numpy() == pytest.approx(100)
+    assert list(shares.query("variant == 'latest' and cores == 2").cpu) == [0, 1]
+
+
+# Figures
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    run = a_run(workloads=["nginx", "redis"], unavailable={"passive_local_percent": f"not available here: {NO_PROBE}"})
+    directory = tmp_path_factory.mktemp("drawn")
+    return directory, run, estimate(trials_of(run)), draw_figures(directory, run, estimate(trials_of(run)))
+
+
+def test_each_figure_is_drawn_twice_and_has_something_in_it(drawn):
+    directory, run, _, paths = drawn
+    assert figure_ids(run) == ["throughput_by_cores-nginx", "ratio_to_base-nginx", "locality-nginx",
+                               "throughput_by_cores-redis", "ratio_to_base-redis", "locality-redis"]
+    assert paths == [directory / "figures" / f"{name}.{kind}" for name in figure_ids(run) for kind in ("svg", "png")]
+    for path in paths[1::2]:
+        assert len(np.unique(imread(path)[..., :3].sum(axis=2))) > 20
+    curves = (directory / "figures" / "throughput_by_cores-nginx.svg").read_text()
+    assert curves.count("<use ") > 2 * 3 + 7 * 3  # markers: ours and the published
+
+
+def test_the_same_run_draws_the_same_bytes(drawn, tmp_path):
+    _, run, summary, paths = drawn
+    again = draw_figures(tmp_path, run, summary, only="ratio_to_base-nginx")
+    assert [path.name for path in again] == ["ratio_to_base-nginx.svg", "ratio_to_base-nginx.png"]
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in paths[2:4]]
+
+
+def texts(directory, name: str) -> str:
+    """The comments in which matplotlib's SVG repeats each line of text."""
+    return " ".join(re.findall(r"<!-- (.*?) -->", (directory / "figures" / f"{name}.svg").read_text()))
+
+
+def test_figures_say_what_they_show_and_what_they_lack(drawn):
+    directory = drawn[0]
+    curves = texts(directory, "throughput_by_cores-nginx")
+    for said in ("nginx, this machine", "nginx, as published", "digitised ±3 kcps", "Linux 2.6.32 (base)",
+                 "load generator shares CPUs"):
+        assert said in curves
+    assert "No curve of redis was published." in texts(directory, "throughput_by_cores-redis")
+    assert texts(directory, "locality-nginx").count(f"not available here: {NO_PROBE}") == 1
+
+
+def test_a_figure_says_nothing_of_sharing_where_nothing_is_shared(tmp_path):
+    run = a_run(shared=False)
+    draw_figures(tmp_path, run, estimate(trials_of(run)), only="throughput_by_cores-nginx")
+    assert "shares" not in texts(tmp_path, "throughput_by_cores-nginx")
+
+
+def test_a_single_block_draws_no_ratio(tmp_path):
+    run = a_run(blocks=1)
+    draw_figures(tmp_path, run, estimate(trials_of(run)))
+    assert "No ratio has an interval" in texts(tmp_path, "ratio_to_base-nginx")
+
+
+def test_an_unknown_figure_is_refused_with_those_there_are(tmp_path):
+    run = a_run()
+    with pytest.raises(FigureError, match="no figure pie; there are: throughput_by_cores-nginx, ratio_to_base-nginx"):
+        draw_figures(tmp_path, run, estimate(trials_of(run)), only="pie")
+    assert list(tmp_path.iterdir()) == []
+
+
+# Report
+
+
+class Fetched(HTMLParser):
+    """Collects what a browser would fetch or run."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.urls, self.tags = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.urls += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+
+
+def test_the_report_is_one_file_that_fetches_nothing(tmp_path):
+    run = a_run()
+    path = write_all(stored(tmp_path, run, trials_of(run)))
+    assert path == tmp_path / "report.html"
+    page = path.read_text()
+    fetched = Fetched(page)
+    assert len(fetched.urls) == len(figure_ids(run))
+    assert all(url.startswith("data:image/svg+xml;base64,") for url in fetched.urls)
+    assert not {"script", "link", "iframe", "object"} & set(fetched.tags)
+    assert not re.search(r"https?://|@import|url\(", page)
+
+
+def test_the_report_says_what_a_reader_has_to_know(tmp_path):
+    run = a_run(blocks=8, complete=False, planned_trials=200, unavailable={"contentions_per_connection": NO_PROBE})
+    trials = trials_of(run)
+    trials[3] = trials[3].model_copy(update={"spoilt": ["<stolen>"]})
+    page = write_report(tmp_path, run, trials, estimate(trials)).read_text()
+    for said in ("nginx on 2 cores: fastsocket is faster than base, 1.", "The A/A control is",
+                 "Incomplete: 128 of 200 planned trials", "shares CPUs 0, 1 with the server at 2 cores",
+                 f"Not available here: contentions_per_connection: {NO_PROBE}", "1 of 128 trials are marked",
+                 "1 × &lt;stolen&gt;", "The seed is 7", "64% was measuring", "6.18 &lt;test&gt; &amp; more", "1.22.1"):
+        assert said in page, said
+    headings = re.findall(r"<h2>(.*?)</h2>", page)
+    assert headings == ["Before trusting the numbers", "Summary", "Figures", "CPU by core", "How it was measured",
+                        "Machine", "Versions"]
+
+
+def test_a_sound_run_has_no_warnings_and_no_share_of_an_unknown_time(tmp_path):
+    run = a_run(shared=False, wall_seconds=0.0)
+    trials = trials_of(run, steady)
+    assert warnings(run, trials) == []
+    page = write_report(tmp_path, run, trials, estimate(trials)).read_text()
+    assert "Before trusting" not in page and "was measuring" not in page
+    assert "The A/A control is fine" in page
+
+
+@pytest.mark.parametrize("effect, verdict", [
+    (1.2, "fastsocket is faster than base, 1."), (0.8, "fastsocket is slower than base, 0."),
+    (1.0, "no difference seen between fastsocket and base, ")])
+def test_verdicts_follow_the_interval(effect, verdict):
+    noise = np.random.default_rng(5)
+    run = a_run(blocks=8, cores=[2])
+    [sentence] = outcomes(run, estimate(trials_of(
+        run, lambda index, arm, cores: 1000 * (effect if arm == "fastsocket" else 1) * noise.uniform(0.999, 1.001))))
+    assert verdict in sentence
+    assert sentence.index("fastsocket") < sentence.index("latest")
+
+
+def test_nothing_is_claimed_without_an_interval(tmp_path):
+    run = a_run(blocks=1, cores=[2])
+    trials = trials_of(run)
+    [sentence] = outcomes(run, estimate(trials))
+    assert sentence.count("no claim is made") == 2 and "times" not in sentence
+    [nothing_yet] = outcomes(run, estimate(trials[:0]))
+    assert nothing_yet.count("has no trial yet") == 2
+    page = write_report(tmp_path, run, trials, estimate(trials)).read_text()
+    assert "No A/A control with an interval" in page and "is fine" not in page
+
+
+def test_a_control_that_is_off_leads_the_report(tmp_path):
+    run = a_run()
+    trials = trials_of(run, biased)
+    page = write_report(tmp_path, run, trials, estimate(trials)).read_text()
+    assert page.index("the A/A control is off") < page.index("<h2>") and "control is fine" not in page
+
+
+def test_metrics_that_only_some_trials_lack_are_counted():
+    run = a_run()
+    trials = trials_of(run)
+    trials[0] = without(trials[0], "latency_p99_ms", unavailable={"latency_p99_ms": "no request finished"})
+    assert "Not available here: latency_p99_ms in 1 of 96 trials: no request finished." in warnings(run, trials)
+
+
+def test_a_directory_without_trials_is_refused(tmp_path):
+    with pytest.raises(RecordError, match="holds no run"):
+        write_all(tmp_path)
+    write_run(tmp_path, a_run())
+    with pytest.raises(RecordError, match="holds no finished trial"):
+        write_all(tmp_path)
