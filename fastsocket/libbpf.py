@@ -11,6 +11,7 @@ from pathlib import Path
 
 EGRESS = 1 << 1  # BPF_TC_EGRESS
 LOG_LINES_SHOWN = 30
+DEBUG = 2  # LIBBPF_DEBUG: what it parsed, hundreds of lines of it
 
 
 class BpfError(Exception):
@@ -71,6 +72,8 @@ class BpfObject:
             self._object = self._pointer(self._libbpf.bpf_object__open_file(os.fsencode(path), None), f"open {path}")
 
     def _keep_log(self, level, template, arguments) -> int:
+        if level >= DEBUG:
+            return 0
         text = ctypes.create_string_buffer(65536)
         ctypes.CDLL(None).vsnprintf(text, len(text), template, ctypes.c_void_p(arguments))
         self._log += text.value.decode(errors="replace").splitlines()

@@ -24,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -41,11 +42,18 @@
 #define CLONE_FD_FLOOR 512
 /* The global listener has its turn after this many accepts, so that a busy local one cannot starve it. */
 #define ACCEPTS_PER_GLOBAL_TURN 32
+/* A worker past these, on one CPU, adopts like any other, but the last of these stops listening without asking it. */
+#define MAX_ADOPTERS 16
 
 struct clone {
 	atomic_int fd;       /* -1: none */
-	atomic_int epfd;     /* where this process watches it; -1: nowhere, so not adopted here */
+	atomic_int watchers; /* epolls where this process watches it; 0: not adopted here */
 	uint64_t cookie;     /* SO_COOKIE: is that descriptor still the socket we made? */
+};
+
+/* The processes that listen on the clone of one CPU; 0 or a dead one: a free place. */
+struct adopters {
+	_Atomic pid_t pid[MAX_ADOPTERS];
 };
 
 struct listener {
@@ -55,9 +63,9 @@ struct listener {
 	pid_t creator;
 	cpu_set_t cpus;      /* that have a clone */
 	int cpus_end;        /* past the highest of them */
-	atomic_int watched;  /* clones that this process has in an epoll */
+	atomic_int watched;  /* the sum of its clones' watchers */
 	_Atomic uint32_t *tickets; /* shared with descendants: adoptions by workers nobody had pinned */
-	_Atomic pid_t *owners;     /* likewise, per CPU: the process that adopted last */
+	struct adopters *adopters; /* likewise, per CPU */
 	struct clone clone[CPU_SETSIZE];
 };
 
@@ -73,6 +81,7 @@ static _Atomic(struct listener *) clone_by_fd[MAX_FDS];
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER; /* cold paths only: listen, adopt, close */
 static uint32_t next_generation = 1;
 static bool may_pin = true;
+static pid_t table_owner; /* differs from getpid() in the child of a vfork(), which borrows its parent's memory */
 
 static __thread struct adoption adoptions[MAX_LISTENERS] __attribute__((tls_model("initial-exec")));
 
@@ -86,12 +95,21 @@ static void after_fork(void)
 	pthread_mutex_unlock(&table_lock);
 }
 
+/* What the parent's thread adopted is the parent's: the child chooses a CPU of its own. */
+static void after_fork_in_child(void)
+{
+	table_owner = getpid();
+	memset(adoptions, 0, sizeof(adoptions));
+	after_fork();
+}
+
 void llt_configure(void)
 {
 	const char *pin = getenv("FSOCKET_PIN");
 
 	may_pin = !pin || strcmp(pin, "never") != 0;
-	pthread_atfork(before_fork, after_fork, after_fork);
+	table_owner = getpid();
+	pthread_atfork(before_fork, after_fork, after_fork_in_child);
 }
 
 struct listener *llt_find(int fd)
@@ -144,6 +162,7 @@ static const struct option before_listen[] = {
 	{ IPPROTO_TCP, TCP_KEEPINTVL }, { IPPROTO_TCP, TCP_KEEPCNT }, { IPPROTO_TCP, TCP_SYNCNT },
 	{ IPPROTO_TCP, TCP_LINGER2 }, { IPPROTO_TCP, TCP_USER_TIMEOUT }, { IPPROTO_TCP, TCP_FASTOPEN },
 	{ IPPROTO_TCP, TCP_NOTSENT_LOWAT }, { IPPROTO_TCP, TCP_SAVE_SYN }, { IPPROTO_TCP, TCP_WINDOW_CLAMP },
+	{ IPPROTO_TCP, TCP_MAXSEG },
 };
 
 
@@ -168,6 +187,15 @@ static bool copy_buffer_size(int from, int to, int name)
 	return wanted == get_int(to, SOL_SOCKET, name, -1) || set_int(to, SOL_SOCKET, name, wanted / 2);
 }
 
+static bool copy_timeout(int from, int to, int name)
+{
+	struct timeval timeout;
+	socklen_t size = sizeof(timeout);
+
+	return !getsockopt(from, SOL_SOCKET, name, &timeout, &size) &&
+	       !setsockopt(to, SOL_SOCKET, name, &timeout, sizeof(timeout));
+}
+
 /* A socket filter decides who may connect; we cannot be sure to copy all of it, so such a listener is left alone. */
 static bool has_filter(int fd)
 {
@@ -184,6 +212,7 @@ static bool copy_rest(int from, int to)
 
 	if (!copy_options(from, to, before_listen, COUNT(before_listen)) ||
 	    !copy_buffer_size(from, to, SO_RCVBUF) || !copy_buffer_size(from, to, SO_SNDBUF) ||
+	    !copy_timeout(from, to, SO_RCVTIMEO) || !copy_timeout(from, to, SO_SNDTIMEO) ||
 	    getsockopt(from, SOL_SOCKET, SO_LINGER, &linger, &size) ||
 	    setsockopt(to, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) ||
 	    getsockopt(from, IPPROTO_TCP, TCP_CONGESTION, congestion, &length))
@@ -303,18 +332,23 @@ static bool kernel_honours_incoming_cpu(void)
 
 /* ---- listen(): clone ------------------------------------------------------------------------------------------ */
 
-static void watch(struct listener *l, int cpu, int epfd)
+static void watch(struct listener *l, int cpu, int difference)
 {
-	int before = atomic_exchange(&l->clone[cpu].epfd, epfd);
-
-	atomic_fetch_add(&l->watched, (epfd >= 0) - (before >= 0));
+	atomic_fetch_add(&l->clone[cpu].watchers, difference);
+	atomic_fetch_add(&l->watched, difference);
 }
 
 static void forget_clone(struct listener *l, int cpu, int fd)
 {
-	watch(l, cpu, -1);
+	watch(l, cpu, -atomic_load(&l->clone[cpu].watchers));
 	atomic_store(&l->clone[cpu].fd, -1);
 	atomic_store(&clone_by_fd[fd], NULL);
+}
+
+/* False when it was closed behind our back: what has that number now is the application's. */
+static bool is_ours(const struct clone *clone, int fd)
+{
+	return cookie_of(fd) == clone->cookie;
 }
 
 static void close_clones(struct listener *l)
@@ -325,7 +359,8 @@ static void close_clones(struct listener *l)
 		if (fd < 0)
 			continue;
 		forget_clone(l, cpu, fd);
-		real.close(fd);
+		if (is_ours(&l->clone[cpu], fd))
+			real.close(fd);
 	}
 	CPU_ZERO(&l->cpus);
 }
@@ -342,7 +377,7 @@ static bool clone_for_each_cpu(struct listener *l, const cpu_set_t *cpus)
 		if (fd < 0)
 			return false;
 		clone->cookie = cookie_of(fd);
-		atomic_store(&clone->epfd, -1);
+		atomic_store(&clone->watchers, 0);
 		atomic_store(&clone->fd, fd);
 		atomic_store(&clone_by_fd[fd], l);
 		CPU_SET(cpu, &l->cpus);
@@ -351,7 +386,7 @@ static bool clone_for_each_cpu(struct listener *l, const cpu_set_t *cpus)
 	return true;
 }
 
-#define SHARED_SIZE (sizeof(_Atomic uint32_t) + CPU_SETSIZE * sizeof(_Atomic pid_t))
+#define SHARED_SIZE (sizeof(_Atomic uint32_t) + CPU_SETSIZE * sizeof(struct adopters))
 
 static bool share_with_descendants(struct listener *l)
 {
@@ -360,7 +395,7 @@ static bool share_with_descendants(struct listener *l)
 	if (map == MAP_FAILED)
 		return false;
 	l->tickets = map;
-	l->owners = (_Atomic pid_t *)(l->tickets + 1);
+	l->adopters = (struct adopters *)(l->tickets + 1);
 	return true;
 }
 
@@ -412,7 +447,7 @@ static void drop_shared(struct listener *l)
 	if (l->tickets)
 		munmap(l->tickets, SHARED_SIZE);
 	l->tickets = NULL;
-	l->owners = NULL;
+	l->adopters = NULL;
 }
 
 static void clone_listener(int fd, int backlog)
@@ -460,11 +495,41 @@ static bool is_alive(pid_t pid)
 	return pid && (kill(pid, 0) == 0 || errno != ESRCH);
 }
 
-static bool take_over(_Atomic pid_t *owner)
+static bool anybody(const struct adopters *adopters)
 {
-	pid_t was = atomic_load(owner);
+	for (size_t i = 0; i < MAX_ADOPTERS; i++)
+		if (is_alive(atomic_load(&adopters->pid[i])))
+			return true;
+	return false;
+}
 
-	return !is_alive(was) && atomic_compare_exchange_strong(owner, &was, getpid());
+/* Only one of several workers that see an abandoned CPU gets it. */
+static bool take_over(struct adopters *adopters)
+{
+	pid_t was = atomic_load(&adopters->pid[0]);
+
+	return !anybody(adopters) && atomic_compare_exchange_strong(&adopters->pid[0], &was, getpid());
+}
+
+/* The place of the calling process, or NULL. */
+static _Atomic pid_t *place_among(struct adopters *adopters)
+{
+	for (size_t i = 0; i < MAX_ADOPTERS; i++)
+		if (atomic_load(&adopters->pid[i]) == getpid())
+			return &adopters->pid[i];
+	return NULL;
+}
+
+static void enrol(struct adopters *adopters)
+{
+	if (place_among(adopters))
+		return;
+	for (size_t i = 0; i < MAX_ADOPTERS; i++) {
+		pid_t was = atomic_load(&adopters->pid[i]);
+
+		if (!is_alive(was) && atomic_compare_exchange_strong(&adopters->pid[i], &was, getpid()))
+			return;
+	}
 }
 
 /* A worker that nobody pinned: the CPU of one that died, else the next in turn. */
@@ -477,7 +542,7 @@ static int next_cpu(struct listener *l, const cpu_set_t *allowed)
 	if (!CPU_COUNT(&candidates))
 		return -1;
 	for (cpu = 0; cpu < CPU_SETSIZE; cpu++)
-		if (CPU_ISSET(cpu, &candidates) && take_over(&l->owners[cpu]))
+		if (CPU_ISSET(cpu, &candidates) && take_over(&l->adopters[cpu]))
 			return cpu;
 	turn = (int)(atomic_fetch_add(l->tickets, 1) % (uint32_t)CPU_COUNT(&candidates));
 	for (cpu = 0; turn > 0 || !CPU_ISSET(cpu, &candidates); cpu++)
@@ -516,30 +581,39 @@ static int choose_cpu(struct listener *l)
 	return sched_setaffinity(0, sizeof(one), &one) ? -1 : cpu;
 }
 
-/* Leave the reuseport group again, unless a newer worker has taken the clone up since. */
+/* Leave the reuseport group again, unless another process accepts from the clone, too. */
 static void stop_listening(struct listener *l, int cpu, int fd)
 {
-	pid_t me = getpid();
+	_Atomic pid_t *place = place_among(&l->adopters[cpu]);
 
-	if (atomic_compare_exchange_strong(&l->owners[cpu], &me, 0))
+	if (!place)
+		return;
+	atomic_store(place, 0);
+	if (!anybody(&l->adopters[cpu]))
 		shutdown(fd, SHUT_RD);
+}
+
+static bool start_watching(struct listener *l, int cpu, int fd, int epfd, struct epoll_event *event)
+{
+	if (real.epoll_ctl(epfd, EPOLL_CTL_ADD, fd, event))
+		return errno == EEXIST;
+	watch(l, cpu, 1);
+	return true;
 }
 
 static bool start_listening(struct listener *l, int cpu, int epfd, struct epoll_event *event)
 {
-	int fd = atomic_load(&l->clone[cpu].fd);
+	struct clone *clone = &l->clone[cpu];
+	int fd = atomic_load(&clone->fd);
 
-	if (fd < 0 || cookie_of(fd) != l->clone[cpu].cookie) /* closed behind our back */
+	if (fd < 0 || !is_ours(clone, fd) || has_filter(l->fd) || !copy_rest(l->fd, fd))
 		return false;
-	if (has_filter(l->fd) || !copy_rest(l->fd, fd) || real.listen(fd, l->backlog))
-		return false;
-	atomic_store(&l->owners[cpu], getpid());
-	if (real.epoll_ctl(epfd, EPOLL_CTL_ADD, fd, event) && errno != EEXIST) {
-		stop_listening(l, cpu, fd); /* what nobody watches must not receive */
-		return false;
-	}
-	watch(l, cpu, epfd);
-	return true;
+	enrol(&l->adopters[cpu]); /* first, so that a worker that leaves now lets the clone listen on */
+	if (!real.listen(fd, l->backlog) && start_watching(l, cpu, fd, epfd, event))
+		return true;
+	if (!atomic_load(&clone->watchers)) /* what nobody watches must not receive */
+		stop_listening(l, cpu, fd);
+	return false;
 }
 
 /* Accepting tries the clone first, so the listener itself must not block where the clone has nothing. */
@@ -564,15 +638,13 @@ static void adopt(struct listener *l, int epfd, struct epoll_event *event)
 	adoptions[l - listeners] = (struct adoption){ l->generation, cpu, ACCEPTS_PER_GLOBAL_TURN };
 }
 
+/* Threads pinned to one CPU watch one clone, each in its own epoll: the kernel knows which of them this one has. */
 static void mirror(struct listener *l, int epfd, int op, struct epoll_event *event)
 {
-	for_each_clone(cpu, l) {
-		if (atomic_load(&l->clone[cpu].epfd) != epfd)
-			continue;
-		real.epoll_ctl(epfd, op, atomic_load(&l->clone[cpu].fd), event);
-		if (op == EPOLL_CTL_DEL)
+	for_each_clone(cpu, l)
+		if (atomic_load(&l->clone[cpu].watchers) &&
+		    !real.epoll_ctl(epfd, op, atomic_load(&l->clone[cpu].fd), event) && op == EPOLL_CTL_DEL)
 			watch(l, cpu, -1);
-	}
 }
 
 void llt_epoll_ctl(struct listener *l, int epfd, int op, struct epoll_event *event)
@@ -618,7 +690,7 @@ static int accept_any_local(struct listener *l, struct sockaddr *addr, socklen_t
 	if (!atomic_load_explicit(&l->watched, memory_order_relaxed))
 		return -1;
 	for_each_clone(cpu, l) {
-		if (atomic_load(&l->clone[cpu].epfd) < 0)
+		if (!atomic_load(&l->clone[cpu].watchers))
 			continue;
 		accepted = accept_local(l, cpu, addr, len, flags, empty);
 		if (accepted >= 0 || !*empty)
@@ -656,7 +728,7 @@ static void drop_listener(struct listener *l)
 	for_each_clone(cpu, l) {
 		int fd = atomic_load(&l->clone[cpu].fd);
 
-		if (fd >= 0 && cookie_of(fd) == l->clone[cpu].cookie)
+		if (fd >= 0 && is_ours(&l->clone[cpu], fd))
 			stop_listening(l, cpu, fd);
 	}
 	close_clones(l);
@@ -664,11 +736,16 @@ static void drop_listener(struct listener *l)
 	l->generation = 0;
 }
 
+/* Others may hold it open: a clone that listened on would get connections that nobody here accepts. */
 static void drop_clone(struct listener *l, int fd)
 {
-	for_each_clone(cpu, l)
-		if (atomic_load(&l->clone[cpu].fd) == fd)
-			forget_clone(l, cpu, fd);
+	for_each_clone(cpu, l) {
+		if (atomic_load(&l->clone[cpu].fd) != fd)
+			continue;
+		if (is_ours(&l->clone[cpu], fd))
+			stop_listening(l, cpu, fd);
+		forget_clone(l, cpu, fd);
+	}
 }
 
 void llt_closing(unsigned int first, unsigned int last)
@@ -679,6 +756,8 @@ void llt_closing(unsigned int first, unsigned int last)
 		if (likely(!atomic_load_explicit(&listener_by_fd[fd], memory_order_relaxed) &&
 			   !atomic_load_explicit(&clone_by_fd[fd], memory_order_relaxed)))
 			continue;
+		if (getpid() != table_owner)
+			return;
 		pthread_mutex_lock(&table_lock);
 		l = atomic_load(&listener_by_fd[fd]);
 		if (l)

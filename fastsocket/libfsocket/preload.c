@@ -175,6 +175,9 @@ __attribute__((visibility("default"))) int dup3(int from, int to, int flags)
 #ifndef CLOSE_RANGE_CLOEXEC
 #define CLOSE_RANGE_CLOEXEC (1U << 2)
 #endif
+#ifndef CLOSE_RANGE_UNSHARE
+#define CLOSE_RANGE_UNSHARE (1U << 1)
+#endif
 
 __attribute__((visibility("default"))) int close_range(unsigned int first, unsigned int last, int flags)
 {
@@ -183,7 +186,7 @@ __attribute__((visibility("default"))) int close_range(unsigned int first, unsig
 		errno = ENOSYS;
 		return -1;
 	}
-	if (!((unsigned int)flags & CLOSE_RANGE_CLOEXEC))
+	if (!((unsigned int)flags & ~CLOSE_RANGE_UNSHARE)) /* any other flag closes nothing now */
 		let_go_of(first, last);
 	return real.close_range(first, last, flags);
 }

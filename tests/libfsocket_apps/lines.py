@@ -13,6 +13,9 @@ class Commands:
     def fileno(self) -> int:
         return self._file.fileno()
 
+    def close(self) -> None:
+        self._file.close()
+
     def next(self) -> list | None:
         line = self._file.readline()
         return json.loads(line) if line else None

@@ -5,6 +5,7 @@ connection it accepts gets one line that says who accepted it.
 """
 
 import ctypes
+import errno
 import json
 import os
 import resource
@@ -23,6 +24,7 @@ CLOSERS = {
     "closerange": lambda first: os.closerange(first, 65536),
     "one by one": lambda first: [LIBC.close(descriptor) for descriptor in range(first, 1024)],
     "close_range": lambda first: LIBC.close_range(ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), 0),
+    "close_range refused": lambda first: LIBC.close_range(ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), 0x100),
     "closefrom": lambda first: LIBC.closefrom(first),
     "system call": lambda first: LIBC.syscall(SYS_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), 0),
 }
@@ -31,12 +33,12 @@ CLOSERS = {
 class Worker:
     """One epoll, watching the listener and the worker's own commands."""
 
-    def __init__(self, master: "Master", commands: Commands, cpu: int | None, trigger: int = 0):
+    def __init__(self, master: "Master", commands: Commands, cpu: int | None, trigger: int = 0, held: bool = False):
         if cpu is not None:
             os.sched_setaffinity(0, {cpu})
         self.master, self.commands = master, commands
         self.listener, self.trigger = master.listener, trigger
-        self.accepted, self.held = 0, False
+        self.accepted, self.held = 0, held
         self.epoll = select.epoll()
         self.epoll.register(commands, select.EPOLLIN)
         self.add()
@@ -62,18 +64,19 @@ class Worker:
             say(getattr(self, method)(*arguments))
         return command is not None
 
-    def accept_all(self) -> bool:
-        """Accept until there is nothing more; true when that was said with EAGAIN."""
+    def accept_all(self) -> str:
+        """Accept until there is nothing more, and how that was said."""
         try:
             while True:
                 self.answer(self.listener.accept()[0])
-        except BlockingIOError:
-            return True
+        except BlockingIOError as nothing:
+            return errno.errorcode[nothing.errno]
 
     def answer(self, connection: socket.socket) -> None:
         self.accepted += 1
         options = [connection.getsockopt(*option).hex() for option in self.master.options]
         with connection:
+            connection.recv(1)  # to close with something unread would reset it
             connection.sendall(json.dumps(self.about() | {"nth": self.accepted, "options": options}).encode())
 
     def hold(self) -> None:
@@ -92,11 +95,13 @@ class Worker:
     def delete(self) -> None:
         self.epoll.unregister(self.listener)
 
-    def ready(self, seconds: float) -> int:
-        """How many descriptors have something to tell, commands not counted."""
-        return len([fd for fd, _ in self.epoll.poll(seconds) if fd != self.commands.fileno()])
+    def ready(self) -> int:
+        """How many events the listener gives at this moment."""
+        return len([descriptor for descriptor, _ in self.epoll.poll(0) if descriptor != self.commands.fileno()])
 
     def close(self) -> None:
+        """As servers do: other processes hold the listener, so that close() alone would leave it in the epoll."""
+        self.delete()
         self.listener.close()
 
     def close_all(self, closer: str, first: int) -> None:
@@ -138,34 +143,39 @@ class Master:
 
     def close_all(self, closer: str, first: int) -> None:
         CLOSERS[closer](first)
+        if self.listener.fileno() >= first:
+            self.listener.detach()
 
     def open_many(self, number: int) -> list[int]:
         return [os.open("/dev/null", os.O_RDONLY) for _ in range(number)]
+
+    def close_one(self, descriptor: int) -> None:
+        os.close(descriptor)
 
     def are_open(self, descriptors: list[int]) -> bool:
         return all(os.readlink(f"/proc/self/fd/{descriptor}") == "/dev/null" for descriptor in descriptors)
 
     def close(self) -> None:
-        LIBC.close(self.listener.detach())
+        self.listener.close()
 
     def _commands_for(self, name: str) -> Commands:
         reading, self.pipes[name] = os.pipe()
         return Commands(reading)
 
-    def fork(self, name: str, cpu: int | None = None) -> None:
+    def fork(self, name: str, cpu: int | None = None, held: bool = False) -> None:
         commands = self._commands_for(name)
         self.children[name] = os.fork()
         if self.children[name]:
-            os.close(commands.fileno())
+            commands.close()
             return
         for pipe in self.pipes.values():
             os.close(pipe)
-        Worker(self, commands, cpu).serve()
+        Worker(self, commands, cpu, held=held).serve()
         os._exit(0)
 
-    def thread(self, name: str, cpu: int | None = None) -> None:
+    def thread(self, name: str, cpu: int | None = None, held: bool = False) -> None:
         commands = self._commands_for(name)
-        self.threads.append(threading.Thread(target=lambda: Worker(self, commands, cpu).serve()))
+        self.threads.append(threading.Thread(target=lambda: Worker(self, commands, cpu, held=held).serve()))
         self.threads[-1].start()
 
     def serve(self, cpu: int | None = None, trigger: int = 0) -> None:
@@ -187,14 +197,11 @@ class Master:
 
 
 class MasterAsWorker(Worker):
-    """Serves, and can still fork."""
-
-    def fork(self, name: str, cpu: int | None = None) -> None:
-        self.master.fork(name, cpu)
+    """Serves, and can still fork; the child answers for itself."""
 
     def obey(self, command: list | None) -> bool:
-        if command and command[0] in ("fork", "tell"):
-            getattr(self.master, command[0])(*command[1:])
+        if command and command[0] == "fork":
+            self.master.fork(*command[1:])
             return True
         return super().obey(command)
 

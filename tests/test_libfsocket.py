@@ -1,0 +1,538 @@
+"""libfsocket.so under real servers: the programs in libfsocket_apps/, run with LD_PRELOAD over loopback.
+
+Over loopback the CPU that sends a SYN handles it, so a client chooses the CPU of its connection by running there.
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastsocket import counters
+from fastsocket.build import LIBRARY, build
+from tests.libfsocket_apps.loopback import connect, on_cpus
+
+APPS = Path(__file__).parent / "libfsocket_apps"
+CPUS = sorted(os.sched_getaffinity(0))[:2]
+LOOPBACK = "127.0.0.1"
+ACCEPTS_PER_GLOBAL_TURN = 32  # local_listen_table.c
+CLOSERS = ["closerange", "one by one", "close_range", "closefrom", "system call"]  # server.py
+# As the application's own code sees it: which option, and a value that is not the default.
+INHERITED = {
+    "SO_KEEPALIVE": (socket.SOL_SOCKET, socket.SO_KEEPALIVE, struct.pack("i", 1)),
+    "SO_LINGER": (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 7)),
+    "SO_RCVBUF": (socket.SOL_SOCKET, socket.SO_RCVBUF, struct.pack("i", 20000)),
+    "SO_SNDBUF": (socket.SOL_SOCKET, socket.SO_SNDBUF, struct.pack("i", 30000)),
+    "SO_RCVTIMEO": (socket.SOL_SOCKET, 20, struct.pack("ll", 3, 0)),
+    "SO_SNDTIMEO": (socket.SOL_SOCKET, 21, struct.pack("ll", 4, 0)),
+    "IP_TOS": (socket.IPPROTO_IP, socket.IP_TOS, struct.pack("i", 0x10)),
+    "IP_TTL": (socket.IPPROTO_IP, socket.IP_TTL, struct.pack("i", 33)),
+    "TCP_NODELAY": (socket.IPPROTO_TCP, socket.TCP_NODELAY, struct.pack("i", 1)),
+    "TCP_KEEPIDLE": (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, struct.pack("i", 99)),
+    "TCP_USER_TIMEOUT": (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, struct.pack("i", 5000)),
+    "TCP_MAXSEG": (socket.IPPROTO_TCP, socket.TCP_MAXSEG, struct.pack("i", 1000)),
+    "TCP_CONGESTION": (socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno".ljust(16, b"\0")),
+}
+
+pytestmark = [pytest.mark.timeout(30), pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
+
+
+def sanitized_environment() -> dict[str, str]:
+    asan = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout
+    library = LIBRARY.parent / "sanitized" / LIBRARY.name
+    return {"LD_PRELOAD": f"{asan.strip()} {library}", "ASAN_OPTIONS": "detect_leaks=0"}
+
+
+@pytest.fixture(scope="session", params=["plain", "sanitized"])
+def preload(request) -> dict[str, str]:
+    """The environment that loads the library."""
+    if request.param == "plain":
+        return {"LD_PRELOAD": str(LIBRARY)}
+    build("sanitized")
+    return sanitized_environment()
+
+
+class App:
+    """A program of libfsocket_apps/, spoken to in lines. Leaving it checks that it ended well, and what it logged."""
+
+    def __init__(self, program: str, environment: dict[str, str], log: str = ""):
+        self._expected_log = log
+        self._log = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen([sys.executable, APPS / program], stdin=subprocess.PIPE,
+                                         stdout=subprocess.PIPE, stderr=self._log, text=True, bufsize=1,
+                                         env={**os.environ, **environment})
+
+    def ask(self, *command):
+        with suppress(BrokenPipeError):  # then there is nothing to read either
+            self._process.stdin.write(json.dumps(command) + "\n")
+        return self.read()
+
+    def read(self):
+        line = self._process.stdout.readline()
+        assert line, f"the application ended: {self.log()}"
+        return json.loads(line)
+
+    def read_all(self) -> list:
+        """Of a program that ends by itself."""
+        return [json.loads(line) for line in self._process.stdout]
+
+    def log(self) -> str:
+        self._log.seek(0)
+        return self._log.read()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, exception_type, *exception):
+        with suppress(BrokenPipeError):  # the exit status tells
+            self._process.stdin.close()
+        status = self._process.wait()
+        self._process.stdout.close()
+        log = self.log()
+        self._log.close()
+        if exception_type is None:
+            assert log.startswith(self._expected_log) and log.count("\n") == bool(self._expected_log), log
+            assert status == 0
+
+
+class Server(App):
+    """libfsocket_apps/server.py, on our two CPUs and listening."""
+
+    def __init__(self, environment: dict[str, str], log: str = ""):
+        with on_cpus(CPUS):
+            super().__init__("server.py", environment, log)
+
+    def listen(self, *arguments) -> dict:
+        about = self.ask("listen", *arguments)
+        self.pid, self.port = about["pid"], about["port"]
+        return about
+
+    def connect(self, cpu: int, number: int, host: str = LOOPBACK) -> list[socket.socket]:
+        with on_cpus({cpu}):
+            return [connect((host, self.port)) for _ in range(number)]
+
+    def request(self, cpu: int, number: int, host: str = LOOPBACK) -> list[dict]:
+        return [answer(connection) for connection in self.connect(cpu, number, host)]
+
+    def total(self, name: str) -> int:
+        return sum(getattr(cpu, name) for cpu in counters.read(self.pid))
+
+    def per_cpu(self, name: str) -> list[int]:
+        totals = counters.read(self.pid)
+        return [getattr(totals[cpu], name) for cpu in CPUS]
+
+
+def answer(connection: socket.socket) -> dict:
+    """What the server says until it closes. A reset raises ConnectionResetError, nobody there TimeoutError."""
+    with connection, connection.makefile() as reader:
+        return json.load(reader)
+
+
+def pids(answers: list[dict]) -> set[int]:
+    return {answer["pid"] for answer in answers}
+
+
+@pytest.fixture
+def server(preload):
+    with Server(preload) as server:
+        server.listen()
+        yield server
+
+
+# ---- locality
+
+
+def test_connections_reach_the_forked_worker_of_their_cpu(server):
+    workers = [server.ask("fork", str(cpu), cpu) for cpu in CPUS]
+    for cpu, worker in zip(CPUS, workers):
+        assert pids(server.request(cpu, 30)) == {worker["pid"]}
+    assert server.per_cpu("accepted_local") == [30, 30]
+    assert server.per_cpu("adopted") == [1, 1]
+    assert server.total("accepted_global") == server.total("fallen_back") == 0
+
+
+def test_connections_reach_the_thread_of_their_cpu(server):
+    for cpu in CPUS:
+        server.ask("thread", str(cpu), cpu)
+    for cpu in CPUS:
+        assert {tuple(answer["cpus"]) for answer in server.request(cpu, 30)} == {(cpu,)}
+    assert server.per_cpu("accepted_local") == [30, 30]
+    assert server.per_cpu("adopted") == [1, 1]
+    assert server.total("accepted_global") == 0
+
+
+def test_unpinned_workers_are_pinned_one_per_cpu(server):
+    workers = [server.ask("fork", name) for name in "ab"]
+    assert sorted(worker["cpus"] for worker in workers) == [[cpu] for cpu in CPUS]
+    for worker in workers:
+        assert pids(server.request(worker["cpus"][0], 10)) == {worker["pid"]}
+
+
+def test_more_unpinned_workers_than_cpus_share_them_evenly(server):
+    cpus = [server.ask("fork", name)["cpus"] for name in "abcd"]
+    assert sorted(cpus) == [[CPUS[0]]] * 2 + [[CPUS[1]]] * 2
+    for cpu in CPUS:
+        assert {tuple(answer["cpus"]) for answer in server.request(cpu, 20)} == {(cpu,)}
+
+
+def test_workers_are_not_pinned_when_that_is_forbidden(preload):
+    with Server(preload | {"FSOCKET_PIN": "never"}) as server:
+        server.listen()
+        workers = [server.ask("fork", name) for name in "ab"]
+        assert [worker["cpus"] for worker in workers] == [CPUS, CPUS]
+        for cpu in CPUS:
+            assert len(server.request(cpu, 20)) == 20
+        assert server.total("fallen_back") == 2
+        assert server.total("accepted_global") == 40
+
+
+def test_single_unpinned_process_keeps_its_freedom(server):
+    assert server.ask("serve")["cpus"] == CPUS
+    for cpu in CPUS:
+        assert all(answer["cpus"] == CPUS for answer in server.request(cpu, 20))
+    assert server.total("adopted") == 0
+    assert server.total("accepted_global") == 40
+
+
+def test_worker_forked_by_a_process_that_serves_adopts_its_own_cpu(server):
+    master, worker = server.ask("serve", CPUS[0]), server.ask("fork", "a", CPUS[1])
+    assert pids(server.request(CPUS[0], 20)) == {master["pid"]}
+    assert pids(server.request(CPUS[1], 20)) == {worker["pid"]}
+
+
+# ---- the global listener
+
+
+def test_cpu_without_a_worker_is_served_by_the_others(server):
+    server.ask("fork", "a", CPUS[0])
+    assert len(server.request(CPUS[1], 40)) == 40
+    assert server.per_cpu("accepted_local")[0] + server.total("accepted_global") == 40
+
+
+def test_busy_local_listener_does_not_starve_the_global_one(server):
+    on_global = server.connect(CPUS[0], 3)
+    server.ask("fork", "a", CPUS[0], True)
+    on_local = server.connect(CPUS[0], 150)
+    server.ask("tell", "a", "go")
+    turns = [answer(connection)["nth"] for connection in on_global]
+    assert len([answer(connection) for connection in on_local]) == 150
+    assert all(turn <= ACCEPTS_PER_GLOBAL_TURN * place for place, turn in enumerate(turns, start=1)), turns
+    assert server.total("accepted_local") == 150
+
+
+def test_listener_that_blocks_is_not_cloned_to_a_worker(preload):
+    with Server(preload) as server:
+        server.listen(LOOPBACK, True)
+        server.ask("fork", "a", CPUS[0])
+        assert (server.total("adopted"), server.total("fallen_back")) == (0, 1)
+
+
+# ---- workers come and go
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_connections_of_a_killed_worker_wait_for_the_next_one(server, pinned):
+    cpus = CPUS if pinned else [None, None]
+    _, victim = [server.ask("fork", name, cpu) for name, cpu in zip("ab", cpus)]
+    cpu = victim["cpus"][0]
+    os.kill(victim["pid"], signal.SIGKILL)
+    assert server.ask("reap", "b") == signal.SIGKILL
+    waiting = server.connect(cpu, 20)
+    heir = server.ask("fork", "c", cpu if pinned else None)
+    assert heir["cpus"] == [cpu]
+    assert pids([answer(connection) for connection in waiting]) == {heir["pid"]}
+
+
+@pytest.mark.parametrize("leaver, stayer", ["ab", "ba"], ids=["older leaves", "newer leaves"])
+def test_worker_that_leaves_resets_nothing_that_another_one_can_accept(server, leaver, stayer):
+    about = {name: server.ask("fork", name, CPUS[0], True) for name in "ab"}
+    waiting = server.connect(CPUS[0], 40)
+    server.ask("tell", leaver, "close")
+    server.ask("tell", stayer, "go")
+    assert pids([answer(connection) for connection in waiting]) == {about[stayer]["pid"]}
+    assert pids(server.request(CPUS[0], 20)) == {about[stayer]["pid"]}
+    assert server.ask("tell", stayer, "ready") == 0
+
+
+def test_when_the_only_worker_of_a_cpu_leaves_the_others_serve_its_connections(server):
+    workers = {cpu: server.ask("fork", str(cpu), cpu) for cpu in CPUS}
+    server.ask("tell", str(CPUS[0]), "close")
+    assert pids(server.request(CPUS[0], 20)) == {workers[CPUS[1]]["pid"]}
+    heir = server.ask("fork", "heir", CPUS[0])
+    assert pids(server.request(CPUS[0], 20)) == {heir["pid"]}
+    assert server.per_cpu("adopted") == [2, 1]
+
+
+def test_watching_again_keeps_the_cpu(server):
+    server.ask("fork", "a", CPUS[0])
+    server.ask("fork", "b", CPUS[1])
+    server.ask("tell", "a", "delete")
+    waiting = server.connect(CPUS[0], 10)
+    server.ask("tell", "a", "add")
+    assert len([answer(connection) for connection in waiting]) == 10
+    assert server.per_cpu("accepted_local") == [10, 0]
+    assert server.per_cpu("adopted") == [1, 1]
+
+
+@pytest.mark.parametrize("names", ["a", "ab"], ids=["one thread", "two threads of one CPU"])
+def test_what_becomes_of_the_listener_in_an_epoll_becomes_of_the_clone(server, names):
+    """Level-triggered, with a connection waiting: whoever watches is told, and nobody else."""
+    for name in names:
+        server.ask("thread", name, CPUS[0], True)
+    waiting = server.connect(CPUS[0], 1)
+    for name in names:
+        assert server.ask("tell", name, "ready") == 1
+        server.ask("tell", name, "mod", 0)
+        assert server.ask("tell", name, "ready") == 0
+        server.ask("tell", name, "mod", select.EPOLLIN)
+        assert server.ask("tell", name, "ready") == 1
+    for name in names:
+        server.ask("tell", name, "delete")
+        assert server.ask("tell", name, "ready") == 0
+    server.ask("tell", "a", "add")
+    server.ask("tell", "a", "go")
+    answer(waiting[0])
+    assert server.per_cpu("accepted_local") == [1, 0]
+
+
+def test_edge_triggered_worker_gets_all_there_is(server):
+    waiting = server.connect(CPUS[0], 40)
+    server.ask("serve", CPUS[0], select.EPOLLET)
+    assert len([answer(connection) for connection in waiting]) == 40
+    assert len(server.request(CPUS[0], 40)) == 40
+    assert (server.total("accepted_global"), server.total("accepted_local")) == (40, 40)
+    assert server.ask("accept_all") == "EAGAIN"
+
+
+def test_worker_that_runs_a_program_keeps_its_clone(server):
+    """subprocess closes all descriptors between vfork() and exec(): in our memory, but not ours."""
+    server.ask("fork", "a", CPUS[0])
+    server.ask("fork", "b", CPUS[1])
+    assert server.ask("tell", "a", "run_program") == 0
+    assert len(server.request(CPUS[0], 20)) == 20
+    assert server.per_cpu("accepted_local") == [20, 0]
+
+
+# ---- addresses and options
+
+
+@pytest.mark.parametrize("listen, v6only, clients", [
+    ("::1", True, ["::1"]), ("::", False, ["::1", LOOPBACK]), ("0.0.0.0", True, [LOOPBACK])])
+def test_every_kind_of_address(preload, listen, v6only, clients):
+    with Server(preload) as server:
+        server.listen(listen, False, v6only)
+        workers = {cpu: server.ask("fork", str(cpu), cpu) for cpu in CPUS}
+        for cpu in CPUS:
+            for host in clients:
+                assert pids(server.request(cpu, 10, host)) == {workers[cpu]["pid"]}
+        assert server.per_cpu("accepted_local") == [10 * len(clients)] * 2
+
+
+def test_listener_for_ipv6_only_gets_no_ipv4_clones(preload):
+    with Server(preload) as server:
+        server.listen("::", False, True)
+        server.ask("fork", "a", CPUS[0])
+        with pytest.raises(ConnectionRefusedError):
+            server.connect(CPUS[0], 1)
+
+
+def accepted_options(environment: dict[str, str]) -> dict[str, str]:
+    with Server(environment) as server:
+        server.listen()
+        for level, name, value in INHERITED.values():
+            server.ask("set_option", level, name, value.hex())
+        server.ask("fork", "a", CPUS[0])
+        return dict(zip(INHERITED, server.request(CPUS[0], 1)[0]["options"]))
+
+
+def test_accepted_sockets_inherit_what_was_set_after_listen(preload):
+    assert accepted_options(preload) == accepted_options({})
+
+
+# ---- the application closes what it does not know
+
+
+@pytest.mark.parametrize("closer", CLOSERS)
+def test_application_that_closes_all_but_its_listener_is_served(preload, closer):
+    with Server(preload) as server:
+        listener = server.listen()["descriptor"]
+        server.ask("close_all", closer, listener + 1)
+        server.ask("fork", "a", CPUS[0])
+        assert len(server.request(CPUS[0], 20)) == 20
+        assert (server.total("accepted_global"), server.total("fallen_back")) == (20, 1)
+
+
+@pytest.mark.parametrize("closer", CLOSERS)
+def test_application_that_closes_its_listener_too_can_listen_again(preload, closer):
+    with Server(preload) as server:
+        server.ask("close_all", closer, server.listen()["descriptor"])
+        with pytest.raises(ConnectionRefusedError):
+            server.connect(CPUS[0], 1)
+        opened = server.ask("open_many", 600)
+        server.listen()
+        server.ask("fork", "a", CPUS[0])
+        assert len(server.request(CPUS[0], 20)) == 20
+        server.ask("close")
+        server.ask("close_one", opened[0])
+        assert server.ask("are_open", opened[1:])
+
+
+def test_close_range_that_is_refused_closes_nothing(server):
+    server.ask("fork", "a", CPUS[0])
+    server.ask("tell", "a", "close_all", "close_range refused", 3)
+    assert len(server.request(CPUS[0], 20)) == 20
+    assert server.per_cpu("accepted_local") == [20, 0]
+
+
+def test_worker_that_closes_high_descriptors_is_still_served(server):
+    server.ask("fork", "a", CPUS[0])
+    server.ask("tell", "a", "close_all", "closerange", 100)
+    assert len(server.request(CPUS[0], 20)) == 20
+
+
+def test_worker_whose_clone_was_closed_unnoticed_still_serves_the_global_listener(server):
+    on_global = server.connect(CPUS[0], 3)
+    server.ask("fork", "a", CPUS[0], True)
+    server.ask("tell", "a", "close_all", "system call", 100)
+    server.ask("tell", "a", "go")
+    assert len([answer(connection) for connection in on_global]) == 3
+
+
+# ---- what the application's own calls answer
+
+
+class Caller(App):
+    """libfsocket_apps/calls.py, on one CPU: to watch a listener is to adopt a clone."""
+
+    def __init__(self, environment: dict[str, str]):
+        with on_cpus({CPUS[0]}):
+            super().__init__("calls.py", environment)
+
+    def run(self, *steps) -> list:
+        return self.ask(*steps)
+
+
+@pytest.fixture(scope="module")
+def callers(preload):
+    """With the library, and without."""
+    with Caller(preload) as accelerated, Caller({}) as plain:
+        yield accelerated, plain
+
+
+# In each, 3 is the first descriptor.
+SCENARIOS = {
+    "second bind": [("listener",), ("socket", "tcp"), ("bind", 4, 3)],
+    "second bind with SO_REUSEADDR": [
+        ("socket", "tcp"), ("set_option", 3, "SO_REUSEADDR"), ("bind", 3), ("listen", 3),
+        ("socket", "tcp"), ("set_option", 4, "SO_REUSEADDR"), ("bind", 4, 3), ("listen", 4)],
+    "bound twice, neither listens yet": [
+        ("socket", "tcp"), ("set_option", 3, "SO_REUSEADDR"), ("bind", 3),
+        ("socket", "tcp"), ("set_option", 4, "SO_REUSEADDR"), ("bind", 4, 3), ("listen", 3), ("listen", 4)],
+    "SO_REUSEPORT is the application's": [
+        ("socket", "tcp"), ("set_option", 3, "SO_REUSEPORT"), ("bind", 3), ("listen", 3),
+        ("socket", "tcp"), ("set_option", 4, "SO_REUSEPORT"), ("bind", 4, 3), ("listen", 4),
+        ("get_option", 3, "SO_REUSEPORT"), ("same_name", 3, 4), ("all_descriptors",)],
+    "not TCP": [
+        ("socket", "udp"), ("bind", 3), ("listen", 3), ("get_option", 3, "SO_REUSEPORT"),
+        ("socket", "unix"), ("bind", 4), ("listen", 4), ("get_option", 4, "SO_REUSEPORT"), ("all_descriptors",)],
+    "bound again at once": [
+        ("socket", "tcp"), ("set_option", 3, "SO_REUSEADDR"), ("bind", 3), ("listen", 3), ("epoll",), ("watch", 4, 3),
+        ("connect", 3), ("accept", 3), ("socket", "tcp"), ("set_option", 7, "SO_REUSEADDR"), ("bind", 7, 3),
+        ("rebind", 3), ("listen", 3), ("descriptors",)],
+    "bound again while a connection lives": [
+        ("listener",), ("connect", 3), ("accept", 3), ("rebind", 3)],
+    "listen twice": [
+        ("listener",), ("listen", 3), ("epoll",), ("watch", 4, 3), ("listen", 3), ("connect", 3), ("accept", 3)],
+    "closed": [("listener",), ("close", 3), ("all_descriptors",)],
+    "replaced by dup2": [("listener",), ("replace", 3, True), ("all_descriptors",)],
+    "replaced by dup3": [("listener",), ("replace", 3, False), ("all_descriptors",)],
+    "empty accept": [("listener",), ("accept", 3), ("epoll",), ("watch", 4, 3), ("accept", 3)],
+    "watched twice": [
+        ("listener",), ("epoll",), ("watch", 4, 3), ("watch", 4, 3), ("unwatch", 4, 3), ("unwatch", 4, 3)],
+}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_calls_answer_as_without_the_library(callers, scenario):
+    accelerated, plain = [caller.run(*SCENARIOS[scenario]) for caller in callers]
+    assert accelerated == plain
+
+
+def test_second_bind_is_refused(callers):
+    """Lest the comparison above compare two successes."""
+    assert callers[0].run(*SCENARIOS["second bind"])[-1] == "EADDRINUSE"
+
+
+LISTENER, EPOLL = 3, 4
+SERVING = [("listener",), ("epoll",), ("watch", EPOLL, LISTENER)]
+DESCRIPTORS = st.one_of(st.just(LISTENER), st.integers(3, 10))
+EPOLLS = st.one_of(st.just(EPOLL), st.integers(3, 10))
+STEPS = st.one_of(
+    st.sampled_from([("connect", LISTENER), ("accept", LISTENER)]),
+    st.sampled_from([("connect", LISTENER), ("accept", LISTENER), ("watch", EPOLL, LISTENER)]),
+    st.tuples(st.sampled_from(["listen", "connect", "accept", "close"]), DESCRIPTORS),
+    st.tuples(st.sampled_from(["watch", "unwatch"]), EPOLLS, DESCRIPTORS),
+    st.tuples(st.just("modify"), EPOLLS, DESCRIPTORS, st.sampled_from([0, select.EPOLLIN])),
+    st.tuples(st.sampled_from(["listener", "epoll", "open", "descriptors"])),
+    st.tuples(st.just("socket"), st.sampled_from(["tcp", "tcp6", "udp", "unix"])),
+    st.tuples(st.sampled_from(["bind", "same_name", "close_up"]), DESCRIPTORS, DESCRIPTORS),
+    st.tuples(st.just("replace"), DESCRIPTORS, st.booleans()),
+    st.tuples(st.just("set_option"), DESCRIPTORS, st.just("SO_REUSEADDR")),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(served_from=st.integers(0, len(SERVING)), steps=st.lists(STEPS, max_size=25))
+def test_any_calls_answer_as_without_the_library(callers, served_from, steps):
+    program = SERVING[:served_from] + steps + [("descriptors",), ("close_up", 3, 511), ("all_descriptors",)]
+    accelerated, plain = [caller.run(*program) for caller in callers]
+    assert accelerated == plain
+
+
+def test_calls_that_succeed_keep_errno(preload):
+    with on_cpus({CPUS[0]}), App("errno_kept.py", preload) as app:
+        outcomes = app.read_all()
+    assert {call for call, *_ in outcomes} == {"listen", "accept", "accept4", "epoll_ctl", "dup2", "close"}
+    assert [outcome for outcome in outcomes if outcome[1:] != ["succeeded", 77]] == []
+
+
+# ---- failure is harmless
+
+
+@pytest.mark.parametrize("left, problem", [(1, "no memory to share"), (2, "the listener cannot be cloned")])
+def test_too_few_descriptors_for_clones(preload, left, problem):
+    """The listener takes the first; the second is enough for the counters, and for one clone of two."""
+    with Server(preload, log=f"libfsocket: {problem}") as server:
+        free = server.ask("open_many", 1)[0]
+        server.ask("limit_descriptors", free + 1 + left)
+        server.listen()
+        server.ask("limit_descriptors", 1024)
+        server.ask("fork", "a", CPUS[0])
+        assert len(server.request(CPUS[0], 20)) == 20
+        with socket.socket() as second, pytest.raises(OSError, match="Address already in use"):
+            second.bind((LOOPBACK, server.port))
+
+
+def test_switched_off(preload):
+    with Server(preload | {"FSOCKET": "off"}) as server:
+        server.listen()
+        server.ask("fork", "a", CPUS[0])
+        assert len(server.request(CPUS[0], 20)) == 20
+        with pytest.raises(counters.NotPreloaded):
+            counters.read(server.pid)
+
+
+def test_counters_of_a_process_without_the_library():
+    with pytest.raises(counters.NotPreloaded):
+        counters.read(os.getpid())
