@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from analysis.estimates import BASE, CONTROL, counted, throughput
+from analysis.estimates import BASE, CONTROL, MIN_BLOCKS, counted, throughput
 from analysis.tables import NOT_AVAILABLE, arms, ratio, without_prefix
 from bench.record import Run
 
@@ -124,7 +124,7 @@ def _ratio_to_base(run: Run, rows: pd.DataFrame, workload: str) -> Figure:
     if drawn:
         _forest(axes, run, drawn)
     else:
-        _say(axes, "No ratio has an interval: it takes two complete blocks.")
+        _say(axes, f"No ratio has an interval: it takes {MIN_BLOCKS} complete blocks.")
     return figure
 
 

@@ -26,6 +26,7 @@ struct real_calls {
 	int (*accept4)(int, struct sockaddr *, socklen_t *, int);
 	int (*epoll_ctl)(int, int, int, struct epoll_event *);
 	int (*close)(int);
+	int (*shutdown)(int, int);
 	int (*dup2)(int, int);
 	int (*dup3)(int, int, int);
 	int (*close_range)(unsigned int, unsigned int, int);
@@ -75,6 +76,7 @@ struct listener *llt_find(int fd);
 void llt_listen(int fd, int backlog);
 int llt_accept(struct listener *l, int fd, struct sockaddr *addr, socklen_t *len, int flags);
 void llt_epoll_ctl(struct listener *l, int epfd, int op, struct epoll_event *event);
+void llt_shutdown(struct listener *l, int how);
 /* The application is about to close fds first..last: let go of what is ours among them. */
 void llt_closing(unsigned int first, unsigned int last);
 

@@ -51,9 +51,16 @@ struct clone {
 	uint64_t cookie;     /* SO_COOKIE: is that descriptor still the socket we made? */
 };
 
-/* The processes that listen on the clone of one CPU; 0 or a dead one: a free place. */
+/* The processes that accept from the clone of one CPU; 0 or a dead one: a free place. */
 struct adopters {
-	_Atomic pid_t pid[MAX_ADOPTERS];
+	pid_t pid[MAX_ADOPTERS];
+};
+
+/* What all descendants of the process that called listen() have in common. */
+struct shared {
+	pthread_mutex_t lock; /* robust, taken under table_lock; cold paths only */
+	uint32_t tickets;     /* adoptions by workers nobody had pinned */
+	struct adopters adopters[CPU_SETSIZE];
 };
 
 struct listener {
@@ -64,8 +71,7 @@ struct listener {
 	cpu_set_t cpus;      /* that have a clone */
 	int cpus_end;        /* past the highest of them */
 	atomic_int watched;  /* the sum of its clones' watchers */
-	_Atomic uint32_t *tickets; /* shared with descendants: adoptions by workers nobody had pinned */
-	struct adopters *adopters; /* likewise, per CPU */
+	struct shared *shared;
 	struct clone clone[CPU_SETSIZE];
 };
 
@@ -386,17 +392,67 @@ static bool clone_for_each_cpu(struct listener *l, const cpu_set_t *cpus)
 	return true;
 }
 
-#define SHARED_SIZE (sizeof(_Atomic uint32_t) + CPU_SETSIZE * sizeof(struct adopters))
-
 static bool share_with_descendants(struct listener *l)
 {
-	void *map = mmap(NULL, SHARED_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	pthread_mutexattr_t attributes;
+	struct shared *map = mmap(NULL, sizeof(*map), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
 	if (map == MAP_FAILED)
 		return false;
-	l->tickets = map;
-	l->adopters = (struct adopters *)(l->tickets + 1);
+	pthread_mutexattr_init(&attributes);
+	pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+	pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+	pthread_mutex_init(&map->lock, &attributes);
+	pthread_mutexattr_destroy(&attributes);
+	l->shared = map;
 	return true;
+}
+
+/* A worker that died with the lock left at worst a place taken by a pid that is dead, which is free. */
+static void lock_shared(struct shared *shared)
+{
+	if (pthread_mutex_lock(&shared->lock) == EOWNERDEAD)
+		pthread_mutex_consistent(&shared->lock);
+}
+
+static void unlock_shared(struct shared *shared)
+{
+	pthread_mutex_unlock(&shared->lock);
+}
+
+static bool is_alive(pid_t pid)
+{
+	return pid && (kill(pid, 0) == 0 || errno != ESRCH);
+}
+
+static bool anybody(const struct adopters *adopters)
+{
+	for (size_t i = 0; i < MAX_ADOPTERS; i++)
+		if (is_alive(adopters->pid[i]))
+			return true;
+	return false;
+}
+
+static bool leave(struct adopters *adopters)
+{
+	for (size_t i = 0; i < MAX_ADOPTERS; i++) {
+		if (adopters->pid[i] != getpid())
+			continue;
+		adopters->pid[i] = 0;
+		return true;
+	}
+	return false;
+}
+
+static void enrol(struct adopters *adopters)
+{
+	leave(adopters);
+	for (size_t i = 0; i < MAX_ADOPTERS; i++) {
+		if (is_alive(adopters->pid[i]))
+			continue;
+		adopters->pid[i] = getpid();
+		return;
+	}
 }
 
 static struct listener *free_entry(void)
@@ -444,10 +500,9 @@ static const char *fill(struct listener *l, int fd, int backlog)
 
 static void drop_shared(struct listener *l)
 {
-	if (l->tickets)
-		munmap(l->tickets, SHARED_SIZE);
-	l->tickets = NULL;
-	l->adopters = NULL;
+	if (l->shared)
+		munmap(l->shared, sizeof(*l->shared));
+	l->shared = NULL;
 }
 
 static void clone_listener(int fd, int backlog)
@@ -466,6 +521,20 @@ static void clone_listener(int fd, int backlog)
 	atomic_store_explicit(&listener_by_fd[fd], l, memory_order_release);
 }
 
+/* A new backlog, or the end of a pause that shutdown() began: for the clones that somebody accepts from, too. */
+static void listen_again(struct listener *l, int backlog)
+{
+	l->backlog = backlog;
+	lock_shared(l->shared);
+	for_each_clone(cpu, l) {
+		int fd = atomic_load(&l->clone[cpu].fd);
+
+		if (fd >= 0 && is_ours(&l->clone[cpu], fd) && anybody(&l->shared->adopters[cpu]))
+			real.listen(fd, backlog);
+	}
+	unlock_shared(l->shared);
+}
+
 void llt_listen(int fd, int backlog)
 {
 	struct listener *l;
@@ -475,7 +544,7 @@ void llt_listen(int fd, int backlog)
 	pthread_mutex_lock(&table_lock);
 	l = llt_find(fd);
 	if (l)
-		l->backlog = backlog;
+		listen_again(l, backlog);
 	else if (!get_int(fd, SOL_SOCKET, SO_REUSEPORT, 0)) /* set: the application shards its listeners itself */
 		clone_listener(fd, backlog);
 	pthread_mutex_unlock(&table_lock);
@@ -490,48 +559,6 @@ static struct adoption *adoption_of(const struct listener *l)
 	return mine->generation == l->generation ? mine : NULL;
 }
 
-static bool is_alive(pid_t pid)
-{
-	return pid && (kill(pid, 0) == 0 || errno != ESRCH);
-}
-
-static bool anybody(const struct adopters *adopters)
-{
-	for (size_t i = 0; i < MAX_ADOPTERS; i++)
-		if (is_alive(atomic_load(&adopters->pid[i])))
-			return true;
-	return false;
-}
-
-/* Only one of several workers that see an abandoned CPU gets it. */
-static bool take_over(struct adopters *adopters)
-{
-	pid_t was = atomic_load(&adopters->pid[0]);
-
-	return !anybody(adopters) && atomic_compare_exchange_strong(&adopters->pid[0], &was, getpid());
-}
-
-/* The place of the calling process, or NULL. */
-static _Atomic pid_t *place_among(struct adopters *adopters)
-{
-	for (size_t i = 0; i < MAX_ADOPTERS; i++)
-		if (atomic_load(&adopters->pid[i]) == getpid())
-			return &adopters->pid[i];
-	return NULL;
-}
-
-static void enrol(struct adopters *adopters)
-{
-	if (place_among(adopters))
-		return;
-	for (size_t i = 0; i < MAX_ADOPTERS; i++) {
-		pid_t was = atomic_load(&adopters->pid[i]);
-
-		if (!is_alive(was) && atomic_compare_exchange_strong(&adopters->pid[i], &was, getpid()))
-			return;
-	}
-}
-
 /* A worker that nobody pinned: the CPU of one that died, else the next in turn. */
 static int next_cpu(struct listener *l, const cpu_set_t *allowed)
 {
@@ -542,9 +569,9 @@ static int next_cpu(struct listener *l, const cpu_set_t *allowed)
 	if (!CPU_COUNT(&candidates))
 		return -1;
 	for (cpu = 0; cpu < CPU_SETSIZE; cpu++)
-		if (CPU_ISSET(cpu, &candidates) && take_over(&l->adopters[cpu]))
+		if (CPU_ISSET(cpu, &candidates) && !anybody(&l->shared->adopters[cpu]))
 			return cpu;
-	turn = (int)(atomic_fetch_add(l->tickets, 1) % (uint32_t)CPU_COUNT(&candidates));
+	turn = (int)(l->shared->tickets++ % (uint32_t)CPU_COUNT(&candidates));
 	for (cpu = 0; turn > 0 || !CPU_ISSET(cpu, &candidates); cpu++)
 		turn -= CPU_ISSET(cpu, &candidates) ? 1 : 0;
 	return cpu;
@@ -584,13 +611,10 @@ static int choose_cpu(struct listener *l)
 /* Leave the reuseport group again, unless another process accepts from the clone, too. */
 static void stop_listening(struct listener *l, int cpu, int fd)
 {
-	_Atomic pid_t *place = place_among(&l->adopters[cpu]);
+	struct adopters *adopters = &l->shared->adopters[cpu];
 
-	if (!place)
-		return;
-	atomic_store(place, 0);
-	if (!anybody(&l->adopters[cpu]))
-		shutdown(fd, SHUT_RD);
+	if (leave(adopters) && !anybody(adopters))
+		real.shutdown(fd, SHUT_RD);
 }
 
 static bool start_watching(struct listener *l, int cpu, int fd, int epfd, struct epoll_event *event)
@@ -608,7 +632,7 @@ static bool start_listening(struct listener *l, int cpu, int epfd, struct epoll_
 
 	if (fd < 0 || !is_ours(clone, fd) || has_filter(l->fd) || !copy_rest(l->fd, fd))
 		return false;
-	enrol(&l->adopters[cpu]); /* first, so that a worker that leaves now lets the clone listen on */
+	enrol(&l->shared->adopters[cpu]);
 	if (!real.listen(fd, l->backlog) && start_watching(l, cpu, fd, epfd, event))
 		return true;
 	if (!atomic_load(&clone->watchers)) /* what nobody watches must not receive */
@@ -650,10 +674,12 @@ static void mirror(struct listener *l, int epfd, int op, struct epoll_event *eve
 void llt_epoll_ctl(struct listener *l, int epfd, int op, struct epoll_event *event)
 {
 	pthread_mutex_lock(&table_lock);
+	lock_shared(l->shared);
 	if (op == EPOLL_CTL_ADD)
 		adopt(l, epfd, event);
 	else
 		mirror(l, epfd, op, event);
+	unlock_shared(l->shared);
 	pthread_mutex_unlock(&table_lock);
 }
 
@@ -725,12 +751,14 @@ int llt_accept(struct listener *l, int fd, struct sockaddr *addr, socklen_t *len
 static void drop_listener(struct listener *l)
 {
 	atomic_store(&listener_by_fd[l->fd], NULL);
+	lock_shared(l->shared);
 	for_each_clone(cpu, l) {
 		int fd = atomic_load(&l->clone[cpu].fd);
 
 		if (fd >= 0 && is_ours(&l->clone[cpu], fd))
 			stop_listening(l, cpu, fd);
 	}
+	unlock_shared(l->shared);
 	close_clones(l);
 	drop_shared(l);
 	l->generation = 0;
@@ -739,6 +767,7 @@ static void drop_listener(struct listener *l)
 /* Others may hold it open: a clone that listened on would get connections that nobody here accepts. */
 static void drop_clone(struct listener *l, int fd)
 {
+	lock_shared(l->shared);
 	for_each_clone(cpu, l) {
 		if (atomic_load(&l->clone[cpu].fd) != fd)
 			continue;
@@ -746,6 +775,21 @@ static void drop_clone(struct listener *l, int fd)
 			stop_listening(l, cpu, fd);
 		forget_clone(l, cpu, fd);
 	}
+	unlock_shared(l->shared);
+}
+
+/* ---- shutdown(), and listen() after it: an application pauses its listener, and so its clones -------------------- */
+
+void llt_shutdown(struct listener *l, int how)
+{
+	pthread_mutex_lock(&table_lock);
+	for_each_clone(cpu, l) {
+		int fd = atomic_load(&l->clone[cpu].fd);
+
+		if (fd >= 0 && is_ours(&l->clone[cpu], fd))
+			real.shutdown(fd, how);
+	}
+	pthread_mutex_unlock(&table_lock);
 }
 
 void llt_closing(unsigned int first, unsigned int last)

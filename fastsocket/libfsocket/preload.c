@@ -29,6 +29,7 @@ static void resolve(void)
 	RESOLVE(accept);
 	RESOLVE(accept4);
 	RESOLVE(epoll_ctl);
+	RESOLVE(shutdown);
 	RESOLVE(dup2);
 	RESOLVE(dup3);
 	RESOLVE(close_range);
@@ -132,6 +133,22 @@ __attribute__((visibility("default"))) int epoll_ctl(int epfd, int op, int fd, s
 		int saved_errno = errno;
 
 		llt_epoll_ctl(l, epfd, op, event);
+		errno = saved_errno;
+	}
+	return result;
+}
+
+__attribute__((visibility("default"))) int shutdown(int fd, int how)
+{
+	struct listener *l = llt_find(fd);
+	int result;
+
+	need_real_calls();
+	result = real.shutdown(fd, how);
+	if (!likely(!l) && result == 0) {
+		int saved_errno = errno;
+
+		llt_shutdown(l, how);
 		errno = saved_errno;
 	}
 	return result;
