@@ -4,15 +4,17 @@ The unit of resampling is the ABBA block. Each arm has two trials in it, mirrore
 machine cancels in the block's mean and only there: single trials of a block aren't independent of each other.
 """
 
+import warnings
+
 import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap
+from scipy.stats import DegenerateDataWarning, bootstrap, sem
 
 from bench.record import Trial
 
 BASE = "base"
 CONTROL = "control"
-MIN_BLOCKS = 5  # resampling fewer gives intervals that are far too narrow: two blocks allow three different means
+MIN_BLOCKS = 5  # too few to resample: two blocks allow three different means
 THROUGHPUT = ("cps", "rps")  # connections or, where they persist, requests per second
 COLUMNS = ["workload", "variant", "cores", "metric", "estimate", "ci_low", "ci_high", "n",
            "ratio_to_base", "ratio_low", "ratio_high"]
@@ -86,12 +88,29 @@ def _ratio(arm: str, arms: dict[str, pd.DataFrame], whole: int) -> tuple[float, 
     if pairs.empty or min(pairs.lowest.min(), pairs.lowest_base.min()) <= 0:
         return np.nan, _UNKNOWN
     logs = (pairs.log - pairs.log_base).to_numpy()
-    return np.exp(logs.mean()), _UNKNOWN if arm == BASE else tuple(np.exp(_interval(logs)))
+    with np.errstate(over="ignore"):  # a bound beyond all numbers is infinite
+        return np.exp(logs.mean()), _UNKNOWN if arm == BASE else tuple(np.exp(_interval(logs)))
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
+    """The 95 % bootstrap-t interval of the mean (Efron and Tibshirani: An Introduction to the Bootstrap, 12.5).
+
+    With a handful of blocks the percentile and BCa intervals are far too narrow: of 10 normal values they miss the true
+    mean twice as often as they say. Resampling the t statistic keeps the promise.
+    """
     if len(values) < MIN_BLOCKS:
         return _UNKNOWN
-    if np.allclose(values, values[0], rtol=1e-12, atol=1e-12):  # BCa is undefined without any spread
-        return values.mean(), values.mean()
-    return tuple(bootstrap((values,), np.mean, method="BCa", rng=np.random.default_rng(_SEED)).confidence_interval)
+    mean, error = values.mean(), sem(values)
+    if error <= 1e-12 * max(1, abs(mean)):  # no spread to resample
+        return mean, mean
+
+    def t(sample, axis):
+        spread = sem(sample, axis)
+        some = spread > 1e-9 * error  # a sample of equal values says nothing of the distance in units of its spread
+        return np.where(some, (sample.mean(axis) - mean) / np.where(some, spread, 1), np.nan)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # of scipy's own interval, for such samples; not used
+        drawn = bootstrap((values,), t, method="percentile", rng=np.random.default_rng(_SEED)).bootstrap_distribution
+    low, high = np.nanquantile(drawn, (0.975, 0.025))
+    return mean - low * error, mean - high * error

@@ -117,8 +117,8 @@ def _method(run: Run, trials: list[Trial]) -> list[str]:
         "twice at each core count, in an order drawn from the seed and then mirrored (ABBA), so that a linear drift "
         f"of the machine cancels. The seed is {options.seed}.",
         "An estimate is the mean of the blocks' means; a ratio to base is the exponential of the mean of the blocks' "
-        "paired log-ratios. Intervals are 95 % bootstrap intervals (BCa) over blocks; the fewer the blocks, the more "
-        "they come out too narrow, which a control that is off now and then shows."]
+        "paired log-ratios. Intervals are 95 % bootstrap-t intervals over blocks, so about one control in twenty is "
+        "off by chance."]
     if run.wall_seconds > 0:
         share = sum(trial.seconds for trial in trials) / run.wall_seconds
         sentences.append(f"Of {run.wall_seconds:.0f} s from start to end, {share:.0%} was measuring.")

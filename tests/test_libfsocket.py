@@ -274,6 +274,17 @@ def test_when_the_only_worker_of_a_cpu_leaves_the_others_serve_its_connections(s
     assert server.per_cpu("adopted") == [2, 1]
 
 
+def test_a_pause_by_shutdown_holds_for_the_clones_until_listen_is_called_again(server):
+    worker = server.ask("fork", "a", CPUS[0])
+    server.ask("tell", "a", "pause")
+    for cpu in CPUS:
+        with pytest.raises(ConnectionRefusedError):
+            server.connect(cpu, 1)
+    server.ask("tell", "a", "unpause")
+    assert pids(server.request(CPUS[0], 20)) == {worker["pid"]}
+    assert server.per_cpu("accepted_local") == [20, 0]
+
+
 def test_watching_again_keeps_the_cpu(server):
     server.ask("fork", "a", CPUS[0])
     server.ask("fork", "b", CPUS[1])

@@ -99,6 +99,15 @@ class Worker:
         """How many events the listener gives at this moment."""
         return len([descriptor for descriptor, _ in self.epoll.poll(0) if descriptor != self.commands.fileno()])
 
+    def pause(self) -> None:
+        """As HAProxy does it: nobody can connect until listen() is called again."""
+        self.held = True
+        self.listener.shutdown(socket.SHUT_RD)
+
+    def unpause(self) -> None:
+        self.listener.listen(BACKLOG)
+        self.held = False
+
     def close(self) -> None:
         """As servers do: other processes hold the listener, so that close() alone would leave it in the epoll."""
         self.delete()
