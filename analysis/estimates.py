@@ -53,9 +53,9 @@ def place(workload: str, cores: int) -> str:
     return f"{workload} on {counted(cores)}"
 
 
-def counted(cores: int) -> str:
+def counted(number: int, thing: str = "core") -> str:
     """In words: "1 core", "2 cores"."""
-    return f"{cores} {'core' if cores == 1 else 'cores'}"
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _blocks(trials: list[Trial]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from statistics import median
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from analysis.estimates import THROUGHPUT, control_is_off, counted, estimate, throughput
@@ -39,8 +39,8 @@ class LiveTable(AbstractContextManager):
     def __enter__(self):
         for placement in self._run.placements:
             if placement.shared:
-                self._console.print(f"{counted(placement.cores)}: the load generator shares CPUs "
-                                    f"{', '.join(map(str, placement.shared))} with the server")
+                shared = counted(len(placement.shared), "CPU")
+                self._console.print(f"{counted(placement.cores)}: the load generator shares {shared} with the server")
         if self._console.is_terminal:
             self._live.__enter__()
         return self
@@ -85,7 +85,7 @@ def print_outcome(directory: Path, report: Path, wall_seconds: float) -> None:
     """The estimates with their intervals, what to doubt, and where the rest is."""
     run, trials = read_run(directory), read_trials(directory)
     summary, console = estimate(trials), Console()
-    table = Table("workload", "cores", "variant", "1/s", "ratio to base", "passive local %")
+    table = Table("workload", "cores", "variant", "1/s", Column("ratio to base", no_wrap=True), "passive local %")
     for row in throughput(summary).itertuples():
         local = summary[(summary.workload == row.workload) & (summary.cores == row.cores)
                         & (summary.variant == row.variant) & (summary.metric == "passive_local_percent")]
