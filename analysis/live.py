@@ -1,5 +1,6 @@
 """What a person sees on the terminal: a table that fills while trials run, and the outcome."""
 
+import time
 from collections import defaultdict
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,7 +14,6 @@ from rich.text import Text
 
 from analysis.estimates import THROUGHPUT, control_is_off, counted, estimate, throughput
 from bench.record import Run, Trial, read_run, read_trials
-from bench.schedule import OVERHEAD_SECONDS
 
 COLUMNS = ("workload", "cores", "variant", "trials", "median 1/s", "p99 ms", "passive local %", "errors")
 
@@ -24,6 +24,8 @@ class LiveTable(AbstractContextManager):
     def __init__(self, run: Run, directory: Path):
         self._run = run
         self._trials = read_trials(directory)  # those of the part before --resume
+        self._resumed_at = len(self._trials)
+        self._began = time.monotonic()
         self._console = Console()
         self._progress = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                                   TextColumn("{task.fields[left]} left"), console=self._console)
@@ -32,8 +34,10 @@ class LiveTable(AbstractContextManager):
         self._live = Live(self._render(), console=self._console, refresh_per_second=2)
 
     def _time_left(self) -> str:
-        remaining = self._run.planned_trials - len(self._trials)
-        minutes, seconds = divmod(round(remaining * (self._run.options.seconds + OVERHEAD_SECONDS)), 60)
+        """At the pace so far; before the first trial, as if trials had no overhead."""
+        done = len(self._trials) - self._resumed_at
+        pace = (time.monotonic() - self._began) / done if done else self._run.options.seconds
+        minutes, seconds = divmod(round((self._run.planned_trials - len(self._trials)) * pace), 60)
         return f"{minutes}:{seconds:02}"
 
     def __enter__(self):
