@@ -3,7 +3,10 @@
  * libfsocket: per-core listen sockets for unmodified applications.
  *
  * preload.c             the libc calls we stand in front of
+ * real.c                the calls behind ours
  * local_listen_table.c  a listener per CPU, adopted by the worker that runs there
+ * clone.c               what makes a socket the clone of a listener
+ * incoming_cpu.c        whether this kernel steers among clones
  * counters.c            what happened, per CPU, readable from outside
  *
  * The rule that everything here obeys: when in doubt, do what libc would have done.
@@ -17,6 +20,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define likely(x) __builtin_expect(!!(x), 1)
 
 /* The next definition of each call we interpose: libc's, or another preloaded library's. */
@@ -33,6 +37,14 @@ struct real_calls {
 	void (*closefrom)(int);
 };
 extern struct real_calls real;
+void find_real_calls(void);
+
+/* Another library's constructor may call us before our own has run. */
+static inline void need_real_calls(void)
+{
+	if (!likely(real.close))
+		find_real_calls();
+}
 
 /* One line on stderr, unless stderr is no place for it. errno is kept. */
 void fsocket_log(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -68,6 +80,18 @@ static inline void count(_Atomic uint64_t *counter)
 {
 	atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
 }
+
+/* Descriptors past these are none of ours. */
+#define MAX_FDS 65536
+
+/* Clones. bind_clone() gives a bound socket that does not listen yet, or -1 with errno. */
+bool set_int(int fd, int level, int name, int value);
+int get_int(int fd, int level, int name, int missing);
+uint64_t cookie_of(int fd);
+int bind_clone(int fd, int cpu);
+bool copy_rest(int from, int to);
+bool has_filter(int fd);
+bool kernel_honours_incoming_cpu(void);
 
 /* Local Listen Table. */
 struct listener;

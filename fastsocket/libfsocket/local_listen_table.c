@@ -16,33 +16,24 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/time.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "fsocket.h"
-
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 #define for_each_clone(cpu, l)                                    \
 	for (int cpu = 0; cpu < (l)->cpus_end; cpu++)             \
 		if (CPU_ISSET(cpu, &(l)->cpus))
 
-#define MAX_FDS 65536
 #define MAX_LISTENERS 64
-/* Descriptors that a select()-style or fd-counting application is unlikely to have plans for. */
-#define CLONE_FD_FLOOR 512
 /* The global listener has its turn after this many accepts, so that a busy local one cannot starve it. */
 #define ACCEPTS_PER_GLOBAL_TURN 32
-/* A worker past these, on one CPU, adopts like any other, but the last of these stops listening without asking it. */
+/* A process past these, on one CPU, adopts too, but nobody waits for it when the last of these stops listening. */
 #define MAX_ADOPTERS 16
 
 struct clone {
@@ -123,217 +114,6 @@ struct listener *llt_find(int fd)
 	if ((unsigned int)fd >= MAX_FDS)
 		return NULL;
 	return atomic_load_explicit(&listener_by_fd[fd], memory_order_acquire);
-}
-
-/* ---- the kernel's side: what a clone is --------------------------------------------------------------------- */
-
-static bool set_int(int fd, int level, int name, int value)
-{
-	return setsockopt(fd, level, name, &value, sizeof(value)) == 0;
-}
-
-static int get_int(int fd, int level, int name, int missing)
-{
-	int value = 0;
-	socklen_t size = sizeof(value);
-
-	return getsockopt(fd, level, name, &value, &size) ? missing : value;
-}
-
-static uint64_t cookie_of(int fd)
-{
-	uint64_t cookie = 0;
-	socklen_t size = sizeof(cookie);
-
-	return getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) ? 0 : cookie;
-}
-
-struct option {
-	int level, name;
-};
-
-/* What decides where a socket may be bound has to be there before bind(). */
-static const struct option before_bind[] = {
-	{ SOL_SOCKET, SO_REUSEADDR }, { IPPROTO_IPV6, IPV6_V6ONLY }, { IPPROTO_IP, IP_FREEBIND },
-	{ IPPROTO_IP, IP_TRANSPARENT }, { SOL_SOCKET, SO_BINDTOIFINDEX }, { SOL_SOCKET, SO_MARK },
-};
-
-/* The rest is inherited by accepted sockets; applications set some of it after listen(), so copy it on adoption. */
-static const struct option before_listen[] = {
-	{ SOL_SOCKET, SO_KEEPALIVE }, { SOL_SOCKET, SO_PRIORITY }, { SOL_SOCKET, SO_RCVLOWAT },
-	{ SOL_SOCKET, SO_BUSY_POLL }, { SOL_SOCKET, SO_OOBINLINE },
-	{ IPPROTO_IP, IP_TOS }, { IPPROTO_IP, IP_TTL }, { IPPROTO_IP, IP_MTU_DISCOVER },
-	{ IPPROTO_IPV6, IPV6_TCLASS }, { IPPROTO_IPV6, IPV6_UNICAST_HOPS },
-	{ IPPROTO_TCP, TCP_NODELAY }, { IPPROTO_TCP, TCP_DEFER_ACCEPT }, { IPPROTO_TCP, TCP_KEEPIDLE },
-	{ IPPROTO_TCP, TCP_KEEPINTVL }, { IPPROTO_TCP, TCP_KEEPCNT }, { IPPROTO_TCP, TCP_SYNCNT },
-	{ IPPROTO_TCP, TCP_LINGER2 }, { IPPROTO_TCP, TCP_USER_TIMEOUT }, { IPPROTO_TCP, TCP_FASTOPEN },
-	{ IPPROTO_TCP, TCP_NOTSENT_LOWAT }, { IPPROTO_TCP, TCP_SAVE_SYN }, { IPPROTO_TCP, TCP_WINDOW_CLAMP },
-	{ IPPROTO_TCP, TCP_MAXSEG },
-};
-
-
-/* Set on the clone what differs; an option the kernel or the socket family lacks differs nowhere. */
-static bool copy_options(int from, int to, const struct option *option, size_t n)
-{
-	for (; n; n--, option++) {
-		int wanted = get_int(from, option->level, option->name, -1);
-
-		if (wanted != get_int(to, option->level, option->name, -1) &&
-		    !set_int(to, option->level, option->name, wanted))
-			return false;
-	}
-	return true;
-}
-
-/* The kernel doubles what SO_RCVBUF sets, and a value never set must stay the kernel's to tune. */
-static bool copy_buffer_size(int from, int to, int name)
-{
-	int wanted = get_int(from, SOL_SOCKET, name, -1);
-
-	return wanted == get_int(to, SOL_SOCKET, name, -1) || set_int(to, SOL_SOCKET, name, wanted / 2);
-}
-
-static bool copy_timeout(int from, int to, int name)
-{
-	struct timeval timeout;
-	socklen_t size = sizeof(timeout);
-
-	return !getsockopt(from, SOL_SOCKET, name, &timeout, &size) &&
-	       !setsockopt(to, SOL_SOCKET, name, &timeout, sizeof(timeout));
-}
-
-/* A socket filter decides who may connect; we cannot be sure to copy all of it, so such a listener is left alone. */
-static bool has_filter(int fd)
-{
-	socklen_t instructions = 0;
-
-	return !getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, NULL, &instructions) && instructions > 0;
-}
-
-static bool copy_rest(int from, int to)
-{
-	char congestion[16] = "", theirs[16] = "";
-	struct linger linger = { 0 };
-	socklen_t size = sizeof(linger), length = sizeof(congestion);
-
-	if (!copy_options(from, to, before_listen, COUNT(before_listen)) ||
-	    !copy_buffer_size(from, to, SO_RCVBUF) || !copy_buffer_size(from, to, SO_SNDBUF) ||
-	    !copy_timeout(from, to, SO_RCVTIMEO) || !copy_timeout(from, to, SO_SNDTIMEO) ||
-	    getsockopt(from, SOL_SOCKET, SO_LINGER, &linger, &size) ||
-	    setsockopt(to, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) ||
-	    getsockopt(from, IPPROTO_TCP, TCP_CONGESTION, congestion, &length))
-		return false;
-	length = sizeof(theirs);
-	if (getsockopt(to, IPPROTO_TCP, TCP_CONGESTION, theirs, &length) || strcmp(congestion, theirs) == 0)
-		return true;
-	return setsockopt(to, IPPROTO_TCP, TCP_CONGESTION, congestion, (socklen_t)strlen(congestion)) == 0;
-}
-
-/* An unbound socket of the listener's kind, out of the way of the application's descriptors. */
-static int socket_like(int fd)
-{
-	int low = socket(get_int(fd, SOL_SOCKET, SO_DOMAIN, AF_INET), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
-			 IPPROTO_TCP);
-	int high;
-
-	if (low < 0)
-		return -1;
-	high = fcntl(low, F_DUPFD_CLOEXEC, CLONE_FD_FLOOR);
-	if (high < 0) /* the descriptor limit is below the floor */
-		return low;
-	real.close(low);
-	return high;
-}
-
-static int bind_clone(int fd, int cpu)
-{
-	struct sockaddr_storage address;
-	socklen_t size = sizeof(address);
-	int copy = socket_like(fd);
-
-	if (copy < 0)
-		return -1;
-	if (copy < MAX_FDS && !getsockname(fd, (struct sockaddr *)&address, &size) &&
-	    copy_options(fd, copy, before_bind, COUNT(before_bind)) &&
-	    set_int(copy, SOL_SOCKET, SO_REUSEPORT, 1) && set_int(copy, SOL_SOCKET, SO_INCOMING_CPU, cpu) &&
-	    !bind(copy, (struct sockaddr *)&address, size))
-		return copy;
-	real.close(copy);
-	return -1;
-}
-
-/* ---- does this kernel honour SO_INCOMING_CPU inside a reuseport group? ---------------------------------------- */
-
-static int probe_listener(struct sockaddr_in *address, int cpu)
-{
-	socklen_t size = sizeof(*address);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-
-	if (fd >= 0 && set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1) && set_int(fd, SOL_SOCKET, SO_INCOMING_CPU, cpu) &&
-	    !bind(fd, (struct sockaddr *)address, size) && !real.listen(fd, 16) &&
-	    !getsockname(fd, (struct sockaddr *)address, &size))
-		return fd;
-	if (fd >= 0)
-		real.close(fd);
-	return -1;
-}
-
-#define PROBE_CONNECTIONS 8
-
-static bool probe_connections_arrive(int fd, const struct sockaddr_in *address)
-{
-	int arrived = 0;
-
-	for (int i = 0; i < PROBE_CONNECTIONS; i++) {
-		int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		int server = -1;
-
-		if (client >= 0 && !connect(client, (const struct sockaddr *)address, sizeof(*address)))
-			server = real.accept4(fd, NULL, NULL, SOCK_CLOEXEC);
-		if (server >= 0) {
-			arrived++;
-			real.close(server);
-		}
-		if (client >= 0)
-			real.close(client);
-	}
-	return arrived == PROBE_CONNECTIONS;
-}
-
-/* Over loopback a SYN is handled on the CPU that sends it: all must reach the member marked with ours, of three. */
-static bool probe_incoming_cpu(void)
-{
-	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	cpu_set_t before, here;
-	int cpu = sched_getcpu(), member[3];
-	bool honoured;
-
-	if (cpu < 0 || sched_getaffinity(0, sizeof(before), &before))
-		return false;
-	CPU_ZERO(&here);
-	CPU_SET(cpu, &here);
-	if (sched_setaffinity(0, sizeof(here), &here))
-		return false;
-	member[0] = probe_listener(&address, cpu);
-	member[1] = probe_listener(&address, cpu + 1);
-	member[2] = probe_listener(&address, cpu + 2);
-	honoured = member[0] >= 0 && member[1] >= 0 && member[2] >= 0 && probe_connections_arrive(member[0], &address);
-	for (size_t i = 0; i < COUNT(member); i++)
-		if (member[i] >= 0)
-			real.close(member[i]);
-	sched_setaffinity(0, sizeof(before), &before);
-	return honoured;
-}
-
-/* In the mainline from 6.2; distributions have backported it, so older kernels are asked. */
-static bool kernel_honours_incoming_cpu(void)
-{
-	struct utsname system;
-	int major = 0, minor = 0;
-
-	if (uname(&system) || sscanf(system.release, "%d.%d", &major, &minor) != 2)
-		return false;
-	return major > 6 || (major == 6 && minor >= 2) || probe_incoming_cpu();
 }
 
 /* ---- listen(): clone ------------------------------------------------------------------------------------------ */

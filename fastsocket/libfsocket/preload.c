@@ -1,49 +1,15 @@
 // SPDX-License-Identifier: MIT
 /* The libc calls we stand in front of. Each does the application's own call first or alone; the rest is elsewhere. */
 #define _GNU_SOURCE
-#include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fsocket.h"
 
-struct real_calls real;
-
 static bool enabled;
-
-static void resolve(void)
-{
-	/* POSIX lets dlsym() return functions as object pointers; the copy avoids a cast that ISO C forbids. */
-#define RESOLVE(name)                                         \
-	do {                                                  \
-		void *symbol = dlsym(RTLD_NEXT, #name);       \
-		memcpy(&real.name, &symbol, sizeof(symbol));  \
-	} while (0)
-	RESOLVE(listen);
-	RESOLVE(accept);
-	RESOLVE(accept4);
-	RESOLVE(epoll_ctl);
-	RESOLVE(shutdown);
-	RESOLVE(dup2);
-	RESOLVE(dup3);
-	RESOLVE(close_range);
-	RESOLVE(closefrom);
-	RESOLVE(close);
-#undef RESOLVE
-}
-
-/* Another library's constructor may call us before our own has run. */
-static inline void need_real_calls(void)
-{
-	if (!likely(real.close))
-		resolve();
-}
 
 __attribute__((constructor)) static void load(void)
 {
@@ -52,39 +18,6 @@ __attribute__((constructor)) static void load(void)
 	need_real_calls();
 	llt_configure();
 	enabled = !mode || strcmp(mode, "off") != 0;
-}
-
-static bool stderr_is_for_people(void)
-{
-	int domain = 0;
-	socklen_t size = sizeof(domain);
-	struct stat status;
-
-	if (fstat(STDERR_FILENO, &status))
-		return false;
-	if (!S_ISSOCK(status.st_mode))
-		return true;
-	/* A daemon may have closed fd 2 and got a client there; the journal, though, is a Unix socket. */
-	return !getsockopt(STDERR_FILENO, SOL_SOCKET, SO_DOMAIN, &domain, &size) && domain == AF_UNIX;
-}
-
-void fsocket_log(const char *format, ...)
-{
-	int saved_errno = errno;
-	char line[512] = "libfsocket: ";
-	size_t used = strlen(line);
-	va_list arguments;
-
-	if (stderr_is_for_people()) {
-		va_start(arguments, format);
-		vsnprintf(line + used, sizeof(line) - used - 1, format, arguments);
-		va_end(arguments);
-		strcat(line, "\n");
-		/* Nothing can be done about a log line that does not get through. */
-		if (write(STDERR_FILENO, line, strlen(line)) < 0)
-			errno = saved_errno;
-	}
-	errno = saved_errno;
 }
 
 __attribute__((visibility("default"))) int listen(int fd, int backlog)
