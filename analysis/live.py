@@ -6,13 +6,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from statistics import median
 
+import pandas as pd
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
-from analysis.estimates import THROUGHPUT, control_is_off, counted, estimate, throughput
+from analysis.estimates import THROUGHPUT, control_is_off, counted, throughput
+from analysis.tables import NOT_AVAILABLE, SUMMARY
 from bench.record import Run, Trial, read_run, read_trials
 
 COLUMNS = ("workload", "cores", "variant", "trials", "median 1/s", "p99 ms", "passive local %", "errors")
@@ -82,19 +84,19 @@ def _medians(trials: list[Trial]) -> Table:
 
 def _median(trials: list[Trial], metric: str, form: str) -> str:
     values = [trial.metrics[metric] for trial in trials if metric in trial.metrics]
-    return form.format(median(values)) if values else "not available here"
+    return form.format(median(values)) if values else NOT_AVAILABLE
 
 
 def print_outcome(directory: Path, report: Path, wall_seconds: float) -> None:
     """The estimates with their intervals, what to doubt, and where the rest is."""
     run, trials = read_run(directory), read_trials(directory)
-    summary, console = estimate(trials), Console()
+    summary, console = pd.read_csv(directory / SUMMARY), Console()
     table = Table("workload", "cores", "variant", "1/s", Column("ratio to base", no_wrap=True), "passive local %")
     for row in throughput(summary).itertuples():
         local = summary[(summary.workload == row.workload) & (summary.cores == row.cores)
                         & (summary.variant == row.variant) & (summary.metric == "passive_local_percent")]
         table.add_row(row.workload, str(row.cores), row.variant, f"{row.estimate:,.0f}", _ratio(row),
-                      f"{local.estimate.iloc[0]:.2f}" if len(local) else "not available here")
+                      f"{local.estimate.iloc[0]:.2f}" if len(local) else NOT_AVAILABLE)
     console.print(table)
     for warning in control_is_off(summary):
         console.print(Text(warning, style="yellow"))

@@ -9,6 +9,7 @@ from great_tables import GT
 from analysis.estimates import BASE, CONTROL, throughput
 from bench.record import CpuUse, Run, Trial
 
+SUMMARY = "summary.csv"
 NOT_AVAILABLE = "not available here"
 CPU_STATES = [field for field in CpuUse.model_fields if field != "cpu"]
 
@@ -27,7 +28,7 @@ def write_tables(directory: Path, run: Run, trials: list[Trial], summary: pd.Dat
     """Write summary.csv, trials.parquet and, for readers, tables/summary and tables/cpu_by_core as .csv and .md."""
     folder = directory / "tables"
     folder.mkdir(parents=True, exist_ok=True)
-    summary.to_csv(directory / "summary.csv", index=False)
+    summary.to_csv(directory / SUMMARY, index=False)
     flat(trials).to_parquet(directory / "trials.parquet", index=False)
     readable, cpu = readable_summary(run, summary), cpu_by_core(run, trials)
     readable.to_csv(folder / "summary.csv", index=False)

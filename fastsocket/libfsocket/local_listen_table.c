@@ -137,6 +137,14 @@ static bool is_ours(const struct clone *clone, int fd)
 	return cookie_of(fd) == clone->cookie;
 }
 
+/* The clone of a CPU, or -1 where it is gone. */
+static int clone_of(const struct listener *l, int cpu)
+{
+	int fd = atomic_load(&l->clone[cpu].fd);
+
+	return fd >= 0 && is_ours(&l->clone[cpu], fd) ? fd : -1;
+}
+
 static void close_clones(struct listener *l)
 {
 	for_each_clone(cpu, l) {
@@ -307,9 +315,9 @@ static void listen_again(struct listener *l, int backlog)
 	l->backlog = backlog;
 	lock_shared(l->shared);
 	for_each_clone(cpu, l) {
-		int fd = atomic_load(&l->clone[cpu].fd);
+		int fd = clone_of(l, cpu);
 
-		if (fd >= 0 && is_ours(&l->clone[cpu], fd) && anybody(&l->shared->adopters[cpu]))
+		if (fd >= 0 && anybody(&l->shared->adopters[cpu]))
 			real.listen(fd, backlog);
 	}
 	unlock_shared(l->shared);
@@ -407,15 +415,14 @@ static bool start_watching(struct listener *l, int cpu, int fd, int epfd, struct
 
 static bool start_listening(struct listener *l, int cpu, int epfd, struct epoll_event *event)
 {
-	struct clone *clone = &l->clone[cpu];
-	int fd = atomic_load(&clone->fd);
+	int fd = clone_of(l, cpu);
 
-	if (fd < 0 || !is_ours(clone, fd) || has_filter(l->fd) || !copy_rest(l->fd, fd))
+	if (fd < 0 || has_filter(l->fd) || !copy_rest(l->fd, fd))
 		return false;
 	enrol(&l->shared->adopters[cpu]);
 	if (!real.listen(fd, l->backlog) && start_watching(l, cpu, fd, epfd, event))
 		return true;
-	if (!atomic_load(&clone->watchers)) /* what nobody watches must not receive */
+	if (!atomic_load(&l->clone[cpu].watchers)) /* what nobody watches must not receive */
 		stop_listening(l, cpu, fd);
 	return false;
 }
@@ -533,9 +540,9 @@ static void drop_listener(struct listener *l)
 	atomic_store(&listener_by_fd[l->fd], NULL);
 	lock_shared(l->shared);
 	for_each_clone(cpu, l) {
-		int fd = atomic_load(&l->clone[cpu].fd);
+		int fd = clone_of(l, cpu);
 
-		if (fd >= 0 && is_ours(&l->clone[cpu], fd))
+		if (fd >= 0)
 			stop_listening(l, cpu, fd);
 	}
 	unlock_shared(l->shared);
@@ -564,9 +571,9 @@ void llt_shutdown(struct listener *l, int how)
 {
 	pthread_mutex_lock(&table_lock);
 	for_each_clone(cpu, l) {
-		int fd = atomic_load(&l->clone[cpu].fd);
+		int fd = clone_of(l, cpu);
 
-		if (fd >= 0 && is_ours(&l->clone[cpu], fd))
+		if (fd >= 0)
 			real.shutdown(fd, how);
 	}
 	pthread_mutex_unlock(&table_lock);
