@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAPPING = "/memfd:fsocket"
-VERSION = 1
-_HEADER = struct.Struct("=8sII")
-_HEADER_SIZE = 64  # the first CPU's line starts on a cache line of its own
-_CPU = struct.Struct("=4Q32x")
+VERSION = 2
+_HEADER = struct.Struct("=8sIIII")
+_CPU = struct.Struct("=7Q8x")
 
 
 @dataclass(frozen=True)
@@ -22,8 +21,11 @@ class CpuCounters:
     cpu: int
     accepted_local: int
     accepted_global: int
+    accepted_neighbour: int
     adopted: int
     fallen_back: int
+    deferred: int
+    registered: int
 
 
 class NotPreloaded(Exception):
@@ -46,9 +48,9 @@ def read(pid: int) -> list[CpuCounters]:
     address = _mapping_address(pid)
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
         memory.seek(address)
-        magic, version, cpus = _HEADER.unpack(memory.read(_HEADER.size))
+        magic, version, cpus, offset, _ = _HEADER.unpack(memory.read(_HEADER.size))
         if magic != b"FSOCKET\0" or version != VERSION:
             raise NotPreloaded(f"process {pid} has another version of libfsocket.so")
-        memory.seek(address + _HEADER_SIZE)
+        memory.seek(address + offset)
         raw = memory.read(cpus * _CPU.size)
     return [CpuCounters(cpu, *values) for cpu, values in enumerate(_CPU.iter_unpack(raw))]

@@ -11,11 +11,11 @@
 #include "fsocket.h"
 
 /* Descriptors that a select()-style or fd-counting application is unlikely to have plans for. */
-#define CLONE_FD_FLOOR 512
+#define OUR_FD_FLOOR 512
 
 bool set_int(int fd, int level, int name, int value)
 {
-	return setsockopt(fd, level, name, &value, sizeof(value)) == 0;
+	return real.setsockopt(fd, level, name, &value, sizeof(value)) == 0;
 }
 
 int get_int(int fd, int level, int name, int missing)
@@ -23,7 +23,7 @@ int get_int(int fd, int level, int name, int missing)
 	int value = 0;
 	socklen_t size = sizeof(value);
 
-	return getsockopt(fd, level, name, &value, &size) ? missing : value;
+	return real.getsockopt(fd, level, name, &value, &size) ? missing : value;
 }
 
 uint64_t cookie_of(int fd)
@@ -31,7 +31,7 @@ uint64_t cookie_of(int fd)
 	uint64_t cookie = 0;
 	socklen_t size = sizeof(cookie);
 
-	return getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) ? 0 : cookie;
+	return real.getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) ? 0 : cookie;
 }
 
 struct option {
@@ -84,8 +84,8 @@ static bool copy_timeout(int from, int to, int name)
 	struct timeval timeout;
 	socklen_t size = sizeof(timeout);
 
-	return !getsockopt(from, SOL_SOCKET, name, &timeout, &size) &&
-	       !setsockopt(to, SOL_SOCKET, name, &timeout, sizeof(timeout));
+	return !real.getsockopt(from, SOL_SOCKET, name, &timeout, &size) &&
+	       !real.setsockopt(to, SOL_SOCKET, name, &timeout, sizeof(timeout));
 }
 
 /* A socket filter decides who may connect; we cannot be sure to copy all of it, so such a listener is left alone. */
@@ -93,7 +93,7 @@ bool has_filter(int fd)
 {
 	socklen_t instructions = 0;
 
-	return !getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, NULL, &instructions) && instructions > 0;
+	return !real.getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, NULL, &instructions) && instructions > 0;
 }
 
 bool copy_rest(int from, int to)
@@ -105,30 +105,32 @@ bool copy_rest(int from, int to)
 	if (!copy_options(from, to, before_listen, COUNT(before_listen)) ||
 	    !copy_buffer_size(from, to, SO_RCVBUF) || !copy_buffer_size(from, to, SO_SNDBUF) ||
 	    !copy_timeout(from, to, SO_RCVTIMEO) || !copy_timeout(from, to, SO_SNDTIMEO) ||
-	    getsockopt(from, SOL_SOCKET, SO_LINGER, &linger, &size) ||
-	    setsockopt(to, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) ||
-	    getsockopt(from, IPPROTO_TCP, TCP_CONGESTION, congestion, &length))
+	    real.getsockopt(from, SOL_SOCKET, SO_LINGER, &linger, &size) ||
+	    real.setsockopt(to, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) ||
+	    real.getsockopt(from, IPPROTO_TCP, TCP_CONGESTION, congestion, &length))
 		return false;
 	length = sizeof(theirs);
-	if (getsockopt(to, IPPROTO_TCP, TCP_CONGESTION, theirs, &length) || strcmp(congestion, theirs) == 0)
+	if (real.getsockopt(to, IPPROTO_TCP, TCP_CONGESTION, theirs, &length) || strcmp(congestion, theirs) == 0)
 		return true;
-	return setsockopt(to, IPPROTO_TCP, TCP_CONGESTION, congestion, (socklen_t)strlen(congestion)) == 0;
+	return real.setsockopt(to, IPPROTO_TCP, TCP_CONGESTION, congestion, (socklen_t)strlen(congestion)) == 0;
 }
 
-/* An unbound socket of the listener's kind, out of the way of the application's descriptors. */
-static int socket_like(int fd)
+int out_of_the_way(int low)
 {
-	int low = socket(get_int(fd, SOL_SOCKET, SO_DOMAIN, AF_INET), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
-			 IPPROTO_TCP);
-	int high;
+	int high = low < 0 ? -1 : real.fcntl(low, F_DUPFD_CLOEXEC, OUR_FD_FLOOR);
 
-	if (low < 0)
-		return -1;
-	high = fcntl(low, F_DUPFD_CLOEXEC, CLONE_FD_FLOOR);
 	if (high < 0) /* the descriptor limit is below the floor */
 		return low;
 	real.close(low);
 	return high;
+}
+
+/* An unbound socket of the listener's kind. */
+static int socket_like(int fd)
+{
+	int domain = get_int(fd, SOL_SOCKET, SO_DOMAIN, AF_INET);
+
+	return out_of_the_way(real.socket(domain, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP));
 }
 
 int bind_clone(int fd, int cpu)

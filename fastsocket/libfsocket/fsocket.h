@@ -1,40 +1,76 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * libfsocket: per-core listen sockets for unmodified applications.
+ * libfsocket: the parts of Fastsocket that fit before an unmodified kernel, for unmodified applications.
  *
  * preload.c             the libc calls we stand in front of
- * real.c                the calls behind ours
- * local_listen_table.c  a listener per CPU, adopted by the worker that runs there
+ * real.c                the calls behind ours, and the one way in which the library speaks
+ * settings.c            what the environment asks for, read once
+ * descriptors.c         what each descriptor is to us: nothing, a listener, a clone, a connection just accepted
+ * listeners.c           the application's listeners: found, duplicated, inherited, closed
+ * local_listen_table.c  Local Listen Table: a listener per CPU, adopted by the worker that runs there
  * clone.c               what makes a socket the clone of a listener
  * incoming_cpu.c        whether this kernel steers among clones
- * counters.c            what happened, per CPU, readable from outside
+ * neighbours.c          a listener whose worker is gone, stopped or busy is tended by the others
+ * succession.c          a listener that goes to another program loses no connection on the way
+ * fast_epoll.c          Fast-Epoll: a connection enters the epoll only when it has to wait
+ * waiting.c             what a thread does for the two above when it goes to epoll_wait()
+ * page.c                what happened and who serves what, in memory that the whole server shares
  *
  * The rule that everything here obeys: when in doubt, do what libc would have done.
  */
 #ifndef FSOCKET_H
 #define FSOCKET_H
 
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <signal.h>
+#include <poll.h>
+#include <time.h>
 #include <sys/epoll.h>
+#include <sys/select.h>
 #include <sys/socket.h>
+#include <sys/types.h>
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define likely(x) __builtin_expect(!!(x), 1)
+/* Ours is loaded with the program, so its thread-local storage needs no call to be found. */
+#define THREAD_LOCAL static __thread __attribute__((tls_model("initial-exec")))
+
+/* ---- real.c --------------------------------------------------------------------------------------------------- */
 
 /* The next definition of each call we interpose: libc's, or another preloaded library's. */
 struct real_calls {
+	int (*socket)(int, int, int);
 	int (*listen)(int, int);
 	int (*accept)(int, struct sockaddr *, socklen_t *);
 	int (*accept4)(int, struct sockaddr *, socklen_t *, int);
+	int (*getsockopt)(int, int, int, void *, socklen_t *);
+	int (*setsockopt)(int, int, int, const void *, socklen_t);
+	ssize_t (*sendmsg)(int, const struct msghdr *, int);
+	ssize_t (*recvmsg)(int, struct msghdr *, int);
+	int (*epoll_create)(int);
+	int (*epoll_create1)(int);
 	int (*epoll_ctl)(int, int, int, struct epoll_event *);
-	int (*close)(int);
+	int (*epoll_wait)(int, struct epoll_event *, int, int);
+	int (*epoll_pwait)(int, struct epoll_event *, int, int, const sigset_t *);
+	int (*epoll_pwait2)(int, struct epoll_event *, int, const struct timespec *, const sigset_t *);
+	int (*poll)(struct pollfd *, nfds_t, int);
+	int (*ppoll)(struct pollfd *, nfds_t, const struct timespec *, const sigset_t *);
+	int (*select)(int, fd_set *, fd_set *, fd_set *, struct timeval *);
+	int (*pselect)(int, fd_set *, fd_set *, fd_set *, const struct timespec *, const sigset_t *);
 	int (*shutdown)(int, int);
+	int (*dup)(int);
 	int (*dup2)(int, int);
 	int (*dup3)(int, int, int);
+	int (*fcntl)(int, int, ...);
+	int (*fcntl64)(int, int, ...);
+	int (*ioctl)(int, unsigned long, ...);
+	int (*execve)(const char *, char *const[], char *const[]);
 	int (*close_range)(unsigned int, unsigned int, int);
 	void (*closefrom)(int);
+	int (*close)(int);
 };
 extern struct real_calls real;
 void find_real_calls(void);
@@ -49,59 +85,315 @@ static inline void need_real_calls(void)
 /* One line on stderr, unless stderr is no place for it. errno is kept. */
 void fsocket_log(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/*
- * Counters: one cache line per CPU in memory shared with all descendants. The layout is read from outside by
- * fastsocket/counters.py through /proc/PID/mem; change both, and FSOCKET_COUNTERS_VERSION, together.
- */
-#define FSOCKET_COUNTERS_NAME "fsocket"
-#define FSOCKET_COUNTERS_MAGIC "FSOCKET"
-#define FSOCKET_COUNTERS_VERSION 1
+/* ---- settings.c ----------------------------------------------------------------------------------------------- */
 
-struct fsocket_cpu_counters {
-	_Atomic uint64_t accepted_local;  /* from the listener of the worker's own CPU */
-	_Atomic uint64_t accepted_global; /* from the application's own listener */
-	_Atomic uint64_t adopted;         /* local listeners taken up by a worker */
-	_Atomic uint64_t fallen_back;     /* workers that found none to take up */
+#define MAX_ONLY_PORTS 16
+
+struct settings {
+	bool listen_table;
+	bool fast_epoll;
+	bool may_pin;
+	bool strict;
+	bool verbose;
+	size_t only_ports;
+	uint16_t only_port[MAX_ONLY_PORTS];
+};
+extern struct settings settings;
+void read_settings(void);
+/* The settings' variables, and LD_PRELOAD, as they were when the program started: NAME=value, or NULL where unset. */
+#define MAX_SETTINGS_VARIABLES 8
+extern char *settings_assignments[MAX_SETTINGS_VARIABLES];
+
+/* ---- page.c --------------------------------------------------------------------------------------------------- */
+
+/*
+ * One page for a server: the processes descended from the one that first listened. It is read from outside by
+ * fastsocket/page.py through /proc/PID/mem; change both, and FSOCKET_PAGE_VERSION, together.
+ */
+#define FSOCKET_PAGE_NAME "fsocket"
+#define FSOCKET_PAGE_MAGIC "FSOCKET"
+#define FSOCKET_PAGE_VERSION 2
+
+#define MAX_LISTENERS 64
+/* A thread past these, on one CPU, adopts too, but nobody waits for it when the last of these stops listening. */
+#define MAX_ADOPTERS 8
+
+struct cpu_counters {
+	_Atomic uint64_t accepted_local;     /* from the listener of the worker's own CPU */
+	_Atomic uint64_t accepted_global;    /* from the application's own listener */
+	_Atomic uint64_t accepted_neighbour; /* from the listener of a CPU whose worker did not tend it */
+	_Atomic uint64_t adopted;            /* local listeners taken up by a worker */
+	_Atomic uint64_t fallen_back;        /* workers that found none to take up */
+	_Atomic uint64_t deferred;           /* accepted connections whose epoll registration was put off */
+	_Atomic uint64_t registered;         /* those of them that had to be registered after all */
 } __attribute__((aligned(64)));
 
-struct fsocket_counters {
+/* Who accepts from the local listener of one CPU. */
+struct seat {
+	_Atomic uint64_t adopter[MAX_ADOPTERS]; /* process << 32 | thread; 0 or a dead one: a free place */
+	_Atomic uint64_t tended_ms;             /* CLOCK_MONOTONIC when one of them last waited for it; 0: nobody does */
+	_Atomic uint32_t listening;
+	uint64_t cookie, inode;                 /* of the clone: how another program finds it */
+} __attribute__((aligned(64)));
+
+struct shared_listener {
+	_Atomic uint32_t in_use;
+	_Atomic int32_t creator;       /* the process that listened; 0 once it has let go */
+	uint64_t cookie;               /* SO_COOKIE of the application's socket */
+	struct sockaddr_storage address;
+	char why_not[112];             /* why connections do not go to the workers' own CPUs; empty: they do */
+	_Atomic uint32_t tickets;      /* adoptions by workers that nobody had pinned */
+	_Atomic uint64_t withdrawn_ms; /* since when the clones are to receive nothing; 0: they receive */
+	_Atomic uint64_t resume_ms;    /* when what we got from another program may be shared out among our clones; 0: now */
+	_Atomic uint64_t let_go_ms;
+	struct seat seat[CPU_SETSIZE];
+};
+
+struct page {
 	char magic[8];
 	uint32_t version;
 	uint32_t cpus;
-	struct fsocket_cpu_counters cpu[] __attribute__((aligned(64)));
+	uint32_t counters_offset, counters_stride;
+	uint32_t listeners_offset, listeners_stride, listeners;
+	uint32_t seats_offset, seats_stride, adopters; /* within a listener */
+	struct cpu_counters cpu[CPU_SETSIZE];
+	struct shared_listener listener[MAX_LISTENERS];
 };
 
-/* Map the counters if that has not happened yet in this process or an ancestor. False: no memory. */
-bool counters_open(void);
-/* The counters of a CPU; a CPU out of range counts as CPU 0. Only after counters_open() succeeded. */
-struct fsocket_cpu_counters *counters_of(int cpu);
+/* Map the page if that has not happened yet in this process or an ancestor. False: no memory. */
+bool page_open(void);
+/* The process has no listener any more: its descriptor of the page goes, its mapping stays. */
+void page_close(void);
+/* Become one server with another process: map its page. False: it has none, or we may not, or have our own already. */
+bool page_join(pid_t pid);
+struct shared_listener *page_find(uint64_t cookie);
+/* A place in the page for a listener; NULL: there is none. */
+struct shared_listener *page_place(void);
+/* The counters of a CPU; a CPU out of range counts as CPU 0. Only after page_open() succeeded. */
+struct cpu_counters *counters_of(int cpu);
+struct cpu_counters *counters_here(void);
 
 static inline void count(_Atomic uint64_t *counter)
 {
 	atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
 }
 
+uint64_t now_ms(void);
+/* The calling thread, as an adopter. */
+uint64_t myself(void);
+bool anybody_at(const struct seat *seat);
+/* Does the calling thread take a seat that is free? */
+bool claim(struct seat *seat);
+void enrol(struct seat *seat);
+/* The calling thread accepts from this no longer. */
+void leave(struct seat *seat);
+/* The whole process does not. Says whether it did. */
+bool leave_with_all_threads(struct seat *seat);
+
+/* ---- descriptors.c -------------------------------------------------------------------------------------------- */
+
 /* Descriptors past these are none of ours. */
 #define MAX_FDS 65536
 
-/* Clones. bind_clone() gives a bound socket that does not listen yet, or -1 with errno. */
+enum descriptor {
+	UNKNOWN,  /* not looked at yet */
+	PLAIN,    /* none of ours */
+	LISTENER, /* of the application; listener_by_fd[] says which */
+	CLONE,    /* one of ours */
+	FRESH,    /* just accepted, in no epoll */
+	DEFERRED, /* the application believes that it is in its epoll; nothing has happened there yet */
+	REPORTED, /* the same, and the application has had an event */
+	BUSY,     /* about to be registered by the thread that deferred it */
+};
+extern _Atomic uint8_t descriptors[MAX_FDS];
+
+static inline enum descriptor descriptor(int fd)
+{
+	return (unsigned int)fd < MAX_FDS ? atomic_load_explicit(&descriptors[fd], memory_order_acquire) : PLAIN;
+}
+
+static inline void set_descriptor(int fd, enum descriptor kind)
+{
+	if ((unsigned int)fd < MAX_FDS)
+		atomic_store_explicit(&descriptors[fd], (uint8_t)kind, memory_order_release);
+}
+
+/* The application is about to close these, or has just closed them by dup2(): let go of what is ours among them. */
+void descriptors_closing(unsigned int first, unsigned int last);
+
+/* ---- listeners.c ---------------------------------------------------------------------------------------------- */
+
+struct clone {
+	atomic_int fd;       /* -1: none */
+	atomic_int watchers; /* epolls where this process watches it; 0: it does not */
+	atomic_int neighbour_epfd; /* where this process watches it though it is not its own; -1: nowhere */
+	uint64_t cookie;     /* is that descriptor still the socket we made? */
+};
+
+/* An epoll where the application watches its listener, and the CPU whose clone is watched there, too. */
+struct watch {
+	uint64_t thread; /* that asked for it; 0: free */
+	int epfd;
+	int cpu;         /* -1: none adopted */
+	struct epoll_event event;
+};
+#define MAX_WATCHES 256
+
+/* Where a listener comes from. */
+enum origin { LISTENED, INHERITED_BY_EXEC, RECEIVED };
+
+struct listener {
+	int fd;          /* one of the application's descriptors of it */
+	int descriptors; /* how many there are in this process */
+	int backlog;
+	uint32_t generation; /* tells a thread that its adoption was of an earlier user of this entry */
+	pid_t creator;
+	uint64_t cookie;
+	struct sockaddr_storage address;
+	enum origin origin;
+	bool cloned;             /* has clones */
+	bool blocks;             /* accept() on it does */
+	bool own_reuseport;      /* the application set SO_REUSEPORT itself */
+	bool sharded;            /* ... and opened several such listeners: they are its own local listeners */
+	cpu_set_t cpus;          /* that have a clone */
+	int cpus_end;            /* past the highest of them */
+	atomic_int neighbours;   /* clones watched here that are not our own */
+	atomic_int watched;      /* the sum of the clones' watchers */
+	struct shared_listener *shared;
+	struct watch watch[MAX_WATCHES];
+	struct clone clone[CPU_SETSIZE];
+};
+
+#define for_each_clone(index, l)                                      \
+	for (int index = 0; index < (l)->cpus_end; index++)           \
+		if (CPU_ISSET(index, &(l)->cpus))
+
+extern struct listener listeners[MAX_LISTENERS];
+extern _Atomic(struct listener *) listener_by_fd[MAX_FDS];
+
+static inline struct listener *find_listener(int fd)
+{
+	return !likely(descriptor(fd) == LISTENER) ? NULL :
+	       atomic_load_explicit(&listener_by_fd[fd], memory_order_acquire);
+}
+
+/* Cold paths only: no signal handler of ours to wait for itself, no cancellation while we hold it. */
+struct held {
+	sigset_t signals;
+	int cancel_state;
+	int saved_errno;
+};
+void lock_tables(struct held *held);
+void unlock_tables(const struct held *held);
+/* False in the child of a vfork(), which borrows its parent's memory but not its descriptors. */
+bool tables_are_ours(void);
+void listeners_start(void);
+
+/* False: the listener cannot be accelerated, and the application is not to run without. */
+bool listeners_listen(int fd, int backlog);
+/* What a descriptor is that we have not seen being made. */
+struct listener *listeners_discover(int fd, enum origin origin);
+void listeners_inherit(void);
+void listeners_duplicated(int from, int to);
+/* The application has changed the flags of a descriptor. */
+void listeners_flags_changed(int fd);
+/* With the tables locked: one descriptor of a listener is closed. */
+void listeners_close(int fd);
+
+/* ---- clone.c, incoming_cpu.c ---------------------------------------------------------------------------------- */
+
 bool set_int(int fd, int level, int name, int value);
 int get_int(int fd, int level, int name, int missing);
 uint64_t cookie_of(int fd);
+/* The same with a number that the application is unlikely to have plans for; takes -1 as well. */
+int out_of_the_way(int fd);
+/* A bound socket that does not listen yet, or -1 with errno. */
 int bind_clone(int fd, int cpu);
 bool copy_rest(int from, int to);
 bool has_filter(int fd);
 bool kernel_honours_incoming_cpu(void);
 
-/* Local Listen Table. */
-struct listener;
-void llt_configure(void);
-struct listener *llt_find(int fd);
-void llt_listen(int fd, int backlog);
+/* ---- local_listen_table.c ------------------------------------------------------------------------------------- */
+
 int llt_accept(struct listener *l, int fd, struct sockaddr *addr, socklen_t *len, int flags);
-void llt_epoll_ctl(struct listener *l, int epfd, int op, struct epoll_event *event);
+/* These lock the tables. */
+void llt_epoll_ctl(struct listener *l, int epfd, int op, const struct epoll_event *event);
+void llt_setsockopt(struct listener *l, int level, int name, const void *value, socklen_t size);
 void llt_shutdown(struct listener *l, int how);
-/* The application is about to close fds first..last: let go of what is ours among them. */
-void llt_closing(unsigned int first, unsigned int last);
+/* Look after what the calling thread watches; ms until it has to be done again, -1: it watches nothing. */
+int llt_tend(void);
+void llt_forget_threads(void);
+
+/* These want them locked. llt_clone() returns NULL, or the step that did not work. */
+const char *llt_clone(struct listener *l);
+bool llt_add_clone(struct listener *l, int cpu, int fd);
+void llt_listen_again(struct listener *l, int backlog);
+void llt_drop(struct listener *l);
+void llt_drop_clone(int fd);
+/* The clone of a CPU, or -1 where it is gone. */
+int clone_of(const struct listener *l, int cpu);
+bool start_watching(struct listener *l, int cpu, const struct watch *watch);
+void stop_watching(struct listener *l, int cpu, int epfd);
+void stop_listening(struct listener *l, int cpu);
+
+/* ---- neighbours.c --------------------------------------------------------------------------------------------- */
+
+/* Has nobody looked after this clone for a while? */
+bool is_neglected(const struct seat *seat, uint64_t now);
+/* With the tables locked. */
+void neighbours_tend(struct listener *l, const struct watch *watch, uint64_t now);
+
+/* ---- succession.c --------------------------------------------------------------------------------------------- */
+
+/* The application passes descriptors on, or has got some. */
+void succession_sends(const struct msghdr *message);
+void succession_received(const struct msghdr *message);
+/* How many variables a program that the application starts lacks to go on as we do, and putting them there. */
+size_t succession_lacks(char *const environment[]);
+void succession_extend(char *extended[], char *const environment[]);
+
+/* With the tables locked. Was this listener cloned by another process that still runs? */
+bool succession_is_marked(int fd);
+/* Write on a listener whose it is. */
+void succession_mark(const struct listener *l);
+/* Become one server with the process that cloned this listener, and get its clones. */
+bool succession_take_over(struct listener *l);
+/* What cannot be taken over shall be emptied before ours receive anything. */
+void succession_waits(struct listener *l);
+/* Returns whether the listener has a successor elsewhere: nobody is to adopt a clone of ours. */
+bool succession_tend(struct listener *l, uint64_t now);
+bool succession_withdrawn(const struct listener *l);
+
+/* ---- fast_epoll.c --------------------------------------------------------------------------------------------- */
+
+/* Only where settings.fast_epoll. Does nothing remain to be done for this epoll_ctl()? */
+bool fast_epoll_defers(int epfd, int op, int fd, const struct epoll_event *event);
+/* Events of deferred connections, as many as fit; what has had its event gets registered. */
+int fast_epoll_collect(int epfd, struct epoll_event *events, int room);
+/* The calling thread waits for something else, perhaps for epolls among these. */
+void fast_epoll_polls(const struct pollfd *fds, nfds_t n);
+/* The application does something with this descriptor that its epoll should know before. */
+void fast_epoll_settle(int fd);
+void fast_epoll_created(int epfd);
+/* From now on others may wait on this, should it be an epoll. */
+void fast_epoll_shared(int fd);
+void fast_epoll_closing(int fd);
+void fast_epoll_before_fork(void);
+void fast_epoll_forget_threads(void);
+
+/* ---- waiting.c ------------------------------------------------------------------------------------------------ */
+
+/* One of epoll_wait(), epoll_pwait() and epoll_pwait2(): whichever has what it needs. */
+struct wait {
+	int epfd;
+	struct epoll_event *events;
+	int room;
+	bool has_mask;
+	const sigset_t *mask;
+	bool in_ns;
+	int timeout_ms;
+	const struct timespec *timeout;
+};
+int wait_for_events(struct wait *wait);
 
 #endif

@@ -12,7 +12,7 @@
 static int probe_listener(struct sockaddr_in *address, int cpu)
 {
 	socklen_t size = sizeof(*address);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int fd = real.socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
 	if (fd >= 0 && set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1) && set_int(fd, SOL_SOCKET, SO_INCOMING_CPU, cpu) &&
 	    !bind(fd, (struct sockaddr *)address, size) && !real.listen(fd, 16) &&
@@ -30,7 +30,7 @@ static bool probe_connections_arrive(int fd, const struct sockaddr_in *address)
 	int arrived = 0;
 
 	for (int i = 0; i < PROBE_CONNECTIONS; i++) {
-		int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		int client = real.socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 		int server = -1;
 
 		if (client >= 0 && !connect(client, (const struct sockaddr *)address, sizeof(*address)))

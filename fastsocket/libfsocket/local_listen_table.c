@@ -10,61 +10,26 @@
  *               for a SYN whose CPU has no clone listening.
  *
  * The application's listener gets SO_REUSEPORT only after its own bind() and listen() have answered, so that nothing
- * the application sees of them changes. Sources: socket(7); Linux b261eda84ec1 (SO_INCOMING_CPU in reuseport groups).
+ * the application sees of them changes. Where the application opened a SO_REUSEPORT listener per worker itself, these
+ * are the local listeners: the worker's CPU is written on the one it watches, and there are no clones.
+ * Sources: socket(7); Linux b261eda84ec1 (SO_INCOMING_CPU in reuseport groups).
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <netinet/in.h>
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fsocket.h"
 
-#define for_each_clone(cpu, l)                                    \
-	for (int cpu = 0; cpu < (l)->cpus_end; cpu++)             \
-		if (CPU_ISSET(cpu, &(l)->cpus))
-
-#define MAX_LISTENERS 64
 /* The global listener has its turn after this many accepts, so that a busy local one cannot starve it. */
 #define ACCEPTS_PER_GLOBAL_TURN 32
-/* A process past these, on one CPU, adopts too, but nobody waits for it when the last of these stops listening. */
-#define MAX_ADOPTERS 16
-
-struct clone {
-	atomic_int fd;       /* -1: none */
-	atomic_int watchers; /* epolls where this process watches it; 0: not adopted here */
-	uint64_t cookie;     /* SO_COOKIE: is that descriptor still the socket we made? */
-};
-
-/* The processes that accept from the clone of one CPU; 0 or a dead one: a free place. */
-struct adopters {
-	pid_t pid[MAX_ADOPTERS];
-};
-
-/* What all descendants of the process that called listen() have in common. */
-struct shared {
-	pthread_mutex_t lock; /* robust, taken under table_lock; cold paths only */
-	uint32_t tickets;     /* adoptions by workers nobody had pinned */
-	struct adopters adopters[CPU_SETSIZE];
-};
-
-struct listener {
-	int fd;
-	int backlog;
-	uint32_t generation; /* tells a thread that its adoption was of an earlier user of this entry */
-	pid_t creator;
-	cpu_set_t cpus;      /* that have a clone */
-	int cpus_end;        /* past the highest of them */
-	atomic_int watched;  /* the sum of its clones' watchers */
-	struct shared *shared;
-	struct clone clone[CPU_SETSIZE];
-};
+/* A thread that watches listeners looks after them this often. */
+#define TEND_EVERY_MS 250
 
 struct adoption {
 	uint32_t generation;
@@ -72,63 +37,16 @@ struct adoption {
 	unsigned int until_global_turn;
 };
 
-static struct listener listeners[MAX_LISTENERS];
-static _Atomic(struct listener *) listener_by_fd[MAX_FDS];
-static _Atomic(struct listener *) clone_by_fd[MAX_FDS];
-static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER; /* cold paths only: listen, adopt, close */
-static uint32_t next_generation = 1;
-static bool may_pin = true;
-static pid_t table_owner; /* differs from getpid() in the child of a vfork(), which borrows its parent's memory */
+THREAD_LOCAL struct adoption adoptions[MAX_LISTENERS];
+THREAD_LOCAL bool tends;
+THREAD_LOCAL uint64_t tend_again_ms;
 
-static __thread struct adoption adoptions[MAX_LISTENERS] __attribute__((tls_model("initial-exec")));
+/* ---- clones --------------------------------------------------------------------------------------------------- */
 
-static void before_fork(void)
-{
-	pthread_mutex_lock(&table_lock);
-}
-
-static void after_fork(void)
-{
-	pthread_mutex_unlock(&table_lock);
-}
-
-/* What the parent's thread adopted is the parent's: the child chooses a CPU of its own. */
-static void after_fork_in_child(void)
-{
-	table_owner = getpid();
-	memset(adoptions, 0, sizeof(adoptions));
-	after_fork();
-}
-
-void llt_configure(void)
-{
-	const char *pin = getenv("FSOCKET_PIN");
-
-	may_pin = !pin || strcmp(pin, "never") != 0;
-	table_owner = getpid();
-	pthread_atfork(before_fork, after_fork, after_fork_in_child);
-}
-
-struct listener *llt_find(int fd)
-{
-	if ((unsigned int)fd >= MAX_FDS)
-		return NULL;
-	return atomic_load_explicit(&listener_by_fd[fd], memory_order_acquire);
-}
-
-/* ---- listen(): clone ------------------------------------------------------------------------------------------ */
-
-static void watch(struct listener *l, int cpu, int difference)
+static void note_watchers(struct listener *l, int cpu, int difference)
 {
 	atomic_fetch_add(&l->clone[cpu].watchers, difference);
 	atomic_fetch_add(&l->watched, difference);
-}
-
-static void forget_clone(struct listener *l, int cpu, int fd)
-{
-	watch(l, cpu, -atomic_load(&l->clone[cpu].watchers));
-	atomic_store(&l->clone[cpu].fd, -1);
-	atomic_store(&clone_by_fd[fd], NULL);
 }
 
 /* False when it was closed behind our back: what has that number now is the application's. */
@@ -137,12 +55,23 @@ static bool is_ours(const struct clone *clone, int fd)
 	return cookie_of(fd) == clone->cookie;
 }
 
-/* The clone of a CPU, or -1 where it is gone. */
-static int clone_of(const struct listener *l, int cpu)
+int clone_of(const struct listener *l, int cpu)
 {
 	int fd = atomic_load(&l->clone[cpu].fd);
 
 	return fd >= 0 && is_ours(&l->clone[cpu], fd) ? fd : -1;
+}
+
+static void forget_clone(struct listener *l, int cpu, int fd)
+{
+	struct clone *clone = &l->clone[cpu];
+
+	note_watchers(l, cpu, -atomic_load(&clone->watchers));
+	if (atomic_exchange(&clone->neighbour_epfd, -1) >= 0)
+		atomic_fetch_sub(&l->neighbours, 1);
+	atomic_store(&clone->fd, -1);
+	set_descriptor(fd, UNKNOWN);
+	atomic_store(&listener_by_fd[fd], NULL);
 }
 
 static void close_clones(struct listener *l)
@@ -157,188 +86,79 @@ static void close_clones(struct listener *l)
 			real.close(fd);
 	}
 	CPU_ZERO(&l->cpus);
+	l->cpus_end = 0;
+}
+
+bool llt_add_clone(struct listener *l, int cpu, int fd)
+{
+	struct clone *clone = &l->clone[cpu];
+	struct stat status;
+
+	if (fd < 0)
+		return false;
+	clone->cookie = cookie_of(fd);
+	if (!l->shared->seat[cpu].cookie && !fstat(fd, &status)) {
+		l->shared->seat[cpu].inode = status.st_ino;
+		l->shared->seat[cpu].cookie = clone->cookie;
+	}
+	atomic_store(&clone->watchers, 0);
+	atomic_store(&clone->neighbour_epfd, -1);
+	atomic_store(&clone->fd, fd);
+	atomic_store(&listener_by_fd[fd], l);
+	set_descriptor(fd, CLONE);
+	CPU_SET(cpu, &l->cpus);
+	if (l->cpus_end <= cpu)
+		l->cpus_end = cpu + 1;
+	return true;
 }
 
 static bool clone_for_each_cpu(struct listener *l, const cpu_set_t *cpus)
 {
-	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-		struct clone *clone = &l->clone[cpu];
-		int fd;
-
-		if (!CPU_ISSET(cpu, cpus))
-			continue;
-		fd = bind_clone(l->fd, cpu);
-		if (fd < 0)
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+		if (CPU_ISSET(cpu, cpus) && !llt_add_clone(l, cpu, bind_clone(l->fd, cpu)))
 			return false;
-		clone->cookie = cookie_of(fd);
-		atomic_store(&clone->watchers, 0);
-		atomic_store(&clone->fd, fd);
-		atomic_store(&clone_by_fd[fd], l);
-		CPU_SET(cpu, &l->cpus);
-		l->cpus_end = cpu + 1;
-	}
 	return true;
 }
 
-static bool share_with_descendants(struct listener *l)
-{
-	pthread_mutexattr_t attributes;
-	struct shared *map = mmap(NULL, sizeof(*map), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	if (map == MAP_FAILED)
-		return false;
-	pthread_mutexattr_init(&attributes);
-	pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
-	pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
-	pthread_mutex_init(&map->lock, &attributes);
-	pthread_mutexattr_destroy(&attributes);
-	l->shared = map;
-	return true;
-}
-
-/* A worker that died with the lock left at worst a place taken by a pid that is dead, which is free. */
-static void lock_shared(struct shared *shared)
-{
-	if (pthread_mutex_lock(&shared->lock) == EOWNERDEAD)
-		pthread_mutex_consistent(&shared->lock);
-}
-
-static void unlock_shared(struct shared *shared)
-{
-	pthread_mutex_unlock(&shared->lock);
-}
-
-static bool is_alive(pid_t pid)
-{
-	return pid && (kill(pid, 0) == 0 || errno != ESRCH);
-}
-
-static bool anybody(const struct adopters *adopters)
-{
-	for (size_t i = 0; i < MAX_ADOPTERS; i++)
-		if (is_alive(adopters->pid[i]))
-			return true;
-	return false;
-}
-
-static bool leave(struct adopters *adopters)
-{
-	for (size_t i = 0; i < MAX_ADOPTERS; i++) {
-		if (adopters->pid[i] != getpid())
-			continue;
-		adopters->pid[i] = 0;
-		return true;
-	}
-	return false;
-}
-
-static void enrol(struct adopters *adopters)
-{
-	leave(adopters);
-	for (size_t i = 0; i < MAX_ADOPTERS; i++) {
-		if (is_alive(adopters->pid[i]))
-			continue;
-		adopters->pid[i] = getpid();
-		return;
-	}
-}
-
-static struct listener *free_entry(void)
-{
-	for (size_t i = 0; i < MAX_LISTENERS; i++)
-		if (!listeners[i].generation)
-			return &listeners[i];
-	return NULL;
-}
-
-static bool is_tcp(int fd)
-{
-	int domain = get_int(fd, SOL_SOCKET, SO_DOMAIN, -1);
-
-	return (domain == AF_INET || domain == AF_INET6) && get_int(fd, SOL_SOCKET, SO_PROTOCOL, -1) == IPPROTO_TCP;
-}
-
-/* Returns NULL when every CPU has its clone, else the step that did not work. */
-static const char *fill(struct listener *l, int fd, int backlog)
+const char *llt_clone(struct listener *l)
 {
 	cpu_set_t cpus;
+	int saved_errno;
 
-	l->fd = fd;
-	l->backlog = backlog;
-	l->creator = getpid();
-	l->cpus_end = 0;
-	atomic_store(&l->watched, 0);
-	CPU_ZERO(&l->cpus);
+	errno = 0;
 	if (!kernel_honours_incoming_cpu())
 		return "this kernel ignores SO_INCOMING_CPU among SO_REUSEPORT listeners (Linux 6.2 or a backport has it)";
 	if (sched_getaffinity(0, sizeof(cpus), &cpus))
 		return "the CPU affinity cannot be read";
-	if (!counters_open() || !share_with_descendants(l))
-		return "no memory to share with the workers";
-	if (!set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1))
+	if (!set_int(l->fd, SOL_SOCKET, SO_REUSEPORT, 1))
 		return "SO_REUSEPORT is refused";
-	if (clone_for_each_cpu(l, &cpus))
+	if (clone_for_each_cpu(l, &cpus)) {
+		l->cloned = true;
+		succession_mark(l);
 		return NULL;
-	int saved_errno = errno;
+	}
+	saved_errno = errno;
 	close_clones(l);
-	set_int(fd, SOL_SOCKET, SO_REUSEPORT, 0);
+	set_int(l->fd, SOL_SOCKET, SO_REUSEPORT, l->own_reuseport);
 	errno = saved_errno;
 	return "the listener cannot be cloned";
 }
 
-static void drop_shared(struct listener *l)
-{
-	if (l->shared)
-		munmap(l->shared, sizeof(*l->shared));
-	l->shared = NULL;
-}
-
-static void clone_listener(int fd, int backlog)
-{
-	struct listener *l = free_entry();
-	const char *problem = l ? fill(l, fd, backlog) : "more than 64 listeners";
-
-	if (problem) {
-		fsocket_log("%s (%s); the application runs without Fastsocket on this listener", problem,
-			    strerror(errno));
-		if (l)
-			drop_shared(l);
-		return;
-	}
-	l->generation = next_generation++;
-	atomic_store_explicit(&listener_by_fd[fd], l, memory_order_release);
-}
-
 /* A new backlog, or the end of a pause that shutdown() began: for the clones that somebody accepts from, too. */
-static void listen_again(struct listener *l, int backlog)
+void llt_listen_again(struct listener *l, int backlog)
 {
 	l->backlog = backlog;
-	lock_shared(l->shared);
+	if (!l->cloned)
+		return;
 	for_each_clone(cpu, l) {
 		int fd = clone_of(l, cpu);
 
-		if (fd >= 0 && anybody(&l->shared->adopters[cpu]))
+		if (fd >= 0 && atomic_load(&l->shared->seat[cpu].listening))
 			real.listen(fd, backlog);
 	}
-	unlock_shared(l->shared);
 }
 
-void llt_listen(int fd, int backlog)
-{
-	struct listener *l;
-
-	if ((unsigned int)fd >= MAX_FDS || !is_tcp(fd))
-		return;
-	pthread_mutex_lock(&table_lock);
-	l = llt_find(fd);
-	if (l)
-		listen_again(l, backlog);
-	else if (!get_int(fd, SOL_SOCKET, SO_REUSEPORT, 0)) /* set: the application shards its listeners itself */
-		clone_listener(fd, backlog);
-	pthread_mutex_unlock(&table_lock);
-}
-
-/* ---- epoll_ctl(): adopt --------------------------------------------------------------------------------------- */
+/* ---- which CPU ------------------------------------------------------------------------------------------------ */
 
 static struct adoption *adoption_of(const struct listener *l)
 {
@@ -347,7 +167,7 @@ static struct adoption *adoption_of(const struct listener *l)
 	return mine->generation == l->generation ? mine : NULL;
 }
 
-/* A worker that nobody pinned: the CPU of one that died, else the next in turn. */
+/* A worker that nobody pinned: a CPU that nobody serves, else the next in turn. */
 static int next_cpu(struct listener *l, const cpu_set_t *allowed)
 {
 	cpu_set_t candidates;
@@ -357,9 +177,9 @@ static int next_cpu(struct listener *l, const cpu_set_t *allowed)
 	if (!CPU_COUNT(&candidates))
 		return -1;
 	for (cpu = 0; cpu < CPU_SETSIZE; cpu++)
-		if (CPU_ISSET(cpu, &candidates) && !anybody(&l->shared->adopters[cpu]))
+		if (CPU_ISSET(cpu, &candidates) && claim(&l->shared->seat[cpu]))
 			return cpu;
-	turn = (int)(l->shared->tickets++ % (uint32_t)CPU_COUNT(&candidates));
+	turn = (int)(atomic_fetch_add(&l->shared->tickets, 1) % (uint32_t)CPU_COUNT(&candidates));
 	for (cpu = 0; turn > 0 || !CPU_ISSET(cpu, &candidates); cpu++)
 		turn -= CPU_ISSET(cpu, &candidates) ? 1 : 0;
 	return cpu;
@@ -373,10 +193,20 @@ static int pinned_cpu(const cpu_set_t *allowed)
 	return -1;
 }
 
+static bool other_threads_watch(const struct listener *l)
+{
+	uint64_t me = myself();
+
+	for (size_t i = 0; i < MAX_WATCHES; i++)
+		if (l->watch[i].thread && l->watch[i].thread != me)
+			return true;
+	return false;
+}
+
 /*
  * The CPU whose connections the calling thread is to serve, or -1. Locality needs a thread that stays where it is: one
- * that is pinned already, or a worker process (forked after listen()), which we pin as the original Fastsocket did. A
- * server that is a single unpinned process keeps its freedom, and its one listener.
+ * that is pinned already, or one of several workers, processes forked after listen() or threads, which we pin as the
+ * original Fastsocket did. A server that is a single unpinned thread keeps its freedom, and its one listener.
  */
 static int choose_cpu(struct listener *l)
 {
@@ -386,7 +216,7 @@ static int choose_cpu(struct listener *l)
 	if (sched_getaffinity(0, sizeof(allowed), &allowed))
 		return -1;
 	cpu = pinned_cpu(&allowed);
-	if (cpu >= 0 || !may_pin || getpid() == l->creator)
+	if (cpu >= 0 || !settings.may_pin || (getpid() == l->creator && !other_threads_watch(l)))
 		return cpu;
 	cpu = next_cpu(l, &allowed);
 	if (cpu < 0)
@@ -396,138 +226,449 @@ static int choose_cpu(struct listener *l)
 	return sched_setaffinity(0, sizeof(one), &one) ? -1 : cpu;
 }
 
-/* Leave the reuseport group again, unless another process accepts from the clone, too. */
-static void stop_listening(struct listener *l, int cpu, int fd)
-{
-	struct adopters *adopters = &l->shared->adopters[cpu];
+/* ---- epoll_ctl(): adopt --------------------------------------------------------------------------------------- */
 
-	if (leave(adopters) && !anybody(adopters))
-		real.shutdown(fd, SHUT_RD);
-}
-
-static bool start_watching(struct listener *l, int cpu, int fd, int epfd, struct epoll_event *event)
+bool start_watching(struct listener *l, int cpu, const struct watch *watch)
 {
-	if (real.epoll_ctl(epfd, EPOLL_CTL_ADD, fd, event))
+	struct epoll_event event = watch->event;
+
+	if (real.epoll_ctl(watch->epfd, EPOLL_CTL_ADD, atomic_load(&l->clone[cpu].fd), &event))
 		return errno == EEXIST;
-	watch(l, cpu, 1);
+	note_watchers(l, cpu, 1);
 	return true;
 }
 
-static bool start_listening(struct listener *l, int cpu, int epfd, struct epoll_event *event)
+void stop_watching(struct listener *l, int cpu, int epfd)
+{
+	struct epoll_event unused = { 0 };
+
+	if (!real.epoll_ctl(epfd, EPOLL_CTL_DEL, atomic_load(&l->clone[cpu].fd), &unused))
+		note_watchers(l, cpu, -1);
+	if (atomic_compare_exchange_strong(&l->clone[cpu].neighbour_epfd, &epfd, -1))
+		atomic_fetch_sub(&l->neighbours, 1);
+}
+
+/* Leave the reuseport group again. What waits there is reset: only for a clone that nobody else can accept from. */
+void stop_listening(struct listener *l, int cpu)
 {
 	int fd = clone_of(l, cpu);
 
-	if (fd < 0 || has_filter(l->fd) || !copy_rest(l->fd, fd))
-		return false;
-	enrol(&l->shared->adopters[cpu]);
-	if (!real.listen(fd, l->backlog) && start_watching(l, cpu, fd, epfd, event))
-		return true;
-	if (!atomic_load(&l->clone[cpu].watchers)) /* what nobody watches must not receive */
-		stop_listening(l, cpu, fd);
-	return false;
+	atomic_store(&l->shared->seat[cpu].listening, 0);
+	if (fd >= 0)
+		real.shutdown(fd, SHUT_RD);
 }
 
-/* Accepting tries the clone first, so the listener itself must not block where the clone has nothing. */
-static bool is_nonblocking(int fd)
+/* A worker that takes its listener out of the epoll and puts it back (nginx does, often) finds all as it was. */
+static bool is_listening(const struct listener *l, int cpu)
 {
-	int flags = fcntl(fd, F_GETFL);
-
-	return flags >= 0 && flags & O_NONBLOCK;
+	return atomic_load(&l->shared->seat[cpu].listening) && get_int(clone_of(l, cpu), SOL_SOCKET, SO_ACCEPTCONN, 0);
 }
 
-static void adopt(struct listener *l, int epfd, struct epoll_event *event)
+static const char *start_listening(struct listener *l, int cpu, const struct watch *watch)
+{
+	struct seat *seat = &l->shared->seat[cpu];
+	int fd = clone_of(l, cpu);
+
+	if (!is_listening(l, cpu)) {
+		if (has_filter(l->fd))
+			return "it has a socket filter";
+		if (fd < 0 || !copy_rest(l->fd, fd))
+			return "its options cannot be copied";
+		succession_waits(l);
+		if (real.listen(fd, l->backlog))
+			return "a clone of it cannot listen";
+	}
+	enrol(seat);
+	atomic_store(&seat->tended_ms, now_ms());
+	atomic_store(&seat->listening, 1);
+	if (start_watching(l, cpu, watch))
+		return NULL;
+	atomic_store(&seat->tended_ms, 0);
+	return "a clone of it cannot be watched";
+}
+
+static const char *mark_shard(struct listener *l, int cpu)
+{
+	if (!set_int(l->fd, SOL_SOCKET, SO_INCOMING_CPU, cpu))
+		return "SO_INCOMING_CPU is refused";
+	enrol(&l->shared->seat[cpu]);
+	atomic_store(&l->shared->seat[cpu].tended_ms, now_ms());
+	atomic_store(&l->shared->seat[cpu].listening, 1);
+	return NULL;
+}
+
+static const char *obstacle(const struct listener *l, const struct watch *watch)
+{
+	if (!l->cloned && !l->sharded)
+		return l->shared->why_not;
+	if (watch->event.events & EPOLLONESHOT)
+		return "it is watched with EPOLLONESHOT";
+	if (l->blocks) /* accepting tries the clone first, and then has to see that the listener has nothing either */
+		return "accept() on it blocks";
+	if (succession_withdrawn(l))
+		return "it was handed over to another program";
+	return NULL;
+}
+
+static const char *adopt(struct listener *l, struct watch *watch)
 {
 	struct adoption *again = adoption_of(l);
-	int cpu = again ? again->cpu : is_nonblocking(l->fd) ? choose_cpu(l) : -1;
+	const char *problem = obstacle(l, watch);
+	int cpu;
 
-	if (cpu < 0 || !CPU_ISSET(cpu, &l->cpus) || !start_listening(l, cpu, epfd, event)) {
-		count(&counters_of(sched_getcpu())->fallen_back);
-		return;
+	if (problem)
+		return problem;
+	cpu = again ? again->cpu : choose_cpu(l);
+	if (cpu < 0)
+		return "its worker is not pinned to a CPU, and is the only one";
+	if (!CPU_ISSET(cpu, &l->cpus) && (l->sharded || !llt_add_clone(l, cpu, bind_clone(l->fd, cpu))))
+		return "its worker runs on a CPU that was not the server's when it listened";
+	problem = l->sharded ? mark_shard(l, cpu) : start_listening(l, cpu, watch);
+	if (problem) {
+		leave(&l->shared->seat[cpu]);
+		return problem;
 	}
+	watch->cpu = cpu;
 	if (!again)
 		count(&counters_of(cpu)->adopted);
 	adoptions[l - listeners] = (struct adoption){ l->generation, cpu, ACCEPTS_PER_GLOBAL_TURN };
+	return NULL;
 }
 
-/* Threads pinned to one CPU watch one clone, each in its own epoll: the kernel knows which of them this one has. */
-static void mirror(struct listener *l, int epfd, int op, struct epoll_event *event)
+static bool anybody_adopts(const struct listener *l)
 {
 	for_each_clone(cpu, l)
-		if (atomic_load(&l->clone[cpu].watchers) &&
-		    !real.epoll_ctl(epfd, op, atomic_load(&l->clone[cpu].fd), event) && op == EPOLL_CTL_DEL)
-			watch(l, cpu, -1);
+		if (anybody_at(&l->shared->seat[cpu]))
+			return true;
+	return false;
 }
 
-void llt_epoll_ctl(struct listener *l, int epfd, int op, struct epoll_event *event)
+static void tell(const struct listener *l, const char *problem)
 {
-	pthread_mutex_lock(&table_lock);
-	lock_shared(l->shared);
+	char *why_not = l->shared->why_not;
+
+	if (!problem)
+		why_not[0] = '\0';
+	else if (problem != why_not && !anybody_adopts(l))
+		snprintf(why_not, sizeof(l->shared->why_not), "%s", problem);
+	if (problem && settings.verbose)
+		fsocket_log("a worker does not get a listener of its own: %s", problem);
+}
+
+static struct watch *watch_in(struct listener *l, int epfd)
+{
+	for (size_t i = 0; i < MAX_WATCHES; i++)
+		if (l->watch[i].thread && l->watch[i].epfd == epfd)
+			return &l->watch[i];
+	return NULL;
+}
+
+static struct watch *free_watch(struct listener *l)
+{
+	for (size_t i = 0; i < MAX_WATCHES; i++)
+		if (!l->watch[i].thread)
+			return &l->watch[i];
+	return NULL;
+}
+
+static void watch_added(struct listener *l, int epfd, const struct epoll_event *event)
+{
+	struct watch *watch = watch_in(l, epfd);
+	const char *problem;
+
+	if (!watch)
+		watch = free_watch(l);
+	if (watch)
+		*watch = (struct watch){ .thread = myself(), .epfd = epfd, .cpu = -1, .event = *event };
+	problem = watch ? adopt(l, watch) : "more than 256 epolls of one process watch it";
+	tell(l, problem);
+	if (problem)
+		count(&counters_here()->fallen_back);
+	tends = true;
+	if (watch && l->cloned && !l->blocks)
+		neighbours_tend(l, watch, now_ms());
+}
+
+static void watch_modified(struct listener *l, int epfd, const struct epoll_event *event)
+{
+	struct watch *watch = watch_in(l, epfd);
+
+	if (watch)
+		watch->event = *event;
+	for_each_clone(cpu, l) {
+		struct epoll_event copy = *event;
+
+		if (l->cloned && atomic_load(&l->clone[cpu].watchers))
+			real.epoll_ctl(epfd, EPOLL_CTL_MOD, atomic_load(&l->clone[cpu].fd), &copy);
+	}
+}
+
+/* The listener itself stays open, and its clone listening: the neighbours see that nobody waits for it. */
+static void watch_deleted(struct listener *l, int epfd)
+{
+	struct watch *watch = watch_in(l, epfd);
+
+	if (watch && watch->cpu >= 0)
+		atomic_store(&l->shared->seat[watch->cpu].tended_ms, 0);
+	if (watch)
+		watch->thread = 0;
+	for_each_clone(cpu, l)
+		if (l->cloned && atomic_load(&l->clone[cpu].watchers))
+			stop_watching(l, cpu, epfd);
+}
+
+void llt_epoll_ctl(struct listener *l, int epfd, int op, const struct epoll_event *event)
+{
+	struct held held;
+
+	lock_tables(&held);
 	if (op == EPOLL_CTL_ADD)
-		adopt(l, epfd, event);
+		watch_added(l, epfd, event);
+	else if (op == EPOLL_CTL_MOD)
+		watch_modified(l, epfd, event);
 	else
-		mirror(l, epfd, op, event);
-	unlock_shared(l->shared);
-	pthread_mutex_unlock(&table_lock);
+		watch_deleted(l, epfd);
+	unlock_tables(&held);
+}
+
+/* ---- what the application sets on its listener ----------------------------------------------------------------- */
+
+static bool is_ours_to_set(int level, int name)
+{
+	return level == SOL_SOCKET && (name == SO_REUSEPORT || name == SO_INCOMING_CPU ||
+				       name == SO_ATTACH_REUSEPORT_CBPF || name == SO_ATTACH_REUSEPORT_EBPF ||
+				       name == SO_DETACH_REUSEPORT_BPF);
+}
+
+void llt_setsockopt(struct listener *l, int level, int name, const void *value, socklen_t size)
+{
+	struct held held;
+
+	lock_tables(&held);
+	if (level == SOL_SOCKET && name == SO_REUSEPORT) {
+		l->own_reuseport = get_int(l->fd, SOL_SOCKET, SO_REUSEPORT, 0);
+		if (l->cloned)
+			set_int(l->fd, SOL_SOCKET, SO_REUSEPORT, 1);
+	}
+	for_each_clone(cpu, l)
+		if (l->cloned && !is_ours_to_set(level, name) && atomic_load(&l->shared->seat[cpu].listening))
+			real.setsockopt(atomic_load(&l->clone[cpu].fd), level, name, value, size);
+	unlock_tables(&held);
+}
+
+/* ---- while it waits ------------------------------------------------------------------------------------------- */
+
+/* The worker is pinned now, or elsewhere than it was. What it leaves behind is its neighbours' until somebody comes. */
+static void reconsider(struct listener *l, struct watch *watch)
+{
+	int was = watch->cpu;
+	cpu_set_t allowed;
+	int pinned;
+
+	if (obstacle(l, watch) || sched_getaffinity(0, sizeof(allowed), &allowed))
+		return;
+	pinned = pinned_cpu(&allowed);
+	if (was >= 0 ? pinned < 0 || pinned == was : pinned < 0 && !other_threads_watch(l) && getpid() == l->creator)
+		return;
+	if (was < 0 && pinned < 0 && !settings.may_pin)
+		return;
+	if (was >= 0) {
+		leave(&l->shared->seat[was]);
+		atomic_store(&l->shared->seat[was].tended_ms, 0);
+		if (l->cloned)
+			stop_watching(l, was, watch->epfd);
+		watch->cpu = -1;
+		adoptions[l - listeners].generation = 0;
+	}
+	tell(l, adopt(l, watch));
+}
+
+/* Every clone is being emptied, or is closed: nothing of ours is to be tried first any more. */
+static void give_up(struct listener *l, struct watch *watch)
+{
+	if (watch->cpu < 0 || atomic_load(&l->shared->seat[watch->cpu].listening))
+		return;
+	leave(&l->shared->seat[watch->cpu]);
+	stop_watching(l, watch->cpu, watch->epfd);
+	watch->cpu = -1;
+	adoptions[l - listeners].generation = 0;
+	tell(l, "it was handed over to another program");
+}
+
+static void tend(struct listener *l, struct watch *watch, uint64_t now)
+{
+	bool withdrawn = l->cloned && succession_tend(l, now);
+
+	listeners_flags_changed(l->fd);
+	if (withdrawn)
+		give_up(l, watch);
+	else
+		reconsider(l, watch);
+	if (watch->cpu >= 0)
+		atomic_store(&l->shared->seat[watch->cpu].tended_ms, now);
+	if (l->cloned)
+		neighbours_tend(l, watch, now);
+}
+
+static void tend_all(uint64_t now)
+{
+	uint64_t me = myself();
+	struct held held;
+
+	lock_tables(&held);
+	tends = false;
+	for (size_t i = 0; i < MAX_LISTENERS; i++)
+		for (size_t j = 0; listeners[i].generation && j < MAX_WATCHES; j++)
+			if (listeners[i].watch[j].thread == me) {
+				tends = true;
+				tend(&listeners[i], &listeners[i].watch[j], now);
+			}
+	unlock_tables(&held);
+}
+
+int llt_tend(void)
+{
+	uint64_t now;
+
+	if (!tends)
+		return -1;
+	now = now_ms();
+	if (now >= tend_again_ms) {
+		tend_all(now);
+		tend_again_ms = now + TEND_EVERY_MS;
+	}
+	return (int)(tend_again_ms - now);
+}
+
+void llt_forget_threads(void)
+{
+	memset(adoptions, 0, sizeof(adoptions));
+	tends = false;
 }
 
 /* ---- accept() ------------------------------------------------------------------------------------------------- */
 
+static int accept_from(int fd, struct sockaddr *addr, socklen_t *len, int flags)
+{
+	return flags ? real.accept4(fd, addr, len, flags) : real.accept(fd, addr, len);
+}
+
 static int accept_global(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 {
-	int accepted = flags ? real.accept4(fd, addr, len, flags) : real.accept(fd, addr, len);
+	int accepted = accept_from(fd, addr, len, flags);
 
 	if (accepted >= 0)
-		count(&counters_of(sched_getcpu())->accepted_global);
+		count(&counters_here()->accepted_global);
 	return accepted;
 }
 
 /* -1 with *empty: nothing here, look elsewhere. -1 without: an error that the application has to see. */
-static int accept_local(struct listener *l, int cpu, struct sockaddr *addr, socklen_t *len, int flags, bool *empty)
+static int accept_clone(struct listener *l, int cpu, struct sockaddr *addr, socklen_t *len, int flags, bool *empty)
 {
 	int fd = atomic_load_explicit(&l->clone[cpu].fd, memory_order_relaxed);
 	int accepted = fd < 0 ? -1 : real.accept4(fd, addr, len, flags);
 
-	if (accepted >= 0)
-		count(&counters_of(cpu)->accepted_local);
-	else /* EINVAL, EBADF, ENOTSOCK: the clone is gone, which is ours to bear */
+	if (accepted < 0) /* EINVAL, EBADF, ENOTSOCK: the clone is gone, which is ours to bear */
 		*empty = fd < 0 || errno == EAGAIN || errno == EINVAL || errno == EBADF || errno == ENOTSOCK;
 	return accepted;
 }
 
-/* A thread that accepts what another thread watches: look at all that this process has adopted. */
-static int accept_any_local(struct listener *l, struct sockaddr *addr, socklen_t *len, int flags, bool *empty)
+static int accept_local(struct listener *l, int cpu, struct sockaddr *addr, socklen_t *len, int flags, bool *empty)
 {
+	int accepted = accept_clone(l, cpu, addr, len, flags, empty);
+
+	if (accepted >= 0)
+		count(&counters_of(cpu)->accepted_local);
+	return accepted;
+}
+
+/* Of the clones that this process watches: all, or those that are its neighbours'. */
+static int accept_watched(struct listener *l, bool all, struct sockaddr *addr, socklen_t *len, int flags, bool *empty)
+{
+	uint64_t now = now_ms();
 	int accepted = -1;
 
 	*empty = true;
-	if (!atomic_load_explicit(&l->watched, memory_order_relaxed))
-		return -1;
 	for_each_clone(cpu, l) {
-		if (!atomic_load(&l->clone[cpu].watchers))
+		bool neighbour = atomic_load(&l->clone[cpu].neighbour_epfd) >= 0;
+
+		if (neighbour ? !is_neglected(&l->shared->seat[cpu], now) :
+				!(all && atomic_load(&l->clone[cpu].watchers)))
 			continue;
-		accepted = accept_local(l, cpu, addr, len, flags, empty);
+		accepted = accept_clone(l, cpu, addr, len, flags, empty);
+		if (accepted >= 0)
+			count(neighbour ? &counters_here()->accepted_neighbour : &counters_of(cpu)->accepted_local);
 		if (accepted >= 0 || !*empty)
 			break;
 	}
 	return accepted;
 }
 
-int llt_accept(struct listener *l, int fd, struct sockaddr *addr, socklen_t *len, int flags)
+/* The application made its listener blocking after we had adopted: sleep until any of its queues has something. */
+static bool wait_for_any(struct listener *l, int fd)
 {
-	int saved_errno = errno;
-	struct adoption *mine = adoption_of(l);
-	bool empty = false;
+	struct pollfd queues[64] = { { .fd = fd, .events = POLLIN } };
+	struct timeval timeout = { 0 };
+	socklen_t size = sizeof(timeout);
+	nfds_t n = 1;
+	int ready, ms = -1;
+
+	for_each_clone(cpu, l)
+		if (atomic_load(&l->clone[cpu].watchers) && n < COUNT(queues))
+			queues[n++] = (struct pollfd){ .fd = atomic_load(&l->clone[cpu].fd), .events = POLLIN };
+	if (!real.getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, &size) && (timeout.tv_sec || timeout.tv_usec))
+		ms = (int)(timeout.tv_sec * 1000 + timeout.tv_usec / 1000);
+	ready = real.poll(queues, n, ms);
+	if (ready == 0)
+		errno = EAGAIN;
+	return ready > 0;
+}
+
+static int accept_first(struct listener *l, struct adoption *mine, int fd, struct sockaddr *addr, socklen_t *len,
+			int flags)
+{
+	bool empty = true;
 	int accepted = -1;
 
 	if (mine && --mine->until_global_turn == 0) {
 		mine->until_global_turn = ACCEPTS_PER_GLOBAL_TURN;
-		accepted = accept_global(fd, addr, len, flags);
+		if (!l->blocks)
+			accepted = accept_global(fd, addr, len, flags);
 	}
-	if (accepted < 0)
-		accepted = mine ? accept_local(l, mine->cpu, addr, len, flags, &empty)
-				: accept_any_local(l, addr, len, flags, &empty);
-	if (accepted < 0 && empty)
-		accepted = accept_global(fd, addr, len, flags);
+	if (accepted < 0 && mine)
+		accepted = accept_local(l, mine->cpu, addr, len, flags, &empty);
+	if (accepted < 0 && empty && (mine ? atomic_load(&l->neighbours) : atomic_load(&l->watched)))
+		accepted = accept_watched(l, !mine, addr, len, flags, &empty);
+	if (accepted >= 0 || !empty)
+		return accepted;
+	if (!l->blocks || !atomic_load(&l->watched))
+		return accept_global(fd, addr, len, flags);
+	errno = 0;
+	if (!wait_for_any(l, fd))
+		return -1;
+	return -2;
+}
+
+static int accept_shard(struct adoption *mine, int fd, struct sockaddr *addr, socklen_t *len, int flags)
+{
+	int accepted = accept_from(fd, addr, len, flags);
+
+	if (accepted >= 0)
+		count(mine ? &counters_of(mine->cpu)->accepted_local : &counters_here()->accepted_global);
+	return accepted;
+}
+
+int llt_accept(struct listener *l, int fd, struct sockaddr *addr, socklen_t *len, int flags)
+{
+	struct adoption *mine = adoption_of(l);
+	int saved_errno = errno;
+	int accepted;
+
+	if (l->sharded || !l->cloned)
+		return accept_shard(l->sharded ? mine : NULL, fd, addr, len, flags);
+	do
+		accepted = accept_first(l, mine, fd, addr, len, flags);
+	while (accepted == -2);
 	if (accepted >= 0)
 		errno = saved_errno;
 	return accepted;
@@ -535,67 +676,52 @@ int llt_accept(struct listener *l, int fd, struct sockaddr *addr, socklen_t *len
 
 /* ---- close() -------------------------------------------------------------------------------------------------- */
 
-static void drop_listener(struct listener *l)
+/*
+ * This process accepts no longer. What waits in its clones is for whoever else watches the listener, and if nobody
+ * does, for the next one that will: it waits as it would have waited in the application's one listener.
+ */
+static void leave_seat(struct seat *seat)
 {
-	atomic_store(&listener_by_fd[l->fd], NULL);
-	lock_shared(l->shared);
-	for_each_clone(cpu, l) {
-		int fd = clone_of(l, cpu);
-
-		if (fd >= 0)
-			stop_listening(l, cpu, fd);
-	}
-	unlock_shared(l->shared);
-	close_clones(l);
-	drop_shared(l);
-	l->generation = 0;
+	if (leave_with_all_threads(seat) && !anybody_at(seat))
+		atomic_store(&seat->tended_ms, 0);
 }
 
-/* Others may hold it open: a clone that listened on would get connections that nobody here accepts. */
-static void drop_clone(struct listener *l, int fd)
+void llt_drop(struct listener *l)
 {
-	lock_shared(l->shared);
+	for_each_clone(cpu, l)
+		leave_seat(&l->shared->seat[cpu]);
+	close_clones(l);
+	l->cloned = false;
+}
+
+/* The application closes a descriptor that is ours (all above 2, say). Others may hold the clone open, and listen on. */
+void llt_drop_clone(int fd)
+{
+	struct listener *l = atomic_load(&listener_by_fd[fd]);
+
 	for_each_clone(cpu, l) {
 		if (atomic_load(&l->clone[cpu].fd) != fd)
 			continue;
-		if (is_ours(&l->clone[cpu], fd))
-			stop_listening(l, cpu, fd);
+		leave_seat(&l->shared->seat[cpu]);
+		if (is_ours(&l->clone[cpu], fd) && !anybody_adopts(l))
+			stop_listening(l, cpu);
 		forget_clone(l, cpu, fd);
+		break;
 	}
-	unlock_shared(l->shared);
 }
 
 /* ---- shutdown(), and listen() after it: an application pauses its listener, and so its clones -------------------- */
 
 void llt_shutdown(struct listener *l, int how)
 {
-	pthread_mutex_lock(&table_lock);
+	struct held held;
+
+	lock_tables(&held);
 	for_each_clone(cpu, l) {
-		int fd = clone_of(l, cpu);
+		int fd = l->cloned ? clone_of(l, cpu) : -1;
 
 		if (fd >= 0)
 			real.shutdown(fd, how);
 	}
-	pthread_mutex_unlock(&table_lock);
-}
-
-void llt_closing(unsigned int first, unsigned int last)
-{
-	struct listener *l;
-
-	for (unsigned int fd = first; fd <= last && fd < MAX_FDS; fd++) {
-		if (likely(!atomic_load_explicit(&listener_by_fd[fd], memory_order_relaxed) &&
-			   !atomic_load_explicit(&clone_by_fd[fd], memory_order_relaxed)))
-			continue;
-		if (getpid() != table_owner)
-			return;
-		pthread_mutex_lock(&table_lock);
-		l = atomic_load(&listener_by_fd[fd]);
-		if (l)
-			drop_listener(l);
-		l = atomic_load(&clone_by_fd[fd]);
-		if (l)
-			drop_clone(l, (int)fd);
-		pthread_mutex_unlock(&table_lock);
-	}
+	unlock_tables(&held);
 }

@@ -21,16 +21,35 @@ void find_real_calls(void)
 		void *symbol = dlsym(RTLD_NEXT, #name);       \
 		memcpy(&real.name, &symbol, sizeof(symbol));  \
 	} while (0)
+	RESOLVE(socket);
 	RESOLVE(listen);
 	RESOLVE(accept);
 	RESOLVE(accept4);
+	RESOLVE(getsockopt);
+	RESOLVE(setsockopt);
+	RESOLVE(sendmsg);
+	RESOLVE(recvmsg);
+	RESOLVE(epoll_create);
+	RESOLVE(epoll_create1);
 	RESOLVE(epoll_ctl);
+	RESOLVE(epoll_wait);
+	RESOLVE(epoll_pwait);
+	RESOLVE(epoll_pwait2);
+	RESOLVE(poll);
+	RESOLVE(ppoll);
+	RESOLVE(select);
+	RESOLVE(pselect);
 	RESOLVE(shutdown);
+	RESOLVE(dup);
 	RESOLVE(dup2);
 	RESOLVE(dup3);
+	RESOLVE(fcntl);
+	RESOLVE(fcntl64);
+	RESOLVE(ioctl);
+	RESOLVE(execve);
 	RESOLVE(close_range);
 	RESOLVE(closefrom);
-	RESOLVE(close);
+	RESOLVE(close); /* last: it tells that all are there */
 #undef RESOLVE
 }
 
@@ -45,7 +64,7 @@ static bool stderr_is_for_people(void)
 	if (!S_ISSOCK(status.st_mode))
 		return true;
 	/* A daemon may have closed fd 2 and got a client there; the journal, though, is a Unix socket. */
-	return !getsockopt(STDERR_FILENO, SOL_SOCKET, SO_DOMAIN, &domain, &size) && domain == AF_UNIX;
+	return !real.getsockopt(STDERR_FILENO, SOL_SOCKET, SO_DOMAIN, &domain, &size) && domain == AF_UNIX;
 }
 
 void fsocket_log(const char *format, ...)

@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The application's TCP listeners: those it made, those it inherited by exec (socket activation, binary upgrade), those
+ * it received over a Unix socket, and the duplicates of all of them.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fsocket.h"
+
+/* Whoever passes listeners by exec puts them among the first descriptors (sd_listen_fds(3) starts at 3). */
+#define INHERITED_END 256
+
+struct listener listeners[MAX_LISTENERS];
+_Atomic(struct listener *) listener_by_fd[MAX_FDS];
+
+static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
+static uint32_t next_generation = 1;
+static pid_t table_owner;
+
+/* ---- the lock, and fork() ------------------------------------------------------------------------------------- */
+
+void lock_tables(struct held *held)
+{
+	sigset_t all;
+
+	held->saved_errno = errno;
+	sigfillset(&all);
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &held->cancel_state);
+	pthread_sigmask(SIG_SETMASK, &all, &held->signals);
+	pthread_mutex_lock(&table_lock);
+}
+
+void unlock_tables(const struct held *held)
+{
+	pthread_mutex_unlock(&table_lock);
+	pthread_sigmask(SIG_SETMASK, &held->signals, NULL);
+	pthread_setcancelstate(held->cancel_state, NULL);
+	errno = held->saved_errno;
+}
+
+bool tables_are_ours(void)
+{
+	return getpid() == table_owner;
+}
+
+/* The forking thread's signals stay blocked from before_fork() to after_fork(). */
+static struct held held_over_fork;
+
+static void before_fork(void)
+{
+	struct held held;
+
+	if (settings.fast_epoll)
+		fast_epoll_before_fork();
+	lock_tables(&held);
+	held_over_fork = held;
+}
+
+static void after_fork(void)
+{
+	struct held held = held_over_fork;
+
+	unlock_tables(&held);
+}
+
+/* What the parent's threads watch is theirs to look after: the child chooses CPUs of its own. */
+static void after_fork_in_child(void)
+{
+	table_owner = getpid();
+	for (size_t i = 0; i < MAX_LISTENERS; i++)
+		if (listeners[i].generation)
+			memset(listeners[i].watch, 0, sizeof(listeners[i].watch));
+	llt_forget_threads();
+	fast_epoll_forget_threads();
+	after_fork();
+}
+
+/* ---- knowing a listener --------------------------------------------------------------------------------------- */
+
+static bool is_tcp_listener(int fd)
+{
+	int domain;
+
+	if (!get_int(fd, SOL_SOCKET, SO_ACCEPTCONN, 0))
+		return false;
+	domain = get_int(fd, SOL_SOCKET, SO_DOMAIN, -1);
+	return (domain == AF_INET || domain == AF_INET6) && get_int(fd, SOL_SOCKET, SO_PROTOCOL, -1) == IPPROTO_TCP;
+}
+
+static int backlog_of(int fd)
+{
+	struct tcp_info info = { 0 };
+	socklen_t size = sizeof(info);
+
+	return real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) || !info.tcpi_sacked ? SOMAXCONN :
+	       (int)info.tcpi_sacked; /* of a listener this is its backlog: tcp_get_info() */
+}
+
+static struct listener *free_entry(void)
+{
+	for (size_t i = 0; i < MAX_LISTENERS; i++)
+		if (!listeners[i].generation)
+			return &listeners[i];
+	return NULL;
+}
+
+static struct listener *with_cookie(uint64_t cookie)
+{
+	for (size_t i = 0; i < MAX_LISTENERS; i++)
+		if (listeners[i].generation && listeners[i].cookie == cookie)
+			return &listeners[i];
+	return NULL;
+}
+
+static bool same_address(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
+{
+	return memcmp(a, b, sizeof(*a)) == 0; /* both zeroed before the kernel wrote its part */
+}
+
+/* Another listener that the application opened on the same address: they share the load as the application wants. */
+static struct listener *shard_of(const struct listener *l)
+{
+	for (size_t i = 0; i < MAX_LISTENERS; i++) {
+		struct listener *other = &listeners[i];
+
+		if (other != l && other->generation && other->own_reuseport && other->creator == l->creator &&
+		    other->origin == LISTENED && same_address(&other->shared->address, &l->address))
+			return other;
+	}
+	return NULL;
+}
+
+static bool port_is_wanted(const struct listener *l)
+{
+	/* sin_port and sin6_port are at the same place. */
+	uint16_t port = ntohs(((const struct sockaddr_in *)&l->address)->sin_port);
+
+	for (size_t i = 0; i < settings.only_ports; i++)
+		if (settings.only_port[i] == port)
+			return true;
+	return settings.only_ports == 0;
+}
+
+static bool blocks(int fd)
+{
+	int flags = real.fcntl(fd, F_GETFL);
+
+	return flags < 0 || !(flags & O_NONBLOCK);
+}
+
+void listeners_flags_changed(int fd)
+{
+	struct listener *l = find_listener(fd);
+
+	if (!likely(!l))
+		l->blocks = blocks(fd);
+}
+
+static void describe(struct listener *l, int fd, int backlog, enum origin origin)
+{
+	socklen_t size = sizeof(l->address);
+
+	l->fd = fd;
+	l->descriptors = 0;
+	l->backlog = backlog;
+	l->creator = getpid();
+	l->origin = origin;
+	l->cloned = l->sharded = false;
+	l->cpus_end = 0;
+	CPU_ZERO(&l->cpus);
+	atomic_store(&l->watched, 0);
+	atomic_store(&l->neighbours, 0);
+	memset(l->watch, 0, sizeof(l->watch));
+	l->cookie = cookie_of(fd);
+	l->blocks = blocks(fd);
+	l->own_reuseport = get_int(fd, SOL_SOCKET, SO_REUSEPORT, 0) && !succession_is_marked(fd);
+	memset(&l->address, 0, sizeof(l->address));
+	getsockname(fd, (struct sockaddr *)&l->address, &size);
+}
+
+static void say_why_not(const struct listener *l, const char *problem)
+{
+	snprintf(l->shared->why_not, sizeof(l->shared->why_not), "%s", problem);
+}
+
+static bool join_shards(struct listener *l)
+{
+	struct listener *leader = l->own_reuseport && l->origin == LISTENED ? shard_of(l) : NULL;
+
+	if (!leader || !settings.listen_table || !port_is_wanted(l))
+		return false;
+	if (leader->cloned)
+		llt_drop(leader);
+	leader->sharded = l->sharded = true;
+	l->shared = leader->shared;
+	atomic_store(&l->shared->creator, getpid());
+	sched_getaffinity(0, sizeof(l->cpus), &l->cpus);
+	leader->cpus = l->cpus;
+	return true;
+}
+
+/* NULL, or why it will not be accelerated. */
+static const char *prepare(struct listener *l)
+{
+	const char *problem;
+
+	if (succession_is_marked(l->fd) && settings.listen_table && port_is_wanted(l) && succession_take_over(l))
+		return NULL;
+	if (!page_open())
+		return "no memory to share with the workers";
+	if (join_shards(l))
+		return NULL;
+	l->shared = page_place();
+	if (!l->shared)
+		return "the server has more than 64 listeners";
+	l->shared->cookie = l->cookie;
+	l->shared->address = l->address;
+	if (!settings.listen_table)
+		problem = "FSOCKET_LISTEN_TABLE=off";
+	else if (!port_is_wanted(l))
+		problem = "FSOCKET_ONLY names other ports";
+	else if (!(problem = llt_clone(l)))
+		problem = "no worker waits for it with epoll";
+	say_why_not(l, problem);
+	return l->cloned || !settings.listen_table || !port_is_wanted(l) ? NULL : problem;
+}
+
+static void add_descriptor(struct listener *l, int fd)
+{
+	l->descriptors++;
+	atomic_store_explicit(&listener_by_fd[fd], l, memory_order_release);
+	set_descriptor(fd, LISTENER);
+}
+
+static void close_page_unless_needed(void)
+{
+	for (size_t i = 0; i < MAX_LISTENERS; i++)
+		if (listeners[i].generation && listeners[i].cloned)
+			return;
+	page_close();
+}
+
+/* Returns NULL, or why connections of this listener will not go to their own CPUs; strict applications want to know. */
+static const char *know(int fd, int backlog, enum origin origin)
+{
+	struct listener *l = free_entry();
+	const char *problem;
+
+	if (!l)
+		return "the server has more than 64 listeners";
+	l->shared = NULL;
+	describe(l, fd, backlog, origin);
+	problem = prepare(l);
+	if (!l->shared)
+		return problem;
+	l->generation = next_generation++;
+	add_descriptor(l, fd);
+	close_page_unless_needed();
+	return problem;
+}
+
+static void complain(const char *problem)
+{
+	fsocket_log("%s (%s); the application runs without Fastsocket on this listener", problem, strerror(errno));
+}
+
+/* ---- what happens to it --------------------------------------------------------------------------------------- */
+
+bool listeners_listen(int fd, int backlog)
+{
+	const char *problem = NULL;
+	struct listener *l;
+	struct held held;
+
+	if ((unsigned int)fd >= MAX_FDS || !is_tcp_listener(fd))
+		return true;
+	lock_tables(&held);
+	l = find_listener(fd);
+	if (l)
+		llt_listen_again(l, backlog);
+	else
+		problem = know(fd, backlog, LISTENED);
+	if (problem)
+		complain(problem);
+	unlock_tables(&held);
+	return !problem || !settings.strict;
+}
+
+struct listener *listeners_discover(int fd, enum origin origin)
+{
+	int saved_errno = errno;
+	struct listener *l;
+	struct held held;
+
+	if ((unsigned int)fd >= MAX_FDS)
+		return NULL;
+	if (!is_tcp_listener(fd)) {
+		set_descriptor(fd, PLAIN);
+		errno = saved_errno;
+		return NULL;
+	}
+	lock_tables(&held);
+	l = with_cookie(cookie_of(fd));
+	if (l)
+		add_descriptor(l, fd);
+	else if (know(fd, backlog_of(fd), origin) && settings.verbose)
+		fsocket_log("a listener that came from elsewhere is not accelerated");
+	unlock_tables(&held);
+	errno = saved_errno;
+	return find_listener(fd);
+}
+
+void listeners_inherit(void)
+{
+	for (int fd = 0; fd < INHERITED_END; fd++)
+		if (get_int(fd, SOL_SOCKET, SO_ACCEPTCONN, 0))
+			listeners_discover(fd, INHERITED_BY_EXEC);
+}
+
+void listeners_duplicated(int from, int to)
+{
+	struct listener *l;
+	struct held held;
+
+	if (!likely(descriptor(from) == LISTENER) || (unsigned int)to >= MAX_FDS || !tables_are_ours())
+		return;
+	lock_tables(&held);
+	l = find_listener(from);
+	if (l)
+		add_descriptor(l, to);
+	unlock_tables(&held);
+}
+
+static void name_by_another(struct listener *l)
+{
+	for (int fd = 0; fd < MAX_FDS; fd++)
+		if (find_listener(fd) == l) {
+			l->fd = fd;
+			return;
+		}
+}
+
+/* The place in the page is the listener's for as long as any process of the server may use it. */
+static void let_go(struct listener *l)
+{
+	int32_t creator = getpid();
+
+	atomic_store(&l->shared->let_go_ms, now_ms());
+	atomic_compare_exchange_strong(&l->shared->creator, &creator, 0);
+	l->generation = 0;
+	close_page_unless_needed();
+}
+
+void listeners_close(int fd)
+{
+	struct listener *l = find_listener(fd);
+
+	set_descriptor(fd, UNKNOWN);
+	atomic_store(&listener_by_fd[fd], NULL);
+	if (!l)
+		return;
+	if (--l->descriptors > 0) {
+		if (l->fd == fd)
+			name_by_another(l);
+		return;
+	}
+	if (l->cloned)
+		llt_drop(l);
+	let_go(l);
+}
+
+void listeners_start(void)
+{
+	table_owner = getpid();
+	pthread_atfork(before_fork, after_fork, after_fork_in_child);
+}

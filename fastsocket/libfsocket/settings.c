@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT
+/* What the environment asks for. Read once, when the library is loaded: the application may change it later. */
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fsocket.h"
+
+struct settings settings;
+
+static const char *const names[MAX_SETTINGS_VARIABLES] = {
+	"LD_PRELOAD",   "FSOCKET",     "FSOCKET_LISTEN_TABLE", "FSOCKET_FAST_EPOLL",
+	"FSOCKET_ONLY", "FSOCKET_PIN", "FSOCKET_STRICT",       "FSOCKET_VERBOSE",
+};
+
+char *settings_assignments[MAX_SETTINGS_VARIABLES];
+
+/* The environment is the application's to change, so keep a copy. */
+static void remember(size_t i)
+{
+	const char *value = getenv(names[i]);
+
+	if (value && asprintf(&settings_assignments[i], "%s=%s", names[i], value) < 0)
+		settings_assignments[i] = NULL;
+}
+
+static const char *value_of(const char *name)
+{
+	size_t length = strlen(name);
+
+	for (size_t i = 0; i < COUNT(names); i++)
+		if (settings_assignments[i] && strcmp(names[i], name) == 0)
+			return settings_assignments[i] + length + 1;
+	return NULL;
+}
+
+/* A value that is neither is told of, and counts as not given. */
+static bool is_on(const char *name, bool otherwise)
+{
+	const char *value = value_of(name);
+
+	if (!value || !*value)
+		return otherwise;
+	if (strcmp(value, "on") == 0 || strcmp(value, "1") == 0)
+		return true;
+	if (strcmp(value, "off") == 0 || strcmp(value, "0") == 0)
+		return false;
+	fsocket_log("%s=%s is neither on nor off; taken as %s", name, value, otherwise ? "on" : "off");
+	return otherwise;
+}
+
+static void read_only_ports(const char *list)
+{
+	while (list && *list) {
+		char *end;
+		unsigned long port = strtoul(list, &end, 10);
+
+		if (end == list || port == 0 || port > UINT16_MAX || (*end && *end != ',') ||
+		    settings.only_ports == MAX_ONLY_PORTS) {
+			fsocket_log("FSOCKET_ONLY: no list of up to %d ports from '%s' on; no other port is accelerated",
+				    MAX_ONLY_PORTS, list);
+			break;
+		}
+		settings.only_port[settings.only_ports++] = (uint16_t)port;
+		list = *end ? end + 1 : end;
+	}
+}
+
+void read_settings(void)
+{
+	const char *pin;
+	bool all;
+
+	for (size_t i = 0; i < COUNT(names); i++)
+		remember(i);
+	pin = value_of("FSOCKET_PIN");
+	all = is_on("FSOCKET", true);
+	settings.listen_table = all && is_on("FSOCKET_LISTEN_TABLE", true);
+	settings.fast_epoll = all && is_on("FSOCKET_FAST_EPOLL", false);
+	settings.may_pin = !pin || strcmp(pin, "never") != 0;
+	settings.strict = is_on("FSOCKET_STRICT", false);
+	settings.verbose = is_on("FSOCKET_VERBOSE", false);
+	if (value_of("FSOCKET_ONLY"))
+		read_only_ports(value_of("FSOCKET_ONLY"));
+}

@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: MIT
+/*
+ * A listener that goes to another program: over a Unix socket (HAProxy's seamless reload) or by exec (nginx's binary
+ * upgrade, workers that are started as programs). Both then have the application's listener, but only the old one has
+ * its clones, and when it ends, what waits in them would be reset.
+ *
+ * So the new program gets them: on the application's listener is written whose it is, in SO_INCOMING_CPU, which no
+ * packet's CPU ever equals, and pidfd_getfd(2) duplicates the clones. It maps the page, too, and is from then on as if
+ * forked from the old one. That takes the permission to trace it: root, or the same user.
+ *
+ * Whoever passes a listener over a Unix socket cannot know whether the other side does that. So the clones are
+ * withdrawn first: a classic BPF program on the reuseport group sends every new connection to its first member, which
+ * is the application's listener, while the old program still accepts what its clones hold. Who takes over takes the
+ * filter away. Source: Linux net/core/sock_reuseport.c, reuseport_select_sock().
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "fsocket.h"
+
+/* Longer than a handshake that began before the filter was there, then the successor's turn with some to spare. */
+#define EMPTYING_MS 2000
+#define SUCCEEDING_MS 3000
+
+/* On the listener: that it has clones, whether they are withdrawn, and a process that has them (22 bits, proc(5)). */
+#define MARK 0x40000000
+#define WITHDRAWN 0x20000000
+#define PID_MASK 0x003fffff
+
+static int mark_on(int fd)
+{
+	int mark = get_int(fd, SOL_SOCKET, SO_INCOMING_CPU, -1);
+
+	return mark >= 0 && mark & MARK ? mark : 0;
+}
+
+bool succession_is_marked(int fd)
+{
+	return mark_on(fd) != 0;
+}
+
+void succession_mark(const struct listener *l)
+{
+	set_int(l->fd, SOL_SOCKET, SO_INCOMING_CPU, MARK | (getpid() & PID_MASK));
+}
+
+/* False where there is no group, and so nobody whose clones would receive. */
+static bool send_all_to_first(const struct listener *l)
+{
+	struct sock_filter first[] = { BPF_STMT(BPF_RET | BPF_K, 0) };
+	struct sock_fprog program = { .len = COUNT(first), .filter = first };
+
+	return !real.setsockopt(l->fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof(program)) &&
+	       set_int(l->fd, SOL_SOCKET, SO_INCOMING_CPU, mark_on(l->fd) | WITHDRAWN);
+}
+
+static void share_out(const struct listener *l)
+{
+	set_int(l->fd, SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0);
+	succession_mark(l);
+}
+
+static bool any_listens(const struct listener *l)
+{
+	for_each_clone(cpu, l)
+		if (atomic_load(&l->shared->seat[cpu].listening))
+			return true;
+	return false;
+}
+
+bool succession_withdrawn(const struct listener *l)
+{
+	return atomic_load(&l->shared->withdrawn_ms) != 0;
+}
+
+static void withdraw(struct listener *l)
+{
+	if (l->cloned && any_listens(l) && send_all_to_first(l))
+		atomic_store(&l->shared->withdrawn_ms, now_ms());
+}
+
+/* ---- the new program ------------------------------------------------------------------------------------------- */
+
+static int cpu_with_inode(const struct listener *l, unsigned long inode)
+{
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+		if (l->shared->seat[cpu].inode == inode && inode)
+			return cpu;
+	return -1;
+}
+
+static void take_clone(struct listener *l, int pidfd, const char *number, unsigned long inode)
+{
+	int cpu = cpu_with_inode(l, inode);
+	int fd = cpu < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, pidfd, atoi(number), 0);
+
+	if (fd < 0)
+		return;
+	if (cookie_of(fd) == l->shared->seat[cpu].cookie && !CPU_ISSET(cpu, &l->cpus))
+		llt_add_clone(l, cpu, out_of_the_way(fd));
+	else
+		real.close(fd);
+}
+
+static void take_clones(struct listener *l, pid_t pid, int pidfd)
+{
+	char path[64], target[64];
+	struct dirent *entry;
+	unsigned long inode;
+	DIR *directory;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	directory = opendir(path);
+	while (directory && (entry = readdir(directory))) {
+		ssize_t length = readlinkat(dirfd(directory), entry->d_name, target, sizeof(target) - 1);
+
+		target[length > 0 ? length : 0] = '\0';
+		if (sscanf(target, "socket:[%lu]", &inode) == 1)
+			take_clone(l, pidfd, entry->d_name, inode);
+	}
+	if (directory)
+		closedir(directory);
+}
+
+static bool has_all_that_listen(const struct listener *l)
+{
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+		if (atomic_load(&l->shared->seat[cpu].listening) && !CPU_ISSET(cpu, &l->cpus))
+			return false;
+	return l->cpus_end > 0;
+}
+
+/* Where the page is ours already, its owner is one of us, or there is nothing to join. */
+static bool join_page(struct listener *l, pid_t pid)
+{
+	l->shared = page_find(l->cookie);
+	if (!l->shared && page_join(pid))
+		l->shared = page_find(l->cookie);
+	return l->shared != NULL;
+}
+
+bool succession_take_over(struct listener *l)
+{
+	pid_t pid = mark_on(l->fd) & PID_MASK;
+	int pidfd = pid == getpid() ? -1 : (int)syscall(SYS_pidfd_open, pid, 0);
+
+	if (pidfd >= 0 && join_page(l, pid))
+		take_clones(l, pid, pidfd);
+	if (pidfd >= 0)
+		real.close(pidfd);
+	if (!l->shared || !has_all_that_listen(l)) {
+		l->shared = NULL;
+		llt_drop(l);
+		return false;
+	}
+	l->cloned = true;
+	l->creator = atomic_load(&l->shared->creator);
+	atomic_store(&l->shared->withdrawn_ms, 0);
+	share_out(l);
+	return true;
+}
+
+void succession_waits(struct listener *l)
+{
+	uint64_t not_yet = 0;
+
+	if (l->origin == LISTENED || any_listens(l))
+		return;
+	if (mark_on(l->fd) & WITHDRAWN || send_all_to_first(l))
+		atomic_compare_exchange_strong(&l->shared->resume_ms, &not_yet, now_ms() + SUCCEEDING_MS);
+}
+
+/* ---- the old program ------------------------------------------------------------------------------------------- */
+
+static void close_empty_clones(struct listener *l)
+{
+	for_each_clone(cpu, l) {
+		struct pollfd queue = { .fd = clone_of(l, cpu), .events = POLLIN };
+
+		if (atomic_load(&l->shared->seat[cpu].listening) && real.poll(&queue, 1, 0) == 0)
+			stop_listening(l, cpu);
+	}
+}
+
+bool succession_tend(struct listener *l, uint64_t now)
+{
+	uint64_t resume = atomic_load(&l->shared->resume_ms);
+	uint64_t withdrawn = atomic_load(&l->shared->withdrawn_ms);
+
+	if (resume && now < resume)
+		return false;
+	if (resume && atomic_compare_exchange_strong(&l->shared->resume_ms, &resume, 0)) {
+		share_out(l);
+		return false;
+	}
+	if (!withdrawn && mark_on(l->fd) & WITHDRAWN) {
+		withdrawn = now;
+		atomic_store(&l->shared->withdrawn_ms, withdrawn);
+	}
+	if (withdrawn && now - withdrawn > EMPTYING_MS)
+		close_empty_clones(l);
+	if (!withdrawn && kill(mark_on(l->fd) & PID_MASK, 0) && errno == ESRCH)
+		succession_mark(l); /* who succeeds us finds us, not one that is dead */
+	return withdrawn != 0;
+}
+
+/* ---- descriptors on their way ---------------------------------------------------------------------------------- */
+
+static void for_each_passed(const struct msghdr *message, void (*visit)(int fd))
+{
+	struct msghdr *readable = (struct msghdr *)message; /* CMSG_NXTHDR() wants it so, and changes nothing */
+
+	for (struct cmsghdr *header = CMSG_FIRSTHDR(readable); header; header = CMSG_NXTHDR(readable, header)) {
+		size_t n = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+		if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS ||
+		    header->cmsg_len < CMSG_LEN(0))
+			continue;
+		for (size_t i = 0; i < n; i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(header) + i * sizeof(fd), sizeof(fd));
+			visit(fd);
+		}
+	}
+}
+
+static void is_sent(int fd)
+{
+	struct listener *l = find_listener(fd);
+	struct held held;
+
+	fast_epoll_settle(fd);
+	if (!l)
+		return;
+	lock_tables(&held);
+	if (find_listener(fd) == l)
+		withdraw(l);
+	unlock_tables(&held);
+}
+
+static void is_received(int fd)
+{
+	if (descriptor(fd) != LISTENER && descriptor(fd) != CLONE)
+		set_descriptor(fd, UNKNOWN);
+	if (get_int(fd, SOL_SOCKET, SO_ACCEPTCONN, 0))
+		listeners_discover(fd, RECEIVED);
+}
+
+void succession_sends(const struct msghdr *message)
+{
+	for_each_passed(message, is_sent);
+}
+
+void succession_received(const struct msghdr *message)
+{
+	int saved_errno = errno;
+
+	for_each_passed(message, is_received);
+	errno = saved_errno;
+}
+
+/* ---- exec ------------------------------------------------------------------------------------------------------ */
+
+static bool goes_along(const struct listener *l)
+{
+	int flags = l->generation && (l->cloned || l->sharded) ? real.fcntl(l->fd, F_GETFD) : -1;
+
+	return flags >= 0 && !(flags & FD_CLOEXEC);
+}
+
+static bool has_variable(char *const environment[], const char *assignment)
+{
+	size_t length = (size_t)(strchr(assignment, '=') - assignment) + 1;
+
+	for (; *environment; environment++)
+		if (strncmp(*environment, assignment, length) == 0)
+			return true;
+	return false;
+}
+
+/* nginx clears the environment of the binary that it upgrades to. One that sets LD_PRELOAD itself knows what it does. */
+size_t succession_lacks(char *const environment[])
+{
+	size_t lacks = 0;
+	bool any = false;
+
+	for (size_t i = 0; i < MAX_LISTENERS; i++)
+		any = any || goes_along(&listeners[i]);
+	if (!any || !environment || !settings_assignments[0] || has_variable(environment, "LD_PRELOAD="))
+		return 0;
+	for (size_t i = 0; i < MAX_SETTINGS_VARIABLES; i++)
+		lacks += settings_assignments[i] && !has_variable(environment, settings_assignments[i]);
+	return lacks;
+}
+
+void succession_extend(char *extended[], char *const environment[])
+{
+	char *const *variable = environment;
+
+	while (*variable)
+		*extended++ = *variable++;
+	for (size_t i = 0; i < MAX_SETTINGS_VARIABLES; i++)
+		if (settings_assignments[i] && !has_variable(environment, settings_assignments[i]))
+			*extended++ = settings_assignments[i];
+	*extended = NULL;
+}
