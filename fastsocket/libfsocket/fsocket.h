@@ -146,6 +146,7 @@ struct shared_listener {
 	_Atomic uint64_t withdrawn_ms; /* since when the clones are to receive nothing; 0: they receive */
 	_Atomic uint64_t resume_ms;    /* when what we got from another program may be shared out among our clones; 0: now */
 	_Atomic uint64_t let_go_ms;
+	struct seat waiting;           /* who watches it without having adopted a clone */
 	struct seat seat[CPU_SETSIZE];
 };
 
@@ -182,6 +183,7 @@ uint64_t now_ms(void);
 /* The calling thread, as an adopter. */
 uint64_t myself(void);
 bool anybody_at(const struct seat *seat);
+bool anybody_else_at(const struct seat *seat);
 /* Does the calling thread take a seat that is free? */
 bool claim(struct seat *seat);
 void enrol(struct seat *seat);
@@ -352,6 +354,9 @@ void succession_received(const struct msghdr *message);
 size_t succession_lacks(char *const environment[]);
 void succession_extend(char *extended[], char *const environment[]);
 
+/* Against other processes that get to know this listener now. */
+int succession_lock(uint64_t cookie);
+void succession_unlock(int lock);
 /* With the tables locked. Was this listener cloned by another process that still runs? */
 bool succession_is_marked(int fd);
 /* Write on a listener whose it is. */

@@ -204,6 +204,7 @@ static bool join_shards(struct listener *l)
 	atomic_store(&l->shared->creator, getpid());
 	sched_getaffinity(0, sizeof(l->cpus), &l->cpus);
 	leader->cpus = l->cpus;
+	leader->cpus_end = l->cpus_end = CPU_SETSIZE;
 	return true;
 }
 
@@ -253,12 +254,15 @@ static const char *know(int fd, int backlog, enum origin origin)
 {
 	struct listener *l = free_entry();
 	const char *problem;
+	int lock;
 
 	if (!l)
 		return "the server has more than 64 listeners";
 	l->shared = NULL;
+	lock = succession_lock(cookie_of(fd));
 	describe(l, fd, backlog, origin);
 	problem = prepare(l);
+	succession_unlock(lock);
 	if (!l->shared)
 		return problem;
 	l->generation = next_generation++;
@@ -372,8 +376,8 @@ void listeners_close(int fd)
 			name_by_another(l);
 		return;
 	}
-	if (l->cloned)
-		llt_drop(l);
+	leave_with_all_threads(&l->shared->waiting);
+	llt_drop(l);
 	let_go(l);
 }
 

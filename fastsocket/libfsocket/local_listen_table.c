@@ -193,20 +193,26 @@ static int pinned_cpu(const cpu_set_t *allowed)
 	return -1;
 }
 
-static bool other_threads_watch(const struct listener *l)
+static bool others_serve(const struct listener *l)
 {
-	uint64_t me = myself();
-
-	for (size_t i = 0; i < MAX_WATCHES; i++)
-		if (l->watch[i].thread && l->watch[i].thread != me)
+	if (anybody_else_at(&l->shared->waiting))
+		return true;
+	for (int cpu = 0; cpu < l->cpus_end; cpu++)
+		if (anybody_else_at(&l->shared->seat[cpu]))
 			return true;
 	return false;
 }
 
+/* Forked after listen(), or with others beside it: threads, or processes that have the listener from elsewhere. */
+static bool is_one_of_several(const struct listener *l)
+{
+	return getpid() != l->creator || others_serve(l);
+}
+
 /*
  * The CPU whose connections the calling thread is to serve, or -1. Locality needs a thread that stays where it is: one
- * that is pinned already, or one of several workers, processes forked after listen() or threads, which we pin as the
- * original Fastsocket did. A server that is a single unpinned thread keeps its freedom, and its one listener.
+ * that is pinned already, or one of several workers, which we pin as the original Fastsocket did. A server that is a
+ * single unpinned thread keeps its freedom, and its one listener.
  */
 static int choose_cpu(struct listener *l)
 {
@@ -216,7 +222,7 @@ static int choose_cpu(struct listener *l)
 	if (sched_getaffinity(0, sizeof(allowed), &allowed))
 		return -1;
 	cpu = pinned_cpu(&allowed);
-	if (cpu >= 0 || !settings.may_pin || (getpid() == l->creator && !other_threads_watch(l)))
+	if (cpu >= 0 || !settings.may_pin || !is_one_of_several(l))
 		return cpu;
 	cpu = next_cpu(l, &allowed);
 	if (cpu < 0)
@@ -329,6 +335,7 @@ static const char *adopt(struct listener *l, struct watch *watch)
 		return problem;
 	}
 	watch->cpu = cpu;
+	leave(&l->shared->waiting);
 	if (!again)
 		count(&counters_of(cpu)->adopted);
 	adoptions[l - listeners] = (struct adoption){ l->generation, cpu, ACCEPTS_PER_GLOBAL_TURN };
@@ -382,8 +389,10 @@ static void watch_added(struct listener *l, int epfd, const struct epoll_event *
 		*watch = (struct watch){ .thread = myself(), .epfd = epfd, .cpu = -1, .event = *event };
 	problem = watch ? adopt(l, watch) : "more than 256 epolls of one process watch it";
 	tell(l, problem);
-	if (problem)
+	if (problem) {
 		count(&counters_here()->fallen_back);
+		enrol(&l->shared->waiting);
+	}
 	tends = true;
 	if (watch && l->cloned && !l->blocks)
 		neighbours_tend(l, watch, now_ms());
@@ -412,6 +421,7 @@ static void watch_deleted(struct listener *l, int epfd)
 		atomic_store(&l->shared->seat[watch->cpu].tended_ms, 0);
 	if (watch)
 		watch->thread = 0;
+	leave(&l->shared->waiting);
 	for_each_clone(cpu, l)
 		if (l->cloned && atomic_load(&l->clone[cpu].watchers))
 			stop_watching(l, cpu, epfd);
@@ -468,9 +478,7 @@ static void reconsider(struct listener *l, struct watch *watch)
 	if (obstacle(l, watch) || sched_getaffinity(0, sizeof(allowed), &allowed))
 		return;
 	pinned = pinned_cpu(&allowed);
-	if (was >= 0 ? pinned < 0 || pinned == was : pinned < 0 && !other_threads_watch(l) && getpid() == l->creator)
-		return;
-	if (was < 0 && pinned < 0 && !settings.may_pin)
+	if (was >= 0 ? pinned < 0 || pinned == was : pinned < 0 && !(settings.may_pin && is_one_of_several(l)))
 		return;
 	if (was >= 0) {
 		leave(&l->shared->seat[was]);
@@ -690,7 +698,8 @@ void llt_drop(struct listener *l)
 {
 	for_each_clone(cpu, l)
 		leave_seat(&l->shared->seat[cpu]);
-	close_clones(l);
+	if (l->cloned)
+		close_clones(l);
 	l->cloned = false;
 }
 

@@ -201,6 +201,14 @@ bool anybody_at(const struct seat *seat)
 	return false;
 }
 
+bool anybody_else_at(const struct seat *seat)
+{
+	for (size_t i = 0; i < MAX_ADOPTERS; i++)
+		if (atomic_load(&seat->adopter[i]) != myself() && is_alive(atomic_load(&seat->adopter[i])))
+			return true;
+	return false;
+}
+
 static bool sit_down(_Atomic uint64_t *place)
 {
 	uint64_t present = atomic_load(place);
@@ -272,6 +280,7 @@ static struct shared_listener *take_place(struct shared_listener *listener, uint
 	atomic_store(&listener->resume_ms, 0);
 	atomic_store(&listener->let_go_ms, 0);
 	listener->why_not[0] = '\0';
+	memset(&listener->waiting, 0, sizeof(listener->waiting));
 	memset(listener->seat, 0, page->cpus * sizeof(listener->seat[0]));
 	return listener;
 }

@@ -18,11 +18,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "fsocket.h"
@@ -30,6 +32,8 @@
 /* Longer than a handshake that began before the filter was there, then the successor's turn with some to spare. */
 #define EMPTYING_MS 2000
 #define SUCCEEDING_MS 3000
+
+#define LOCK_TRIES 100 /* a millisecond each */
 
 /* On the listener: that it has clones, whether they are withdrawn, and a process that has them (22 bits, proc(5)). */
 #define MARK 0x40000000
@@ -51,6 +55,31 @@ bool succession_is_marked(int fd)
 void succession_mark(const struct listener *l)
 {
 	set_int(l->fd, SOL_SOCKET, SO_INCOMING_CPU, MARK | (getpid() & PID_MASK));
+}
+
+/*
+ * Workers that are programs may all listen on the same socket at the same moment; one is to make the clones. A name in
+ * the abstract namespace (unix(7)) is the lock, because a process that dies lets go of it. -1: go on without.
+ */
+int succession_lock(uint64_t cookie)
+{
+	struct sockaddr_un name = { .sun_family = AF_UNIX };
+	int length = snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1, "fsocket/%lu", cookie);
+	socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length);
+	int fd = real.socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	for (int tries = 0; fd >= 0 && tries < LOCK_TRIES; tries++) {
+		if (!bind(fd, (const struct sockaddr *)&name, size) || errno != EADDRINUSE)
+			break;
+		real.poll(NULL, 0, 1);
+	}
+	return fd;
+}
+
+void succession_unlock(int lock)
+{
+	if (lock >= 0)
+		real.close(lock);
 }
 
 /* False where there is no group, and so nobody whose clones would receive. */
@@ -163,7 +192,6 @@ bool succession_take_over(struct listener *l)
 		return false;
 	}
 	l->cloned = true;
-	l->creator = atomic_load(&l->shared->creator);
 	atomic_store(&l->shared->withdrawn_ms, 0);
 	share_out(l);
 	return true;
