@@ -50,17 +50,17 @@ pytestmark = [pytest.mark.timeout(30), pytest.mark.skipif(len(CPUS) < 2, reason=
 
 def sanitized_environment() -> dict[str, str]:
     asan = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout
-    library = LIBRARY.parent / "sanitized" / LIBRARY.name
-    return {"LD_PRELOAD": f"{asan.strip()} {library}", "ASAN_OPTIONS": "detect_leaks=0"}
+    library = LIBRARY.parent / "address" / LIBRARY.name
+    return {"LD_PRELOAD": f"{asan.strip()} {library}", "ASAN_OPTIONS": "detect_leaks=0", "FSOCKET_FAST_EPOLL": "on"}
 
 
-@pytest.fixture(scope="session", params=["plain", "sanitized"])
+@pytest.fixture(scope="session", params=["plain", "fast epoll", "sanitized"])
 def preload(request) -> dict[str, str]:
     """The environment that loads the library."""
-    if request.param == "plain":
-        return {"LD_PRELOAD": str(LIBRARY)}
-    build("sanitized")
-    return sanitized_environment()
+    if request.param == "sanitized":
+        build("sanitized")
+        return sanitized_environment()
+    return {"LD_PRELOAD": str(LIBRARY)} | ({"FSOCKET_FAST_EPOLL": "on"} if request.param == "fast epoll" else {})
 
 
 class App:

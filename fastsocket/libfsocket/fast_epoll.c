@@ -24,11 +24,10 @@
 #define MAX_DEFERRED 64
 #define SEVERAL (-1)
 
-/* Written by the thread that defers, before the descriptor becomes DEFERRED. */
+/* Written by the thread that defers, before the descriptor becomes DEFERRED; the event later while it is BUSY. */
 struct deferral {
-	int epfd;
-	pid_t thread;
-	unsigned int place; /* in its list */
+	_Atomic uint64_t owner; /* that thread << 32 | the place in its list */
+	atomic_int epfd;
 	struct epoll_event event;
 };
 
@@ -46,6 +45,16 @@ static pid_t this_thread(void)
 	return thread;
 }
 
+static uint64_t owned_at(unsigned int place)
+{
+	return (uint64_t)this_thread() << 32 | place;
+}
+
+static bool is_owned_here(int fd)
+{
+	return atomic_load(&deferrals[fd].owner) >> 32 == (uint64_t)this_thread();
+}
+
 /* ---- one connection ------------------------------------------------------------------------------------------- */
 
 static bool change(int fd, enum descriptor from, enum descriptor to)
@@ -57,7 +66,7 @@ static bool change(int fd, enum descriptor from, enum descriptor to)
 
 static void wait_while_busy(int fd)
 {
-	while (descriptor(fd) == BUSY && deferrals[fd].thread != this_thread())
+	while (descriptor(fd) == BUSY && !is_owned_here(fd))
 		sched_yield();
 }
 
@@ -110,7 +119,9 @@ static bool defer(int epfd, int fd, const struct epoll_event *event)
 	if (n_deferred == MAX_DEFERRED || !event || !can_wait(event) || (unsigned int)epfd >= MAX_FDS ||
 	    atomic_load_explicit(&waiter[epfd], memory_order_relaxed) != this_thread())
 		return false;
-	deferrals[fd] = (struct deferral){ epfd, thread, n_deferred, *event };
+	atomic_store(&deferrals[fd].owner, owned_at(n_deferred));
+	atomic_store(&deferrals[fd].epfd, epfd);
+	deferrals[fd].event = *event;
 	deferred[n_deferred++] = fd;
 	set_descriptor(fd, DEFERRED);
 	count(&counters_here()->deferred);
@@ -119,14 +130,16 @@ static bool defer(int epfd, int fd, const struct epoll_event *event)
 
 static bool change_deferral(int epfd, int op, int fd, const struct epoll_event *event)
 {
-	if (deferrals[fd].epfd != epfd || deferrals[fd].thread != this_thread())
+	enum descriptor kind = descriptor(fd);
+
+	if (atomic_load(&deferrals[fd].epfd) != epfd || !is_owned_here(fd) || kind == BUSY)
 		return false;
 	if (op == EPOLL_CTL_DEL)
-		return change(fd, DEFERRED, PLAIN) || change(fd, REPORTED, PLAIN);
-	if (op != EPOLL_CTL_MOD || !event || !can_wait(event))
+		return change(fd, kind, PLAIN);
+	if (op != EPOLL_CTL_MOD || !event || !can_wait(event) || !change(fd, kind, BUSY))
 		return false;
 	deferrals[fd].event = *event;
-	return true;
+	return change(fd, BUSY, kind);
 }
 
 bool fast_epoll_defers(int epfd, int op, int fd, const struct epoll_event *event)
@@ -183,8 +196,7 @@ static bool is_still_mine(unsigned int place)
 	int fd = deferred[place];
 	enum descriptor kind = descriptor(fd);
 
-	return (kind == DEFERRED || kind == REPORTED) && deferrals[fd].thread == thread &&
-	       deferrals[fd].place == place;
+	return (kind == DEFERRED || kind == REPORTED) && atomic_load(&deferrals[fd].owner) == owned_at(place);
 }
 
 /* Keeps those that wait for this epoll, or for memory; the rest are in their epolls then, or gone. */
@@ -197,7 +209,7 @@ static void settle_others(int epfd)
 
 		if (!is_still_mine(i) || ((deferrals[fd].epfd != epfd || descriptor(fd) == REPORTED) && enter_epoll(fd)))
 			continue;
-		deferrals[fd].place = kept;
+		atomic_store(&deferrals[fd].owner, owned_at(kept));
 		deferred[kept++] = fd;
 	}
 	n_deferred = kept;

@@ -248,17 +248,17 @@ struct listener {
 	int fd;          /* one of the application's descriptors of it */
 	int descriptors; /* how many there are in this process */
 	int backlog;
-	uint32_t generation; /* tells a thread that its adoption was of an earlier user of this entry */
+	_Atomic uint32_t generation; /* tells a thread that its adoption was of an earlier user of this entry */
 	pid_t creator;
 	uint64_t cookie;
 	struct sockaddr_storage address;
 	enum origin origin;
-	bool cloned;             /* has clones */
-	bool blocks;             /* accept() on it does */
-	bool own_reuseport;      /* the application set SO_REUSEPORT itself */
-	bool sharded;            /* ... and opened several such listeners: they are its own local listeners */
+	atomic_bool cloned;      /* has clones */
+	atomic_bool blocks;      /* accept() on it does */
+	atomic_bool own_reuseport; /* the application set SO_REUSEPORT itself */
+	atomic_bool sharded;     /* ... and opened several such listeners: they are its own local listeners */
 	cpu_set_t cpus;          /* that have a clone */
-	int cpus_end;            /* past the highest of them */
+	atomic_int cpus_end;     /* past the highest of them */
 	atomic_int neighbours;   /* clones watched here that are not our own */
 	atomic_int watched;      /* the sum of the clones' watchers */
 	struct shared_listener *shared;
@@ -266,9 +266,9 @@ struct listener {
 	struct clone clone[CPU_SETSIZE];
 };
 
-#define for_each_clone(index, l)                                      \
-	for (int index = 0; index < (l)->cpus_end; index++)           \
-		if (CPU_ISSET(index, &(l)->cpus))
+#define for_each_clone(index, l)                                       \
+	for (int index = 0; index < atomic_load(&(l)->cpus_end); index++) \
+		if (atomic_load(&(l)->clone[index].fd) >= 0)
 
 extern struct listener listeners[MAX_LISTENERS];
 extern _Atomic(struct listener *) listener_by_fd[MAX_FDS];

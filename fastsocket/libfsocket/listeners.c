@@ -173,8 +173,11 @@ static void describe(struct listener *l, int fd, int backlog, enum origin origin
 	l->backlog = backlog;
 	l->creator = getpid();
 	l->origin = origin;
-	l->cloned = l->sharded = false;
+	l->cloned = false;
+	l->sharded = false;
 	l->cpus_end = 0;
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+		atomic_store(&l->clone[cpu].fd, -1);
 	CPU_ZERO(&l->cpus);
 	atomic_store(&l->watched, 0);
 	atomic_store(&l->neighbours, 0);
@@ -199,12 +202,14 @@ static bool join_shards(struct listener *l)
 		return false;
 	if (leader->cloned)
 		llt_drop(leader);
-	leader->sharded = l->sharded = true;
+	leader->sharded = true;
+	l->sharded = true;
 	l->shared = leader->shared;
 	atomic_store(&l->shared->creator, getpid());
 	sched_getaffinity(0, sizeof(l->cpus), &l->cpus);
 	leader->cpus = l->cpus;
-	leader->cpus_end = l->cpus_end = CPU_SETSIZE;
+	leader->cpus_end = CPU_SETSIZE;
+	l->cpus_end = CPU_SETSIZE;
 	return true;
 }
 

@@ -79,8 +79,6 @@ static void close_clones(struct listener *l)
 	for_each_clone(cpu, l) {
 		int fd = atomic_load(&l->clone[cpu].fd);
 
-		if (fd < 0)
-			continue;
 		forget_clone(l, cpu, fd);
 		if (is_ours(&l->clone[cpu], fd))
 			real.close(fd);
@@ -344,7 +342,7 @@ static const char *adopt(struct listener *l, struct watch *watch)
 
 static bool anybody_adopts(const struct listener *l)
 {
-	for_each_clone(cpu, l)
+	for (int cpu = 0; cpu < l->cpus_end; cpu++)
 		if (anybody_at(&l->shared->seat[cpu]))
 			return true;
 	return false;
@@ -696,7 +694,7 @@ static void leave_seat(struct seat *seat)
 
 void llt_drop(struct listener *l)
 {
-	for_each_clone(cpu, l)
+	for (int cpu = 0; cpu < l->cpus_end; cpu++)
 		leave_seat(&l->shared->seat[cpu]);
 	if (l->cloned)
 		close_clones(l);
