@@ -58,10 +58,21 @@ PACKAGES = (
     Package("nginx", command="nginx", service="nginx"),
     Package("wrk", command="wrk"),
 )
+# Only `lab.py test` needs these: servers that the library is tested with.
+TEST_PACKAGES = (
+    Package("haproxy", command="haproxy", service="haproxy"),
+    Package("redis-server", command="redis-server", service="redis-server"),
+    Package("memcached", command="memcached", service="memcached"),
+    Package("lighttpd", command="lighttpd", service="lighttpd"),
+    Package("nodejs", command="node"),
+)
 
 
-def missing_packages() -> list[Package]:
-    return [package for package in PACKAGES if not package.is_there()]
+def missing_packages(arguments: list[str]) -> list[Package]:
+    """What the verb among the arguments needs, and the machine lacks."""
+    verb = next((argument for argument in arguments if not argument.startswith("-")), "")
+    needed = PACKAGES + (TEST_PACKAGES if verb == "test" else ())
+    return [package for package in needed if not package.is_there()]
 
 
 def _wanted_stamp() -> str:
@@ -78,7 +89,7 @@ def ensure(arguments: list[str], usage: str) -> None:
 
     Exits 3 with one line when the machine does not allow that, or nobody said yes.
     """
-    packages, environment = missing_packages(), has_environment()
+    packages, environment = missing_packages(arguments), has_environment()
     if packages or not environment:
         if not arguments or "--help" in arguments:
             print(usage.strip())
@@ -160,7 +171,7 @@ def _install_packages(packages: list[Package]) -> None:
         if package.service and shutil.which("systemctl"):
             _run(f"disabling the service {package.service}", ["systemctl", "disable", "--quiet", package.service])
     importlib.invalidate_caches()
-    still = " ".join(package.name for package in missing_packages())
+    still = " ".join(package.name for package in packages if not package.is_there())
     if still:
         _refuse(f"installed, but still not found: {still}; is PATH complete?")
 

@@ -13,6 +13,16 @@ def built_accelerator():
     build()
 
 
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="the long variant of every test that has one")
+
+
+@pytest.fixture(scope="session")
+def is_long(request) -> bool:
+    """Whether the long variants were asked for."""
+    return request.config.getoption("--long")
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker("privileged") and os.geteuid() != 0:
         if os.environ.get("CI"):
@@ -23,3 +33,13 @@ def pytest_runtest_setup(item):
 def pytest_collection_modifyitems(items):
     """Fast unit tests first, so that a plain mistake shows at once."""
     items.sort(key=lambda item: item.get_closest_marker("privileged") is not None)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What tests recorded as their summary, of those that passed, too."""
+    lines = [value for reports in terminalreporter.stats.values() for report in reports
+             if getattr(report, "when", "") == "call" for name, value in report.user_properties if name == "summary"]
+    if lines:
+        terminalreporter.section("counted")
+        for line in lines:
+            terminalreporter.write_line(line)

@@ -3,6 +3,7 @@
 Over loopback the CPU that sends a SYN handles it, so a client chooses the CPU of its connection by running there.
 """
 
+import errno
 import json
 import os
 import select
@@ -12,6 +13,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -335,6 +337,136 @@ def test_worker_that_runs_a_program_keeps_its_clone(server):
     assert server.per_cpu("accepted_local") == [20, 0]
 
 
+def eventually(is_so, seconds: float = 10) -> bool:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() > deadline:
+            return False
+        os.sched_yield()
+    return True
+
+
+# ---- neighbours
+
+
+def test_connections_of_a_stopped_worker_are_served_by_the_other_one(server):
+    stopped, awake = server.ask("fork", "a", CPUS[0]), server.ask("fork", "b", CPUS[1])
+    os.kill(stopped["pid"], signal.SIGSTOP)
+    assert pids(server.request(CPUS[0], 20)) == {awake["pid"]}
+    assert server.total("accepted_neighbour") == 20
+    os.kill(stopped["pid"], signal.SIGCONT)
+    assert eventually(lambda: pids(server.request(CPUS[0], 1)) == {stopped["pid"]})
+    assert pids(server.request(CPUS[0], 20)) == {stopped["pid"]}
+
+
+def test_connections_of_a_killed_worker_are_served_by_the_other_one(server):
+    victim, other = server.ask("fork", "a", CPUS[0]), server.ask("fork", "b", CPUS[1])
+    os.kill(victim["pid"], signal.SIGKILL)
+    assert server.ask("reap", "a") == signal.SIGKILL
+    assert pids(server.request(CPUS[0], 20)) == {other["pid"]}
+
+
+def test_a_worker_that_stops_watching_leaves_its_connections_to_the_other_one(server):
+    server.ask("fork", "a", CPUS[0])
+    other = server.ask("fork", "b", CPUS[1])
+    server.ask("tell", "a", "delete")
+    assert pids(server.request(CPUS[0], 20)) == {other["pid"]}
+
+
+# ---- workers that pin themselves late, and threads that nobody pins
+
+
+def test_worker_that_pins_itself_late_adopts_then(preload):
+    with Server(preload | {"FSOCKET_PIN": "never"}) as server:
+        server.listen()
+        worker = server.ask("fork", "a")
+        assert server.total("adopted") == 0
+        server.ask("tell", "a", "pin", CPUS[1])
+        assert eventually(lambda: server.total("adopted") == 1)
+        assert pids(server.request(CPUS[1], 10)) == {worker["pid"]}
+        assert server.per_cpu("accepted_local") == [0, 10]
+
+
+def test_worker_that_moves_takes_up_the_listener_of_its_new_cpu(server):
+    server.ask("fork", "a", CPUS[0])
+    server.ask("tell", "a", "pin", CPUS[1])
+    assert eventually(lambda: server.per_cpu("adopted") == [1, 1])
+    assert len(server.request(CPUS[1], 10)) == 10
+    assert server.per_cpu("accepted_local") == [0, 10]
+    assert len(server.request(CPUS[0], 10)) == 10
+
+
+def test_threads_that_nobody_pinned_are_pinned_one_per_cpu(server):
+    for name in "ab":
+        server.ask("thread", name)
+    assert eventually(lambda: server.per_cpu("adopted") == [1, 1])
+    for cpu in CPUS:
+        assert {tuple(answer["cpus"]) for answer in server.request(cpu, 20)} == {(cpu,)}
+
+
+# ---- the application's listener, in all its forms
+
+
+def test_listener_by_another_descriptor_is_the_same(server):
+    server.ask("rename_listener")
+    workers = {cpu: server.ask("fork", str(cpu), cpu) for cpu in CPUS}
+    for cpu in CPUS:
+        assert pids(server.request(cpu, 20)) == {workers[cpu]["pid"]}
+    assert server.per_cpu("accepted_local") == [20, 20]
+
+
+def test_inherited_listener_is_accelerated(server):
+    inherited = server.ask("become", sys.executable, str(APPS / "server.py"))
+    assert inherited["pid"] == server.pid
+    workers = {cpu: server.ask("fork", str(cpu), cpu) for cpu in CPUS}
+    for cpu in CPUS:
+        assert pids(server.request(cpu, 20)) == {workers[cpu]["pid"]}
+    assert server.per_cpu("accepted_local") == [20, 20]
+
+
+def test_program_that_inherits_the_listener_takes_over_what_waits(server):
+    """A worker of the old program still has the clones: the new one gets them, with the connections in them."""
+    old = server.ask("fork", "old", CPUS[0], True)
+    waiting = server.connect(CPUS[0], 20)
+    server.ask("become", sys.executable, str(APPS / "server.py"))
+    new = server.ask("fork", "new", CPUS[0])
+    os.kill(old["pid"], signal.SIGKILL)
+    assert pids([answer(connection) for connection in waiting]) == {new["pid"]}
+    assert pids(server.request(CPUS[0], 20)) == {new["pid"]}
+
+
+def test_listener_watched_for_one_event_at_a_time_is_left_alone(server):
+    server.ask("serve", CPUS[0], select.EPOLLONESHOT)
+    assert len(server.connect(CPUS[0], 1)) == 1
+    assert server.total("adopted") == 0
+
+
+def test_listener_made_blocking_later_still_accepts_from_all(server):
+    server.ask("fork", "a", CPUS[0], True)
+    server.ask("tell", "a", "block", True)
+    waiting = server.connect(CPUS[0], 2)
+    for connection in waiting:
+        server.ask("tell", "a", "accept_one")
+        answer(connection)
+    assert server.per_cpu("accepted_local") == [2, 0]
+
+
+def test_options_set_after_a_worker_adopted_reach_its_listener(preload):
+    with Server(preload) as server:
+        server.listen()
+        level, name, value = INHERITED["TCP_KEEPIDLE"]
+        server.ask("set_option", level, name, struct.pack("i", 50).hex())
+        server.ask("fork", "a", CPUS[0])
+        server.ask("tell", "a", "change_option", level, name, value.hex())
+        assert server.request(CPUS[0], 1)[0]["options"] == [value.hex()]
+
+
+def test_application_reads_what_it_set_itself(server):
+    server.ask("fork", "a", CPUS[0])
+    assert server.ask("get_option", socket.SOL_SOCKET, socket.SO_REUSEPORT) == 0
+    assert server.ask("get_option", socket.SOL_SOCKET, socket.SO_INCOMING_CPU) == -1
+
+
 # ---- addresses and options
 
 
@@ -521,9 +653,9 @@ def test_calls_that_succeed_keep_errno(preload):
 # ---- failure is harmless
 
 
-@pytest.mark.parametrize("left, problem", [(1, "no memory to share"), (2, "the listener cannot be cloned")])
+@pytest.mark.parametrize("left, problem", [(1, "no memory to share"), (3, "the listener cannot be cloned")])
 def test_too_few_descriptors_for_clones(preload, left, problem):
-    """The listener takes the first; the second is enough for the counters, and for one clone of two."""
+    """The listener takes the first; the second is enough for the page, the third while it moves up."""
     with Server(preload, log=f"libfsocket: {problem}") as server:
         free = server.ask("open_many", 1)[0]
         server.ask("limit_descriptors", free + 1 + left)
@@ -547,3 +679,60 @@ def test_switched_off(preload):
 def test_counters_of_a_process_without_the_library():
     with pytest.raises(counters.NotPreloaded):
         counters.read(os.getpid())
+
+
+# ---- settings
+
+
+@pytest.mark.parametrize("setting", [
+    {"FSOCKET": "off"}, {"FSOCKET_LISTEN_TABLE": "off"}, {"FSOCKET_ONLY": "1,65535"}, {"FSOCKET": "0"}])
+def test_what_is_switched_off_makes_no_clones(preload, setting):
+    with Server(preload | setting) as server:
+        server.listen()
+        assert server.ask("open_clones") == 0
+        server.ask("fork", "a", CPUS[0])
+        assert len(server.request(CPUS[0], 10)) == 10
+
+
+def test_the_ports_that_are_named_are_accelerated(preload):
+    with Server(preload | {"FSOCKET_ONLY": ",".join(map(str, range(1, 3)))}) as server:
+        server.listen()
+        assert server.ask("open_clones") == 0
+
+
+@pytest.mark.parametrize("setting, log", [
+    ({"FSOCKET_FAST_EPOLL": "perhaps"}, "libfsocket: FSOCKET_FAST_EPOLL=perhaps is neither on nor off"),
+    ({"FSOCKET_ONLY": "http"}, "libfsocket: FSOCKET_ONLY: no list of up to 16 ports from 'http' on")])
+def test_a_setting_that_says_nothing_is_told_of(preload, setting, log):
+    with Server(preload | setting, log) as server:
+        server.listen()
+
+
+def test_strict_application_does_not_listen_unaccelerated(preload):
+    """Too few descriptors for the clones: listen() fails, and the log says why."""
+    with Server(preload | {"FSOCKET_STRICT": "on"}, "libfsocket: ") as server:
+        server.ask("limit_descriptors", 6)
+        assert server.ask("try_to_listen") == errno.errorcode[errno.EOPNOTSUPP]
+
+
+# ---- the library itself
+
+
+def test_exported_symbols_are_those_that_libc_exports():
+    """Nothing is exported that is not interposed."""
+    def exported(path: str) -> set[str]:
+        listing = subprocess.run(["nm", "--dynamic", "--defined-only", path], capture_output=True, text=True, check=True)
+        return {line.split()[-1].split("@")[0] for line in listing.stdout.splitlines()}
+    libc = subprocess.run(["gcc", "-print-file-name=libc.so.6"], capture_output=True, text=True, check=True).stdout
+    assert exported(str(LIBRARY)) and exported(str(LIBRARY)) <= exported(libc.strip())
+
+
+def test_threads_do_not_race(tmp_path):
+    build("sanitized")
+    program = tmp_path / "threads"
+    subprocess.run(["gcc", "-O1", "-g", "-fsanitize=thread", "-o", program, APPS / "threads.c"], check=True)
+    runtime = subprocess.run(["gcc", "-print-file-name=libtsan.so"], capture_output=True, text=True, check=True).stdout
+    library = LIBRARY.parent / "thread" / LIBRARY.name
+    done = subprocess.run([program], capture_output=True, text=True, env={
+        **os.environ, "LD_PRELOAD": f"{runtime.strip()} {library}", "FSOCKET_FAST_EPOLL": "on"})
+    assert (done.returncode, done.stdout, done.stderr) == (0, "800\n", "")

@@ -242,14 +242,19 @@ bool start_watching(struct listener *l, int cpu, const struct watch *watch)
 	return true;
 }
 
+static void is_no_neighbour(struct listener *l, int cpu, int epfd)
+{
+	if (atomic_compare_exchange_strong(&l->clone[cpu].neighbour_epfd, &epfd, -1))
+		atomic_fetch_sub(&l->neighbours, 1);
+}
+
 void stop_watching(struct listener *l, int cpu, int epfd)
 {
 	struct epoll_event unused = { 0 };
 
 	if (!real.epoll_ctl(epfd, EPOLL_CTL_DEL, atomic_load(&l->clone[cpu].fd), &unused))
 		note_watchers(l, cpu, -1);
-	if (atomic_compare_exchange_strong(&l->clone[cpu].neighbour_epfd, &epfd, -1))
-		atomic_fetch_sub(&l->neighbours, 1);
+	is_no_neighbour(l, cpu, epfd);
 }
 
 /* Leave the reuseport group again. What waits there is reset: only for a clone that nobody else can accept from. */
@@ -285,8 +290,11 @@ static const char *start_listening(struct listener *l, int cpu, const struct wat
 	enrol(seat);
 	atomic_store(&seat->tended_ms, now_ms());
 	atomic_store(&seat->listening, 1);
-	if (start_watching(l, cpu, watch))
+	succession_mark(l);
+	if (start_watching(l, cpu, watch)) {
+		is_no_neighbour(l, cpu, watch->epfd); /* what it may have been until now */
 		return NULL;
+	}
 	atomic_store(&seat->tended_ms, 0);
 	return "a clone of it cannot be watched";
 }

@@ -36,7 +36,7 @@ void neighbours_tend(struct listener *l, const struct watch *watch, uint64_t now
 	for_each_clone(cpu, l) {
 		bool mine = atomic_load(&l->clone[cpu].neighbour_epfd) == watch->epfd;
 
-		if (cpu == watch->cpu && !mine)
+		if (cpu == watch->cpu)
 			continue;
 		if (is_neglected(&l->shared->seat[cpu], now))
 			take_care(l, cpu, watch);

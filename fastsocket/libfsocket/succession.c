@@ -54,7 +54,8 @@ bool succession_is_marked(int fd)
 
 void succession_mark(const struct listener *l)
 {
-	set_int(l->fd, SOL_SOCKET, SO_INCOMING_CPU, MARK | (getpid() & PID_MASK));
+	if (!(mark_on(l->fd) & WITHDRAWN))
+		set_int(l->fd, SOL_SOCKET, SO_INCOMING_CPU, MARK | (getpid() & PID_MASK));
 }
 
 /*
@@ -95,7 +96,7 @@ static bool send_all_to_first(const struct listener *l)
 static void share_out(const struct listener *l)
 {
 	set_int(l->fd, SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0);
-	succession_mark(l);
+	set_int(l->fd, SOL_SOCKET, SO_INCOMING_CPU, MARK | (getpid() & PID_MASK));
 }
 
 static bool any_listens(const struct listener *l)

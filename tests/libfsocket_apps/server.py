@@ -99,6 +99,15 @@ class Worker:
         """How many events the listener gives at this moment."""
         return len([descriptor for descriptor, _ in self.epoll.poll(0) if descriptor != self.commands.fileno()])
 
+    def pin(self, cpu: int) -> None:
+        os.sched_setaffinity(0, {cpu})
+
+    def block(self, blocking: bool) -> None:
+        self.listener.setblocking(blocking)
+
+    def accept_one(self) -> None:
+        self.answer(self.listener.accept()[0])
+
     def pause(self) -> None:
         """As HAProxy does it: nobody can connect until listen() is called again."""
         self.held = True
@@ -107,6 +116,9 @@ class Worker:
     def unpause(self) -> None:
         self.listener.listen(BACKLOG)
         self.held = False
+
+    def change_option(self, level: int, name: int, value: str) -> None:
+        self.master.change_option(level, name, value)
 
     def close(self) -> None:
         """As servers do: other processes hold the listener, so that close() alone would leave it in the epoll."""
@@ -140,12 +152,36 @@ class Master:
         self.listener.bind((host, 0))
         self.listener.listen(BACKLOG)
         self.listener.setblocking(blocking)
+        return self.about()
+
+    def about(self) -> dict:
         return {"pid": os.getpid(), "port": self.listener.getsockname()[1], "descriptor": self.listener.fileno()}
+
+    def try_to_listen(self) -> str:
+        try:
+            self.listen()
+        except OSError as error:
+            return errno.errorcode[error.errno]
+        return ""
 
     def set_option(self, level: int, name: int, value: str) -> None:
         """From now on the answers tell this option of the accepted socket, too."""
-        self.listener.setsockopt(level, name, bytes.fromhex(value))
+        self.change_option(level, name, value)
         self.options.append((level, name, len(value) // 2))
+
+    def change_option(self, level: int, name: int, value: str) -> None:
+        self.listener.setsockopt(level, name, bytes.fromhex(value))
+
+    def get_option(self, level: int, name: int) -> int:
+        return self.listener.getsockopt(level, name)
+
+    def rename_listener(self) -> None:
+        """As inetd does: another descriptor of it, and the first one closed."""
+        old, self.listener = self.listener, self.listener.dup()
+        old.close()
+
+    def open_clones(self) -> int:
+        return sum(int(name) >= 512 for name in os.listdir("/proc/self/fd"))
 
     def limit_descriptors(self, limit: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
@@ -187,6 +223,12 @@ class Master:
         self.threads.append(threading.Thread(target=lambda: Worker(self, commands, cpu, held=held).serve()))
         self.threads[-1].start()
 
+    def become(self, *command: str) -> None:
+        """Run a program in our place, which inherits the listener, and the pipes that keep workers alive."""
+        for descriptor in (self.listener.fileno(), *self.pipes.values()):
+            os.set_inheritable(descriptor, True)
+        os.execv(command[0], [*command, str(self.listener.fileno())])
+
     def serve(self, cpu: int | None = None, trigger: int = 0) -> None:
         """No workers: the master itself."""
         MasterAsWorker(self, self.commands, cpu, trigger).serve()
@@ -216,12 +258,15 @@ class MasterAsWorker(Worker):
 
 
 # These are answered by the worker.
-WORKERS_ANSWER = ("fork", "thread", "serve", "tell")
+WORKERS_ANSWER = ("fork", "thread", "serve", "tell", "become")
 
 
 def main() -> int:
     commands = Commands(0)
     master = Master(commands)
+    if sys.argv[1:]:
+        master.listener = socket.socket(fileno=int(sys.argv[1]))
+        say(master.about())
     while command := commands.next():
         method, *arguments = command
         answer = getattr(master, method)(*arguments)

@@ -1,0 +1,99 @@
+"""Real servers under libfsocket.so: each answers as it does without it, and is accelerated where it should be."""
+
+import os
+from dataclasses import dataclass
+
+import pytest
+
+from fastsocket import counters
+from tests import servers
+from tests.servers import Served, Server, family, served, wait_until
+
+CPUS = sorted(os.sched_getaffinity(0))[:2]
+CONNECTIONS = 200  # from each CPU
+
+pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
+
+LOCAL = "every connection is accepted from the clone of the CPU that handled its SYN"
+GLOBAL = "every connection is accepted from the server's own listener"
+EITHER = "every connection is accepted from one or the other"
+
+
+@dataclass(frozen=True)
+class Acceleration:
+    """What the library makes of a server: how its connections are accepted, and which threads took up a clone."""
+
+    accepted: str
+    adopted: frozenset[int] = frozenset({0})  # or one of these
+    fallen_back: int = 0
+
+
+BOTH = frozenset({2})
+
+EXPECTED: list[tuple[Server, Acceleration]] = [
+    (servers.NGINX_WORKERS, Acceleration(LOCAL, adopted=BOTH)),
+    # Who has the mutex watches; whether the other worker ever gets it is chance.
+    (servers.NGINX_ACCEPT_MUTEX, Acceleration(EITHER, adopted=frozenset({1, 2}))),
+    (servers.NGINX_REUSEPORT, Acceleration(LOCAL, adopted=BOTH)),
+    # The first of its threads cannot know that there will be another, and is pinned when it looks again.
+    (servers.HAPROXY_THREADS, Acceleration(LOCAL, adopted=BOTH, fallen_back=1)),
+    (servers.HAPROXY_PINNED, Acceleration(LOCAL, adopted=BOTH)),
+    (servers.HAPROXY_MASTER_WORKER, Acceleration(LOCAL, adopted=BOTH)),
+    (servers.REDIS, Acceleration(GLOBAL, fallen_back=1)),  # a single process, not pinned
+    (servers.MEMCACHED, Acceleration(GLOBAL, fallen_back=1)),  # only its main thread accepts
+    (servers.LIGHTTPD, Acceleration(GLOBAL, fallen_back=1)),
+    (servers.LIGHTTPD_WORKERS, Acceleration(LOCAL, adopted=BOTH)),
+    (servers.ASYNCIO, Acceleration(GLOBAL, fallen_back=1)),
+    (servers.THREADING, Acceleration(GLOBAL)),  # blocks, and uses poll()
+    (servers.FORKING, Acceleration(GLOBAL)),
+    (servers.GUNICORN, Acceleration(GLOBAL)),  # select()
+    (servers.UVICORN, Acceleration(LOCAL, adopted=BOTH, fallen_back=1)),
+    (servers.NODE_ROUND_ROBIN, Acceleration(GLOBAL, fallen_back=1)),  # only the primary accepts
+    (servers.NODE_SHARED, Acceleration(LOCAL, adopted=BOTH, fallen_back=1)),
+]
+
+
+def per_cpu(one: Served, name: str) -> list[int] | None:
+    """A counter on our CPUs. None where nothing is counted.
+
+    The first process that listened shares its counters with its descendants.
+    """
+    for pid in family(one.pid):
+        try:
+            totals = counters.read(pid)
+        except counters.NotPreloaded:
+            continue
+        return [getattr(totals[cpu], name) for cpu in CPUS]
+    return None
+
+
+def total(one: Served, name: str) -> int:
+    return sum(per_cpu(one, name) or [0])
+
+
+def accepted(one: Served) -> dict[str, list[int] | None]:
+    return {name: per_cpu(one, name) for name in ("accepted_local", "accepted_global")}
+
+
+def assert_accepted(how: str, before: dict, after: dict) -> None:
+    local, general = ([now - was for now, was in zip(after[name], before[name])] for name in after)
+    if how == LOCAL:
+        assert (local, general) == ([CONNECTIONS] * 2, [0, 0])
+    elif how == GLOBAL:
+        assert (local, sum(general)) == ([0, 0], 2 * CONNECTIONS)
+    else:
+        assert sum(local) + sum(general) == 2 * CONNECTIONS
+
+
+@pytest.mark.parametrize("server, expected", [pytest.param(*row, id=row[0].name) for row in EXPECTED])
+def test_serves_and_is_accelerated_as_expected(server, expected, tmp_path):
+    with served(server, tmp_path, preload=True) as one:
+        wait_until(lambda: total(one, "adopted") in expected.adopted, f"{expected.adopted} adopted", 5)
+        before = accepted(one)
+        with one.load(CPUS, CONNECTIONS) as load:
+            load.wait()
+        assert [load.counts[cpu]["ok"] for cpu in CPUS] == [CONNECTIONS] * 2, load.counts
+        assert_accepted(expected.accepted, before, accepted(one))
+        assert total(one, "adopted") in expected.adopted
+        assert total(one, "fallen_back") == expected.fallen_back
+    assert "libfsocket" not in one.log()
