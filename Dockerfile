@@ -6,5 +6,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends python3 && rm -
 WORKDIR /lab
 COPY . .
 RUN python3 lab.py --yes sweep --dry-run >/dev/null && make -C fastsocket && rm -rf /var/lib/apt/lists/*
+# The accelerator's own command: docker run --rm --entrypoint fastsocket fastsocket-lab check nginx
+ENV PATH="/lab/.venv/bin:$PATH"
 ENTRYPOINT ["python3", "lab.py"]
 CMD ["--help"]

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
 REQUIREMENTS = ROOT / "requirements.txt"
+PROJECT = ROOT / "pyproject.toml"
 STAMP = VENV / "installed-from"
 POLICY = Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = """\
@@ -76,11 +78,13 @@ def missing_packages(arguments: list[str]) -> list[Package]:
 
 
 def _wanted_stamp() -> str:
-    return hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+    """The place counts, because the command fastsocket is installed with its full path."""
+    project = tomllib.loads(PROJECT.read_text())["project"]
+    return hashlib.sha256(REQUIREMENTS.read_bytes() + f"{project} {ROOT}".encode()).hexdigest()
 
 
 def has_environment() -> bool:
-    """Whether the virtual environment is whole, and made from today's requirements."""
+    """Whether the virtual environment is whole, and made here, from today's requirements."""
     return STAMP.exists() and VENV_PYTHON.exists() and STAMP.read_text() == _wanted_stamp()
 
 
@@ -181,4 +185,7 @@ def _make_environment() -> None:
     _run("making the virtual environment", [sys.executable, "-m", "venv", "--clear", str(VENV)])
     _run("pip install", [str(VENV_PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
                          "--requirement", str(REQUIREMENTS)])
+    _run("installing the command fastsocket", [
+        str(VENV_PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps",
+        "--no-build-isolation", "--editable", str(ROOT)])
     STAMP.write_text(_wanted_stamp())

@@ -67,13 +67,16 @@ class CpuUse(Record):
 
 
 class LibraryCounters(Record):
-    """What libfsocket.so counted on one CPU during a trial."""
+    """What libfsocket.so counted on one CPU during a trial. Its first version could not do what is 0 by default."""
 
     cpu: int
     accepted_local: int
     accepted_global: int
+    accepted_neighbour: int = 0
     adopted: int
     fallen_back: int
+    deferred: int = 0
+    registered: int = 0
 
 
 class Trial(Record):

@@ -8,7 +8,7 @@ from bench.cpu import busy_seconds, difference, snapshot, steal_share
 from bench.probes import Probes
 from bench.record import CpuUse, LibraryCounters, Placement, Trial
 from bench.schedule import Slot
-from fastsocket import counters
+from fastsocket import page
 from fastsocket.nic import EmulatedNic
 from topologies.tag import RunTag
 from topologies.testbed import Testbed
@@ -17,6 +17,7 @@ from workloads.variants import VARIANTS
 from workloads.wrk import Load, wrk
 
 STEAL_TOLERATED = 0.05
+COUNTED_DURING_TRIAL = ("accepted_local", "accepted_global", "accepted_neighbour", "deferred", "registered")
 
 
 class Bench:
@@ -51,13 +52,12 @@ class Bench:
 
 
 def _library(pid: int) -> list[LibraryCounters]:
-    return [LibraryCounters(**vars(counted)) for counted in counters.read(pid)]
+    return [LibraryCounters(**vars(counted)) for counted in page.counters(pid)]
 
 
 def _since(before: list[LibraryCounters], after: list[LibraryCounters]) -> list[LibraryCounters]:
-    """What was accepted between two readings; adoptions happen at the server's start, so those stay totals."""
-    return [now.model_copy(update={"accepted_local": now.accepted_local - was.accepted_local,
-                                   "accepted_global": now.accepted_global - was.accepted_global})
+    """What happened between two readings; adoptions happen at the server's start, so those stay totals."""
+    return [now.model_copy(update={name: getattr(now, name) - getattr(was, name) for name in COUNTED_DURING_TRIAL})
             for was, now in zip(before, after)]
 
 

@@ -13,6 +13,19 @@ class BuildError(Exception):
     exit_status = 3
 
 
+class NotBuilt(Exception):
+    """There is no library yet; the message says how to get it."""
+
+    exit_status = 3
+
+
+def built_library() -> Path:
+    """Raises NotBuilt."""
+    if not LIBRARY.exists():
+        raise NotBuilt(f"libfsocket.so is not built: make -C {HERE} {LIBRARY.relative_to(HERE)}")
+    return LIBRARY
+
+
 def bpf_object(name: str) -> Path:
     """The compiled BPF object of ``bpf/<name>.bpf.c``."""
     return HERE / "build" / f"{name}.bpf.o"

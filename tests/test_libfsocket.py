@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastsocket import counters
+from fastsocket import page
 from fastsocket.build import LIBRARY, build
 from tests.libfsocket_apps.loopback import connect, on_cpus
 
@@ -68,10 +69,10 @@ def preload(request) -> dict[str, str]:
 class App:
     """A program of libfsocket_apps/, spoken to in lines. Leaving it checks that it ended well, and what it logged."""
 
-    def __init__(self, program: str, environment: dict[str, str], log: str = ""):
+    def __init__(self, program: str, environment: dict[str, str], log: str = "", launcher: Sequence[str] = ()):
         self._expected_log = log
         self._log = tempfile.TemporaryFile("w+")
-        self._process = subprocess.Popen([sys.executable, APPS / program], stdin=subprocess.PIPE,
+        self._process = subprocess.Popen([*launcher, sys.executable, APPS / program], stdin=subprocess.PIPE,
                                          stdout=subprocess.PIPE, stderr=self._log, text=True, bufsize=1,
                                          env={**os.environ, **environment})
 
@@ -111,9 +112,9 @@ class App:
 class Server(App):
     """libfsocket_apps/server.py, on our two CPUs and listening."""
 
-    def __init__(self, environment: dict[str, str], log: str = ""):
+    def __init__(self, environment: dict[str, str], log: str = "", launcher: Sequence[str] = ()):
         with on_cpus(CPUS):
-            super().__init__("server.py", environment, log)
+            super().__init__("server.py", environment, log, launcher)
 
     def listen(self, *arguments) -> dict:
         about = self.ask("listen", *arguments)
@@ -128,10 +129,10 @@ class Server(App):
         return [answer(connection) for connection in self.connect(cpu, number, host)]
 
     def total(self, name: str) -> int:
-        return sum(getattr(cpu, name) for cpu in counters.read(self.pid))
+        return sum(getattr(cpu, name) for cpu in page.counters(self.pid))
 
     def per_cpu(self, name: str) -> list[int]:
-        totals = counters.read(self.pid)
+        totals = page.counters(self.pid)
         return [getattr(totals[cpu], name) for cpu in CPUS]
 
 
@@ -655,7 +656,7 @@ def test_calls_that_succeed_keep_errno(preload):
 
 @pytest.mark.parametrize("left, problem", [(1, "no memory to share"), (3, "the listener cannot be cloned")])
 def test_too_few_descriptors_for_clones(preload, left, problem):
-    """The listener takes the first; the second is enough for the page, the third while it moves up."""
+    """The listener takes the first; the second is enough for the page, the third for one clone of two."""
     with Server(preload, log=f"libfsocket: {problem}") as server:
         free = server.ask("open_many", 1)[0]
         server.ask("limit_descriptors", free + 1 + left)
@@ -672,13 +673,13 @@ def test_switched_off(preload):
         server.listen()
         server.ask("fork", "a", CPUS[0])
         assert len(server.request(CPUS[0], 20)) == 20
-        with pytest.raises(counters.NotPreloaded):
-            counters.read(server.pid)
+        with pytest.raises(page.NotPreloaded):
+            page.counters(server.pid)
 
 
-def test_counters_of_a_process_without_the_library():
-    with pytest.raises(counters.NotPreloaded):
-        counters.read(os.getpid())
+def test_page_of_a_process_without_the_library():
+    with pytest.raises(page.NotPreloaded):
+        page.counters(os.getpid())
 
 
 # ---- settings
@@ -694,10 +695,15 @@ def test_what_is_switched_off_makes_no_clones(preload, setting):
         assert len(server.request(CPUS[0], 10)) == 10
 
 
-def test_the_ports_that_are_named_are_accelerated(preload):
-    with Server(preload | {"FSOCKET_ONLY": ",".join(map(str, range(1, 3)))}) as server:
-        server.listen()
-        assert server.ask("open_clones") == 0
+def test_the_port_that_is_named_is_accelerated(preload):
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port = probe.getsockname()[1]
+    with Server(preload | {"FSOCKET_ONLY": f"1,{port}"}) as server:
+        server.listen(LOOPBACK, False, True, port)
+        server.ask("fork", "a", CPUS[0])
+        assert len(server.request(CPUS[0], 10)) == 10
+        assert server.per_cpu("accepted_local") == [10, 0]
 
 
 @pytest.mark.parametrize("setting, log", [

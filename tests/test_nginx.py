@@ -11,7 +11,7 @@ from contextlib import closing
 
 import pytest
 
-from fastsocket import counters
+from fastsocket import page
 from fastsocket.build import LIBRARY
 from topologies.pair import Pair
 from topologies.tag import RunTag
@@ -71,8 +71,8 @@ def standalone(tmp_path):
 
 def adopted(pid):
     try:
-        return sum(cpu.adopted for cpu in counters.read(pid))
-    except counters.NotPreloaded:
+        return sum(cpu.adopted for cpu in page.counters(pid))
+    except page.NotPreloaded:
         return 0
 
 
@@ -85,11 +85,11 @@ def fetch_from(cpu, port):
 
 def test_the_preload_works_without_the_lab(standalone):
     process, port = standalone
-    before = counters.read(process.pid)
+    before = page.counters(process.pid)
     workers = {cpu: {fetch_from(cpu, port) for _ in range(5)} for cpu in CPUS}
     assert all(len(seen) == 1 for seen in workers.values()), "each CPU's connections have one worker"
     assert len(set.union(*workers.values())) == len(CPUS), "and each worker has its own CPU"
-    after = counters.read(process.pid)
+    after = page.counters(process.pid)
     assert [now.accepted_local - was.accepted_local for now, was in zip(after, before)][:len(CPUS)] == [5] * len(CPUS)
 
 
@@ -146,7 +146,7 @@ def test_each_variant_has_its_listeners(testbed, tmp_path, variant, expected):
 def test_wrk_loads_it_with_a_connection_per_request(testbed, tmp_path):
     with Nginx().serve(testbed, VARIANTS["fastsocket"], CPUS, tmp_path) as pid:
         load = wrk(testbed, Nginx.port, len(CPUS), CPUS, seconds=1)
-        accepted = sum(cpu.accepted_local + cpu.accepted_global for cpu in counters.read(pid))
+        accepted = sum(cpu.accepted_local + cpu.accepted_global + cpu.accepted_neighbour for cpu in page.counters(pid))
     assert load.requests > 100
     assert set(load.errors.values()) == {0}
     assert accepted >= load.requests

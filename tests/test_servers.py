@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from fastsocket import counters
+from fastsocket import page
 from tests import servers
 from tests.servers import Served, Server, family, served, wait_until
 
@@ -60,8 +60,8 @@ def per_cpu(one: Served, name: str) -> list[int] | None:
     """
     for pid in family(one.pid):
         try:
-            totals = counters.read(pid)
-        except counters.NotPreloaded:
+            totals = page.counters(pid)
+        except page.NotPreloaded:
             continue
         return [getattr(totals[cpu], name) for cpu in CPUS]
     return None

@@ -144,12 +144,13 @@ class Master:
         self.children: dict[str, int] = {}
         self.threads: list[threading.Thread] = []
 
-    def listen(self, host: str = "127.0.0.1", blocking: bool = False, v6only: bool = True) -> dict:
+    def listen(self, host: str = "127.0.0.1", blocking: bool = False, v6only: bool = True,
+               port: int = 0) -> dict:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.listener = socket.socket(family)
         if family == socket.AF_INET6:
             self.listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
-        self.listener.bind((host, 0))
+        self.listener.bind((host, port))
         self.listener.listen(BACKLOG)
         self.listener.setblocking(blocking)
         return self.about()

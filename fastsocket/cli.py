@@ -1,0 +1,200 @@
+"""The command fastsocket: its verbs, and how it answers."""
+
+import json
+import os
+import sys
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from fastsocket import launch
+from fastsocket.binary import Verdict, find
+from fastsocket.binary import check as check_binary
+from fastsocket.build import built_library
+from fastsocket.prometheus import exposition
+from fastsocket.servers import Ended, Server, absence, survey
+from fastsocket.status import tables
+
+INTERRUPTED = 130
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+class UsageError(Exception):
+    """What was asked for cannot be."""
+
+    exit_status = 2
+
+
+@app.callback()
+def fastsocket() -> None:
+    """Per-core TCP listeners for unmodified servers: libfsocket.so, preloaded.
+
+    \b
+    fastsocket check nginx                   can it be accelerated?
+    fastsocket run -- nginx -g 'daemon off;' run it accelerated
+    fastsocket status                        what runs, and how well
+    """
+
+
+# The options of run, in the order of its --help.
+Command = Annotated[list[str], typer.Argument(metavar="COMMAND", help="The server and its arguments, best after --.")]
+ListenTable = Annotated[Optional[bool], typer.Option(help="Give each CPU a listener (the library's default: on).")]
+FastEpoll = Annotated[Optional[bool], typer.Option(
+    help="Put a connection into the epoll only when it has to wait (the library's default: off).")]
+Only = Annotated[Optional[list[int]], typer.Option(metavar="PORT", min=1, max=65535,
+                                                   help="Accelerate this port alone; again for more.")]
+Pin = Annotated[Optional[bool], typer.Option(help="Pin workers that nobody pinned (the library's default: yes).")]
+Strict = Annotated[bool, typer.Option("--strict", help="Rather do not run than run without acceleration.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="The library says on stderr what it does and why not.")]
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def run(command: Command, listen_table: ListenTable = None, fast_epoll: FastEpoll = None, only: Only = None,
+        pin: Pin = None, strict: Strict = False, verbose: Verbose = False) -> None:
+    """Run a server accelerated.
+
+    Process id, signals and exit status are the server's own. What cannot be accelerated runs all the same, after a
+    line on stderr; with --strict it does not, and that is exit status 3. A command that does not exist is 127. With
+    FSOCKET=off in the environment the library does nothing.
+
+    \b
+    fastsocket run -- nginx -g 'daemon off;'
+    fastsocket run --only 80 --only 443 --no-pin -- haproxy -f haproxy.cfg
+    fastsocket run --strict --fast-epoll -- lighttpd -D -f lighttpd.conf
+    """
+    library = built_library()
+    if len(only or []) > launch.MAX_ONLY_PORTS:
+        raise UsageError(f"--only: {len(only)} ports, and the library knows {launch.MAX_ONLY_PORTS} at most")
+    wishes = launch.Wishes(listen_table, fast_epoll, tuple(only or ()), pin, strict, verbose)
+    variables = launch.environment(launch.inherited_environment(), library, wishes)
+    obstacle = launch.obstacle(command[0], library)
+    if obstacle and strict:
+        raise launch.LaunchError(obstacle)
+    if obstacle:
+        _say(f"runs without acceleration: {obstacle}")
+    launch.execute(command, variables)
+
+
+@app.command()
+def check(binary: Annotated[str, typer.Argument(metavar="BINARY", help="A file, or a command in PATH.")],
+          as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Can this program be accelerated?
+
+    Yes is exit status 0, no is 1, no such program 2. The answer holds for who asks: a setuid program that gains
+    privileges when you start it may gain none when root does.
+
+    \b
+    fastsocket check nginx
+    fastsocket check --json ./my-server
+    """
+    verdict = check_binary(find(binary), built_library())
+    if as_json:
+        answer = {"can_be_accelerated": verdict.can_be_accelerated, **asdict(verdict)}
+        typer.echo(json.dumps(answer, indent=2, default=os.fspath))
+    else:
+        _print_verdict(verdict)
+    raise typer.Exit(0 if verdict.can_be_accelerated else 1)
+
+
+def _print_verdict(verdict: Verdict) -> None:
+    typer.echo(f"{verdict} {'can' if verdict.can_be_accelerated else 'cannot'} be accelerated")
+    for obstacle in verdict.obstacles:
+        typer.echo(f"  {obstacle.reason}\n  -> {obstacle.remedy}")
+    for note in verdict.notes:
+        typer.echo(f"  {note}")
+
+
+@app.command()
+def status(pids: Annotated[Optional[list[int]], typer.Argument(
+               metavar="PID", help="Only the servers that these processes belong to.")] = None,
+           as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+           prometheus: Annotated[bool, typer.Option("--prometheus", help="In Prometheus' text format.")] = False,
+           watch: Annotated[Optional[float], typer.Option(
+               "--watch", "-w", metavar="SECONDS", min=0.1, help="Look again so often, until Ctrl-C.")] = None) -> None:
+    """Show the running servers.
+
+    Their listeners, who accepts on each CPU, what they counted, and why they are not accelerated. When no process
+    that was asked for belongs to a server, that is exit status 1.
+
+    \b
+    fastsocket status
+    fastsocket status -w 1 $(pidof nginx)
+    fastsocket status --prometheus > /var/lib/node_exporter/fastsocket.prom
+    """
+    if sum((as_json, prometheus, watch is not None)) > 1:
+        raise UsageError("--json, --prometheus and --watch exclude each other: choose one")
+    found = _look(pids or [])
+    if watch is not None:
+        _watch(pids or [], watch)
+    elif as_json:
+        typer.echo(json.dumps([asdict(server) for server in found], indent=2))
+    elif prometheus:
+        typer.echo(exposition(found), nl=False)
+    else:
+        Console().print(tables(found))
+
+
+def _look(pids: list[int]) -> list[Server]:
+    """The servers asked for. What could not be seen is told on stderr; raises the reason if that is all there is."""
+    found = survey()
+    if not pids:
+        for remark in found.remarks():
+            _say(remark)
+        return found.servers
+    asked = found.of(pids)
+    absent = [absence(pid) for pid in pids if not any(pid in server.processes for server in asked)]
+    if not asked:
+        raise max(absent, key=lambda reason: reason.exit_status)
+    for reason in absent:
+        if not isinstance(reason, Ended):
+            _say(str(reason))
+    return asked
+
+
+def _watch(pids: list[int], seconds: float) -> None:
+    console = Console()
+    with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
+        while True:
+            found = survey()
+            view = tables(found.of(pids) if pids else found.servers)
+            live.update(view, refresh=True) if console.is_terminal else console.print(view)
+            time.sleep(seconds)
+
+
+@app.command()
+def path() -> None:
+    """Print where libfsocket.so is, for LD_PRELOAD.
+
+    \b
+    LD_PRELOAD=$(fastsocket path) nginx
+    """
+    typer.echo(built_library())
+
+
+def _say(message: str) -> None:
+    print(f"fastsocket: {message}", file=sys.stderr)
+
+
+def main() -> int:
+    """The command; returns its exit status."""
+    try:
+        return app(sys.argv[1:] or ["--help"], standalone_mode=False, prog_name="fastsocket") or 0
+    except typer.TyperException as error:
+        return _complain(error.format_message(), 2)
+    except KeyboardInterrupt:
+        return _complain("interrupted", INTERRUPTED)
+    except Exception as error:
+        if not hasattr(error, "exit_status"):  # ours say how to end; any other is a defect, and shows where
+            raise
+        return _complain(str(error), error.exit_status)
+
+
+def _complain(message: str, status: int) -> int:
+    _say(message)
+    return status

@@ -1,0 +1,110 @@
+"""Starting a command with libfsocket.so in front of its libc: the environment, and the exec."""
+
+import os
+import re
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from fastsocket.binary import NoSuchProgram, Unreadable, check, find
+
+MAX_ONLY_PORTS = 16  # libfsocket/fsocket.h
+NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as shells and env(1) have it
+
+
+class LaunchError(Exception):
+    """The command cannot be started, or not as it was asked to be; the message says why."""
+
+    def __init__(self, message: str, exit_status: int = 3):
+        super().__init__(message)
+        self.exit_status = exit_status
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What was asked of the library. None: nothing, so what the environment says already stays."""
+
+    listen_table: bool | None = None
+    fast_epoll: bool | None = None
+    only: tuple[int, ...] = ()
+    pin: bool | None = None
+    strict: bool = False
+    verbose: bool = False
+
+    def variables(self) -> dict[str, str | None]:
+        """The variables that say it; None: to be removed."""
+        asked: dict[str, str | None] = {}
+        if self.listen_table is not None:
+            asked["FSOCKET_LISTEN_TABLE"] = _switch(self.listen_table)
+        if self.fast_epoll is not None:
+            asked["FSOCKET_FAST_EPOLL"] = _switch(self.fast_epoll)
+        if self.only:
+            asked["FSOCKET_ONLY"] = ",".join(map(str, self.only))
+        if self.pin is not None:
+            asked["FSOCKET_PIN"] = None if self.pin else "never"
+        if self.strict:
+            asked["FSOCKET_STRICT"] = "1"
+        if self.verbose:
+            asked["FSOCKET_VERBOSE"] = "1"
+        return asked
+
+
+def _switch(on: bool) -> str:
+    return "on" if on else "off"
+
+
+def inherited_environment() -> dict[str, str]:
+    """As it was given to us: Python may have put LC_CTYPE into its own since (PEP 538)."""
+    assignments = os.fsdecode(Path("/proc/self/environ").read_bytes()).split("\0")
+    return dict(assignment.split("=", 1) for assignment in assignments if "=" in assignment)
+
+
+def environment(inherited: Mapping[str, str], library: Path, wishes: Wishes) -> dict[str, str]:
+    """The environment of the command. The library is preloaded first, and others as before.
+
+    Raises LaunchError when the library's name cannot be said in LD_PRELOAD.
+    """
+    composed = dict(inherited) | {"LD_PRELOAD": _preload(library, inherited.get("LD_PRELOAD", ""))}
+    for name, value in wishes.variables().items():
+        if value is None:
+            composed.pop(name, None)
+        else:
+            composed[name] = value
+    return composed
+
+
+def _preload(library: Path, inherited: str) -> str:
+    """ld.so(8) separates by colons and spaces, and has no way to quote either."""
+    if re.search(r"[: ]", str(library)):
+        raise LaunchError(f"LD_PRELOAD cannot name {library}: move it where no directory has a space or a colon")
+    others = [name for name in re.split(r"[: ]", inherited) if name and name != str(library)]
+    return ":".join([str(library), *others])
+
+
+def obstacle(command: str, library: Path) -> str | None:
+    """Why a command will run as without the library, and what to do; None: it will be accelerated, if it listens.
+
+    Raises LaunchError when there is no such command.
+    """
+    try:
+        verdict = check(find(command), library)
+    except NoSuchProgram as error:
+        raise LaunchError(str(error), NOT_FOUND) from error
+    except Unreadable as error:
+        return str(error)
+    if verdict.can_be_accelerated:
+        return None
+    return "; ".join(f"{verdict} {found.reason} -> {found.remedy}" for found in verdict.obstacles)
+
+
+def execute(command: list[str], variables: dict[str, str]) -> NoReturn:
+    """Become the command. Raises LaunchError when the kernel refuses."""
+    for ignored_by_python in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(ignored_by_python, signal.SIG_DFL)
+    try:
+        os.execvpe(command[0], command, variables)
+    except OSError as error:
+        status = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+        raise LaunchError(f"{command[0]}: {error.strerror}", status) from error

@@ -1,0 +1,101 @@
+"""The running servers for Prometheus, in its text exposition format."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from fastsocket.page import Listener, LocalListener
+from fastsocket.servers import Server
+
+COUNTERS = {
+    "adopted": ("fastsocket_adopted", "Local listeners taken up by a worker"),
+    "fallen_back": ("fastsocket_fallen_back", "Workers that found no local listener to take up"),
+    "deferred": ("fastsocket_deferred", "Accepted connections whose epoll registration was put off"),
+    "registered": ("fastsocket_registered", "Deferred connections that had to be registered after all"),
+}
+ACCEPTED_FROM = ("local", "global", "neighbour")
+
+
+def exposition(servers: list[Server]) -> str:
+    """HELP, TYPE and samples; without servers, no samples."""
+    registry = CollectorRegistry()
+    registry.register(_Servers(servers))
+    return generate_latest(registry).decode()
+
+
+class _Servers(Collector):
+    def __init__(self, servers: list[Server]):
+        self._servers = servers
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._processes()
+        yield self._accepted()
+        for name, (metric, meaning) in COUNTERS.items():
+            yield self._counter(name, metric, meaning)
+        yield self._accelerated()
+        yield self._adopters()
+        yield self._waited()
+
+    def _processes(self) -> Metric:
+        family = GaugeMetricFamily("fastsocket_processes", "Processes of the server", labels=["pid", "command"])
+        for server in self._servers:
+            family.add_metric([str(server.pid), server.command], len(server.processes))
+        return family
+
+    def _accepted(self) -> Metric:
+        family = CounterMetricFamily(
+            "fastsocket_accepted", "Connections accepted on a CPU from its own local listener, from the application's "
+            "(global) or from another CPU's (neighbour)", labels=["pid", "cpu", "listener"])
+        for server in self._servers:
+            for cpu in server.counters:
+                for source in ACCEPTED_FROM:
+                    family.add_metric([str(server.pid), str(cpu.cpu), source], getattr(cpu, f"accepted_{source}"))
+        return family
+
+    def _counter(self, name: str, metric: str, meaning: str) -> Metric:
+        family = CounterMetricFamily(metric, meaning, labels=["pid", "cpu"])
+        for server in self._servers:
+            for cpu in server.counters:
+                family.add_metric([str(server.pid), str(cpu.cpu)], getattr(cpu, name))
+        return family
+
+    def _accelerated(self) -> Metric:
+        family = GaugeMetricFamily("fastsocket_accelerated", "Whether connections go to the workers' own CPUs",
+                                   labels=["pid", "address"])
+        for (pid, address), listeners in self._listeners().items():
+            family.add_metric([pid, address], all(not listener.why_not for listener in listeners))
+        return family
+
+    def _adopters(self) -> Metric:
+        family = GaugeMetricFamily("fastsocket_adopters", "Threads that accept from a CPU's local listener",
+                                   labels=["pid", "address", "cpu"])
+        for labels, clones in self._clones().items():
+            family.add_metric(labels, sum(len(clone.adopters) for clone in clones))
+        return family
+
+    def _waited(self) -> Metric:
+        family = GaugeMetricFamily("fastsocket_unattended_seconds", "Since somebody last waited for a local listener",
+                                   labels=["pid", "address", "cpu"])
+        for labels, clones in self._clones().items():
+            ages = [clone.tended_ms_ago for clone in clones if clone.tended_ms_ago is not None]
+            if ages:
+                family.add_metric(labels, max(ages) / 1000)
+        return family
+
+    def _listeners(self) -> dict[tuple[str, str], list[Listener]]:
+        """By their labels: of two that have the same, Prometheus would take neither."""
+        found = defaultdict(list)
+        for server in self._servers:
+            for listener in server.listeners:
+                found[str(server.pid), str(listener)].append(listener)
+        return found
+
+    def _clones(self) -> dict[tuple[str, str, str], list[LocalListener]]:
+        found = defaultdict(list)
+        for (pid, address), listeners in self._listeners().items():
+            for clone in (clone for listener in listeners for clone in listener.cpus):
+                found[pid, address, str(clone.cpu)].append(clone)
+        return found

@@ -1,0 +1,66 @@
+"""What people see of the running servers: tables on the terminal."""
+
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from fastsocket.page import Adopter, CpuCounters, Listener, LocalListener
+from fastsocket.servers import Server
+
+COUNTERS = {"accepted_local": "accepted\nlocal", "accepted_global": "accepted\nglobal",
+            "accepted_neighbour": "accepted\nneighbour", "adopted": "adopted", "fallen_back": "fallen\nback",
+            "deferred": "deferred", "registered": "registered"}
+
+
+def tables(servers: list[Server]) -> RenderableType:
+    """For each server its listeners, CPU by CPU, and what it counted."""
+    return Group(*(_server(server) for server in servers)) if servers else Text("no server runs with libfsocket.so")
+
+
+def _server(server: Server) -> RenderableType:
+    others = len(server.processes) - 1
+    more = f" and {others} more" if others else ""
+    parts = [part for listener in server.listeners for part in _listener(listener)] + [_counters(server.counters)]
+    return Group(Text(f"{server.command}, process {server.pid}{more}", style="bold"),
+                 *(Padding(part, (0, 0, 0, 2), expand=False) for part in parts))
+
+
+def _table(*columns: str) -> Table:
+    """Without lines; a column named here is of text, columns of numbers are added."""
+    return Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+
+
+def _listener(listener: Listener) -> Iterator[RenderableType]:
+    ailment = Text(f"  not accelerated: {listener.why_not}" if listener.why_not else "", style="yellow")
+    yield Text.assemble(str(listener), ailment)
+    if listener.cpus:
+        table = _table("CPU", "adopters", "last waited for")
+        for cpu in listener.cpus:
+            table.add_row(str(cpu.cpu), _adopters(cpu.adopters), _waited(cpu))
+        yield table
+
+
+def _adopters(adopters: list[Adopter]) -> str:
+    """A process by its id, a thread of it after a slash."""
+    names = [str(who.process) if who.process == who.thread else f"{who.process}/{who.thread}" for who in adopters]
+    return ", ".join(names) or "nobody"
+
+
+def _waited(cpu: LocalListener) -> str:
+    return f"{cpu.tended_ms_ago} ms ago" if cpu.tended_ms_ago is not None else "-"
+
+
+def _counters(counters: list[CpuCounters]) -> RenderableType:
+    """CPUs where nothing happened are left out."""
+    table = _table("CPU")
+    table.columns[0].vertical = "bottom"
+    for heading in COUNTERS.values():
+        table.add_column(heading, justify="right", vertical="bottom")
+    for cpu in counters:
+        counted = [getattr(cpu, name) for name in COUNTERS]
+        if any(counted):
+            table.add_row(str(cpu.cpu), *map(str, counted))
+    return table if table.row_count else Text("nothing counted yet", style="dim")

@@ -1,0 +1,656 @@
+"""The command fastsocket as a person and a program call it, on real binaries and real servers."""
+
+import json
+import mmap
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+from contextlib import suppress
+from ctypes import Structure
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from fastsocket import page
+from fastsocket.binary import check, find
+from fastsocket.build import HERE, LIBRARY
+from fastsocket.launch import LaunchError, Wishes, environment
+from fastsocket.servers import Server, survey
+from tests.test_libfsocket import CPUS, Server as ServerApp
+
+ROOT = HERE.parent
+FASTSOCKET = [sys.executable, "-m", "fastsocket"]
+NOBODY = 65534
+MAPS = "/proc/self/maps"  # what a program that prints it has loaded
+NO_PID = 1 << 22  # past the kernel's PID_MAX_LIMIT
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def fastsocket(*arguments, **options):
+    return subprocess.run([*FASTSOCKET, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT,
+                          stdin=subprocess.DEVNULL, **options)
+
+
+def assert_one_line(done, status, *words):
+    assert done.returncode == status, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def as_nobody(function):
+    """What a function says when a process that is not root calls it."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        with suppress(BaseException):
+            os.setgroups([])
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            os.write(writing, json.dumps(function()).encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading) as answer:
+        said = answer.read()
+    os.waitpid(child, 0)
+    return json.loads(said)
+
+
+# ---- input
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["stauts"], ["stauts"]),
+    (["run"], ["COMMAND"]),
+    (["run", "--only", "0", "--", "true"], ["--only"]),
+    (["run", "--only", "http", "--", "true"], ["--only"]),
+    (["run", *["--only", "80"] * 17, "--", "true"], ["17 ports", "16"]),
+    (["run", "--fast", "--", "true"], ["--fast"]),
+    (["check"], ["BINARY"]),
+    (["check", "no-such-command"], ["no-such-command", "PATH"]),
+    (["check", "/no/such/file"], ["/no/such/file", "No such file"]),
+    (["check", "/usr"], ["/usr", "not a file"]),
+    (["status", "nginx"], ["PID"]),
+    (["status", "--watch", "0"], ["--watch"]),
+    (["status", "--json", "--prometheus"], ["choose one"]),
+])
+def test_bad_input_gets_one_line_and_status_2(arguments, words):
+    assert_one_line(fastsocket(*arguments), 2, *words)
+
+
+def test_help_teaches_every_verb():
+    shown = fastsocket("--help").stdout
+    for verb in ("run", "check", "status", "path"):
+        assert verb in shown
+        assert f"fastsocket {verb}" in fastsocket(verb, "--help").stdout
+
+
+def test_the_console_script_answers_from_anywhere():
+    script = Path(sys.prefix) / "bin" / "fastsocket"
+    assert subprocess.run([script, "path"], cwd="/", capture_output=True, text=True).stdout == f"{LIBRARY}\n"
+
+
+def test_without_its_python_libraries_it_says_how_to_get_them():
+    bare = [sys.executable, "-S", "-m", "fastsocket", "path"]  # no site-packages
+    assert_one_line(subprocess.run(bare, cwd=ROOT, capture_output=True, text=True), 3, "typer", "pip install")
+
+
+def test_without_the_library_every_verb_that_needs_it_says_how_to_build_it(tmp_path):
+    shutil.copytree(HERE, tmp_path / "fastsocket", ignore=shutil.ignore_patterns("build"))
+    for arguments in (["path"], ["run", "--", "true"], ["check", "true"]):
+        done = subprocess.run([*FASTSOCKET, *arguments], cwd=tmp_path, capture_output=True, text=True)
+        assert_one_line(done, 3, "make")
+    subprocess.run(done.stderr.partition("not built: ")[2], shell=True, check=True, capture_output=True)
+    assert (tmp_path / "fastsocket" / "build" / "libfsocket.so").exists()
+
+
+# ---- the environment that run composes
+
+NAMES = st.text("abc/.", min_size=1, max_size=8)
+PRELOADS = st.lists(st.tuples(NAMES | st.just(str(LIBRARY)), st.sampled_from([":", " ", "::", " :"])), max_size=4)
+WISHES = st.builds(Wishes, listen_table=st.none() | st.booleans(), fast_epoll=st.none() | st.booleans(),
+                   only=st.lists(st.integers(1, 65535), max_size=16).map(tuple), pin=st.none() | st.booleans(),
+                   strict=st.booleans(), verbose=st.booleans())
+OURS = ["FSOCKET", "FSOCKET_LISTEN_TABLE", "FSOCKET_FAST_EPOLL", "FSOCKET_ONLY", "FSOCKET_PIN", "FSOCKET_STRICT",
+        "FSOCKET_VERBOSE"]
+INHERITED = st.dictionaries(st.sampled_from(["HOME", "PATH", *OURS]), st.text("aeiou=", max_size=5))
+
+
+@given(inherited=INHERITED, preloads=PRELOADS)
+def test_the_library_is_preloaded_first_and_the_others_as_before(inherited, preloads):
+    before = "".join(name + separator for name, separator in preloads)
+    preloaded = environment(inherited | {"LD_PRELOAD": before}, LIBRARY, Wishes())["LD_PRELOAD"]
+    assert preloaded.split(":") == [str(LIBRARY), *(name for name, _ in preloads if name != str(LIBRARY))]
+
+
+@given(inherited=INHERITED, wishes=WISHES)
+def test_a_variable_is_set_when_it_was_asked_for_and_else_left_alone(inherited, wishes):
+    composed = environment(inherited, LIBRARY, wishes)
+    asked = wishes.variables()
+    assert set(asked) <= set(OURS)
+    for name in {*composed, *inherited} - {"LD_PRELOAD"}:
+        assert composed.get(name) == (asked[name] if name in asked else inherited.get(name))
+
+
+@given(inherited=INHERITED, wishes=WISHES)
+def test_running_under_run_is_running_under_the_inner_one(inherited, wishes):
+    once = environment(inherited, LIBRARY, wishes)
+    assert environment(once, LIBRARY, wishes) == once
+
+
+def test_wishes_in_the_words_of_the_library():
+    wishes = Wishes(listen_table=True, fast_epoll=False, only=(80, 443), pin=False, strict=True, verbose=True)
+    assert environment({}, Path("/l.so"), wishes) == {
+        "LD_PRELOAD": "/l.so", "FSOCKET_LISTEN_TABLE": "on", "FSOCKET_FAST_EPOLL": "off", "FSOCKET_ONLY": "80,443",
+        "FSOCKET_PIN": "never", "FSOCKET_STRICT": "1", "FSOCKET_VERBOSE": "1"}
+
+
+@pytest.mark.parametrize("directory", ["/two words", "/a:b"])
+def test_a_library_that_the_loader_cannot_be_told_of_is_refused(directory):
+    with pytest.raises(LaunchError, match="move it"):
+        environment({}, Path(directory) / "libfsocket.so", Wishes())
+
+
+# ---- run
+
+
+def test_the_command_gets_the_environment_of_the_caller():
+    """Python adds LC_CTYPE to its own where there is no locale."""
+    done = fastsocket("run", "--no-pin", "--", "/usr/bin/env", env={"LC_CTYPE": "C", "A": "b c"})
+    assert sorted(done.stdout.splitlines()) == ["A=b c", "FSOCKET_PIN=never", "LC_CTYPE=C", f"LD_PRELOAD={LIBRARY}"]
+
+
+@pytest.mark.parametrize("script, status", [("exit 7", 7), ("kill -PIPE $$", -signal.SIGPIPE),
+                                            ("kill -TERM $$", -signal.SIGTERM)])
+def test_exit_status_and_signals_are_the_commands_own(script, status):
+    assert fastsocket("run", "--", "sh", "-c", script).returncode == status
+
+
+@pytest.mark.parametrize("separator", [["--"], []])
+def test_options_after_the_command_are_its_own(separator):
+    done = fastsocket("run", *separator, "sh", "-c", "echo $0 $1", "--strict", "--")
+    assert done.stdout == "--strict --\n"
+
+
+def test_process_id_and_standard_input_are_the_commands_own():
+    with subprocess.Popen([*FASTSOCKET, "run", "--", "sh", "-c", "echo $$; cat"], cwd=ROOT, text=True,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.communicate("to the command")[0] == f"{process.pid}\nto the command"
+
+
+def test_a_command_that_does_not_exist_is_127():
+    assert_one_line(fastsocket("run", "--", "no-such-command"), 127, "no-such-command")
+
+
+def test_a_file_that_is_no_program_is_126(tmp_path):
+    (tmp_path / "notes").write_text("buy milk\n")
+    assert fastsocket("run", "--", tmp_path / "notes").returncode == 126
+
+
+# ---- check, and whether it is right
+
+
+@pytest.fixture
+def compile_program(tmp_path):
+    """A program like cat, linked as these options of gcc say."""
+    def compile_with(*options):
+        source, program = tmp_path / "print.c", tmp_path / "print"
+        source.write_text('#include <stdio.h>\nint main(int n, char **v) { FILE *f = fopen(v[n - 1], "r"); int c;\n'
+                          'while ((c = getc(f)) != EOF) putchar(c); return 0; }\n')
+        subprocess.run(["gcc", *options, "-o", program, source], check=True)
+        return program
+
+    return compile_with
+
+
+@pytest.fixture
+def copy_of(tmp_path):
+    def copy(command, name="copied"):
+        shutil.copy(find(command), tmp_path / name)
+        return tmp_path / name
+
+    return copy
+
+
+def is_loaded(program) -> bool:
+    """What the loader does: the program prints its own mappings."""
+    return str(LIBRARY) in fastsocket("run", "--", program, MAPS).stdout
+
+
+def assert_no(program, *words):
+    """It cannot be accelerated; and that is told by run, which runs it all the same unless it is to be strict."""
+    checked = fastsocket("check", program)
+    assert checked.returncode == 1
+    ran, refused = fastsocket("run", "--", program, MAPS), fastsocket("run", "--strict", "--", program, MAPS)
+    assert_one_line(ran, 0, "runs without acceleration", *words)
+    assert_one_line(refused, 3, *words)
+    assert ran.stdout and not refused.stdout
+    for word in ("cannot be accelerated", "->", *words):
+        assert word in checked.stdout
+    assert not is_loaded(program)
+
+
+def assert_yes(program):
+    checked = fastsocket("check", program)
+    assert checked.returncode == 0, checked.stdout
+    assert "can be accelerated" in checked.stdout
+    ran = fastsocket("run", "--strict", "--", program, MAPS)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert is_loaded(program)
+
+
+def write_script(path, first_line):
+    path.write_text(f"{first_line}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_a_plain_program_can():
+    assert_yes("cat")
+
+
+@pytest.mark.parametrize("option", ["-static", "-static-pie"])
+def test_a_static_program_cannot(compile_program, option):
+    assert_no(compile_program(option), "statically linked")
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("mode, word", [(0o4755, "setuid to nobody"), (0o2755, f"setgid to group {NOBODY}")])
+def test_a_program_that_changes_its_identity_cannot(copy_of, mode, word):
+    program = copy_of("cat")
+    os.chown(program, NOBODY, NOBODY)
+    program.chmod(mode)
+    assert_no(program, word, "secure execution")
+
+
+@pytest.mark.privileged
+def test_a_setuid_program_of_the_caller_can(copy_of):
+    program = copy_of("cat")
+    program.chmod(0o6755)
+    assert_yes(program)
+
+
+@pytest.mark.privileged
+def test_file_capabilities_are_in_the_way_of_all_but_root(copy_of, monkeypatch):
+    program = copy_of("cat")
+    net_bind_service, version_2_effective = 1 << 10, 0x02000001  # capabilities(7), linux/capability.h
+    os.setxattr(program, "security.capability", struct.pack("<5I", version_2_effective, net_bind_service, 0, 0, 0))
+    assert_yes(program)
+    monkeypatch.setattr(os, "getuid", lambda: NOBODY)
+    obstacle, = check(program, LIBRARY).obstacles
+    assert "file capabilities" in obstacle.reason and "AmbientCapabilities" in obstacle.remedy
+
+
+@pytest.mark.parametrize("section", [".go.buildinfo", ".note.go.buildid"])
+@pytest.mark.parametrize("options", [[], ["-static"]])
+def test_a_go_program_cannot(compile_program, section, options):
+    """Whether it is linked with libc or not, and then no word of linking it dynamically."""
+    program = compile_program(*options)
+    subprocess.run(["objcopy", "--add-section", f"{section}=/dev/null", program], check=True)
+    obstacle, = check(program, LIBRARY).obstacles
+    assert "Go" in obstacle.reason and "link" not in obstacle.remedy
+
+
+def test_a_program_for_another_libc_cannot(compile_program):
+    program = compile_program("-Wl,--dynamic-linker=/lib/ld-musl-x86_64.so.1")
+    obstacle, = check(program, LIBRARY).obstacles
+    assert "/lib/ld-musl-x86_64.so.1" in obstacle.reason and "glibc" in obstacle.remedy
+
+
+@pytest.mark.parametrize("offset, value, kind", [(18, 183, "AARCH64, 64 bits"), (4, 1, "32 bits")])
+def test_a_program_for_another_machine_cannot(copy_of, offset, value, kind):
+    """e_machine and EI_CLASS, at their places in the ELF header."""
+    program = copy_of("true")
+    content = bytearray(program.read_bytes())
+    content[offset] = value
+    program.write_bytes(content)
+    done = fastsocket("check", program)
+    assert done.returncode == 1
+    assert kind in done.stdout or "neither a whole ELF" in done.stdout
+
+
+@pytest.mark.parametrize("content", [b"", b"buy milk\n", b"\x7fELF", b"\x7fELF" + bytes(100)])
+def test_what_is_no_program_cannot(tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+    done = fastsocket("check", tmp_path / "file")
+    assert done.returncode == 1
+    assert "neither a whole ELF program nor a script" in done.stdout
+
+
+@settings(max_examples=60, deadline=None)
+@given(damage=st.lists(st.tuples(st.integers(0, 1200), st.integers(0, 255)), min_size=1, max_size=8))
+def test_a_damaged_program_gets_an_answer(tmp_path_factory, damage):
+    """ELF headers and program headers are at the front."""
+    program, content = tmp_path_factory.getbasetemp() / "damaged", bytearray(find("true").read_bytes())
+    for offset, value in damage:
+        content[offset] = value
+    program.write_bytes(content)
+    check(program, LIBRARY)
+
+
+@pytest.mark.parametrize("first_line", ["#!/bin/cat", "#! /bin/cat", "#!/usr/bin/env cat", "#!/usr/bin/env -S A=b cat"])
+def test_a_script_can_if_what_runs_it_can(tmp_path, first_line):
+    script = write_script(tmp_path / "script", first_line)
+    assert_yes(script)
+    assert check(script, LIBRARY).executed.name == "cat"
+
+
+def test_a_script_cannot_if_what_runs_it_cannot(tmp_path, compile_program):
+    assert_no(write_script(tmp_path / "script", f"#!{compile_program('-static')}"), "statically linked", "script")
+
+
+def test_a_script_of_a_script_is_followed(tmp_path):
+    first = write_script(tmp_path / "first", "#!/bin/cat")
+    assert_yes(write_script(tmp_path / "second", f"#!{first}"))
+
+
+def test_scripts_are_followed_as_far_as_the_kernel_goes(tmp_path):
+    """execve(2): five interpreters that are scripts, and then ELOOP."""
+    interpreter = "/bin/cat"
+    for depth in range(1, 7):
+        interpreter = write_script(tmp_path / f"script{depth}", f"#!{interpreter}")
+        ran, checked = subprocess_status(interpreter), fastsocket("check", interpreter).returncode
+        assert (ran == 0) == (checked == 0), depth
+
+
+def subprocess_status(program) -> int | None:
+    try:
+        return subprocess.run([program, MAPS], capture_output=True).returncode
+    except OSError:
+        return None
+
+
+def test_a_script_that_runs_itself_gets_an_answer(tmp_path):
+    script = tmp_path / "script"
+    assert_one_line(fastsocket("check", write_script(script, f"#!{script}")), 2, "interpreters")
+
+
+@pytest.mark.parametrize("first_line", ["#!/no/such/interpreter", "#!", "#!/usr/bin/env no-such-command"])
+def test_a_script_without_its_interpreter_is_no_program(tmp_path, first_line):
+    script = write_script(tmp_path / "script", first_line)
+    assert_one_line(fastsocket("check", script), 2, str(script), "interpreter")
+    assert_one_line(fastsocket("run", "--", script), 127, str(script), "interpreter")
+
+
+@pytest.mark.parametrize("command", ["true", "nginx"])
+def test_a_program_that_never_listens_is_told_from_a_server(command):
+    verdict = check(find(command), LIBRARY)
+    assert verdict.can_be_accelerated
+    assert bool(verdict.notes) == (command == "true")
+
+
+def test_calls_in_libraries_count(tmp_path):
+    """The program itself imports serve() alone."""
+    (tmp_path / "serve.c").write_text("#include <sys/socket.h>\n#include <sys/epoll.h>\n"
+                                      "int serve(void) { return listen(0, 0) + accept(0, 0, 0) + "
+                                      "epoll_ctl(0, 0, 0, 0); }\n")
+    (tmp_path / "main.c").write_text("int serve(void); int main(void) { return serve(); }\n")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", "libserve.so", "serve.c"], cwd=tmp_path, check=True)
+    subprocess.run(["gcc", "-o", "main", "main.c", "-L.", "-lserve", "-Wl,-rpath,$ORIGIN"], cwd=tmp_path, check=True)
+    assert check(tmp_path / "main", LIBRARY).notes == []
+
+
+def refusal(command) -> list:
+    """The exception that find() and check() end with."""
+    try:
+        check(find(command), LIBRARY)
+    except Exception as error:
+        return [type(error).__name__, error.exit_status, str(error)]
+
+
+@pytest.mark.privileged
+def test_a_program_that_may_not_be_read_is_status_3_and_a_remedy(copy_of):
+    program = copy_of("cat")  # in a directory that is root's alone
+    name, status, message = as_nobody(lambda: refusal(str(program)))
+    assert (name, status) == ("Unreadable", 3)
+    assert str(program) in message and "nobody" in message and "sudo" in message
+
+
+def test_check_for_programs(compile_program):
+    program = compile_program("-static")
+    done = fastsocket("check", "--json", program)
+    answer = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert not answer["can_be_accelerated"]
+    assert answer["program"] == answer["executed"] == str(program)
+    assert [set(obstacle) for obstacle in answer["obstacles"]] == [{"reason", "remedy"}]
+
+
+# ---- the page
+
+LAYOUT = {"struct page": page.Header, "struct cpu_counters": page.CountersLine, "struct seat": page.SeatLine,
+          "struct shared_listener": page.ListenerHead}
+
+
+def fields_of(mirror: type[Structure]) -> dict[str, tuple[int, int]]:
+    return {name: (getattr(mirror, name).offset, getattr(mirror, name).size) for name, _ in mirror._fields_}
+
+
+def test_python_and_c_agree_on_the_page(tmp_path):
+    questions = [f'printf("%s %zu %zu\\n", "{struct}.{field}", offsetof({struct}, {field}), '
+                 f'sizeof((({struct} *)0)->{field}));\n'
+                 for struct, mirror in LAYOUT.items() for field in fields_of(mirror)]
+    (tmp_path / "layout.c").write_text(
+        "#define _GNU_SOURCE\n#include <stddef.h>\n#include <stdio.h>\n#include \"fsocket.h\"\nint main(void) {\n"
+        + "".join(questions) + 'printf("version %d %d\\n", FSOCKET_PAGE_VERSION, MAX_LISTENERS);\n'
+        'printf("most %d %d\\n", CPU_SETSIZE, MAX_ADOPTERS); puts(FSOCKET_PAGE_MAGIC " 0 0"); return 0; }\n')
+    subprocess.run(["gcc", "-I", HERE / "libfsocket", "-o", "layout", "layout.c"], cwd=tmp_path, check=True)
+    lines = subprocess.run([tmp_path / "layout"], capture_output=True, text=True, check=True).stdout.splitlines()
+    in_c = {name: (int(offset), int(size)) for name, offset, size in (line.rsplit(" ", 2) for line in lines)}
+    in_python = {f"{struct}.{field}": place for struct, mirror in LAYOUT.items()
+                 for field, place in fields_of(mirror).items()}
+    assert in_c == in_python | {"version": (page.VERSION, page.MAX_LISTENERS), page.MAGIC.decode(): (0, 0),
+                                "most": (page.MAX_CPUS, page.MAX_ADOPTERS)}
+
+
+@settings(max_examples=100, deadline=None)
+@given(numbers=st.lists(st.integers(0, 2**32 - 1) | st.integers(0, 4096), min_size=10, max_size=10),
+       rest=st.binary(max_size=4096))
+def test_what_anybody_maps_under_our_name_does_no_harm(numbers, rest):
+    """A user may, to be seen by root: a page that is honest about nothing but its version."""
+    numbers[0], numbers[1], numbers[6], numbers[9] = page.VERSION, numbers[1] % 1025, numbers[6] % 65, page.MAX_ADOPTERS
+    memory = os.memfd_create("fsocket")
+    os.truncate(memory, 1 << 20)
+    try:
+        with mmap.mmap(memory, 1 << 20) as mapped:
+            content = page.MAGIC.ljust(8, b"\0") + struct.pack("=10I", *numbers) + rest
+            mapped[:len(content)] = content
+            with suppress(page.NotPreloaded, OSError), page.Page(os.getpid()) as read:
+                read.counters()
+                assert all(listener.why_not.isprintable() for listener in read.listeners())
+    finally:
+        os.close(memory)
+
+
+# ---- status
+
+
+@pytest.fixture
+def start():
+    """Servers under the command run, listening; each ends with the test."""
+    started = []
+
+    def start_with(*options, launcher=()):
+        app = ServerApp({}, launcher=[*launcher, *FASTSOCKET, "run", *options, "--"])
+        started.append(app)
+        app.__enter__()
+        app.listen()
+        return app
+
+    yield start_with
+    for app in started:
+        app.__exit__(None)
+
+
+@pytest.fixture
+def app(start):
+    if len(CPUS) < 2:
+        pytest.skip("a worker on each of two CPUs")
+    return start()
+
+
+def seen(app) -> Server:
+    """The server as one look at all processes finds it, by its port."""
+    server, = [server for server in survey().servers if app.port in [listener.port for listener in server.listeners]]
+    return server
+
+
+def adopters(server: Server) -> dict[int, list[page.Adopter]]:
+    return {cpu.cpu: cpu.adopters for cpu in server.listeners[0].cpus}
+
+
+def test_a_server_started_by_run_is_accelerated_and_shown(app):
+    workers = [app.ask("fork", str(cpu), cpu)["pid"] for cpu in CPUS]
+    for cpu in CPUS:
+        app.request(cpu, 20)
+    server, listener = seen(app), seen(app).listeners[0]
+    assert (server.pid, server.processes) == (app.pid, sorted([app.pid, *workers]))
+    assert (listener.address, listener.port, listener.creator, listener.why_not) == ("127.0.0.1", app.port, app.pid, "")
+    assert adopters(server) == {cpu: [page.Adopter(pid, pid)] for cpu, pid in zip(CPUS, workers)}
+    assert all(cpu.listening and cpu.tended_ms_ago < 10_000 for cpu in listener.cpus)
+    assert [server.counters[cpu].accepted_local for cpu in CPUS] == [20, 20]
+
+
+def test_threads_are_shown_as_such(app):
+    for cpu in CPUS:
+        app.ask("thread", str(cpu), cpu)
+    for (adopter,) in adopters(seen(app)).values():
+        assert adopter.process == app.pid
+        assert adopter.thread in map(int, os.listdir(f"/proc/{app.pid}/task"))
+
+
+def test_a_killed_worker_is_shown_no_longer(app):
+    victim, other = [app.ask("fork", str(cpu), cpu)["pid"] for cpu in CPUS]
+    os.kill(victim, signal.SIGKILL)
+    app.ask("reap", str(CPUS[0]))
+    server = seen(app)
+    assert server.processes == sorted([app.pid, other])
+    assert victim not in [adopter.process for those in adopters(server).values() for adopter in those]
+
+
+@pytest.mark.privileged
+def test_processes_of_a_container_are_shown_with_the_ids_that_we_know_them_by(start):
+    app = start(launcher=["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"])
+    worker = app.ask("fork", "a", CPUS[0])
+    server = seen(app)
+    assert app.pid == 1 and worker["pid"] not in server.processes
+    (adopter,), = adopters(server).values()
+    assert adopter.process in server.processes and adopter.process != server.pid
+    assert server.listeners[0].creator == server.pid
+
+
+def test_two_servers_are_two(start):
+    first, second = start(), start()
+    assert seen(first).processes == [first.pid]
+    assert seen(second).processes == [second.pid]
+
+
+def test_a_listener_that_is_closed_is_shown_no_longer(app):
+    app.ask("close")
+    server, = survey().of([app.pid])
+    assert server.listeners == []
+
+
+@pytest.mark.parametrize("option", [["--only", "1"], ["--no-listen-table", "--fast-epoll"]])
+def test_status_says_why_a_server_is_not_accelerated(start, option):
+    app = start(*option)
+    app.ask("fork", "a", CPUS[0])
+    listener, = seen(app).listeners
+    assert listener.why_not and listener.why_not in fastsocket("status", app.pid).stdout
+
+
+def test_status_in_tables(app):
+    workers = [app.ask("fork", str(cpu), cpu)["pid"] for cpu in CPUS]
+    app.request(CPUS[0], 5)
+    done = fastsocket("status", workers[0])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"process {app.pid} and {len(CPUS)} more" in done.stdout
+    rows = [line.split() for line in done.stdout.splitlines()]
+    for cpu, worker in zip(CPUS, workers):
+        assert [str(cpu), str(worker)] in [row[:2] for row in rows]
+    assert [str(CPUS[0]), "5", "0", "0", "1"] in [row[:5] for row in rows]
+
+
+def test_status_for_programs(app):
+    app.ask("fork", "a", CPUS[0])
+    server, = json.loads(fastsocket("status", "--json", app.pid).stdout)
+    assert set(server) == {"pid", "command", "processes", "listeners", "counters"}
+    listener, = server["listeners"]
+    assert set(listener) == {"address", "port", "creator", "why_not", "cpus"}
+    assert set(listener["cpus"][0]) == {"cpu", "listening", "adopters", "tended_ms_ago"}
+    assert set(server["counters"][0]) == {"cpu", "accepted_local", "accepted_global", "accepted_neighbour", "adopted",
+                                          "fallen_back", "deferred", "registered"}
+
+
+def test_status_for_prometheus(start):
+    apps = [start(), start()]
+    for app in apps:
+        app.ask("fork", "a", CPUS[0])
+        app.request(CPUS[0], 3)
+    shown = fastsocket("status", "--prometheus", *(app.pid for app in apps)).stdout
+    families = list(text_string_to_metric_families(shown))
+    assert all(family.documentation for family in families)
+    samples = {(sample.name, *sorted(sample.labels.items())): sample.value
+               for family in families for sample in family.samples}
+    assert len(samples) == sum(len(family.samples) for family in families), "no two have the same labels"
+    for app in apps:
+        pid, cpu, address = ("pid", str(app.pid)), ("cpu", str(CPUS[0])), ("address", f"127.0.0.1:{app.port}")
+        assert samples["fastsocket_accepted_total", cpu, ("listener", "local"), pid] == 3
+        assert samples["fastsocket_adopters", address, cpu, pid] == 1
+        assert samples["fastsocket_accelerated", address, pid] == 1
+        assert samples["fastsocket_processes", ("command", seen(app).command), pid] == 2
+
+
+@pytest.mark.privileged
+def test_a_machine_without_servers_is_no_error():
+    """Others may run servers here: a PID namespace of our own has none."""
+    alone = ["unshare", "--pid", "--fork", "--mount-proc", *FASTSOCKET, "status"]
+    done = subprocess.run(alone, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "no server runs with libfsocket.so\n")
+    assert json.loads(subprocess.run([*alone, "--json"], cwd=ROOT, capture_output=True, text=True).stdout) == []
+
+
+@pytest.mark.parametrize("pid, word", [(NO_PID, "has ended"), (os.getpid(), "without libfsocket.so")])
+def test_a_process_that_is_no_server_is_status_1_and_a_reason(pid, word):
+    assert_one_line(fastsocket("status", pid), 1, str(pid), word)
+
+
+def test_a_process_that_has_ended_is_no_error_beside_a_server(app):
+    done = fastsocket("status", NO_PID, app.pid)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_processes_that_end_while_we_look_are_no_error(app):
+    app.ask("fork", "a", CPUS[0])
+    churn = subprocess.Popen(["sh", "-c", "while :; do /bin/true; done"])
+    try:
+        for _ in range(20):
+            assert seen(app).pid == app.pid
+    finally:
+        churn.kill()
+        churn.wait()
+
+
+@pytest.mark.privileged
+def test_who_is_not_root_is_told_how_many_processes_stay_hidden_and_the_remedy(app):
+    shown, (remark,) = as_nobody(lambda: [[server.pid for server in survey().servers], survey().remarks()])
+    assert app.pid not in shown
+    assert "could not be looked into" in remark and "sudo" in remark
+
+
+def test_watching_goes_on_until_ctrl_c(app):
+    app.ask("fork", "a", CPUS[0])
+    with subprocess.Popen([*FASTSOCKET, "status", "--watch", "0.1", str(app.pid)], cwd=ROOT, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as watching:
+        headings = 0
+        while headings < 3:
+            headings += f"process {app.pid}" in watching.stdout.readline()
+        watching.send_signal(signal.SIGINT)
+        assert watching.communicate()[1] == ""
+    assert watching.returncode == 0
