@@ -145,6 +145,7 @@ struct shared_listener {
 	_Atomic uint32_t tickets;      /* adoptions by workers that nobody had pinned */
 	_Atomic uint64_t withdrawn_ms; /* since when the clones are to receive nothing; 0: they receive */
 	_Atomic uint64_t resume_ms;    /* when what we got from another program may be shared out among our clones; 0: now */
+	_Atomic uint32_t unattended;   /* nobody accepts from any clone: new connections go to the application's listener */
 	_Atomic uint64_t let_go_ms;
 	struct seat waiting;           /* who watches it without having adopted a clone */
 	struct seat seat[CPU_SETSIZE];
@@ -157,6 +158,7 @@ struct page {
 	uint32_t counters_offset, counters_stride;
 	uint32_t listeners_offset, listeners_stride, listeners;
 	uint32_t seats_offset, seats_stride, adopters; /* within a listener */
+	_Atomic uint32_t departures; /* of workers that closed a listener: the others look at once what they left */
 	struct cpu_counters cpu[CPU_SETSIZE];
 	struct shared_listener listener[MAX_LISTENERS];
 };
@@ -173,6 +175,8 @@ struct shared_listener *page_place(void);
 /* The counters of a CPU; a CPU out of range counts as CPU 0. Only after page_open() succeeded. */
 struct cpu_counters *counters_of(int cpu);
 struct cpu_counters *counters_here(void);
+uint32_t page_departures(void);
+void page_depart(void);
 
 static inline void count(_Atomic uint64_t *counter)
 {
@@ -363,6 +367,9 @@ bool succession_is_marked(int fd);
 void succession_mark(const struct listener *l);
 /* Become one server with the process that cloned this listener, and get its clones. */
 bool succession_take_over(struct listener *l);
+/* Nobody adopts a clone any more, or somebody does again. */
+void succession_unattended(const struct listener *l);
+void succession_attended(const struct listener *l);
 /* What cannot be taken over shall be emptied before ours receive anything. */
 void succession_waits(struct listener *l);
 /* Returns whether the listener has a successor elsewhere: nobody is to adopt a clone of ours. */

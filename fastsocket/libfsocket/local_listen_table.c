@@ -40,6 +40,7 @@ struct adoption {
 THREAD_LOCAL struct adoption adoptions[MAX_LISTENERS];
 THREAD_LOCAL bool tends;
 THREAD_LOCAL uint64_t tend_again_ms;
+THREAD_LOCAL uint32_t departures_seen;
 
 /* ---- clones --------------------------------------------------------------------------------------------------- */
 
@@ -291,6 +292,7 @@ static const char *start_listening(struct listener *l, int cpu, const struct wat
 	atomic_store(&seat->tended_ms, now_ms());
 	atomic_store(&seat->listening, 1);
 	succession_mark(l);
+	succession_attended(l);
 	if (start_watching(l, cpu, watch)) {
 		is_no_neighbour(l, cpu, watch->epfd); /* what it may have been until now */
 		return NULL;
@@ -547,7 +549,8 @@ int llt_tend(void)
 	if (!tends)
 		return -1;
 	now = now_ms();
-	if (now >= tend_again_ms) {
+	if (now >= tend_again_ms || departures_seen != page_departures()) {
+		departures_seen = page_departures();
 		tend_all(now);
 		tend_again_ms = now + TEND_EVERY_MS;
 	}
@@ -596,7 +599,7 @@ static int accept_local(struct listener *l, int cpu, struct sockaddr *addr, sock
 	return accepted;
 }
 
-/* Of the clones that this process watches: all, or those that are its neighbours'. */
+/* Of the clones: its neighbours' that it tends, or, without one of its own, all that it watches or that nobody does. */
 static int accept_watched(struct listener *l, bool all, struct sockaddr *addr, socklen_t *len, int flags, bool *empty)
 {
 	uint64_t now = now_ms();
@@ -606,8 +609,8 @@ static int accept_watched(struct listener *l, bool all, struct sockaddr *addr, s
 	for_each_clone(cpu, l) {
 		bool neighbour = atomic_load(&l->clone[cpu].neighbour_epfd) >= 0;
 
-		if (neighbour ? !is_neglected(&l->shared->seat[cpu], now) :
-				!(all && atomic_load(&l->clone[cpu].watchers)))
+		if (!(all && atomic_load(&l->clone[cpu].watchers) && !neighbour) &&
+		    !((all || neighbour) && is_neglected(&l->shared->seat[cpu], now)))
 			continue;
 		accepted = accept_clone(l, cpu, addr, len, flags, empty);
 		if (accepted >= 0)
@@ -651,7 +654,7 @@ static int accept_first(struct listener *l, struct adoption *mine, int fd, struc
 	}
 	if (accepted < 0 && mine)
 		accepted = accept_local(l, mine->cpu, addr, len, flags, &empty);
-	if (accepted < 0 && empty && (mine ? atomic_load(&l->neighbours) : atomic_load(&l->watched)))
+	if (accepted < 0 && empty && (mine ? atomic_load(&l->neighbours) : atomic_load(&l->watched) || page_departures()))
 		accepted = accept_watched(l, !mine, addr, len, flags, &empty);
 	if (accepted >= 0 || !empty)
 		return accepted;
@@ -696,14 +699,20 @@ int llt_accept(struct listener *l, int fd, struct sockaddr *addr, socklen_t *len
  */
 static void leave_seat(struct seat *seat)
 {
-	if (leave_with_all_threads(seat) && !anybody_at(seat))
+	if (leave_with_all_threads(seat) && !anybody_at(seat)) {
 		atomic_store(&seat->tended_ms, 0);
+		page_depart();
+	}
 }
 
 void llt_drop(struct listener *l)
 {
+	bool adopted = anybody_adopts(l);
+
 	for (int cpu = 0; cpu < l->cpus_end; cpu++)
 		leave_seat(&l->shared->seat[cpu]);
+	if (l->cloned && adopted && !anybody_adopts(l))
+		succession_unattended(l);
 	if (l->cloned)
 		close_clones(l);
 	l->cloned = false;

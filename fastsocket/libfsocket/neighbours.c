@@ -14,7 +14,9 @@ bool is_neglected(const struct seat *seat, uint64_t now)
 {
 	uint64_t tended = atomic_load(&seat->tended_ms);
 
-	return atomic_load(&seat->listening) && (now > tended ? now - tended : 0) > LATE_MS;
+	if (!atomic_load(&seat->listening))
+		return false;
+	return (now > tended && now - tended > LATE_MS) || !anybody_at(seat);
 }
 
 static void take_care(struct listener *l, int cpu, const struct watch *watch)

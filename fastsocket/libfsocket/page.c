@@ -18,8 +18,6 @@
 
 #include "fsocket.h"
 
-/* What nobody has used for so long, nobody is about to use. */
-#define LET_GO_MS 60000
 #define PAGE_BYTES ((unsigned long)sysconf(_SC_PAGESIZE))
 /* What /proc/PID/fd says of a page. */
 #define MEMFD "/memfd:" FSOCKET_PAGE_NAME " "
@@ -169,6 +167,16 @@ struct cpu_counters *counters_here(void)
 	return counters_of(sched_getcpu());
 }
 
+uint32_t page_departures(void)
+{
+	return atomic_load_explicit(&page->departures, memory_order_relaxed);
+}
+
+void page_depart(void)
+{
+	atomic_fetch_add(&page->departures, 1);
+}
+
 uint64_t now_ms(void)
 {
 	struct timespec now;
@@ -262,7 +270,7 @@ static bool is_abandoned(const struct shared_listener *listener)
 {
 	uint64_t creator = (uint64_t)atomic_load(&listener->creator);
 
-	if (is_alive(creator << 32 | creator) || now_ms() - atomic_load(&listener->let_go_ms) < LET_GO_MS)
+	if (is_alive(creator << 32 | creator) || anybody_at(&listener->waiting))
 		return false;
 	for (uint32_t cpu = 0; cpu < page->cpus; cpu++)
 		if (anybody_at(&listener->seat[cpu]))
@@ -278,6 +286,7 @@ static struct shared_listener *take_place(struct shared_listener *listener, uint
 	atomic_store(&listener->tickets, 0);
 	atomic_store(&listener->withdrawn_ms, 0);
 	atomic_store(&listener->resume_ms, 0);
+	atomic_store(&listener->unattended, 0);
 	atomic_store(&listener->let_go_ms, 0);
 	listener->why_not[0] = '\0';
 	memset(&listener->waiting, 0, sizeof(listener->waiting));
@@ -285,16 +294,31 @@ static struct shared_listener *take_place(struct shared_listener *listener, uint
 	return listener;
 }
 
-/* in_use counts how often a place was taken, so that only one of two takers gets it. */
+static struct shared_listener *longest_abandoned(void)
+{
+	struct shared_listener *longest = NULL;
+
+	for (size_t i = 0; i < MAX_LISTENERS; i++) {
+		struct shared_listener *listener = &page->listener[i];
+
+		if ((!longest || atomic_load(&listener->let_go_ms) < atomic_load(&longest->let_go_ms)) &&
+		    is_abandoned(listener))
+			longest = listener;
+	}
+	return longest;
+}
+
+/*
+ * in_use counts how often a place was taken, so that only one of two takers gets it. A worker may know a listener that
+ * its creator has let go, and not have adopted it yet: so places are used again as late as possible.
+ */
 struct shared_listener *page_place(void)
 {
-	struct shared_listener *taken = NULL;
+	struct shared_listener *taken = NULL, *longest;
 
 	for (size_t i = 0; i < MAX_LISTENERS && !taken; i++)
 		if (!atomic_load(&page->listener[i].in_use))
 			taken = take_place(&page->listener[i], 0);
-	for (size_t i = 0; i < MAX_LISTENERS && !taken; i++)
-		if (is_abandoned(&page->listener[i]))
-			taken = take_place(&page->listener[i], atomic_load(&page->listener[i].in_use));
-	return taken;
+	longest = taken ? NULL : longest_abandoned();
+	return longest ? take_place(longest, atomic_load(&longest->in_use)) : taken;
 }

@@ -84,18 +84,41 @@ void succession_unlock(int lock)
 }
 
 /* False where there is no group, and so nobody whose clones would receive. */
-static bool send_all_to_first(const struct listener *l)
+static bool attach_filter(const struct listener *l)
 {
 	struct sock_filter first[] = { BPF_STMT(BPF_RET | BPF_K, 0) };
 	struct sock_fprog program = { .len = COUNT(first), .filter = first };
 
-	return !real.setsockopt(l->fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof(program)) &&
+	return !real.setsockopt(l->fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof(program));
+}
+
+static void detach_filter(const struct listener *l)
+{
+	set_int(l->fd, SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0);
+}
+
+/* Whoever may still accept without epoll shall not wait for what arrives in a clone that nobody looks at. */
+void succession_unattended(const struct listener *l)
+{
+	if (attach_filter(l))
+		atomic_store(&l->shared->unattended, 1);
+}
+
+void succession_attended(const struct listener *l)
+{
+	if (atomic_exchange(&l->shared->unattended, 0) && !(mark_on(l->fd) & WITHDRAWN))
+		detach_filter(l);
+}
+
+static bool send_all_to_first(const struct listener *l)
+{
+	return attach_filter(l) &&
 	       set_int(l->fd, SOL_SOCKET, SO_INCOMING_CPU, mark_on(l->fd) | WITHDRAWN);
 }
 
 static void share_out(const struct listener *l)
 {
-	set_int(l->fd, SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0);
+	detach_filter(l);
 	set_int(l->fd, SOL_SOCKET, SO_INCOMING_CPU, MARK | (getpid() & PID_MASK));
 }
 

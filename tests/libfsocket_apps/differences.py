@@ -1,0 +1,104 @@
+"""Where libfsocket.so is known to answer otherwise: steps that a program leaves out when it is told to.
+
+Each predicate gets the program, the operation and its arguments, before the step. It asks for what is the same with
+the library and without, so that both leave out the same.
+"""
+
+import socket
+
+from libc import option_of
+
+HIGHEST_OF_A_PROGRAM = 511
+COPYING = ("dup", "fcntl_dup", "dup2", "dup3", "pass_on")
+POLLING = ("poll", "ppoll", "select")
+
+
+def connects_a_listener(program, operation, *arguments) -> bool:
+    """connect() to AF_UNSPEC ends listening, and then to elsewhere makes a client; it is not interposed."""
+    return (operation in ("connect", "connect_nowhere", "disconnect")
+            and (program.is_listener(arguments[0]) or program.is_paused(arguments[0])))
+
+
+def polls_a_watched_listener(program, operation, *arguments) -> bool:
+    """poll() and select() are not interposed, and do not see what waits in a clone."""
+    return operation in POLLING and any(program.is_watched(descriptor) for descriptor in arguments[0])
+
+
+def connects_behind_older_connections(program, operation, *arguments) -> bool:
+    """What waited for the listener before its clone was adopted is accepted after what comes to the clone."""
+    return (operation == "client" and program.has_older_connections(arguments[0])
+            or operation == "connect" and program.has_older_connections(arguments[1]))
+
+
+def binds_beside_a_listener(program, operation, *arguments) -> bool:
+    """A socket with SO_REUSEPORT may share the port of a listener that has got it from the library."""
+    return (operation == "bind_like" and program.would_share_a_port(*arguments)
+            or operation == "listen" and program.would_share_a_port(arguments[0], arguments[0]))
+
+
+def closes_what_it_does_not_know(program, operation, *arguments) -> bool:
+    """A clone is closed like any descriptor, and what waits for it is reset."""
+    closes = operation == "closefrom" or operation == "close_range" and arguments[1] > HIGHEST_OF_A_PROGRAM
+    return closes and program.watches_a_listener()
+
+
+def blocks_where_it_watches(program, operation, *arguments) -> bool:
+    """A worker adopts no clone of a listener that blocks, though others have, and does not see what waits there."""
+    return operation == "set_nonblocking" and not arguments[1] and program.is_watched(arguments[0])
+
+
+def watches_a_paused_listener(program, operation, *arguments) -> bool:
+    """Whoever adopts a clone listens on it, even if shutdown() has stopped the listener."""
+    return operation == "epoll_ctl" and program.is_paused(arguments[2])
+
+
+def shuts_down_what_does_not_listen(program, operation, *arguments) -> bool:
+    """A shutdown of a socket that does not listen is inherited by what it accepts later: be it a clone not yet adopted,
+    which gets the listener's, or a paused listener, which keeps its own.
+    """
+    return operation == "shutdown" and (program.is_paused(arguments[0]) or program.is_listener(arguments[0])
+                                        and not program.has_adopted(arguments[0]))
+
+
+def pauses_an_unnamed_port(program, operation, *arguments) -> bool:
+    """shutdown() of a listener gives a port back that the kernel chose; its clones named it, and keep it."""
+    return (operation == "shutdown" and arguments[1] != socket.SHUT_WR and program.is_listener(arguments[0])
+            and not program.is_named(arguments[0]))
+
+
+def resumes_without_reuseaddr(program, operation, *arguments) -> bool:
+    """Connections keep listen() after shutdown() from having the port again, but not where it has SO_REUSEPORT."""
+    return (operation == "listen" and program.is_paused(arguments[0])
+            and option_of(arguments[0], socket.SOL_SOCKET, socket.SO_REUSEADDR) == 0)
+
+
+def reads_reuseport_of_a_connection(program, operation, *arguments) -> bool:
+    """A connection inherits the SO_REUSEPORT that the library set on its listener."""
+    return (operation == "get_option" and arguments[1:] == (socket.SOL_SOCKET, socket.SO_REUSEPORT)
+            and not program.is_listener(arguments[0]))
+
+
+def closes_it_on_its_way(program, operation, *arguments) -> bool:
+    """A listener whose last descriptor is closed while another one is on its way over a Unix socket loses its clones,
+    and what waits there is reset.
+    """
+    return operation == "pass_on" and arguments[1] and program.is_listener(arguments[0])
+
+
+def is_served_by_several_cpus(program, operation, *arguments) -> bool:
+    """The queues of several CPUs are accepted from one after the other, not in the order of arrival."""
+    return (operation == "epoll_ctl" and arguments[0] == "ADD" and not program.is_pinned()
+            and program.is_watched(arguments[2]))
+
+
+def is_watched_by_two_names(program, operation, *arguments) -> bool:
+    """An epoll that watches a listener by two descriptors reports both, but its clone once."""
+    return (operation == "epoll_ctl" and arguments[0] == "ADD" and program.is_watched(arguments[2])
+            and program.has_another_name(arguments[2]))
+
+
+KNOWN = {predicate.__name__: predicate for predicate in (
+    connects_a_listener, polls_a_watched_listener, connects_behind_older_connections, binds_beside_a_listener,
+    closes_what_it_does_not_know, blocks_where_it_watches, watches_a_paused_listener, shuts_down_what_does_not_listen,
+    pauses_an_unnamed_port, resumes_without_reuseaddr, is_watched_by_two_names, reads_reuseport_of_a_connection,
+    closes_it_on_its_way, is_served_by_several_cpus)}

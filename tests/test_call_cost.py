@@ -1,0 +1,49 @@
+"""The benchmark of interposed calls: that it runs and gives sane figures. How fast they are is not a test's to say."""
+
+import json
+import random
+from statistics import NormalDist
+
+import pytest
+
+from fastsocket.build import LIBRARY
+from fastsocket.call_cost import __main__ as command
+from fastsocket.call_cost.measure import CONTROL, median_interval
+
+SHORT = ["--processes", "1", "--rounds", "5", "--batch", "20"]
+
+
+def test_every_interposed_call_has_a_figure(capsys):
+    assert command.main([*SHORT, "--json"]) == 0
+    costs = json.loads(capsys.readouterr().out)
+    assert {"close", "accept4", "epoll_ctl", "shutdown", "dup2", "listen", CONTROL} <= {cost["call"] for cost in costs}
+    assert all(10 < cost["libc"] < 1e6 and 10 < cost["library"] < 1e6 for cost in costs)
+    assert all(cost["added_low"] is None for cost in costs)
+
+
+def test_a_table_for_people(capsys):
+    assert command.main(SHORT) == 0
+    assert capsys.readouterr().out.splitlines()[2].startswith(CONTROL)
+
+
+def test_a_limit_that_every_call_passes_and_one_that_none_does(capsys):
+    enough_for_intervals = ["--processes", "6", "--rounds", "3", "--batch", "5"]
+    assert command.main([*enough_for_intervals, "--limit", "1e9"]) == 0
+    assert command.main([*enough_for_intervals, "--limit=-1e9"]) == 1
+    assert "close on closed fd is dearer" in capsys.readouterr().err
+
+
+def test_a_library_that_does_not_load_is_said(capsys, tmp_path):
+    assert command.main([*SHORT, "--library", str(tmp_path / LIBRARY.name)]) == 3
+    assert "did the library load?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("n", [6, 11, 21])
+def test_the_interval_has_the_median_as_often_as_it_says(n):
+    draw = random.Random(1)
+    intervals = [median_interval([NormalDist().inv_cdf(draw.random()) for _ in range(n)]) for _ in range(2000)]
+    assert sum(low <= 0 <= high for low, high in intervals) / len(intervals) > 0.94
+
+
+def test_too_few_values_have_no_interval():
+    assert median_interval([1.0, 2.0, 3.0, 4.0, 5.0]) is None
