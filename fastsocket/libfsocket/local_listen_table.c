@@ -420,12 +420,15 @@ static void watch_modified(struct listener *l, int epfd, const struct epoll_even
 	}
 }
 
-/* The listener itself stays open, and its clone listening: the neighbours see that nobody waits for it. */
+/*
+ * The listener itself stays open, and its clone listening: the neighbours see that nobody waits for it. Only nginx with
+ * EPOLLEXCLUSIVE puts it back at once, every 16 accepts, and must not lose what arrives meanwhile to another CPU.
+ */
 static void watch_deleted(struct listener *l, int epfd)
 {
 	struct watch *watch = watch_in(l, epfd);
 
-	if (watch && watch->cpu >= 0)
+	if (watch && watch->cpu >= 0 && !(watch->event.events & EPOLLEXCLUSIVE))
 		atomic_store(&l->shared->seat[watch->cpu].tended_ms, 0);
 	if (watch)
 		watch->thread = 0;
