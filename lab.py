@@ -68,7 +68,7 @@ def lab(yes: Yes = False) -> None:
 # The options of sweep, in the order of its --help.
 ExperimentName = Annotated[str, typer.Argument(metavar="[EXPERIMENT]", help="A file in experiments/, without .toml.")]
 Workloads = Annotated[Optional[list[str]], typer.Option(metavar="W", help="Only these servers, such as nginx.")]
-Variants = Annotated[Optional[list[str]], typer.Option(metavar="V", help="Only these: base, latest, fastsocket.")]
+Variants = Annotated[Optional[list[str]], typer.Option(metavar="V", help="Only these, such as base,fastsocket.")]
 Cores = Annotated[Optional[str], typer.Option(metavar="LIST", help="Core counts, such as 1,2 (default: up to all).")]
 Blocks = Annotated[Optional[int], typer.Option(min=1, metavar="N", help="ABBA blocks: more narrow the intervals.")]
 Seconds = Annotated[Optional[int], typer.Option(min=1, metavar="S", help="Seconds of load per trial.")]

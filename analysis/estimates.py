@@ -5,6 +5,7 @@ machine cancels in the block's mean and only there: single trials of a block are
 """
 
 import warnings
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,22 @@ def estimate(trials: list[Trial]) -> pd.DataFrame:
     """
     rows = [row for setting, blocks in _blocks(trials).groupby(_SETTING) for row in _rows(setting, blocks)]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def comparisons(trials: list[Trial], variants: list[str]) -> pd.DataFrame:
+    """The throughput of each variant over each one before it, other than base, which estimate() has.
+
+    A row per workload, core count and pair that both have, with columns workload, cores, metric, variant, over, ratio,
+    low, high, made and undefined as the ratios to base.
+    """
+    pairs = [(arm, reference) for reference, arm in combinations(variants, 2) if BASE not in (arm, reference)]
+    rows = []
+    for setting, blocks in _blocks(trials).groupby(_SETTING):
+        arms, whole = _by_arm(blocks), blocks.trials.max()
+        rows += [(*setting, arm, reference, ratio, *interval) for arm, reference in pairs
+                 if setting[-1] in THROUGHPUT and {arm, reference} <= arms.keys()
+                 for ratio, interval in [_ratio(arm, reference, arms, whole)]]
+    return pd.DataFrame(rows, columns=[*_SETTING, "variant", "over", "ratio", "low", "high"])
 
 
 def control_is_off(summary: pd.DataFrame) -> list[str]:
@@ -71,25 +88,29 @@ def _blocks(trials: list[Trial]) -> pd.DataFrame:
 
 def _rows(setting: tuple, blocks: pd.DataFrame):
     workload, cores, metric = setting
-    arms = {arm: part.droplevel([*_SETTING, "variant"]) for arm, part in blocks.groupby("variant")}
-    whole = blocks.trials.max()
+    arms, whole = _by_arm(blocks), blocks.trials.max()
     for arm, part in arms.items():
-        ratio, interval = _ratio(arm, arms, whole)
+        ratio, interval = _ratio(arm, BASE, arms, whole)
         yield (workload, arm, cores, metric, part["mean"].mean(), *_interval(part["mean"].to_numpy()), len(part),
                ratio, *interval)
 
 
-def _ratio(arm: str, arms: dict[str, pd.DataFrame], whole: int) -> tuple[float, tuple[float, float]]:
+def _by_arm(blocks: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    return {arm: part.droplevel([*_SETTING, "variant"]) for arm, part in blocks.groupby("variant")}
+
+
+def _ratio(arm: str, reference: str, arms: dict[str, pd.DataFrame],
+           whole: int) -> tuple[float, tuple[float, float]]:
     """An interrupted block may have an arm's first trial without its mirror image; such a half would bring drift in."""
-    if BASE not in arms:
+    if reference not in arms:
         return np.nan, _UNKNOWN
-    pairs = arms[arm].merge(arms[BASE], on="block", suffixes=("", "_base"))
-    pairs = pairs[(pairs.trials == whole) & (pairs.trials_base == whole)]
-    if pairs.empty or min(pairs.lowest.min(), pairs.lowest_base.min()) <= 0:
+    pairs = arms[arm].merge(arms[reference], on="block", suffixes=("", "_of"))
+    pairs = pairs[(pairs.trials == whole) & (pairs.trials_of == whole)]
+    if pairs.empty or min(pairs.lowest.min(), pairs.lowest_of.min()) <= 0:
         return np.nan, _UNKNOWN
-    logs = (pairs.log - pairs.log_base).to_numpy()
+    logs = (pairs.log - pairs.log_of).to_numpy()
     with np.errstate(over="ignore"):  # a bound beyond all numbers is infinite
-        return np.exp(logs.mean()), _UNKNOWN if arm == BASE else tuple(np.exp(_interval(logs)))
+        return np.exp(logs.mean()), _UNKNOWN if arm == reference else tuple(np.exp(_interval(logs)))
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:

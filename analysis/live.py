@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from analysis.estimates import THROUGHPUT, control_is_off, counted, throughput
-from analysis.tables import NOT_AVAILABLE, SUMMARY
+from analysis.tables import COMPARISONS, NOT_AVAILABLE, SUMMARY, readable_comparisons
 from bench.record import Run, Trial, read_run, read_trials
 
 COLUMNS = ("workload", "cores", "variant", "trials", "median 1/s", "p99 ms", "passive local %", "errors")
@@ -98,6 +98,9 @@ def print_outcome(directory: Path, report: Path, wall_seconds: float) -> None:
         table.add_row(row.workload, str(row.cores), row.variant, f"{row.estimate:,.0f}", _ratio(row),
                       f"{local.estimate.iloc[0]:.2f}" if len(local) else NOT_AVAILABLE)
     console.print(table)
+    compared = readable_comparisons(pd.read_csv(directory / COMPARISONS))
+    if len(compared):
+        console.print(_as_table(compared))
     for warning in control_is_off(summary):
         console.print(Text(warning, style="yellow"))
     if not run.complete:
@@ -106,6 +109,13 @@ def print_outcome(directory: Path, report: Path, wall_seconds: float) -> None:
     share = sum(trial.seconds for trial in trials) / max(run.wall_seconds, wall_seconds)
     console.print(f"{len(trials)} trials, {share:.0%} of {max(run.wall_seconds, wall_seconds):.0f} s measuring; "
                   f"report: {report}", soft_wrap=True)
+
+
+def _as_table(frame: pd.DataFrame) -> Table:
+    table = Table(*frame.columns)
+    for row in frame.itertuples(index=False):
+        table.add_row(*row)
+    return table
 
 
 def _ratio(row) -> str:

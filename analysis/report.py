@@ -8,9 +8,10 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.estimates import BASE, CONTROL, control_is_off, counted, estimate, place, throughput
+from analysis.estimates import BASE, CONTROL, comparisons, control_is_off, counted, estimate, place, throughput
 from analysis.figures import draw_figures
-from analysis.tables import cpu_by_core, html, missing, readable_cpu, readable_summary, write_tables
+from analysis.tables import (cpu_by_core, html, missing, readable_comparisons, readable_cpu, readable_summary,
+                             write_tables)
 from bench.record import TRIALS, RecordError, Run, Trial, read_run, read_trials
 
 TEMPLATE = "report.html.j2"
@@ -34,6 +35,7 @@ def write_report(directory: Path, run: Run, trials: list[Trial], summary: pd.Dat
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
                               lstrip_blocks=True, undefined=StrictUndefined)
     figures = [path for path in draw_figures(directory, run, summary) if path.suffix == ".svg"]
+    compared = readable_comparisons(comparisons(trials, run.options.variants))
     path = directory / "report.html"
     path.write_text(environment.get_template(TEMPLATE).render(
         run=run,
@@ -41,6 +43,7 @@ def write_report(directory: Path, run: Run, trials: list[Trial], summary: pd.Dat
         control=_control(summary),
         warnings=warnings(run, trials),
         summary_table=Markup(html(readable_summary(run, summary), "summary")),
+        comparisons_table=Markup(html(compared, "comparisons")) if len(compared) else None,
         figures=[(figure.stem, _data_url(figure)) for figure in figures],
         cpu_table=Markup(html(readable_cpu(cpu_by_core(run, trials)), "cpu_by_core")),
         method=_method(run, trials)))

@@ -6,10 +6,11 @@ from pathlib import Path
 import pandas as pd
 from great_tables import GT
 
-from analysis.estimates import BASE, CONTROL, throughput
+from analysis.estimates import BASE, CONTROL, comparisons, throughput
 from bench.record import CpuUse, Run, Trial
 
 SUMMARY = "summary.csv"
+COMPARISONS = Path("tables", "comparisons.csv")
 NOT_AVAILABLE = "not available here"
 CPU_STATES = [field for field in CpuUse.model_fields if field != "cpu"]
 
@@ -25,7 +26,8 @@ _METRICS = {  # metric -> heading and decimals
 
 
 def write_tables(directory: Path, run: Run, trials: list[Trial], summary: pd.DataFrame) -> None:
-    """Write summary.csv, trials.parquet and, for readers, tables/summary and tables/cpu_by_core as .csv and .md."""
+    """Write summary.csv, trials.parquet and, for readers, tables/summary and tables/cpu_by_core as .csv and .md,
+    and tables/comparisons.csv."""
     folder = directory / "tables"
     folder.mkdir(parents=True, exist_ok=True)
     summary.to_csv(directory / SUMMARY, index=False)
@@ -36,6 +38,7 @@ def write_tables(directory: Path, run: Run, trials: list[Trial], summary: pd.Dat
     notes = "".join(f"\n- {NOT_AVAILABLE}: {note}" for note in missing(run, trials))
     (folder / "summary.md").write_text(_markdown(readable) + notes + "\n")
     (folder / "cpu_by_core.md").write_text(_markdown(readable_cpu(cpu)))
+    comparisons(trials, run.options.variants).to_csv(directory / COMPARISONS, index=False)
 
 
 def flat(trials: list[Trial]) -> pd.DataFrame:
@@ -86,6 +89,14 @@ def ratio(row) -> str:
     if pd.isna(row.ratio_low):
         return "no interval"
     return f"{row.ratio_to_base:.3f} ({row.ratio_low:.3f}–{row.ratio_high:.3f})"
+
+
+def readable_comparisons(compared: pd.DataFrame) -> pd.DataFrame:
+    """comparisons() with all cells formatted, without those that have no interval."""
+    return pd.DataFrame([(row.workload, str(row.cores), f"{row.variant} / {row.over}",
+                          f"{row.ratio:.3f} ({row.low:.3f}–{row.high:.3f})")
+                         for row in compared.dropna(subset="low").itertuples()],
+                        columns=["workload", "cores", "variant", "ratio"])
 
 
 def cpu_by_core(run: Run, trials: list[Trial]) -> pd.DataFrame:

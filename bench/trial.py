@@ -36,7 +36,7 @@ class Bench:
         self._nic.steer(variant.steering, slot.cores)
         with TemporaryDirectory(dir=self._tag.directory) as directory, \
                 workload.serve(self._testbed, variant, placement.server_cpus, Path(directory)) as pid:
-            library = _library(pid) if variant.preload else None
+            library = _library(pid) if variant.has_local_listeners else None
             self._probes.start(pid, workload.port)
             started, before = time.time(), snapshot()
             load = wrk(self._testbed, workload.port, slot.cores, placement.load_cpus, seconds)

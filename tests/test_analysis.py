@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
 
-from analysis.estimates import COLUMNS, MIN_BLOCKS, control_is_off, estimate
+from analysis.estimates import COLUMNS, MIN_BLOCKS, comparisons, control_is_off, estimate
 from analysis.figures import FigureError, draw_figures, figure_ids
 from analysis.report import outcomes, warnings, write_all, write_report
 from analysis.tables import cpu_by_core, readable_summary, write_tables
@@ -224,6 +224,16 @@ def test_requests_per_second_count_as_throughput_too():
 # Tables
 
 
+def test_variants_are_compared_with_each_other_as_they_are_with_base():
+    run = a_run(cores=(2,))
+    compared, = comparisons(trials_of(run), run.options.variants).itertuples()
+    assert (compared.variant, compared.over, compared.metric) == ("fastsocket", "latest", "cps")
+    assert compared.low < compared.ratio < compared.high
+    assert compared.ratio == pytest.approx(TRUTH["fastsocket"] / TRUTH["latest"], rel=0.03)
+    against_base, = comparisons(trials_of(run), ["latest", "fastsocket"]).itertuples()
+    assert against_base.ratio == compared.ratio, "what else is in the run changes nothing"
+
+
 def test_the_tables_of_a_run_hold_what_was_measured(tmp_path):
     run = a_run(unavailable={"contentions_per_connection": NO_PROBE})
     trials = trials_of(run)
@@ -359,8 +369,8 @@ def test_the_report_says_what_a_reader_has_to_know(tmp_path):
                  "1 × &lt;stolen&gt;", "The seed is 7", "64% was measuring", "6.18 &lt;test&gt; &amp; more", "1.22.1"):
         assert said in page, said
     headings = re.findall(r"<h2>(.*?)</h2>", page)
-    assert headings == ["Before trusting the numbers", "Summary", "Figures", "CPU by core", "How it was measured",
-                        "Machine", "Versions"]
+    assert headings == ["Before trusting the numbers", "Summary", "Against each other", "Figures", "CPU by core",
+                        "How it was measured", "Machine", "Versions"]
 
 
 def test_a_sound_run_has_no_warnings_and_no_share_of_an_unknown_time(tmp_path):

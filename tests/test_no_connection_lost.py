@@ -187,6 +187,15 @@ def one_worker_leaves(one: Served) -> list[socket.socket]:
     return connections
 
 
+def one_worker_is_killed(one: Served) -> list[socket.socket]:
+    """It has accepted none of them, so none is lost with it."""
+    workers = children(one.pid)
+    with stopped(workers):
+        connections = waiting_connections(one)
+        send(workers[:1], signal.SIGKILL)
+    return connections
+
+
 def all_workers_are_replaced(one: Served) -> list[socket.socket]:
     old = children(one.pid)
     with stopped(old):
@@ -211,6 +220,7 @@ def the_binary_is_replaced(one: Served) -> list[socket.socket]:
 # Stopped workers accept nothing, and a signal that waits comes before anything else when they go on.
 HANDOVERS = [
     pytest.param(servers.NGINX_WORKERS, one_worker_leaves, id="one worker leaves"),
+    pytest.param(servers.NGINX_WORKERS, one_worker_is_killed, id="one worker is killed"),
     pytest.param(servers.NGINX_WORKERS, all_workers_are_replaced, id="reload"),
     pytest.param(servers.NGINX_ONE_WORKER, all_workers_are_replaced, id="reload, one worker"),
     pytest.param(servers.NGINX_DAEMON_KEEPING_PRELOAD, the_binary_is_replaced, id="upgrade, env LD_PRELOAD"),

@@ -7,7 +7,6 @@ import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 
-from fastsocket.build import LIBRARY
 from topologies.namespace import inside
 from topologies.testbed import Testbed
 from workloads.process import WorkloadError, children, running, until
@@ -96,9 +95,8 @@ class Nginx:
         command = testbed.command(testbed.server, cpus, [
             self.binary, "-p", str(directory), "-c", str(configuration), "-e", str(directory / "error.log"),
             "-g", "daemon off;"])
-        environment = dict(os.environ, **({"LD_PRELOAD": str(LIBRARY)} if variant.preload else {}))
         with open(directory / "stderr.log", "wb") as stderr, \
-                running(command, env=environment, stdout=stderr, stderr=stderr) as process:
+                running(command, env=variant.environment(), stdout=stderr, stderr=stderr) as process:
             if not until(lambda: self._is_ready(testbed, process.pid, len(cpus)), process, START_SECONDS):
                 raise WorkloadError(f"nginx does not start: {self._last_words(directory)}")
             yield process.pid
