@@ -57,13 +57,14 @@ def outcomes(run: Run, summary: pd.DataFrame) -> list[str]:
                      key=lambda variant: variant != "fastsocket")
     rows = {(row.workload, row.cores, row.variant): row for row in served.itertuples()}
     return [f"{place(workload, cores)}: " + "; ".join(_claim(variant, rows.get((workload, cores, variant)))
-                                                      for variant in against) + "."
+                                                      for variant in against
+                                                      if variant not in run.options.lacking.get(workload, {})) + "."
             for workload in run.options.workloads for cores in sorted(run.options.cores)]
 
 
 def warnings(run: Run, trials: list[Trial]) -> list[str]:
     """What a reader has to know before trusting the numbers, a sentence each."""
-    return [*_incomplete(run, trials), *_sharing(run), *_spoilt(trials),
+    return [*_incomplete(run, trials), *_sharing(run), *_lacking(run), *_spoilt(trials),
             *(f"Not available here: {sentence}." for sentence in missing(run, trials))]
 
 
@@ -102,6 +103,11 @@ def _sharing(run: Run) -> list[str]:
             f"{', '.join(map(str, placement.shared))} with the server at "
             f"{counted(placement.cores)}: what it takes, the server lacks, and ratios tend to come out nearer to 1."
             for placement in run.placements if placement.shared]
+
+
+def _lacking(run: Run) -> list[str]:
+    return [f"{workload} is not run as {variant}: {why}."
+            for workload, lacking in run.options.lacking.items() for variant, why in lacking.items()]
 
 
 def _spoilt(trials: list[Trial]) -> list[str]:

@@ -59,13 +59,15 @@ PACKAGES = (
     Package("net-tools", command="ifconfig"),
     Package("nginx", command="nginx", service="nginx"),
     Package("wrk", command="wrk"),
-)
-# Only `lab.py test` needs these: servers that the library is tested with.
-TEST_PACKAGES = (
     Package("haproxy", command="haproxy", service="haproxy"),
     Package("redis-server", command="redis-server", service="redis-server"),
-    Package("memcached", command="memcached", service="memcached"),
+    Package("redis-tools", command="redis-benchmark"),
     Package("lighttpd", command="lighttpd", service="lighttpd"),
+    Package("memcached", command="memcached", service="memcached"),
+    Package("libmemcached-tools", command="memcaslap"),
+)
+# Only `lab.py test` needs these: what else the library is tested with.
+TEST_PACKAGES = (
     Package("nodejs", command="node"),
 )
 

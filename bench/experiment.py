@@ -97,7 +97,9 @@ def plan(name: str, length: Length, *, workloads: list[str] | None = None, varia
     chosen_variants = list(dict.fromkeys(variants or experiment.variants))
     require("workload", chosen_workloads, WORKLOADS)
     require("variant", chosen_variants, VARIANTS)
+    lacking = {workload: {variant: why for variant, why in WORKLOADS[workload].lacks.items()
+                          if variant in chosen_variants} for workload in chosen_workloads}
     return Options(
-        experiment=name, workloads=chosen_workloads, variants=chosen_variants,
+        experiment=name, workloads=chosen_workloads, variants=chosen_variants, lacking=lacking,
         cores=parse_cores(cores) if cores else core_counts(len(usable_cpus())),
         blocks=blocks or effort.blocks, seconds=seconds or effort.seconds, seed=secrets.randbits(32))

@@ -47,10 +47,10 @@ class LocalityProbe:
         self._object.load()
         self._object.attach("sock_recv_length")
 
-    def watch(self, server_pid: int, port: int) -> None:
-        """Count in the network namespace of this process; connections to its port are the passive ones."""
+    def watch(self, server_pid: int, ports: range) -> None:
+        """Count in the network namespace of this process; connections to its ports are the passive ones."""
         namespace = Path(f"/proc/{server_pid}/ns/net").stat().st_ino
-        self._object.write(".data", struct.pack("=II", namespace, port))
+        self._object.write(".data", struct.pack("=III", namespace, ports[0], ports[-1]))
 
     def read(self) -> list[int]:
         return _sum_over_cpus(_LOCALITY, self._object.read_per_cpu("totals"))
@@ -87,10 +87,10 @@ class Probes(AbstractContextManager):
             self.unavailable.update({metric: f"not available here: {reason}" for metric in probe.metrics})
             return None
 
-    def start(self, server_pid: int, port: int) -> None:
+    def start(self, server_pid: int, ports: range) -> None:
         """From here on a trial is counted."""
         if self._locality:
-            self._locality.watch(server_pid, port)
+            self._locality.watch(server_pid, ports)
         self._before = self._read()
 
     def _read(self) -> list[list[int]]:

@@ -21,6 +21,7 @@ class Options(Record):
     experiment: str
     workloads: list[str]
     variants: list[str]
+    lacking: dict[str, dict[str, str]] = {}  # workload -> variant of those above that its server lacks -> why
     cores: list[int]
     blocks: int
     seconds: int  # of load per trial

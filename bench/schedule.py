@@ -37,15 +37,16 @@ def _block(options: Options, block: int):
     settings = [(workload, cores) for workload in options.workloads for cores in options.cores]
     random.shuffle(settings)
     for workload, cores in settings:
-        order = _arms(options)
+        order = _arms(options, workload)
         random.shuffle(order)
         for variant, control in order + order[::-1]:
             yield block, workload, variant, control, cores
 
 
-def _arms(options: Options) -> list[tuple[str, bool]]:
+def _arms(options: Options, workload: str) -> list[tuple[str, bool]]:
     control = [(CONTROL_OF, True)] if CONTROL_OF in options.variants else []
-    return [(variant, False) for variant in options.variants] + control
+    lacking = options.lacking.get(workload, {})
+    return [(variant, False) for variant in options.variants if variant not in lacking] + control
 
 
 def expected_seconds(slots: list[Slot], options: Options) -> float:

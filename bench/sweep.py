@@ -16,21 +16,19 @@ from bench.schedule import Slot, schedule
 from bench.trial import Bench
 from fastsocket.nic import EmulatedNic
 from topologies.namespace import inside
-from topologies.pair import Pair
 from topologies.tag import RunTag
 from topologies.testbed import Testbed, interface_index
 from workloads import WORKLOADS
-from workloads.wrk import version as wrk_version
 
 
 def new_run(directory: Path, options: Options) -> Run:
     """Make the run directory. Raises UsageError when it holds a run already or cannot be written."""
     if (directory / RUN).exists():
         raise UsageError(f"{directory} holds a run already: go on with --resume, or choose another --out")
-    servers = {name: WORKLOADS[name].version() for name in options.workloads}
+    installed = {tool: said for name in options.workloads for tool, said in WORKLOADS[name].versions().items()}
     run = Run(
         options=options, started=datetime.now().astimezone().isoformat(timespec="seconds"), fingerprint=fingerprint(),
-        versions={**versions(), "wrk": wrk_version(), **servers}, placements=place(options.cores, usable_cpus()),
+        versions={**versions(), **installed}, placements=place(options.cores, usable_cpus()),
         unavailable={}, planned_trials=len(schedule(options)))
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -60,16 +58,18 @@ def remaining(directory: Path, run: Run) -> list[Slot]:
 
 
 @contextmanager
-def bench(queues: int):
-    """A testbed for trials; all that it makes on this machine goes with it. Yields the Bench and its Probes."""
+def bench(workloads: list[str], queues: int):
+    """The testbeds of these, which go with all that was made on this machine. Yields the Bench and its Probes."""
     with ExitStack() as stack:
         tag = stack.enter_context(RunTag())
-        testbed = stack.enter_context(Testbed(Pair(), tag, queues))
+        topologies = dict.fromkeys(WORKLOADS[name].topology for name in workloads)
+        testbeds = {topology: stack.enter_context(Testbed(topology(), tag, queues)) for topology in topologies}
         nic = stack.enter_context(EmulatedNic())
         probes = stack.enter_context(Probes())
-        with inside(testbed.client):
-            nic.attach(interface_index(testbed.client, testbed.client.intf().name))
-        yield Bench(tag, testbed, nic, probes), probes
+        for sender in [end for testbed in testbeds.values() for end in testbed.far_ends(testbed.server)]:
+            with inside(sender.node):
+                nic.attach(interface_index(sender))
+        yield Bench(tag, testbeds, nic, probes), probes
 
 
 def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], None]) -> Run:
@@ -81,7 +81,7 @@ def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], Non
     placements = {placement.cores: placement for placement in run.placements}
     before = run.wall_seconds
     try:
-        with bench(queues=len(usable_cpus())) as (trials, probes):
+        with bench(run.options.workloads, queues=len(usable_cpus())) as (trials, probes):
             run = run.model_copy(update={"unavailable": probes.unavailable})
             for slot in remaining(directory, run):
                 trial = trials.run(slot, placements[slot.cores], run.options.seconds)

@@ -4,6 +4,8 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from mininet.topo import Topo
+
 from bench.cpu import busy_seconds, difference, snapshot, steal_share
 from bench.probes import Probes
 from bench.record import CpuUse, LibraryCounters, Placement, Trial
@@ -13,46 +15,53 @@ from fastsocket.nic import EmulatedNic
 from topologies.tag import RunTag
 from topologies.testbed import Testbed
 from workloads import WORKLOADS
+from workloads.load import Load
 from workloads.variants import VARIANTS
-from workloads.wrk import Load, wrk
+from workloads.workload import Cpus
 
 STEAL_TOLERATED = 0.05
+LATENCIES = {"latency_p50_ms": "50", "latency_p99_ms": "99", "latency_max_ms": "max"}  # metric -> key of Load
 COUNTED_DURING_TRIAL = ("accepted_local", "accepted_global", "accepted_neighbour", "deferred", "registered")
 
 
 class Bench:
-    """A testbed with its emulated NIC and probes, ready for trials."""
+    """The testbeds by topology, with their emulated NIC and the probes, ready for trials."""
 
-    def __init__(self, tag: RunTag, testbed: Testbed, nic: EmulatedNic, probes: Probes):
+    def __init__(self, tag: RunTag, testbeds: dict[type[Topo], Testbed], nic: EmulatedNic, probes: Probes):
         self._tag = tag
-        self._testbed = testbed
+        self._testbeds = testbeds
         self._nic = nic
         self._probes = probes
 
     def run(self, slot: Slot, placement: Placement, seconds: int) -> Trial:
         """Raises WorkloadError when the server or the load generator fails."""
         workload, variant = WORKLOADS[slot.workload], VARIANTS[slot.variant]
-        self._testbed.steer_to(self._testbed.server.intf(), placement.server_cpus)
+        testbed, cpus = self._testbeds[workload.topology], Cpus(placement.server_cpus, placement.load_cpus)
+        testbed.steer_to(testbed.server, cpus.server)
         self._nic.steer(variant.steering, slot.cores)
         with TemporaryDirectory(dir=self._tag.directory) as directory, \
-                workload.serve(self._testbed, variant, placement.server_cpus, Path(directory)) as pid:
-            library = _library(pid) if variant.has_local_listeners else None
-            self._probes.start(pid, workload.port)
+                workload.serve(testbed, variant, cpus, Path(directory)) as pids:
+            pace = workload.rehearse(testbed, cpus)
+            library = _library(pids) if variant.has_local_listeners else None
+            self._probes.start(pids[0], workload.ports(cpus))
             started, before = time.time(), snapshot()
-            load = wrk(self._testbed, workload.port, slot.cores, placement.load_cpus, seconds)
-            cpus = sorted({*placement.server_cpus, *placement.load_cpus})
-            use = difference(before, snapshot(), cpus)
+            load = workload.load(testbed, cpus, seconds, pace)
+            use = difference(before, snapshot(), sorted({*cpus.server, *cpus.load}))
             observed = self._probes.metrics(load.requests)
-            library = _since(library, _library(pid)) if library else None
+            library = _since(library, _library(pids)) if library else None
         return Trial(
             **vars(slot), started=started, seconds=load.seconds,
-            metrics={**_metrics(workload.metric, load, use), **observed}, unavailable=self._probes.unavailable,
+            metrics={**_metrics(workload.metric, load, use), **observed},
+            unavailable={**_untold(load), **self._probes.unavailable},
             latency_ms=load.latency_ms, load_errors=load.errors, cpu=use, load_cpu_seconds=load.cpu_seconds,
             library=library, spoilt=_spoilt(load, use))
 
 
-def _library(pid: int) -> list[LibraryCounters]:
-    return [LibraryCounters(**vars(counted)) for counted in page.counters(pid)]
+def _library(pids: list[int]) -> list[LibraryCounters]:
+    """Over all instances: the sums on each CPU."""
+    return [LibraryCounters(cpu=counted[0].cpu, **{name: sum(getattr(one, name) for one in counted)
+                                                   for name in vars(counted[0]) if name != "cpu"})
+            for counted in zip(*map(page.counters, pids))]
 
 
 def _since(before: list[LibraryCounters], after: list[LibraryCounters]) -> list[LibraryCounters]:
@@ -64,9 +73,7 @@ def _since(before: list[LibraryCounters], after: list[LibraryCounters]) -> list[
 def _metrics(throughput: str, load: Load, use: list[CpuUse]) -> dict[str, float]:
     measured = {
         throughput: load.requests / load.seconds,
-        "latency_p50_ms": load.latency_ms["50"],
-        "latency_p99_ms": load.latency_ms["99"],
-        "latency_max_ms": load.latency_ms["max"],
+        **{metric: load.latency_ms[key] for metric, key in LATENCIES.items() if key in load.latency_ms},
         "errors": float(sum(load.errors.values())),
     }
     if load.requests:
@@ -74,11 +81,18 @@ def _metrics(throughput: str, load: Load, use: list[CpuUse]) -> dict[str, float]
     return measured
 
 
+def _untold(load: Load) -> dict[str, str]:
+    return {metric: "the load generator does not tell" for metric, key in LATENCIES.items()
+            if key not in load.latency_ms}
+
+
 def _spoilt(load: Load, use: list[CpuUse]) -> list[str]:
     """Reasons to trust a trial less. It is kept and counted all the same."""
     reasons = []
     if steal_share(use) > STEAL_TOLERATED:
         reasons.append(f"more than {STEAL_TOLERATED:.0%} of the CPU time was stolen")
+    if not load.requests:
+        reasons.append("nothing was served")
     if any(load.errors.values()):
         reasons.append("the load generator saw errors")
     return reasons

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 MAPPING = "/memfd:fsocket (deleted)"
 MAGIC = b"FSOCKET"
-VERSION = 2
+VERSION = 3
 MAX_CPUS = 1024  # CPU_SETSIZE
 MAX_LISTENERS = 64
 MAX_ADOPTERS = 8

@@ -16,6 +16,7 @@ from pathlib import Path
 from fastsocket.build import LIBRARY
 from tests.load import Load
 from workloads.process import POLL_SECONDS, children
+from workloads.readiness import listening_inodes, watchers
 
 APPS = Path(__file__).parent / "server_apps"
 LOOPBACK = "127.0.0.1"
@@ -23,7 +24,6 @@ PAGE = b"hello\n"
 HTTP_REQUEST = b"GET / HTTP/1.0\r\n\r\n"
 HTTP_ANSWER = re.compile(rb"HTTP/1\.[01] 200 OK\r\n(.*\r\n)+\r\n" + PAGE)
 WAIT_SECONDS = 15
-TCP_LISTEN = "0A"
 
 NGINX_CONFIGURATION = """\
 {main}
@@ -186,38 +186,6 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def family(pid: int) -> list[int]:
-    """A process and its descendants."""
-    return [pid] + [member for child in children(pid) for member in family(child)]
-
-
-def listening_inodes(port: int) -> set[str]:
-    """Of the TCP sockets that listen on a port, the library's among them (proc(5), /proc/net/tcp)."""
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return {fields[9] for fields in lines if fields[3] == TCP_LISTEN and int(fields[1].split(":")[1], 16) == port}
-
-
-def watchers(pid: int, port: int) -> int:
-    """How many epolls of a process and its descendants hold a listener of that port (proc(5), fdinfo)."""
-    listeners = {f"{int(inode):x}" for inode in listening_inodes(port)}
-    return sum(bool(listeners & _watched_inodes(epoll)) for member in family(pid) for epoll in _epolls(member))
-
-
-def _epolls(pid: int) -> list[Path]:
-    try:
-        return [Path(f"/proc/{pid}/fdinfo/{entry.name}") for entry in Path(f"/proc/{pid}/fd").iterdir()
-                if os.readlink(entry) == "anon_inode:[eventpoll]"]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-def _watched_inodes(epoll: Path) -> set[str]:
-    try:
-        return set(re.findall(r"^tfd:.* ino:([0-9a-f]+)", epoll.read_text(), re.MULTILINE))
-    except (FileNotFoundError, ProcessLookupError):
-        return set()
 
 
 class Served:

@@ -373,6 +373,18 @@ def test_the_report_says_what_a_reader_has_to_know(tmp_path):
                         "How it was measured", "Machine", "Versions"]
 
 
+def test_a_variant_that_a_server_lacks_is_left_out_with_the_reason(tmp_path):
+    run = a_run(workloads=("nginx", "redis"))
+    options = run.options.model_copy(update={"lacking": {"redis": {"latest": "a single thread accepts"}}})
+    run = run.model_copy(update={"options": options, "planned_trials": len(schedule(options))})
+    trials = trials_of(run)
+    assert not [trial for trial in trials if (trial.workload, trial.variant) == ("redis", "latest")]
+    assert [trial for trial in trials if (trial.workload, trial.variant) == ("nginx", "latest")]
+    page = write_report(tmp_path, run, trials, estimate(trials)).read_text()
+    assert "redis is not run as latest: a single thread accepts." in page
+    assert "latest has no trial yet" not in page
+
+
 def test_a_sound_run_has_no_warnings_and_no_share_of_an_unknown_time(tmp_path):
     run = a_run(shared=False, wall_seconds=0.0)
     trials = trials_of(run, steady)

@@ -20,7 +20,7 @@ from topologies.tag import REGISTRY, RunTag, leftovers, processes_of
 
 CPUS = sorted(os.sched_getaffinity(0))
 LAB = [sys.executable, str(ROOT / "lab.py")]
-SHORT = ["--blocks", "1", "--seconds", "1"]
+SHORT = ["--workload", "nginx", "--blocks", "1", "--seconds", "1"]
 
 
 def lab(*arguments, **options):
@@ -167,7 +167,7 @@ def test_doctor_names_the_remedy_for_what_is_missing(tmp_path):
 def finished_run(tmp_path_factory):
     """One real sweep: one block of every variant on all CPUs."""
     directory = tmp_path_factory.mktemp("sweep") / "run"
-    done = lab("sweep", *SHORT, "--cores", str(len(CPUS)), "--workload", "nginx", "--out", str(directory))
+    done = lab("sweep", *SHORT, "--cores", str(len(CPUS)), "--out", str(directory))
     assert done.returncode == 0, done.stderr
     return directory
 

@@ -397,6 +397,15 @@ def test_worker_that_moves_takes_up_the_listener_of_its_new_cpu(server):
     assert len(server.request(CPUS[0], 10)) == 10
 
 
+def test_the_first_of_two_unpinned_workers_adopts_when_it_next_waits(server):
+    """As long as it was the only one it had no reason to: now it must not serve connections of other CPUs for long."""
+    server.ask("thread", "a")
+    assert server.total("adopted") == 0
+    server.ask("thread", "b")
+    server.ask("tell", "a", "ready")
+    assert server.per_cpu("adopted") == [1, 1]
+
+
 def test_threads_that_nobody_pinned_are_pinned_one_per_cpu(server):
     for name in "ab":
         server.ask("thread", name)

@@ -1,4 +1,4 @@
-"""The real nginx: with the library alone, and as the lab runs it."""
+"""The real nginx with the library alone, and nothing of the lab around it."""
 
 import os
 import signal
@@ -13,16 +13,9 @@ import pytest
 
 from fastsocket import page
 from fastsocket.build import LIBRARY
-from topologies.pair import Pair
-from topologies.tag import RunTag
-from topologies.testbed import Testbed
-from workloads.nginx import OBJECT, Nginx
-from workloads.process import WorkloadError, children, running, until
-from workloads.variants import VARIANTS
-from workloads.wrk import wrk
+from workloads.process import children, running, until
 
 CPUS = sorted(os.sched_getaffinity(0))
-TCP_LISTEN = "0A"
 
 STANDALONE = """\
 worker_processes {workers};
@@ -119,51 +112,3 @@ def test_a_killed_worker_is_replaced_on_its_cpu(standalone):
     os.kill(victim, signal.SIGKILL)
     assert until(lambda: victim not in children(process.pid) and adopted(process.pid) == len(CPUS) + 1, process, 10)
     assert fetch_from(cpu, port).startswith("worker")
-
-
-@pytest.fixture
-def testbed():
-    with RunTag() as tag, Testbed(Pair(), tag, queues=len(CPUS)) as made:
-        yield made
-
-
-def listeners(pid, port):
-    """How many TCP listeners there are on an IPv4 port in the network namespace of a process."""
-    with open(f"/proc/{pid}/net/tcp") as table:
-        lines = [line.split() for line in table]
-    return sum(fields[3] == TCP_LISTEN and int(fields[1].split(":")[1], 16) == port for fields in lines[1:])
-
-
-@pytest.mark.privileged
-@pytest.mark.parametrize("variant, expected", [("base", 1), ("latest", len(CPUS)), ("fastsocket", 1 + len(CPUS))])
-def test_each_variant_has_its_listeners(testbed, tmp_path, variant, expected):
-    tmp_path.chmod(0o755)
-    with Nginx().serve(testbed, VARIANTS[variant], CPUS, tmp_path) as pid:
-        assert listeners(pid, Nginx.port) == expected
-
-
-@pytest.mark.privileged
-def test_wrk_loads_it_with_a_connection_per_request(testbed, tmp_path):
-    with Nginx().serve(testbed, VARIANTS["fastsocket"], CPUS, tmp_path) as pid:
-        load = wrk(testbed, Nginx.port, len(CPUS), CPUS, seconds=1)
-        accepted = sum(cpu.accepted_local + cpu.accepted_global + cpu.accepted_neighbour for cpu in page.counters(pid))
-    assert load.requests > 100
-    assert set(load.errors.values()) == {0}
-    assert accepted >= load.requests
-    assert 0 < load.latency_ms["50"] <= load.latency_ms["99"] <= load.latency_ms["max"]
-    assert 0 < load.cpu_seconds < 2 * len(CPUS)
-
-
-@pytest.mark.privileged
-def test_the_object_has_the_size_of_the_original(testbed, tmp_path):
-    assert len(OBJECT) == 64
-    with Nginx().serve(testbed, VARIANTS["base"], CPUS[:1], tmp_path):
-        assert Nginx()._answers(testbed)
-
-
-@pytest.mark.privileged
-def test_an_nginx_that_does_not_start_says_why_in_its_own_words(testbed, tmp_path, monkeypatch):
-    monkeypatch.setattr("workloads.nginx.CONFIGURATION", "events {{ }} nonsense;")
-    with pytest.raises(WorkloadError, match='nginx does not start: .*unknown directive "nonsense"'):
-        with Nginx().serve(testbed, VARIANTS["base"], CPUS[:1], tmp_path):
-            pass

@@ -7,7 +7,8 @@ import pytest
 
 from fastsocket import page
 from tests import servers
-from tests.servers import Served, Server, family, served, wait_until
+from tests.servers import Served, Server, served, wait_until
+from workloads.process import family
 
 CPUS = sorted(os.sched_getaffinity(0))[:2]
 CONNECTIONS = 200  # from each CPU

@@ -38,8 +38,8 @@ def testbed(tag):
 def nic(testbed):
     with EmulatedNic() as loaded:
         with inside(testbed.client):
-            loaded.attach(interface_index(testbed.client, "client-eth0"))
-        testbed.steer_to(testbed.server.intf(), CPUS)
+            loaded.attach(interface_index(testbed.client.intf()))
+        testbed.steer_to(testbed.server, CPUS)
         yield loaded
 
 
@@ -145,7 +145,7 @@ def test_rss_handles_each_connection_where_its_hash_says(testbed, nic, family):
 @NEEDS_TWO_CPUS
 def test_rss_over_one_cpu_uses_only_that_one(testbed, nic):
     nic.steer("rss", 1)
-    testbed.steer_to(testbed.server.intf(), CPUS[1:2])
+    testbed.steer_to(testbed.server, CPUS[1:2])
     with listen(testbed, socket.AF_INET, 80) as listener:
         assert {cpu_that_handled(testbed, listener, port) for port in range(21000, 21010)} == {CPUS[1]}
 
@@ -185,14 +185,14 @@ def test_perfect_filters_leave_passive_connections_to_rss(testbed, nic):
 @pytest.mark.parametrize("reader_is_local, expected", [(True, 100.0), (False, 0.0)])
 def test_the_probe_tells_local_reads_from_remote_ones(testbed, nic, reader_is_local, expected):
     nic.steer("rss", 1)
-    testbed.steer_to(testbed.server.intf(), CPUS[:1])
+    testbed.steer_to(testbed.server, CPUS[:1])
     before = os.sched_getaffinity(0)
     with ExitStack() as stack:
         stack.callback(os.sched_setaffinity, 0, before)
         probes = stack.enter_context(Probes())
         assert probes.unavailable == {}
         listener = stack.enter_context(listen(testbed, socket.AF_INET, 80))
-        probes.start(testbed.server.pid, 80)
+        probes.start(testbed.server.pid, range(80, 81))
         os.sched_setaffinity(0, {CPUS[0] if reader_is_local else CPUS[1]})
         for port in range(24000, 24010):
             read_one_request(testbed, listener, port)

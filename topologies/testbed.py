@@ -121,11 +121,16 @@ class Testbed:
             for address in (peer.IP(), ipv6_address(peer)):
                 netlink.neigh("replace", ifindex=index, dst=address, lladdr=peer.MAC(), state=0x80)  # NUD_PERMANENT
 
-    def steer_to(self, interface, cpus: list[int]) -> None:
-        """Let the emulated NIC of the interface choose among these CPUs: its RPS mask, on every queue."""
-        sysfs = Path(f"/proc/{interface.node.pid}/root/sys/class/net/{interface.name}/queues")
-        for queue in sysfs.glob("rx-*"):
-            (queue / "rps_cpus").write_text(cpu_mask(cpus))
+    def steer_to(self, host: Host, cpus: list[int]) -> None:
+        """Let the emulated NIC choose among these CPUs: the RPS mask of every queue of the host's interfaces."""
+        for interface in host.intfList():
+            for queue in Path(f"/proc/{host.pid}/root/sys/class/net/{interface.name}/queues").glob("rx-*"):
+                (queue / "rps_cpus").write_text(cpu_mask(cpus))
+
+    def far_ends(self, host: Host) -> list:
+        """The interfaces at the other ends of the host's links: what they send, the host's interfaces receive."""
+        return [link.intf2 if interface is link.intf1 else link.intf1
+                for interface in host.intfList() for link in [interface.link]]
 
     def command(self, host: Host, cpus: list[int], argv: list[str]) -> list[str]:
         """The command line that runs argv inside the host, pinned to these CPUs."""
@@ -134,10 +139,11 @@ class Testbed:
 
 
 def ipv6_address(interface) -> str:
-    """The interface's address in fd00::/64, numbered like its IPv4 address."""
-    return f"fd00::{interface.IP().rsplit('.', 1)[1]}"
+    """The interface's address in a network of its link's own, numbered like its IPv4 address."""
+    *_, link, number = interface.IP().split(".")
+    return f"fd00:0:0:{link}::{number}"
 
 
-def interface_index(host: Host, name: str) -> int:
-    """The index of an interface in its host's namespace."""
-    return json.loads(_run(host, ["ip", "-json", "link", "show", "dev", name]))[0]["ifindex"]
+def interface_index(interface) -> int:
+    """Its number in its host's namespace."""
+    return json.loads(_run(interface.node, ["ip", "-json", "link", "show", "dev", interface.name]))[0]["ifindex"]

@@ -1,5 +1,14 @@
 """What is measured: the servers, the variants they run as, and the load they get."""
 
+from workloads.haproxy import HAProxy
+from workloads.lighttpd import Lighttpd
+from workloads.memcached import Memcached
 from workloads.nginx import Nginx
+from workloads.redis import Redis
+from workloads.workload import Workload
 
-WORKLOADS = {server.name: server for server in (Nginx(),)}
+WORKLOADS: dict[str, Workload] = {workload.name: workload for workload in (
+    Nginx(), HAProxy(), Lighttpd(), Memcached(),
+    Redis("redis", value_bytes=64, keys=10_000),
+    Redis("redis-memory", value_bytes=16_384, keys=10_000),  # 160 MB in each instance: more than a cache holds
+)}

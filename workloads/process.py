@@ -1,13 +1,18 @@
-"""Starting a process in a host, and never leaving it behind."""
+"""Starting processes in a host, and never leaving them behind."""
 
+import os
+import resource
+import select
 import signal
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 STOP_SECONDS = 5
+START_SECONDS = 10
 POLL_SECONDS = 0.005
+ERROR_LINES_SHOWN = 5
 
 
 class WorkloadError(Exception):
@@ -30,14 +35,69 @@ def running(command: list[str], **popen):
 
 
 def _end(process: subprocess.Popen) -> None:
+    """With its descendants: a master may end before its workers do, and they would hold the port."""
     if process.returncode is not None:
         return
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
+    with ExitStack() as descriptors:
+        members = _open_all(family(process.pid), descriptors)
+        process.send_signal(signal.SIGTERM)
+        for member in _still_running(members, STOP_SECONDS):
+            signal.pidfd_send_signal(member, signal.SIGKILL)
         process.wait()
+
+
+def _open_all(pids: list[int], descriptors: ExitStack) -> list[int]:
+    """A pidfd of each that still is there (pidfd_open(2)): its number can't come to mean another process."""
+    opened = []
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            opened.append(os.pidfd_open(pid))
+            descriptors.callback(os.close, opened[-1])
+    return opened
+
+
+def _still_running(members: list[int], seconds: float) -> list[int]:
+    """Those that do not end within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while members and time.monotonic() < deadline:
+        ended, _, _ = select.select(members, [], [], deadline - time.monotonic())
+        members = [member for member in members if member not in ended]
+    return members
+
+
+@contextmanager
+def started(name: str, command: list[str], directory: Path, is_ready, **popen):
+    """A server that is ready: is_ready(process id) has said yes.
+
+    Its output goes to stderr.log in the directory; what it wrote to any .log there is quoted in the WorkloadError that
+    is raised when it does not start.
+    """
+    with open(directory / "stderr.log", "ab") as log, running(command, stdout=log, stderr=log, **popen) as process:
+        if not until(lambda: is_ready(process.pid), process, START_SECONDS):
+            raise WorkloadError(f"{name} does not start: {_last_words(directory)}")
+        yield process.pid
+
+
+def _last_words(directory: Path) -> str:
+    lines = [line for log in sorted(directory.glob("*.log")) for line in log.read_text(errors="replace").splitlines()]
+    return " | ".join(dict.fromkeys(lines[-ERROR_LINES_SHOWN:])) or "it said nothing"
+
+
+def finish(process: subprocess.Popen, name: str, timeout: float) -> str:
+    """What a load generator printed. Raises WorkloadError when it fails, or doesn't end within the seconds given."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired as error:
+        raise WorkloadError(f"{name} did not end within {timeout:g} s") from error
+    if process.returncode:
+        raise WorkloadError(f"{name} failed: {(err or out).strip()}")
+    return out
+
+
+def reaped_cpu_seconds() -> float:
+    """The CPU time of all children reaped so far (getrusage(2), RUSAGE_CHILDREN)."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def children(pid: int) -> list[int]:
@@ -46,6 +106,11 @@ def children(pid: int) -> list[int]:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except FileNotFoundError:
         return []
+
+
+def family(pid: int) -> list[int]:
+    """A process and its descendants."""
+    return [pid] + [member for child in children(pid) for member in family(child)]
 
 
 def until(is_ready, process: subprocess.Popen, seconds: float) -> bool:

@@ -1,4 +1,5 @@
--- A connection per request, and the result as one line of JSON on stdout.
+-- A connection per request, and the result as one line of JSON on stdout. An answer that is an error, such as a proxy's
+-- 503, is no request served.
 wrk.headers["Connection"] = "close"
 
 local percentiles = {1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9, 99.99}
@@ -14,6 +15,6 @@ function done(summary, latency, requests)
    end
    io.write(string.format(
       '{"requests":%d,"seconds":%.6f,"latency_ms":{%s,"max":%.3f},"errors":{%s}}\n',
-      summary.requests, summary.duration / 1e6, table.concat(values, ","), latency.max / 1000,
+      summary.requests - summary.errors.status, summary.duration / 1e6, table.concat(values, ","), latency.max / 1000,
       table.concat(errors, ",")))
 end

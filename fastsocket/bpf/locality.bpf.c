@@ -41,8 +41,8 @@ struct tcp_sock {
 /* Written by bench/probes.py before each trial. */
 struct {
 	__u32 server_netns; /* inode number */
-	__u32 passive_port; /* connections on this local port are passive, all others active */
-} watched = { .passive_port = 80 };
+	__u32 first_port, last_port; /* connections on these local ports are passive, all others active */
+} watched = { .first_port = 80, .last_port = 80 };
 
 /* Read by bench/probes.py: per CPU, in this order. */
 struct locality {
@@ -72,7 +72,7 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int length, int flags)
 	if (!seen)
 		return 0;
 	local = sk->__sk_common.skc_incoming_cpu == (int)bpf_get_smp_processor_id();
-	if (sk->__sk_common.skc_num != watched.passive_port) {
+	if (sk->__sk_common.skc_num < watched.first_port || sk->__sk_common.skc_num > watched.last_port) {
 		seen->active_reads++;
 		seen->active_local += local;
 		return 0;

@@ -112,7 +112,7 @@ extern char *settings_assignments[MAX_SETTINGS_VARIABLES];
  */
 #define FSOCKET_PAGE_NAME "fsocket"
 #define FSOCKET_PAGE_MAGIC "FSOCKET"
-#define FSOCKET_PAGE_VERSION 2
+#define FSOCKET_PAGE_VERSION 3
 
 #define MAX_LISTENERS 64
 /* A thread past these, on one CPU, adopts too, but nobody waits for it when the last of these stops listening. */
@@ -159,6 +159,7 @@ struct page {
 	uint32_t listeners_offset, listeners_stride, listeners;
 	uint32_t seats_offset, seats_stride, adopters; /* within a listener */
 	_Atomic uint32_t departures; /* of workers that closed a listener: the others look at once what they left */
+	_Atomic uint32_t arrivals;   /* of workers while another waited for one to share with: it looks at once, too */
 	struct cpu_counters cpu[CPU_SETSIZE];
 	struct shared_listener listener[MAX_LISTENERS];
 };
@@ -177,6 +178,9 @@ struct cpu_counters *counters_of(int cpu);
 struct cpu_counters *counters_here(void);
 uint32_t page_departures(void);
 void page_depart(void);
+void page_arrive(void);
+/* Changes with each departure and each arrival. */
+uint32_t page_changes(void);
 
 static inline void count(_Atomic uint64_t *counter)
 {

@@ -40,7 +40,7 @@ struct adoption {
 THREAD_LOCAL struct adoption adoptions[MAX_LISTENERS];
 THREAD_LOCAL bool tends;
 THREAD_LOCAL uint64_t tend_again_ms;
-THREAD_LOCAL uint32_t departures_seen;
+THREAD_LOCAL uint32_t changes_seen;
 
 /* ---- clones --------------------------------------------------------------------------------------------------- */
 
@@ -401,6 +401,8 @@ static void watch_added(struct listener *l, int epfd, const struct epoll_event *
 		count(&counters_here()->fallen_back);
 		enrol(&l->shared->waiting);
 	}
+	if (anybody_else_at(&l->shared->waiting))
+		page_arrive();
 	tends = true;
 	if (watch && l->cloned && !l->blocks)
 		neighbours_tend(l, watch, now_ms());
@@ -552,8 +554,8 @@ int llt_tend(void)
 	if (!tends)
 		return -1;
 	now = now_ms();
-	if (now >= tend_again_ms || departures_seen != page_departures()) {
-		departures_seen = page_departures();
+	if (now >= tend_again_ms || changes_seen != page_changes()) {
+		changes_seen = page_changes();
 		tend_all(now);
 		tend_again_ms = now + TEND_EVERY_MS;
 	}

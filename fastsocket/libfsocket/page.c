@@ -177,6 +177,16 @@ void page_depart(void)
 	atomic_fetch_add(&page->departures, 1);
 }
 
+void page_arrive(void)
+{
+	atomic_fetch_add(&page->arrivals, 1);
+}
+
+uint32_t page_changes(void)
+{
+	return page_departures() + atomic_load_explicit(&page->arrivals, memory_order_relaxed);
+}
+
 uint64_t now_ms(void)
 {
 	struct timespec now;

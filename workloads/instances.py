@@ -1,0 +1,69 @@
+"""Servers that use one core: an instance for each, on ports of their own, as the slides run Redis."""
+
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import fmean
+from subprocess import PIPE
+
+from topologies.testbed import Testbed
+from workloads.load import Load
+from workloads.process import finish, reaped_cpu_seconds, running, started
+from workloads.readiness import watchers
+from workloads.variants import Variant
+from workloads.workload import Cpus, Workload
+
+
+class Instances(Workload):
+    """One instance per core, pinned there; persistent connections, so that steering by port is what can help."""
+
+    metric = "rps"
+    first_port: int
+    lacks = {"latest": "a single thread accepts: there is nothing to share out"}
+
+    def ports(self, cpus: Cpus) -> range:
+        return range(self.first_port, self.first_port + len(cpus.server))
+
+    def cpu_of_port(self, cpus: Cpus) -> dict[int, int]:
+        return dict(zip(self.ports(cpus), cpus.server))
+
+    def command(self, port: int, directory: Path) -> list[str]:
+        """What starts an instance."""
+        raise NotImplementedError
+
+    @contextmanager
+    def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path):
+        with ExitStack() as instances:
+            yield [instances.enter_context(self._instance(testbed, variant, port, cpu, directory))
+                   for port, cpu in self.cpu_of_port(cpus).items()]
+
+    def _instance(self, testbed: Testbed, variant: Variant, port: int, cpu: int, directory: Path):
+        own = directory / str(port)
+        own.mkdir()
+        command = testbed.command(testbed.server, [cpu], self.command(port, own))
+        return started(self.name, command, own, lambda pid: watchers(pid, port) == 1, env=variant.environment())
+
+
+def together(loads: list[Load], cpu_seconds: float) -> Load:
+    """What instances served at the same time: rates add up, and a latency percentile is the mean of theirs."""
+    requests = sum(load.requests for load in loads)
+    rate = sum(load.requests / load.seconds for load in loads)
+    return Load(
+        requests=requests, seconds=requests / rate if requests else max(load.seconds for load in loads),
+        latency_ms={percentile: _combined(percentile, [load.latency_ms[percentile] for load in loads])
+                    for percentile in loads[0].latency_ms},
+        errors={kind: sum(load.errors[kind] for load in loads) for kind in loads[0].errors},
+        cpu_seconds=cpu_seconds)
+
+
+def on_all(commands: list[list[str]], name: str, timeout: float) -> tuple[list[str], float]:
+    """Run load generators at the same time: what each printed, and their CPU time. Raises WorkloadError."""
+    spent_before = reaped_cpu_seconds()
+    with ExitStack() as generators:
+        processes = [generators.enter_context(running(command, stdout=PIPE, stderr=PIPE, text=True))
+                     for command in commands]
+        outs = [finish(process, name, timeout) for process in processes]
+    return outs, reaped_cpu_seconds() - spent_before
+
+
+def _combined(percentile: str, values: list[float]) -> float:
+    return max(values) if percentile == "max" else fmean(values)

@@ -1,0 +1,43 @@
+"""Memcached: an instance with one thread per core on a port of its own, persistent connections."""
+
+import re
+from pathlib import Path
+
+from topologies.testbed import Testbed
+from workloads.instances import Instances, on_all, together
+from workloads.load import Load
+from workloads.process import WorkloadError
+from workloads.workload import Cpus
+
+CLIENTS = 50
+VALUE_BYTES = 64
+GRACE_SECONDS = 20
+
+
+class Memcached(Instances):
+    """Nine GET to one SET, memcaslap's own mixture. Threads of one instance take connections in turn, whatever core
+    they came in on; instances of one thread can be steered to."""
+
+    name = "memcached"
+    first_port = 11211
+    binaries = {"memcached": ["-V"], "memcaslap": ["-V"]}
+
+    def command(self, port: int, directory: Path) -> list[str]:
+        return ["memcached", "-l", "0.0.0.0", "-p", str(port), "-U", "0", "-t", "1", "-u", "root", "-c", "1024"]
+
+    def load(self, testbed: Testbed, cpus: Cpus, seconds: int, pace: float) -> Load:
+        commands = [testbed.command(testbed.client, cpus.load, [
+            "memcaslap", "-s", f"{testbed.server.IP()}:{port}", "-T", "1", "-c", str(CLIENTS), "-X", str(VALUE_BYTES),
+            "-t", f"{seconds}s", "-S", f"{seconds}s"]) for port in self.ports(cpus)]
+        outs, cpu_seconds = on_all(commands, "memcaslap", seconds + GRACE_SECONDS)
+        return together([_load(out) for out in outs], cpu_seconds)
+
+
+def _load(out: str) -> Load:
+    """Its latencies come in powers of two: too coarse for a percentile; only the largest is exact."""
+    found = re.search(r"Total Statistics \(\d+ events\).*?Max: +(\d+).*Ops: (\d+) TPS: (\d+)", out, re.DOTALL)
+    if not found:
+        raise WorkloadError(f"memcaslap did not tell its results: {out.strip()[-200:]}")
+    longest_us, requests, rate = map(int, found.groups())
+    return Load(requests=requests, seconds=requests / rate, latency_ms={"max": longest_us / 1000}, errors={},
+                cpu_seconds=0.0)

@@ -1,0 +1,40 @@
+"""Whether a server waits for connections, as the kernel tells it: which epolls hold a listener."""
+
+import os
+import re
+from pathlib import Path
+
+from workloads.process import family
+
+TCP_LISTEN = "0A"
+
+
+def listening_inodes(port: int, pid: int | str = "self") -> set[str]:
+    """Of the TCP sockets that listen on a port in the network namespace of a process (proc(5), /proc/PID/net/tcp)."""
+    lines = [line.split() for table in ("tcp", "tcp6")
+             for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]]
+    return {fields[9] for fields in lines if fields[3] == TCP_LISTEN and int(fields[1].rpartition(":")[2], 16) == port}
+
+
+def watchers(pid: int, port: int) -> int:
+    """How many epolls of a process and its descendants hold a listener of that port (proc(5), fdinfo)."""
+    try:
+        listeners = {f"{int(inode):x}" for inode in listening_inodes(port, pid)}
+    except FileNotFoundError:  # it has ended
+        return 0
+    return sum(bool(listeners & _watched_inodes(epoll)) for member in family(pid) for epoll in _epolls(member))
+
+
+def _epolls(pid: int) -> list[Path]:
+    try:
+        return [Path(f"/proc/{pid}/fdinfo/{entry.name}") for entry in Path(f"/proc/{pid}/fd").iterdir()
+                if os.readlink(entry) == "anon_inode:[eventpoll]"]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _watched_inodes(epoll: Path) -> set[str]:
+    try:
+        return set(re.findall(r"^tfd:.* ino:([0-9a-f]+)", epoll.read_text(), re.MULTILINE))
+    except (FileNotFoundError, ProcessLookupError):
+        return set()

@@ -1,0 +1,57 @@
+"""Redis: the slides' benchmark of persistent connections, an instance per core on a port of its own."""
+
+import csv
+from pathlib import Path
+
+from topologies.testbed import Testbed
+from workloads.instances import Instances, on_all, together
+from workloads.load import Load
+from workloads.workload import Cpus
+
+CLIENTS = 50
+REHEARSED_REQUESTS = 5000
+GRACE_SECONDS = 20
+
+
+class Redis(Instances):
+    """GET of one value from each instance. With values that do not fit into a CPU's cache, memory is the limit."""
+
+    first_port = 6379
+    binaries = {"redis-server": ["-v"], "redis-benchmark": ["--version"]}
+
+    def __init__(self, name: str, value_bytes: int, keys: int):
+        self.name = name
+        self._value_bytes = value_bytes
+        self._keys = keys
+
+    def command(self, port: int, directory: Path) -> list[str]:
+        return ["redis-server", "--bind", "0.0.0.0", "--port", str(port), "--dir", str(directory), "--save", "",
+                "--protected-mode", "no", "--tcp-backlog", "65535"]
+
+    def rehearse(self, testbed: Testbed, cpus: Cpus) -> float:
+        """Set the keys, and get some."""
+        self._benchmark(testbed, cpus, "set", self._keys, GRACE_SECONDS)
+        rehearsed = self._benchmark(testbed, cpus, "get", REHEARSED_REQUESTS, GRACE_SECONDS)
+        return rehearsed.requests / rehearsed.seconds
+
+    def load(self, testbed: Testbed, cpus: Cpus, seconds: int, pace: float) -> Load:
+        each = int(pace * seconds / len(cpus.server))
+        return self._benchmark(testbed, cpus, "get", each, seconds + GRACE_SECONDS)
+
+    def _benchmark(self, testbed: Testbed, cpus: Cpus, test: str, requests: int, timeout: float) -> Load:
+        """On all instances at once, so many requests to each."""
+        commands = [self._command(testbed, cpus, port, test, requests) for port in self.ports(cpus)]
+        outs, cpu_seconds = on_all(commands, "redis-benchmark", timeout)
+        return together([_load(out, requests) for out in outs], cpu_seconds)
+
+    def _command(self, testbed: Testbed, cpus: Cpus, port: int, test: str, requests: int) -> list[str]:
+        return testbed.command(testbed.client, cpus.load, [
+            "redis-benchmark", "-h", testbed.server.IP(), "-p", str(port), "-c", str(CLIENTS), "-n", str(requests),
+            "-r", str(self._keys), "-d", str(self._value_bytes), "-t", test, "--csv"])
+
+
+def _load(out: str, requests: int) -> Load:
+    row, = csv.DictReader(out.splitlines())
+    percentiles = {"50": "p50", "95": "p95", "99": "p99", "max": "max"}
+    return Load(requests=requests, seconds=requests / float(row["rps"]), errors={}, cpu_seconds=0.0,
+                latency_ms={key: float(row[f"{column}_latency_ms"]) for key, column in percentiles.items()})

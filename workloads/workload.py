@@ -1,0 +1,74 @@
+"""What every workload has: a server in its network, and the load that it gets."""
+
+import shutil
+import subprocess
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mininet.topo import Topo
+
+from topologies.pair import Pair
+from topologies.testbed import Testbed
+from workloads.load import Load
+from workloads.process import WorkloadError
+from workloads.variants import Variant
+
+
+@dataclass(frozen=True)
+class Cpus:
+    """The CPUs of a trial: a worker, thread or instance of the server runs on each of its own."""
+
+    server: list[int]
+    load: list[int]
+
+
+class Workload(ABC):
+    """A server to measure. To add one: a subclass in a file of its own, and a line in workloads/__init__.py."""
+
+    name: str
+    binaries: dict[str, list[str]]  # command -> the arguments that make it print its version
+    metric: str = "cps"             # what a trial counts: "cps", or "rps" where connections persist
+    topology: type[Topo] = Pair
+    lacks: dict[str, str] = {}      # variant -> why this server doesn't have it
+
+    @abstractmethod
+    def ports(self, cpus: Cpus) -> range:
+        """Where it listens; connections to these are the passive ones."""
+
+    def cpu_of_port(self, cpus: Cpus) -> dict[int, int]:
+        """For steering by destination port: where each port's server runs, if it runs on one CPU alone."""
+        return {}
+
+    @abstractmethod
+    def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus,
+              directory: Path) -> AbstractContextManager[list[int]]:
+        """Run the server on the testbed's host ``server``; yields the process ids of its instances when they answer.
+
+        Raises WorkloadError with the server's own words when it does not start.
+        """
+
+    def rehearse(self, testbed: Testbed, cpus: Cpus) -> float:
+        """Before a trial: bring in what it serves, and return the pace in requests per second, for generators that
+        have to be told how many requests to make. Raises WorkloadError."""
+        return 0.0
+
+    @abstractmethod
+    def load(self, testbed: Testbed, cpus: Cpus, seconds: int, pace: float) -> Load:
+        """Load it from the testbed's host ``client`` for about so many seconds; pace is what rehearse() returned.
+
+        Raises WorkloadError.
+        """
+
+    def versions(self) -> dict[str, str]:
+        """Of each binary. Raises WorkloadError when one is not installed."""
+        return {binary: _version(binary, arguments) for binary, arguments in self.binaries.items()}
+
+
+def _version(binary: str, arguments: list[str]) -> str:
+    path = shutil.which(binary)
+    if not path:
+        raise WorkloadError(f"{binary} is not installed: python3 lab.py doctor says how to get it")
+    said = subprocess.run([path, *arguments], capture_output=True, text=True)
+    return (said.stdout or said.stderr).splitlines()[0].strip()
