@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.bootstrap import PACKAGES, VENV, has_environment
 from fastsocket.build import BuildError, bpf_object, build
 from fastsocket.libbpf import BpfError, BpfObject
-from fastsocket.nic import EmulatedNic
+from fastsocket.steering import EmulatedNic
 
 DESCRIPTORS_NEEDED = 16384
 INSTALL = "python3 lab.py --yes test installs it"
@@ -107,7 +107,7 @@ def _try_incoming_cpu() -> str:
 
 def _try_nic() -> str:
     build()
-    with EmulatedNic():
+    with EmulatedNic([]):
         return "the steering program loads"
 
 

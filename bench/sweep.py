@@ -14,10 +14,9 @@ from bench.record import (RUN, Options, RecordError, Run, Trial, append_trial, d
                           write_run)
 from bench.schedule import Slot, schedule
 from bench.trial import Bench
-from fastsocket.nic import EmulatedNic
-from topologies.namespace import inside
+from fastsocket.steering import EmulatedNic
 from topologies.tag import RunTag
-from topologies.testbed import Testbed, interface_index
+from topologies.testbed import Testbed
 from workloads import WORKLOADS
 
 
@@ -64,11 +63,9 @@ def bench(workloads: list[str], queues: int):
         tag = stack.enter_context(RunTag())
         topologies = dict.fromkeys(WORKLOADS[name].topology for name in workloads)
         testbeds = {topology: stack.enter_context(Testbed(topology(), tag, queues)) for topology in topologies}
-        nic = stack.enter_context(EmulatedNic())
+        links = [link for testbed in testbeds.values() for link in testbed.links_to(testbed.server)]
+        nic = stack.enter_context(EmulatedNic(links))
         probes = stack.enter_context(Probes())
-        for sender in [end for testbed in testbeds.values() for end in testbed.far_ends(testbed.server)]:
-            with inside(sender.node):
-                nic.attach(interface_index(sender))
         yield Bench(tag, testbeds, nic, probes), probes
 
 

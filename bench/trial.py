@@ -11,7 +11,7 @@ from bench.probes import Probes
 from bench.record import CpuUse, LibraryCounters, Placement, Trial
 from bench.schedule import Slot
 from fastsocket import page
-from fastsocket.nic import EmulatedNic
+from fastsocket.steering import EmulatedNic, Plan
 from topologies.tag import RunTag
 from topologies.testbed import Testbed
 from workloads import WORKLOADS
@@ -37,9 +37,9 @@ class Bench:
         """Raises WorkloadError when the server or the load generator fails."""
         workload, variant = WORKLOADS[slot.workload], VARIANTS[slot.variant]
         testbed, cpus = self._testbeds[workload.topology], Cpus(placement.server_cpus, placement.load_cpus)
-        testbed.steer_to(testbed.server, cpus.server)
-        self._nic.steer(variant.steering, slot.cores)
-        with TemporaryDirectory(dir=self._tag.directory) as directory, \
+        ports = workload.cpu_of_port(cpus) if variant.steering == "perfect" else {}
+        with self._nic.steer(Plan(variant.steering, cpus.server, ports)), \
+                TemporaryDirectory(dir=self._tag.directory) as directory, \
                 workload.serve(testbed, variant, cpus, Path(directory)) as pids:
             pace = workload.rehearse(testbed, cpus)
             library = _library(pids) if variant.has_local_listeners else None

@@ -5,11 +5,16 @@ stable and small, so ctypes it is. Names follow libbpf's: <bpf/libbpf.h>, <bpf/b
 """
 
 import ctypes
+import errno
 import os
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
-EGRESS = 1 << 1  # BPF_TC_EGRESS
+INGRESS, EGRESS = 1 << 0, 1 << 1  # BPF_TC_INGRESS, BPF_TC_EGRESS
+FILTER_PRIORITY = 0x4653  # "FS": our tc filters are known by their place, so that a later process can remove them
+XDP_IF_NO_EXIST = 1 << 0  # XDP_FLAGS_UPDATE_IF_NOEXIST in <linux/if_link.h>
+XDP_GENERIC, XDP_NATIVE = 1 << 1, 1 << 2  # XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE
 LOG_LINES_SHOWN = 30
 DEBUG = 2  # LIBBPF_DEBUG: what it parsed, hundreds of lines of it
 
@@ -40,6 +45,7 @@ class _TestRunOptions(ctypes.Structure):
 
 
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+NOT_THERE, THERE = -errno.ENOENT, -errno.EEXIST
 _POINTERS = ("bpf_object__open_file", "bpf_object__find_program_by_name", "bpf_object__find_map_by_name",
              "bpf_program__attach", "bpf_map__initial_value")
 
@@ -129,23 +135,30 @@ class BpfObject:
             link = self._libbpf.bpf_program__attach(self._program(program))
             self._links.append(self._pointer(link, f"attach {program}"))
 
-    def attach_egress(self, program: str, ifindex: int) -> None:
-        """Attach a tc program to a device's egress, in the network namespace of the calling thread."""
-        hook = _TcHook(ctypes.sizeof(_TcHook), ifindex, EGRESS, 0)
-        descriptor = self._libbpf.bpf_program__fd(self._program(program))
-        options = _TcOptions(size=ctypes.sizeof(_TcOptions), prog_fd=descriptor)
-        with self._logging():
-            created = self._libbpf.bpf_tc_hook_create(ctypes.byref(hook))
-            if created != -17:  # EEXIST: somebody else's clsact is as good
-                self._check(created, "create the clsact hook")
-            self._check(self._libbpf.bpf_tc_attach(ctypes.byref(hook), ctypes.byref(options)), f"attach {program}")
+    def descriptor(self, program: str) -> int:
+        """The file descriptor of a loaded program."""
+        return self._libbpf.bpf_program__fd(self._program(program))
 
-    def write(self, map_name: str, value: bytes) -> None:
-        """Replace element 0 of an array map."""
-        key, buffer = ctypes.c_uint32(0), ctypes.create_string_buffer(value, len(value))
-        descriptor = self._libbpf.bpf_map__fd(self._map(map_name))
-        result = self._libbpf.bpf_map_update_elem(descriptor, ctypes.byref(key), buffer, ctypes.c_uint64(0))
+    def write(self, map_name: str, value: bytes, key: int = 0) -> None:
+        """Replace an element of a map whose keys are 32-bit numbers."""
+        handle = self._map(map_name)
+        size = self._libbpf.bpf_map__value_size(handle)
+        if len(value) != size:
+            raise BpfError(f"map {map_name} has values of {size} bytes, not the {len(value)} expected: "
+                           "run make clean all")
+        buffer = ctypes.create_string_buffer(value, size)
+        result = self._libbpf.bpf_map_update_elem(self._libbpf.bpf_map__fd(handle), ctypes.byref(ctypes.c_uint32(key)),
+                                                  buffer, ctypes.c_uint64(0))
         self._check(result, f"write map {map_name}")
+
+    def read(self, map_name: str) -> bytes:
+        """Element 0 of an array map, such as a data section."""
+        handle = self._map(map_name)
+        buffer = ctypes.create_string_buffer(self._libbpf.bpf_map__value_size(handle))
+        result = self._libbpf.bpf_map_lookup_elem(self._libbpf.bpf_map__fd(handle),
+                                                  ctypes.byref(ctypes.c_uint32(0)), buffer)
+        self._check(result, f"read map {map_name}")
+        return buffer.raw
 
     def read_per_cpu(self, map_name: str) -> list[bytes]:
         """Element 0 of a per-CPU array map: one value for each possible CPU, padded to 8 bytes."""
@@ -158,7 +171,7 @@ class BpfObject:
         return [buffer.raw[start:start + size] for start in range(0, size * cpus, size)]
 
     def test_run(self, program: str, packet: bytes) -> int:
-        """What a tc program returns for a packet (BPF_PROG_TEST_RUN)."""
+        """What a tc or XDP program returns for a packet (BPF_PROG_TEST_RUN)."""
         data = ctypes.create_string_buffer(packet, len(packet))
         options = _TestRunOptions(size=ctypes.sizeof(_TestRunOptions), data_in=ctypes.addressof(data),
                                   data_size_in=len(packet), repeat=1)
@@ -179,3 +192,79 @@ class BpfObject:
 
     def __exit__(self, *exception):
         self.close()
+
+
+def _expect(result: int, what: str, *accepted: int) -> None:
+    if result < 0 and result not in accepted:
+        raise BpfError(f"cannot {what}: {os.strerror(-result)}")
+
+
+@contextmanager
+def _quiet(library: ctypes.CDLL):
+    """libbpf writes the kernel's refusals to stderr; ours are exceptions."""
+    library.libbpf_set_print.restype = ctypes.c_void_p
+    before = library.libbpf_set_print(None)
+    try:
+        yield library
+    finally:
+        library.libbpf_set_print(ctypes.c_void_p(before))
+
+
+def attach_egress(descriptor: int, ifindex: int, handle: int, note: Callable[[bool], None]) -> None:
+    """Attach a tc program to a device's egress under this handle, in the network namespace of the calling thread.
+
+    It stays until detach_egress(), or as long as the device. note: called before it is attached, with whether the
+    clsact qdisc had to be made for it. Raises BpfError.
+    """
+    hook = _TcHook(ctypes.sizeof(_TcHook), ifindex, EGRESS, 0)
+    options = _TcOptions(size=ctypes.sizeof(_TcOptions), prog_fd=descriptor, handle=handle,
+                         priority=FILTER_PRIORITY)
+    with _quiet(_load_libbpf()) as library:
+        created = library.bpf_tc_hook_create(ctypes.byref(hook))
+        _expect(created, "create the clsact hook", THERE)
+        note(created == 0)
+        _expect(library.bpf_tc_attach(ctypes.byref(hook), ctypes.byref(options)), "attach to the device's egress")
+
+
+def detach_egress(ifindex: int, handle: int) -> None:
+    """Remove our tc program of this handle from a device's egress, if it is there. Raises BpfError."""
+    hook = _TcHook(ctypes.sizeof(_TcHook), ifindex, EGRESS, 0)
+    options = _TcOptions(size=ctypes.sizeof(_TcOptions), handle=handle, priority=FILTER_PRIORITY)
+    with _quiet(_load_libbpf()) as library:
+        removed = library.bpf_tc_detach(ctypes.byref(hook), ctypes.byref(options))
+        _expect(removed, "remove the program from the device's egress", NOT_THERE, -errno.EINVAL)
+
+
+def destroy_clsact(ifindex: int) -> None:
+    """Remove a device's clsact qdisc with all filters, if it is there. Raises BpfError."""
+    hook = _TcHook(ctypes.sizeof(_TcHook), ifindex, INGRESS | EGRESS, 0)
+    with _quiet(_load_libbpf()) as library:
+        _expect(library.bpf_tc_hook_destroy(ctypes.byref(hook)), "remove the clsact hook", NOT_THERE, -errno.EINVAL)
+
+
+def program_id(descriptor: int) -> int:
+    """The kernel's number of a loaded program: the first but one field of struct bpf_prog_info."""
+    info, length = (ctypes.c_uint32 * 2)(), ctypes.c_uint32(8)
+    result = _load_libbpf().bpf_obj_get_info_by_fd(descriptor, info, ctypes.byref(length))
+    _expect(result, "ask for a program's id")
+    return info[1]
+
+
+def attach_xdp(descriptor: int, ifindex: int, flags: int) -> None:
+    """Attach an XDP program to a device; it stays until detach_xdp(). Raises BpfError, also when it has one."""
+    with _quiet(_load_libbpf()) as library:
+        _expect(library.bpf_xdp_attach(ifindex, descriptor, flags | XDP_IF_NO_EXIST, None), "attach the XDP program")
+
+
+def detach_xdp(ifindex: int, flags: int) -> None:
+    """Remove the XDP program that a device has in this mode. Raises BpfError."""
+    with _quiet(_load_libbpf()) as library:
+        _expect(library.bpf_xdp_detach(ifindex, flags, None), "remove the XDP program")
+
+
+def xdp_program_id(ifindex: int) -> int:
+    """The id of the XDP program on a device; 0 when it has none. Raises BpfError."""
+    found = ctypes.c_uint32()
+    with _quiet(_load_libbpf()) as library:
+        _expect(library.bpf_xdp_query_id(ifindex, 0, ctypes.byref(found)), "ask for the device's XDP program")
+    return found.value

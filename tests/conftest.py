@@ -1,6 +1,8 @@
 """What all tests share: privileged ones run as root, are skipped elsewhere, and may not be skipped in CI."""
 
+import ctypes
 import os
+import subprocess
 
 import pytest
 
@@ -11,6 +13,19 @@ from fastsocket.build import build
 def built_accelerator():
     """The library and the BPF objects, from today's sources."""
     build()
+
+
+@pytest.fixture
+def own_network():
+    """The test in a network namespace of its own, where nobody else listens; only loopback is there."""
+    libc, new_network = ctypes.CDLL(None, use_errno=True), 0x40000000
+    with open("/proc/thread-self/ns/net") as before:
+        assert libc.unshare(new_network) == 0, os.strerror(ctypes.get_errno())
+        try:
+            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+            yield
+        finally:
+            assert libc.setns(before.fileno(), new_network) == 0, os.strerror(ctypes.get_errno())
 
 
 def pytest_addoption(parser):

@@ -3,7 +3,7 @@
 import os
 
 from bench.cpu import busy_seconds, difference, snapshot, steal_share
-from topologies.testbed import cpu_mask
+from fastsocket.steering.cpus import cpu_mask
 
 
 def test_a_busy_loop_shows_as_user_time_on_its_cpu():

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from bench.probes import Probes
-from fastsocket.nic import EmulatedNic, active_mask, indirection, toeplitz
+from fastsocket.steering import EmulatedNic, Plan
+from fastsocket.steering.ports import core_of_port
+from fastsocket.steering.rss import indirection, toeplitz
 from topologies.namespace import inside
 from topologies.pair import Pair
 from topologies.tag import RunTag, leftovers, processes_of
-from topologies.testbed import SYSCTLS, Testbed, interface_index, ipv6_address
+from topologies.testbed import SYSCTLS, Testbed, ipv6_address
 
 pytestmark = pytest.mark.privileged
 CPUS = sorted(os.sched_getaffinity(0))
@@ -36,10 +38,7 @@ def testbed(tag):
 
 @pytest.fixture
 def nic(testbed):
-    with EmulatedNic() as loaded:
-        with inside(testbed.client):
-            loaded.attach(interface_index(testbed.client.intf()))
-        testbed.steer_to(testbed.server, CPUS)
+    with EmulatedNic(testbed.links_to(testbed.server)) as loaded:
         yield loaded
 
 
@@ -71,14 +70,14 @@ def cpu_that_handled(testbed, listener, source_port, family=socket.AF_INET):
             return accepted.getsockopt(socket.SOL_SOCKET, socket.SO_INCOMING_CPU)
 
 
-def rss_position(testbed, source_port, port, family):
+def rss_cpu(testbed, source_port, port, family):
     """Where RSS must send a connection, computed apart from the BPF program."""
     if family == socket.AF_INET:
         addresses = (testbed.client.IP(), testbed.server.IP())
     else:
         addresses = (ipv6_address(testbed.client.intf()), ipv6_address(testbed.server.intf()))
     data = b"".join(socket.inet_pton(family, address) for address in addresses)
-    return indirection(len(CPUS))[toeplitz(data + struct.pack("!HH", source_port, port)) % 128]
+    return indirection(CPUS)[toeplitz(data + struct.pack("!HH", source_port, port)) % 128]
 
 
 def test_the_link_has_a_queue_per_cpu_at_both_ends(testbed):
@@ -134,9 +133,8 @@ def test_all_of_it_goes_with_the_testbed(tag):
 @NEEDS_TWO_CPUS
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 def test_rss_handles_each_connection_where_its_hash_says(testbed, nic, family):
-    nic.steer("rss", len(CPUS))
-    with listen(testbed, family, 80) as listener:
-        expected = {port: CPUS[rss_position(testbed, port, 80, family)] for port in range(20000, 20030)}
+    with nic.steer(Plan("rss", CPUS)), listen(testbed, family, 80) as listener:
+        expected = {port: rss_cpu(testbed, port, 80, family) for port in range(20000, 20030)}
         seen = {port: cpu_that_handled(testbed, listener, port, family) for port in expected}
     assert seen == expected
     assert set(seen.values()) == set(CPUS)
@@ -144,29 +142,37 @@ def test_rss_handles_each_connection_where_its_hash_says(testbed, nic, family):
 
 @NEEDS_TWO_CPUS
 def test_rss_over_one_cpu_uses_only_that_one(testbed, nic):
-    nic.steer("rss", 1)
-    testbed.steer_to(testbed.server, CPUS[1:2])
-    with listen(testbed, socket.AF_INET, 80) as listener:
+    with nic.steer(Plan("rss", CPUS[1:2])), listen(testbed, socket.AF_INET, 80) as listener:
         assert {cpu_that_handled(testbed, listener, port) for port in range(21000, 21010)} == {CPUS[1]}
 
 
 @NEEDS_TWO_CPUS
-def test_perfect_filters_steer_answers_from_well_known_ports_by_destination_port(testbed, nic):
-    """The server plays a proxy's part: packets from port 80 come to it, so it connects and the client answers."""
-    nic.steer("perfect", len(CPUS))
+@pytest.mark.parametrize("port", [80, 8080])
+def test_perfect_filters_steer_answers_by_destination_port(testbed, nic, port):
+    """The server plays a proxy's part: it connects, and the client answers. From 8080 on, rule 3 has to find that
+    nobody listens in the server's namespace."""
+    with inside(testbed.client):
+        backend = socket.create_server((testbed.client.IP(), port))
+    with nic.steer(Plan("perfect", CPUS)), backend:
+        seen = {port: active_connection_cpu(testbed, backend, port) for port in range(22000, 22016)}
+    assert seen == {port: core_of_port(port) for port in seen}
+
+
+@NEEDS_TWO_CPUS
+def test_perfect_filters_leave_ports_of_absent_cpus_to_rss(testbed, nic):
     with inside(testbed.client):
         backend = socket.create_server((testbed.client.IP(), 80))
-    with backend:
-        seen = {port: active_connection_cpu(testbed, backend, port) for port in range(22000, 22016)}
-    assert seen == {port: CPUS[(port & active_mask(len(CPUS))) % len(CPUS)] for port in seen}
+    with nic.steer(Plan("perfect", CPUS[1:2])), backend:
+        assert {active_connection_cpu(testbed, backend, port) for port in range(22000, 22008)} == {CPUS[1]}
 
 
-def active_connection_cpu(testbed, backend, source_port):
+def active_connection_cpu(testbed, backend, source_port, family=socket.AF_INET):
+    """Connect from the server to the client; the CPU on which the server's softirq handled the answer."""
     with inside(testbed.server):
-        active = socket.socket()
+        active = socket.socket(family)
         active.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        active.bind((testbed.server.IP(), source_port))
-        active.connect(backend.getsockname())
+        active.bind(("", source_port))
+        active.connect(backend.getsockname()[:2])
     with active, backend.accept()[0] as passive:
         passive.sendall(b"x")
         select.select([active], [], [], 5)
@@ -174,21 +180,46 @@ def active_connection_cpu(testbed, backend, source_port):
 
 
 @NEEDS_TWO_CPUS
-def test_perfect_filters_leave_passive_connections_to_rss(testbed, nic):
-    nic.steer("perfect", len(CPUS))
-    with listen(testbed, socket.AF_INET, 80) as listener:
-        seen = {port: cpu_that_handled(testbed, listener, port) for port in range(23000, 23020)}
-    assert seen == {port: CPUS[rss_position(testbed, port, 80, socket.AF_INET)] for port in seen}
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+@pytest.mark.parametrize("port", [80, 8080])
+def test_perfect_filters_leave_passive_connections_to_rss(testbed, nic, port, family):
+    with nic.steer(Plan("perfect", CPUS)), listen(testbed, family, port) as listener:
+        seen = {source: cpu_that_handled(testbed, listener, source, family) for source in range(23000, 23020)}
+    assert seen == {source: rss_cpu(testbed, source, port, family) for source in seen}
+
+
+@NEEDS_TWO_CPUS
+def test_rules_for_ports_give_each_server_its_cpu(testbed, nic):
+    rules = {6379: CPUS[0], 6380: CPUS[1], 80: CPUS[1]}
+    with nic.steer(Plan("perfect", CPUS, rules)):
+        for port, cpu in rules.items():
+            with listen(testbed, socket.AF_INET, port) as listener:
+                assert {cpu_that_handled(testbed, listener, source) for source in range(25000, 25010)} == {cpu}
+
+
+@NEEDS_TWO_CPUS
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_atr_brings_answers_to_the_cpu_that_sent(testbed, nic, family):
+    before = os.sched_getaffinity(0)
+    server = testbed.client.IP() if family == socket.AF_INET else ipv6_address(testbed.client.intf())
+    with ExitStack() as stack:
+        stack.callback(os.sched_setaffinity, 0, before)
+        stack.enter_context(nic.steer(Plan("atr", CPUS)))
+        with inside(testbed.client):
+            backend = stack.enter_context(socket.create_server((server, 80), family=family))
+        for port in range(26000, 26016):
+            cpu = CPUS[port % 2]
+            os.sched_setaffinity(0, {cpu})
+            assert active_connection_cpu(testbed, backend, port, family) == cpu
 
 
 @NEEDS_TWO_CPUS
 @pytest.mark.parametrize("reader_is_local, expected", [(True, 100.0), (False, 0.0)])
 def test_the_probe_tells_local_reads_from_remote_ones(testbed, nic, reader_is_local, expected):
-    nic.steer("rss", 1)
-    testbed.steer_to(testbed.server, CPUS[:1])
     before = os.sched_getaffinity(0)
     with ExitStack() as stack:
         stack.callback(os.sched_setaffinity, 0, before)
+        stack.enter_context(nic.steer(Plan("rss", CPUS[:1])))
         probes = stack.enter_context(Probes())
         assert probes.unavailable == {}
         listener = stack.enter_context(listen(testbed, socket.AF_INET, 80))

@@ -1,6 +1,5 @@
 """A topology made real: Mininet hosts, multi-queue links, and the settings that make a fair network of them."""
 
-import json
 import logging
 import subprocess
 from contextlib import ExitStack
@@ -12,6 +11,7 @@ from mininet.node import Host
 from mininet.topo import Topo
 from pyroute2 import IPRoute
 
+from fastsocket.steering import Device, Link
 from topologies.link import MultiQueueLink
 from topologies.namespace import inside
 from topologies.tag import RunTag
@@ -59,13 +59,6 @@ def _run(host: Host, command: list[str]) -> str:
     if done.returncode:
         raise TestbedError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
-
-
-def cpu_mask(cpus: list[int]) -> str:
-    """The form of a CPU set in sysfs: groups of 32 bits, highest first (bitmap_parse() in lib/bitmap-str.c)."""
-    bits = sum(1 << cpu for cpu in cpus)
-    groups = [bits >> shift & 0xFFFFFFFF for shift in range(0, max(bits.bit_length(), 1), 32)]
-    return ",".join(f"{group:08x}" for group in reversed(groups))
 
 
 class Testbed:
@@ -121,16 +114,11 @@ class Testbed:
             for address in (peer.IP(), ipv6_address(peer)):
                 netlink.neigh("replace", ifindex=index, dst=address, lladdr=peer.MAC(), state=0x80)  # NUD_PERMANENT
 
-    def steer_to(self, host: Host, cpus: list[int]) -> None:
-        """Let the emulated NIC choose among these CPUs: the RPS mask of every queue of the host's interfaces."""
-        for interface in host.intfList():
-            for queue in Path(f"/proc/{host.pid}/root/sys/class/net/{interface.name}/queues").glob("rx-*"):
-                (queue / "rps_cpus").write_text(cpu_mask(cpus))
-
-    def far_ends(self, host: Host) -> list:
-        """The interfaces at the other ends of the host's links: what they send, the host's interfaces receive."""
-        return [link.intf2 if interface is link.intf1 else link.intf1
-                for interface in host.intfList() for link in [interface.link]]
+    def links_to(self, host: Host) -> list[Link]:
+        """Every link of the host, as seen by a NIC of that host."""
+        ends = [(link.intf1, link.intf2) for link in self._net.links]
+        return [Link(device(far), device(near)) for one, other in ends for far, near in ((one, other), (other, one))
+                if near.node is host]
 
     def command(self, host: Host, cpus: list[int], argv: list[str]) -> list[str]:
         """The command line that runs argv inside the host, pinned to these CPUs."""
@@ -144,6 +132,6 @@ def ipv6_address(interface) -> str:
     return f"fd00:0:0:{link}::{number}"
 
 
-def interface_index(interface) -> int:
-    """Its number in its host's namespace."""
-    return json.loads(_run(interface.node, ["ip", "-json", "link", "show", "dev", interface.name]))[0]["ifindex"]
+def device(interface) -> Device:
+    """An interface, for steering."""
+    return Device(interface.name, interface.node.pid)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fastsocket.build import LIBRARY
 from fastsocket.launch import Wishes
 from fastsocket.launch import environment as preloaded
-from fastsocket.nic import Mode
+from fastsocket.steering import Mode
 
 LIBRARY_OFF = Wishes(listen_table=False, fast_epoll=False)
 

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: (MIT OR GPL-2.0)
+/*
+ * The emulated NIC: decides on which CPU of the receiver a packet is handled.
+ *
+ * A veth has queues but no classifier. This program stands at the sender's egress, where skb->hash may still be set,
+ * and the receiving end has RPS on: RPS takes CPU number (hash * cpus) >> 32 of its mask (get_rps_cpu() in
+ * net/core/dev.c), so the hash written here is the choice of CPU. The rest of the hash is the flow's own, as a NIC
+ * delivers it: RFS finds its flows by that.
+ */
+#include "steering.h"
+
+/* A hash that RPS maps to this CPU; never 0, which the kernel takes for "no hash". */
+static __always_inline __u32 hash_for(__u32 cpu, __u32 flow_hash)
+{
+	__u32 cpus = settings.cpus, first, shift = 0;
+	__u16 position = cpu < MAX_CPUS ? settings.position[cpu] : 0;
+
+	if (!cpus || !position)
+		return 0;
+#pragma unroll
+	for (__u32 bit = 0; bit < 10; bit++)
+		shift += 1U << bit < cpus;
+	first = (((__u64)(position - 1) << 32) + cpus - 1) / cpus;
+	return first + (flow_hash >> shift) ?: 1;
+}
+
+static __always_inline __u32 rps_hash_of(struct __sk_buff *skb)
+{
+	struct flow flow = {};
+	__u32 hash;
+
+	if (!parse(skb, HOOK_TC, &flow))
+		return 0;
+	hash = toeplitz(&flow);
+	return hash_for(choose(skb, &flow, hash), hash);
+}
+
+SEC("tc")
+int steer(struct __sk_buff *skb)
+{
+	__u32 hash = rps_hash_of(skb);
+
+	if (hash)
+		bpf_set_hash(skb, hash);
+	return TC_ACT_UNSPEC;
+}
+
+/* For test runs, as return values: the packet's Toeplitz hash, and the hash that steer() would set. */
+SEC("tc")
+int rss_hash(struct __sk_buff *skb)
+{
+	struct flow flow = {};
+
+	return parse(skb, HOOK_TC, &flow) ? (int)toeplitz(&flow) : 0;
+}
+
+SEC("tc")
+int rps_hash(struct __sk_buff *skb)
+{
+	return (int)rps_hash_of(skb);
+}

@@ -1,0 +1,79 @@
+"""Steering on the receiving device itself: an XDP program there hands each packet to a CPU (bpf/cpumap.bpf.c).
+
+For devices whose far end is not ours and whose driver takes no filter rules. It costs the CPU that has the interrupt a
+look at each packet. Programs attached to a device live as long as it, so nothing of ours has to go on running.
+"""
+
+import struct
+
+from fastsocket import libbpf
+from fastsocket.libbpf import BpfError
+from fastsocket.steering.command import Refused
+from fastsocket.steering.device import Device
+from fastsocket.steering.journal import Journal, XdpAttached
+from fastsocket.steering.plan import MODES, Mode, Plan
+from fastsocket.steering.program import LEARN, SteeringProgram, settings
+
+QUEUE_PACKETS = 2048  # that wait for a CPU's thread; as in the kernel's sample xdp_redirect_cpu
+
+
+class Cpumap:
+    """XDP with a cpumap: native where the driver can, else generic."""
+
+    name = "cpumap"
+    modes = MODES
+
+    def why_not(self, device: Device | None = None, mode: Mode = "rss") -> str | None:
+        """Why it cannot work here, or None. Without a device: whether this kernel loads the program."""
+        try:
+            if device is None:
+                SteeringProgram("cpumap").close()
+                return None
+            index = device.index
+            with device.inside():
+                there = libbpf.xdp_program_id(index)
+        except BpfError as error:
+            return str(error).splitlines()[0]
+        return f"{device} has an XDP program already (id {there}): ip link set {device} xdp off" if there else None
+
+    def apply(self, device: Device, plan: Plan, journal: Journal) -> None:
+        """Raises BpfError, Refused, DeviceError."""
+        with SteeringProgram("cpumap") as program:
+            for cpu in plan.cpus:
+                program.write("cpus", struct.pack("=Ii", QUEUE_PACKETS, 0), cpu)
+            program.set(settings(plan))
+            if plan.mode == "atr":
+                program.attach_egress("learn", device, LEARN, journal)
+            self._without_rps(device, journal)
+            self._attach(program, device, journal)
+
+    @staticmethod
+    def _without_rps(device: Device, journal: Journal) -> None:
+        """RPS would steer once more, after us."""
+        try:
+            for queue in device.queue_files("rps_cpus"):
+                if queue.read_text().strip("0,\n"):
+                    journal.write(queue, "0")
+        except OSError as error:
+            raise Refused(f"cannot write {error.filename}: {error.strerror}") from error
+
+    @staticmethod
+    def _attach(program: SteeringProgram, device: Device, journal: Journal) -> None:
+        descriptor, index = program.descriptor("fastsocket_nic"), device.index
+        identity, refusal = libbpf.program_id(descriptor), None
+        for flags in _attach_modes(device):
+            journal.note(XdpAttached(device.name, device.process, identity, flags))
+            try:
+                with device.inside():
+                    libbpf.attach_xdp(descriptor, index, flags)
+                return
+            except BpfError as error:
+                refusal = refusal or error
+        raise Refused(f"{device}: {refusal}") from refusal
+
+
+def _attach_modes(device: Device) -> tuple[int, ...]:
+    """The best first. A veth has packets whose checksum its far end left to the hardware; XDP frames cannot say so, and
+    TCP would drop them, while generic XDP keeps the packet as it is."""
+    is_veth = not (device.sysfs / "device").exists()
+    return (libbpf.XDP_GENERIC,) if is_veth else (libbpf.XDP_NATIVE, libbpf.XDP_GENERIC)

@@ -1,0 +1,89 @@
+"""A network device in the network namespace of some process."""
+
+import ctypes
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class DeviceError(Exception):
+    """There is no such device; the message names it."""
+
+    exit_status = 2
+
+
+class NamespaceError(Exception):
+    """/sys does not show the device's namespace; the message says how to mend it."""
+
+    exit_status = 3
+
+
+def _enter(descriptor: int) -> None:
+    if _libc.setns(descriptor, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+@dataclass(frozen=True)
+class Device:
+    """By its name; process: whose network namespace it is in (None: the caller's own)."""
+
+    name: str
+    process: int | None = None
+
+    def __str__(self):
+        return self.name
+
+    @property
+    def _proc(self) -> Path:
+        return Path("/proc", str(self.process or "self"))
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """The calling thread, and what it starts, in the device's network namespace (setns(2))."""
+        if self.process is None:
+            yield
+            return
+        with open("/proc/thread-self/ns/net") as own, open(self._proc / "ns/net") as other:
+            _enter(other.fileno())
+            try:
+                yield
+            finally:
+                _enter(own.fileno())
+
+    @property
+    def index(self) -> int:
+        """Its number in its namespace. Raises DeviceError."""
+        try:
+            with self.inside():
+                return socket.if_nametoindex(self.name)
+        except OSError as error:
+            raise DeviceError(f"there is no network device {self.name}: ip link shows those that are") from error
+
+    @property
+    def namespace(self) -> int:
+        """The inode number of its network namespace."""
+        return os.stat(self._proc / "ns/net").st_ino
+
+    @property
+    def sysfs(self) -> Path:
+        """Its directory in sysfs. Raises DeviceError, or NamespaceError: sysfs shows the namespace of its mounter."""
+        index, path = self.index, self._proc / "root/sys/class/net" / self.name
+        try:
+            if int((path / "ifindex").read_text()) == index:
+                return path
+        except OSError:
+            pass
+        raise NamespaceError(f"/sys shows another network namespace than that of {self.name}: mount -t sysfs sysfs "
+                             "/sys in a mount namespace of its own, as ip netns exec does")
+
+    def queue_files(self, name: str) -> list[Path]:
+        """This file of each of its queues, in order: "rps_cpus", "rps_flow_cnt" (receive), "xps_cpus" (transmit)."""
+        kind = "tx" if name.startswith("xps") else "rx"
+        queues = sorted((self.sysfs / "queues").glob(f"{kind}-*"), key=lambda queue: int(queue.name[3:]))
+        return [queue / name for queue in queues]

@@ -1,0 +1,98 @@
+"""The emulated NIC: which CPU of a receiver handles a packet, decided at the sender's end of a veth pair.
+
+The mechanism is told in bpf/emulated.bpf.c. It needs both ends of the link, and so serves a laboratory.
+
+Classification rule 3 asks the kernel's socket table, in the receiver's namespace, for a listener
+(bpf_sk_lookup_tcp()): a map of ports that user space fills would be out of date whenever a server starts or stops.
+A listener that is bound to one device (SO_BINDTODEVICE) is not found, because the sender's end is another one.
+"""
+
+import json
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+
+from fastsocket.libbpf import BpfError
+from fastsocket.steering.cpus import cpu_mask
+from fastsocket.steering.device import Device
+from fastsocket.steering.journal import Journal
+from fastsocket.steering.plan import MODES, Plan
+from fastsocket.steering.program import LEARN, OWN_NETNS, STEER, SteeringProgram, settings
+
+
+@dataclass(frozen=True)
+class Link:
+    """Both ends of a veth pair."""
+
+    sender: Device
+    receiver: Device
+
+
+@dataclass(frozen=True)
+class _Restored:
+    """The settings of a program before they were changed."""
+
+    program: SteeringProgram
+    before: bytes
+
+    def undo(self) -> None:
+        self.program.set(self.before)
+
+
+class EmulatedNic(AbstractContextManager):
+    """The steering program at one or more links; idle, it changes nothing. Leaving it takes the programs off.
+
+    Each link has tables of its own, as each port of a NIC has. Raises BpfError when the kernel refuses, with the
+    verifier's log, and DeviceError.
+    """
+
+    name = "emulated"
+    modes = MODES
+
+    def __init__(self, links: Sequence[Link]):
+        self._programs: dict[Device, SteeringProgram] = {}
+        self._netns: dict[Device, int] = {}
+        with ExitStack() as undo:
+            for link in links:
+                program = undo.enter_context(SteeringProgram("emulated"))
+                journal = undo.enter_context(Journal())
+                program.attach_egress("steer", link.sender, STEER, journal)
+                program.attach_egress("learn", link.receiver, LEARN, journal)
+                self._programs[link.receiver] = program
+                self._netns[link.receiver] = _namespace_of_peer(link.sender)
+            self._undo = undo.pop_all()
+
+    def why_not(self, device: Device) -> str | None:
+        """Why it cannot steer what arrives at this device, or None."""
+        if device in self._programs:
+            return None
+        return f"the far end of {device} is not ours: the emulated NIC decides at the sender's end of a veth pair"
+
+    def apply(self, device: Device, plan: Plan, journal: Journal) -> None:
+        """Steer what arrives at this receiver's end."""
+        program = self._programs[device]
+        for queue in device.queue_files("rps_cpus"):
+            journal.write(queue, cpu_mask(plan.cpus))
+        journal.note(_Restored(program, program.settings))
+        program.set(settings(plan, self._netns[device]))
+
+    @contextmanager
+    def steer(self, plan: Plan) -> Iterator[None]:
+        """Steer at all links by one plan; afterwards they are as before."""
+        with Journal() as journal:
+            for device in self._programs:
+                self.apply(device, plan, journal)
+            yield
+
+    def __exit__(self, *exception):
+        self._undo.close()
+
+
+def _namespace_of_peer(device: Device) -> int:
+    """The id of the network namespace of a veth's other end, in that of this one."""
+    with device.inside():
+        shown = subprocess.run(["ip", "-json", "link", "show", "dev", device.name], capture_output=True, text=True)
+    if shown.returncode:
+        raise BpfError(shown.stderr.strip())
+    return json.loads(shown.stdout)[0].get("link_netnsid", OWN_NETNS)

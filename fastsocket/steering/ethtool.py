@@ -1,0 +1,167 @@
+"""Steering by a real NIC: filter rules, indirection table, interrupts and XPS, set with ethtool, /proc/irq and sysfs.
+
+Queue i is made the queue of the i-th CPU of the plan. "perfect" is one rule for each value of hash(p), for packets from
+ports below 1024 (classification rule 1); the rest, and with it rule 2, is RSS. Rule 3 needs to know who listens, which
+a NIC cannot: an active connection to a port from 1024 on goes by RSS.
+
+Which drivers take rules with a masked port, by their sources in drivers/net/ethernet:
+  ixgbe (82599, X520, X540, X550)  yes, but one mask for all rules ("Only one mask supported per port" in
+                                   ixgbe_add_ethtool_fdir_entry(), intel/ixgbe/ixgbe_ethtool.c), so no rules for single
+                                   ports beside those; IPv4 only (ixgbe_flowspec_to_flow_type())
+  txgbe                            the same design
+  mlx5                             yes, any mask, IPv4 and IPv6 (validate_tcpudp4(), mellanox/mlx5/core/en_fs_ethtool.c)
+  i40e, ice                        no: a field counts whole or not at all (i40e_check_fdir_input_set(),
+                                   intel/i40e/i40e_ethtool.c, and Documentation/.../ethernet/intel/i40e.rst; intel/ice/
+                                   ice_ethtool_fdir.c)
+Others are asked, and their refusal is told. No driver was at hand: the tests replay what ethtool says.
+"""
+
+import re
+from pathlib import Path
+
+from fastsocket.steering import command
+from fastsocket.steering.command import Refused
+from fastsocket.steering.cpus import cpu_mask, machine_cpus
+from fastsocket.steering.device import Device
+from fastsocket.steering.journal import CommandRun, Journal
+from fastsocket.steering.plan import MODES, Mode, Plan
+from fastsocket.steering.ports import core_of_port, port_mask
+
+WITHOUT_PORT_MASKS = ("i40e", "ice", "iavf")
+WITH_ATR = ("ixgbe", "i40e", "txgbe")
+INTERRUPTS, IRQ = Path("/proc/interrupts"), Path("/proc/irq")
+ADDED = re.compile(r"Added rule with ID (\d+)")
+
+
+class Ethtool:
+    """The NIC's own steering. Rules that somebody else set stay, and are asked first or last as the driver orders."""
+
+    name = "ethtool"
+    modes = MODES
+
+    def why_not(self, device: Device | None = None, mode: Mode = "rss") -> str | None:
+        """Why it cannot work here, or None. Raises DeviceError."""
+        if device is None:
+            return "it depends on the device: fastsocket nic DEVICE perfect --backend ethtool tries"
+        with device.inside():
+            return self._why_not(device, mode)
+
+    def _why_not(self, device: Device, mode: Mode) -> str | None:
+        if not (device.sysfs / "device").exists():
+            return f"{device} is no hardware: ethtool has no receive queues to steer to"
+        try:
+            driver, ntuple = _driver(device), _ntuple(device)
+            _indirection(device)
+        except Refused as refusal:
+            return str(refusal)
+        if mode == "atr" and driver not in WITH_ATR:
+            return f"the driver {driver} has no ATR; {', '.join(WITH_ATR)} have"
+        if mode == "perfect" and ntuple.endswith("[fixed]"):
+            return f"the driver {driver} takes no filter rules (ntuple-filters: {ntuple})"
+        if mode == "perfect" and driver in WITHOUT_PORT_MASKS:
+            return f"the driver {driver} takes no rules with a masked port"
+        return None if _interrupts(device) else f"the interrupts of {device}'s queues are not in {INTERRUPTS}"
+
+    def apply(self, device: Device, plan: Plan, journal: Journal) -> None:
+        """Raises Refused with the words of whoever refused, DeviceError."""
+        with device.inside():
+            self._queues(device, plan, journal)
+            journal.change(["ethtool", "-X", device.name, "equal", str(len(plan.cpus))], _indirection(device))
+            if plan.mode != "rss" and (wanted := "on" if plan.mode == "perfect" else "off") != _ntuple(device):
+                self._switch_ntuple(device, wanted, journal)
+            if plan.mode == "perfect":
+                self._rules(device, plan, journal)
+
+    @staticmethod
+    def _switch_ntuple(device: Device, wanted: str, journal: Journal) -> None:
+        """Off on ixgbe switches ATR on. It would take somebody else's rules with it."""
+        if wanted == "off" and not re.search(r"Total 0 rules", command.run(["ethtool", "-n", device.name])):
+            raise Refused(f"{device} has filter rules, which ATR would remove: ethtool -N {device} delete them first")
+        journal.change(["ethtool", "-K", device.name, "ntuple", wanted],
+                       ["ethtool", "-K", device.name, "ntuple", _ntuple(device)])
+
+    @staticmethod
+    def _queues(device: Device, plan: Plan, journal: Journal) -> None:
+        """The interrupt and the transmissions of queue i to the i-th CPU."""
+        interrupts, transmit = _interrupts(device), device.queue_files("xps_cpus")
+        if len(interrupts) < len(plan.cpus):
+            raise Refused(f"{device} has {len(interrupts)} queues for {len(plan.cpus)} CPUs: "
+                          f"ethtool -L {device} combined {len(plan.cpus)}, or name fewer with --cpus")
+        try:
+            for queue, cpu in enumerate(plan.cpus):
+                journal.write(IRQ / str(interrupts[queue]) / "smp_affinity_list", str(cpu))
+            for queue, cpu in zip(transmit, plan.cpus):
+                journal.write(queue, cpu_mask([cpu]))
+        except OSError as error:
+            raise Refused(f"cannot write {error.filename}: {error.strerror}") from error
+
+    @staticmethod
+    def _rules(device: Device, plan: Plan, journal: Journal) -> None:
+        """IPv4 as planned or not at all; a driver that has no such rules for IPv6 leaves that to RSS."""
+        for rule in rules(plan, "tcp4"):
+            _add_rule(device, rule, journal)
+        for number, rule in enumerate(rules(plan, "tcp6")):
+            try:
+                _add_rule(device, rule, journal)
+            except Refused:
+                if number:
+                    raise
+                break
+
+
+def rules(plan: Plan, family: str) -> list[list[str]]:
+    """The words after "ethtool -N DEVICE". A bit that is set in a mask means: does not matter (ethtool(8), -N)."""
+    mask, queue = port_mask(machine_cpus()), {cpu: str(number) for number, cpu in enumerate(plan.cpus)}
+    active = [["flow-type", family, "src-port", "0", "m", "0x3ff", "dst-port", str(value), "m", hex(0xFFFF ^ mask),
+               "action", queue[core_of_port(value)]] for value in range(mask + 1) if core_of_port(value) in queue]
+    single = [["flow-type", family, "dst-port", str(port), "action", queue[cpu]] for port, cpu in plan.ports.items()]
+    return active + single
+
+
+def _add_rule(device: Device, rule: list[str], journal: Journal) -> None:
+    said = command.run(["ethtool", "-N", device.name, *rule])
+    added = ADDED.search(said)
+    if not added:
+        raise Refused(f"ethtool -N {device} does not say which rule it added: {said.strip()}")
+    journal.note(CommandRun(["ethtool", "-N", device.name, "delete", added[1]], device.process))
+
+
+def _driver(device: Device) -> str:
+    return _value(command.run(["ethtool", "-i", device.name]), "driver")
+
+
+def _ntuple(device: Device) -> str:
+    """"on", "off", or one of them and "[fixed]"."""
+    return _value(command.run(["ethtool", "-k", device.name]), "ntuple-filters")
+
+
+def _value(shown: str, key: str) -> str:
+    found = re.search(rf"^\s*{key}:\s*(.+?)\s*$", shown, re.MULTILINE)
+    if not found:
+        raise Refused(f"ethtool shows no {key}")
+    return found[1]
+
+
+def _indirection(device: Device) -> list[str]:
+    """The command that writes the indirection table back as it is. Raises Refused when ethtool has none."""
+    shown = command.run(["ethtool", "-x", device.name])
+    rings = re.search(r"with (\d+) RX ring", shown)
+    entries = [int(entry) for row in re.findall(r"^\s*\d+:((?:\s+\d+)+)\s*$", shown, re.MULTILINE)
+               for entry in row.split()]
+    if not rings or not entries:
+        raise Refused(f"{device} has no indirection table")
+    first, count = min(entries), max(entries) - min(entries) + 1
+    if entries != [first + number % count for number in range(len(entries))]:
+        raise Refused(f"the indirection table of {device} was set in a way that ethtool -X cannot write back: "
+                      f"ethtool -X {device} default")
+    back = ["default"] if (first, count) == (0, int(rings[1])) else ["start", str(first), "equal", str(count)]
+    return ["ethtool", "-X", device.name, *back]
+
+
+def _interrupts(device: Device) -> list[int]:
+    """The interrupt of each receive queue, in order: those of the device whose name ends in the queue's number."""
+    ours = {int(entry.name) for entry in (device.sysfs / "device/msi_irqs").glob("*")}
+    named = re.findall(r"^\s*(\d+):.*\s(\S+)$", INTERRUPTS.read_text(), re.MULTILINE)
+    numbered = [(re.search(r"(\d+)(?:@.*)?$", name), int(number)) for number, name in named if int(number) in ours]
+    return [number for found, number in sorted(((found, number) for found, number in numbered if found),
+                                               key=lambda pair: int(pair[0][1]))]

@@ -1,0 +1,62 @@
+"""The classification that the BPF programs share (bpf/steering.h): its tables, and the loading."""
+
+import struct
+
+from fastsocket.build import bpf_object
+from fastsocket.libbpf import BpfObject, attach_egress
+from fastsocket.steering.cpus import machine_cpus
+from fastsocket.steering.device import Device
+from fastsocket.steering.journal import EgressFilter, Journal
+from fastsocket.steering.plan import MAX_CPUS, MODES, Plan
+from fastsocket.steering.ports import port_mask
+from fastsocket.steering.rss import INDIRECTION_ENTRIES, contributions, indirection
+
+LEARNED_ENTRIES = 8192
+OWN_NETNS = -1
+STEER, LEARN = 1, 2  # handles of the tc filters: a device may have both, with one emulated NIC at each end of its link
+_HEAD = struct.Struct("=4Ii")
+_PORTS = 65536
+IDLE = _HEAD.pack(0, 1, 0, 0, OWN_NETNS) + bytes(4 * INDIRECTION_ENTRIES + 2 * MAX_CPUS + 2 * _PORTS)
+
+
+def settings(plan: Plan, netns: int = OWN_NETNS, cpus: int | None = None) -> bytes:
+    """The program's variables, in their order in steering.h.
+
+    netns: the id, in the program's network namespace, of the one in which listeners count. cpus: of the machine.
+    """
+    count = cpus or machine_cpus()
+    positions = {cpu: position for position, cpu in enumerate(plan.cpus, start=1)}
+    return (_HEAD.pack(MODES.index(plan.mode), len(plan.cpus), count, port_mask(count), netns)
+            + struct.pack(f"={INDIRECTION_ENTRIES}I", *indirection(plan.cpus))
+            + struct.pack(f"={MAX_CPUS}H", *(positions.get(cpu, 0) for cpu in range(MAX_CPUS)))
+            + struct.pack(f"={_PORTS}H", *(plan.ports.get(port, -1) + 1 for port in range(_PORTS))))
+
+
+class SteeringProgram(BpfObject):
+    """A BPF object with that classification, loaded, and idle until it is set. Raises BpfError."""
+
+    def __init__(self, name: str):
+        super().__init__(bpf_object(name))
+        self.settings = IDLE
+        try:
+            table = b"".join(struct.pack("=256I", *row) for row in contributions())
+            self.initial_value(".rodata", len(table))[:] = table
+            self.load()
+        except BaseException:
+            self.close()
+            raise
+
+    def set(self, value: bytes) -> None:
+        """Steer from now on by these settings. What ATR learned is forgotten, as by a NIC that changes its mode."""
+        self.write(".bss", bytes(8 * LEARNED_ENTRIES))
+        self.write(".data", value)
+        self.settings = value
+
+    def attach_egress(self, name: str, device: Device, handle: int, journal: Journal) -> None:
+        """Attach a tc program at a device's egress. Raises BpfError, DeviceError."""
+        def note(made_hook: bool) -> None:
+            journal.note(EgressFilter(device.name, device.process, handle, made_hook))
+
+        index = device.index
+        with device.inside():
+            attach_egress(self.descriptor(name), index, handle, note)

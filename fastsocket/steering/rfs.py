@@ -1,0 +1,47 @@
+"""Receive Flow Steering, the slides' Receive-CPU-Selection: a packet goes to the CPU that last read from its socket.
+
+Documentation/networking/scaling.rst, "RFS". It is ATR in software: learnt from the application, packet by packet, and
+with an interrupt between CPUs for each that arrives on another one.
+
+The table of sockets is one for the whole machine. Its size stands in the first network namespace only, so that in a
+container without that namespace RFS cannot be switched on.
+"""
+
+from pathlib import Path
+
+from fastsocket.steering.command import Refused
+from fastsocket.steering.cpus import cpu_mask
+from fastsocket.steering.device import Device
+from fastsocket.steering.journal import Journal
+from fastsocket.steering.plan import Mode, Plan
+
+SOCKET_TABLE = Path("/proc/sys/net/core/rps_sock_flow_entries")
+ENTRIES = 32768  # scaling.rst: enough for a moderately loaded server
+
+
+class Rfs:
+    """RFS on a device, and RPS to the plan's CPUs for flows that nobody has read yet."""
+
+    name = "rfs"
+    modes: tuple[Mode, ...] = ("atr",)
+
+    def why_not(self, device: Device | None = None, mode: Mode = "atr") -> str | None:
+        """Why it cannot work here, or None."""
+        if mode not in self.modes:
+            return f"RFS follows the application, which is the mode atr; it cannot do {mode}"
+        if not SOCKET_TABLE.exists():
+            return (f"{SOCKET_TABLE} is not in this network namespace, only in the machine's first one (or the kernel "
+                    "lacks CONFIG_RPS): run it there")
+        return None
+
+    def apply(self, device: Device, plan: Plan, journal: Journal) -> None:
+        """Raises Refused, DeviceError."""
+        counts = device.queue_files("rps_flow_cnt")
+        try:
+            for queue in device.queue_files("rps_cpus"):
+                journal.write(queue, cpu_mask(plan.cpus))
+            for queue in counts:
+                journal.write(queue, str(ENTRIES // len(counts)))
+            journal.write(SOCKET_TABLE, str(max(ENTRIES, int(SOCKET_TABLE.read_text()))))
+        except OSError as error:
+            raise Refused(f"cannot write {error.filename}: {error.strerror}") from error
