@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 from scipy.stats import DegenerateDataWarning, bootstrap, sem
 
-from bench.record import Trial
+from bench.record import Run, Trial
 
 BASE = "base"
 CONTROL = "control"
 MIN_BLOCKS = 5  # too few to resample: two blocks allow three different means
 THROUGHPUT = ("cps", "rps")  # connections or, where they persist, requests per second
+COST = "cpu_us_per_request"
 COLUMNS = ["workload", "variant", "cores", "metric", "estimate", "ci_low", "ci_high", "n",
            "ratio_to_base", "ratio_low", "ratio_high"]
 
@@ -36,7 +37,7 @@ def estimate(trials: list[Trial]) -> pd.DataFrame:
 
 
 def comparisons(trials: list[Trial], variants: list[str]) -> pd.DataFrame:
-    """The throughput of each variant over each one before it, other than base, which estimate() has.
+    """Throughput and cost of each variant over those of each one before it, other than base, which estimate() has.
 
     A row per workload, core count and pair that both have, with columns workload, cores, metric, variant, over, ratio,
     low, high, made and undefined as the ratios to base.
@@ -46,7 +47,7 @@ def comparisons(trials: list[Trial], variants: list[str]) -> pd.DataFrame:
     for setting, blocks in _blocks(trials).groupby(_SETTING):
         arms, whole = _by_arm(blocks), blocks.trials.max()
         rows += [(*setting, arm, reference, ratio, *interval) for arm, reference in pairs
-                 if setting[-1] in THROUGHPUT and {arm, reference} <= arms.keys()
+                 if setting[-1] in (*THROUGHPUT, COST) and {arm, reference} <= arms.keys()
                  for ratio, interval in [_ratio(arm, reference, arms, whole)]]
     return pd.DataFrame(rows, columns=[*_SETTING, "variant", "over", "ratio", "low", "high"])
 
@@ -63,6 +64,12 @@ def control_is_off(summary: pd.DataFrame) -> list[str]:
 def throughput(summary: pd.DataFrame) -> pd.DataFrame:
     """The rows of a summary that say how much was served: at most one per workload, arm and core count."""
     return summary[summary.metric.isin(THROUGHPUT)]
+
+
+def outcome(run: Run, summary: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a summary that answer what the run asked: how much was served or, at a given rate, at what cost."""
+    at_a_rate = summary.workload.isin(run.options.rates)
+    return summary[summary.metric.isin(THROUGHPUT) & ~at_a_rate | (summary.metric == COST) & at_a_rate]
 
 
 def place(workload: str, cores: int) -> str:

@@ -8,13 +8,19 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.estimates import BASE, CONTROL, comparisons, control_is_off, counted, estimate, place, throughput
+from analysis.estimates import (BASE, CONTROL, COST, comparisons, control_is_off, counted, estimate, outcome, place,
+                                throughput)
 from analysis.figures import draw_figures
 from analysis.tables import (cpu_by_core, html, missing, readable_comparisons, readable_cpu, readable_summary,
                              write_tables)
 from bench.record import TRIALS, RecordError, Run, Trial, read_run, read_trials
 
 TEMPLATE = "report.html.j2"
+_WORDS = {  # metric -> more of it, less of it, its name
+    "cps": ("is faster than", "is slower than", "CPS"),
+    "rps": ("is faster than", "is slower than", "RPS"),
+    COST: ("costs more than", "costs less than", "CPU time per request"),
+}
 
 
 def write_all(directory: Path) -> Path:
@@ -52,10 +58,9 @@ def write_report(directory: Path, run: Run, trials: list[Trial], summary: pd.Dat
 
 def outcomes(run: Run, summary: pd.DataFrame) -> list[str]:
     """A sentence per workload and core count: each variant against base, as far as its interval allows a claim."""
-    served = throughput(summary)
     against = sorted((variant for variant in run.options.variants if variant != BASE),
                      key=lambda variant: variant != "fastsocket")
-    rows = {(row.workload, row.cores, row.variant): row for row in served.itertuples()}
+    rows = {(row.workload, row.cores, row.variant): row for row in outcome(run, summary).itertuples()}
     return [f"{place(workload, cores)}: " + "; ".join(_claim(variant, rows.get((workload, cores, variant)))
                                                       for variant in against
                                                       if variant not in run.options.lacking.get(workload, {})) + "."
@@ -73,9 +78,10 @@ def _claim(variant: str, row) -> str:
         return f"{variant} has no trial yet"
     if pd.isna(row.ratio_low):
         return f"{variant} has too few complete blocks for an interval, so no claim is made"
-    verdict = f"{variant} is faster than base" if row.ratio_low > 1 else \
-        f"{variant} is slower than base" if row.ratio_high < 1 else f"no difference seen between {variant} and base"
-    return f"{verdict}, {row.ratio_to_base:.3f} times its {row.metric.upper()} " \
+    more, less, unit = _WORDS[row.metric]
+    verdict = f"{variant} {more} base" if row.ratio_low > 1 else \
+        f"{variant} {less} base" if row.ratio_high < 1 else f"no difference seen between {variant} and base"
+    return f"{verdict}, {row.ratio_to_base:.3f} times its {unit} " \
            f"(95 % interval {row.ratio_low:.3f}–{row.ratio_high:.3f})"
 
 

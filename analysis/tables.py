@@ -93,10 +93,10 @@ def ratio(row) -> str:
 
 def readable_comparisons(compared: pd.DataFrame) -> pd.DataFrame:
     """comparisons() with all cells formatted, without those that have no interval."""
-    return pd.DataFrame([(row.workload, str(row.cores), f"{row.variant} / {row.over}",
+    return pd.DataFrame([(row.workload, str(row.cores), f"{row.variant} / {row.over}", row.metric,
                           f"{row.ratio:.3f} ({row.low:.3f}–{row.high:.3f})")
                          for row in compared.dropna(subset="low").itertuples()],
-                        columns=["workload", "cores", "variant", "ratio"])
+                        columns=["workload", "cores", "variant", "metric", "ratio"])
 
 
 def cpu_by_core(run: Run, trials: list[Trial]) -> pd.DataFrame:

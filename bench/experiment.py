@@ -38,6 +38,7 @@ class Experiment(BaseModel):
     title: str
     workloads: list[str]
     variants: list[str]
+    rates: dict[str, int] = {}  # workload -> requests per second and core; without one, as many as the server takes
     quick: Effort
     full: Effort
     paper: Effort
@@ -97,9 +98,11 @@ def plan(name: str, length: Length, *, workloads: list[str] | None = None, varia
     chosen_variants = list(dict.fromkeys(variants or experiment.variants))
     require("workload", chosen_workloads, WORKLOADS)
     require("variant", chosen_variants, VARIANTS)
-    lacking = {workload: {variant: why for variant, why in WORKLOADS[workload].lacks.items()
-                          if variant in chosen_variants} for workload in chosen_workloads}
+    lacking = {workload: {variant: why for variant in chosen_variants
+                          if (why := WORKLOADS[workload].lacks.get(variant) or VARIANTS[variant].why_not())}
+               for workload in chosen_workloads}
     return Options(
         experiment=name, workloads=chosen_workloads, variants=chosen_variants, lacking=lacking,
         cores=parse_cores(cores) if cores else core_counts(len(usable_cpus())),
+        rates={workload: rate for workload, rate in experiment.rates.items() if workload in chosen_workloads},
         blocks=blocks or effort.blocks, seconds=seconds or effort.seconds, seed=secrets.randbits(32))

@@ -25,6 +25,7 @@ class Options(Record):
     cores: list[int]
     blocks: int
     seconds: int  # of load per trial
+    rates: dict[str, int] = {}  # workload -> requests per second and core offered; those that lack get all they take
     seed: int
 
 

@@ -81,7 +81,8 @@ def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], Non
         with bench(run.options.workloads, queues=len(usable_cpus())) as (trials, probes):
             run = run.model_copy(update={"unavailable": probes.unavailable})
             for slot in remaining(directory, run):
-                trial = trials.run(slot, placements[slot.cores], run.options.seconds)
+                rate = run.options.rates.get(slot.workload)
+                trial = trials.run(slot, placements[slot.cores], run.options.seconds, rate and rate * slot.cores)
                 append_trial(directory, trial)
                 done(trial)
     finally:

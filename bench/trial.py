@@ -1,6 +1,7 @@
 """One trial: a fresh server, a load, and everything that is observed meanwhile."""
 
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,12 +13,14 @@ from bench.record import CpuUse, LibraryCounters, Placement, Trial
 from bench.schedule import Slot
 from fastsocket import page
 from fastsocket.steering import EmulatedNic, Plan
-from topologies.tag import RunTag
+from fastsocket.steering.journal import Journal
+from fastsocket.steering.rfs import Rfs
+from topologies.tag import JOURNAL, RunTag
 from topologies.testbed import Testbed
 from workloads import WORKLOADS
-from workloads.load import Load
-from workloads.variants import VARIANTS
-from workloads.workload import Cpus
+from workloads.load import Demand, Load
+from workloads.variants import VARIANTS, Variant
+from workloads.workload import Cpus, Workload
 
 STEAL_TOLERATED = 0.05
 LATENCIES = {"latency_p50_ms": "50", "latency_p99_ms": "99", "latency_max_ms": "max"}  # metric -> key of Load
@@ -33,19 +36,18 @@ class Bench:
         self._nic = nic
         self._probes = probes
 
-    def run(self, slot: Slot, placement: Placement, seconds: int) -> Trial:
-        """Raises WorkloadError when the server or the load generator fails."""
+    def run(self, slot: Slot, placement: Placement, seconds: int, rate: float | None = None) -> Trial:
+        """rate: requests per second in all, None: as many as the server takes. Raises WorkloadError when the server or the load generator fails."""
         workload, variant = WORKLOADS[slot.workload], VARIANTS[slot.variant]
         testbed, cpus = self._testbeds[workload.topology], Cpus(placement.server_cpus, placement.load_cpus)
-        ports = workload.cpu_of_port(cpus) if variant.steering == "perfect" else {}
-        with self._nic.steer(Plan(variant.steering, cpus.server, ports)), \
+        with self._steered(workload, variant, testbed, cpus), \
                 TemporaryDirectory(dir=self._tag.directory) as directory, \
                 workload.serve(testbed, variant, cpus, Path(directory)) as pids:
-            pace = workload.rehearse(testbed, cpus)
+            demand = Demand(seconds, rate, workload.rehearse(testbed, cpus))
             library = _library(pids) if variant.has_local_listeners else None
             self._probes.start(pids[0], workload.ports(cpus))
             started, before = time.time(), snapshot()
-            load = workload.load(testbed, cpus, seconds, pace)
+            load = workload.load(testbed, cpus, demand)
             use = difference(before, snapshot(), sorted({*cpus.server, *cpus.load}))
             observed = self._probes.metrics(load.requests)
             library = _since(library, _library(pids)) if library else None
@@ -55,6 +57,17 @@ class Bench:
             unavailable={**_untold(load), **self._probes.unavailable},
             latency_ms=load.latency_ms, load_errors=load.errors, cpu=use, load_cpu_seconds=load.cpu_seconds,
             library=library, spoilt=_spoilt(load, use))
+
+
+    @contextmanager
+    def _steered(self, workload: Workload, variant: Variant, testbed: Testbed, cpus: Cpus):
+        """RFS has a setting for the whole machine: its journal is found again after a SIGKILL."""
+        ports = workload.cpu_of_port(cpus) if variant.steering == "perfect" else {}
+        with self._nic.steer(Plan(variant.steering, cpus.server, ports)), \
+                Journal(self._tag.directory / f"rfs{JOURNAL}") as journal:
+            for link in testbed.links_to(testbed.server) if variant.rfs else []:
+                Rfs().apply(link.receiver, Plan("atr", cpus.server), journal)
+            yield
 
 
 def _library(pids: list[int]) -> list[LibraryCounters]:

@@ -16,6 +16,7 @@ import pytest
 from bench import bootstrap
 from bench.bootstrap import PACKAGES, ROOT
 from bench.record import TRIALS, read_run, read_trials
+from fastsocket.steering.rfs import SOCKET_TABLE, Rfs
 from topologies.tag import REGISTRY, RunTag, leftovers, processes_of
 
 CPUS = sorted(os.sched_getaffinity(0))
@@ -222,9 +223,9 @@ def test_a_run_is_not_overwritten(finished_run):
 class Running:
     """A sweep in the background whose trials can be waited for."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, variants="base,fastsocket"):
         self.directory = directory
-        self.process = subprocess.Popen([*LAB, "sweep", *SHORT, "--cores", "1", "--variant", "base,fastsocket",
+        self.process = subprocess.Popen([*LAB, "sweep", *SHORT, "--cores", "1", "--variant", variants,
                                          "--out", str(directory)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                         text=True, stdin=subprocess.DEVNULL, start_new_session=True)
 
@@ -295,6 +296,20 @@ def test_after_a_kill_clean_removes_what_that_run_left_and_nothing_else(tmp_path
     assert all(sleeper.poll() is None for sleeper in sleepers)
     assert living.mount_point.is_dir()
     assert lab("clean").stdout == "nothing to clean\n"
+
+
+@pytest.mark.privileged
+@pytest.mark.skipif(Rfs().why_not() is not None, reason=f"no RFS here: {Rfs().why_not()}")
+def test_a_setting_of_the_machine_is_put_back_after_a_kill(tmp_path):
+    before = SOCKET_TABLE.read_text()
+    sweep = Running(tmp_path / "run", variants="rfs")
+    while SOCKET_TABLE.read_text() == before:
+        assert sweep.process.poll() is None, sweep.process.communicate()
+    sweep.process.kill()
+    sweep.process.communicate()
+    assert SOCKET_TABLE.read_text() != before
+    assert "removed what a killed run left" in lab("clean").stdout
+    assert SOCKET_TABLE.read_text() == before
 
 
 @pytest.mark.privileged

@@ -13,7 +13,7 @@ from topologies.tag import RunTag
 from topologies.testbed import Testbed
 from workloads import WORKLOADS, http
 from workloads.instances import together
-from workloads.load import Load
+from workloads.load import Demand, Load
 from workloads.nginx import Nginx
 from workloads.process import WorkloadError
 from workloads.readiness import listening_inodes
@@ -61,7 +61,7 @@ def served(testbeds, tmp_path):
 @pytest.mark.parametrize("name, variant", RUNS)
 def test_it_serves_its_load(served, name, variant):
     with served(name, variant) as (workload, testbed, pids):
-        load = workload.load(testbed, CPUS, 1, workload.rehearse(testbed, CPUS))
+        load = workload.load(testbed, CPUS, Demand(1, pace=workload.rehearse(testbed, CPUS)))
         counted = [cpu for pid in pids for cpu in page.counters(pid)] if VARIANTS[variant].has_local_listeners else []
     assert load.requests > 1000
     assert sum(load.errors.values()) == 0
@@ -101,8 +101,15 @@ def test_an_answer_of_a_proxy_without_its_backend_is_an_error_and_no_request_ser
     with served("haproxy", "base") as (workload, testbed, _):
         backend, = [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and is_master_of(int(pid), testbed)]
         os.kill(backend, signal.SIGTERM)
-        load = workload.load(testbed, CPUS, 1, 0)
+        load = workload.load(testbed, CPUS, Demand(1))
     assert load.requests < load.errors["status"]
+
+
+@pytest.mark.parametrize("name", ["nginx", "haproxy"])
+def test_a_rate_is_kept_to(served, name):
+    with served(name, "base") as (workload, testbed, _):
+        load = workload.load(testbed, CPUS, Demand(2, rate=1000))
+    assert 700 < load.requests / load.seconds < 1100
 
 
 def is_master_of(pid: int, testbed: Testbed) -> bool:

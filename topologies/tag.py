@@ -16,8 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastsocket.steering.journal import Journal
+
 REGISTRY = Path("/run/fastsocket-lab")
 LOCK_SUFFIX = ".lock"
+JOURNAL = ".journal"  # files of a run's directory with the settings of the machine that it changed
 GRACE_SECONDS = 5
 
 
@@ -107,7 +110,7 @@ def leftovers() -> list[Leftover]:
 
 
 def remove(leftover: Leftover) -> None:
-    """Kill the processes of a dead run, wait until they are gone, then remove its directory.
+    """Kill the processes of a dead run, wait until they are gone, put settings back, then remove its directory.
 
     The pid is checked again behind its pidfd, so that a number that was reused meanwhile is not touched.
     """
@@ -120,4 +123,6 @@ def remove(leftover: Leftover) -> None:
                     select.select([descriptor], [], [], GRACE_SECONDS)
             finally:
                 os.close(descriptor)
+    for journal in leftover.directory.glob(f"*{JOURNAL}"):
+        Journal.load(journal).undo()
     _remove_files(leftover.directory)

@@ -6,7 +6,7 @@ from pathlib import Path
 from topologies.proxy import Proxy
 from topologies.testbed import Testbed
 from workloads import http
-from workloads.load import Load
+from workloads.load import Demand, Load
 from workloads.nginx import nginx
 from workloads.process import started
 from workloads.readiness import watchers
@@ -71,8 +71,8 @@ class HAProxy(Workload):
         with nginx(testbed, testbed.backend, testbed.server, cpus.load, own, own_reuseport=True):
             yield
 
-    def load(self, testbed: Testbed, cpus: Cpus, seconds: int, pace: float) -> Load:
-        return wrk(testbed, cpus, seconds)
+    def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
+        return wrk(testbed, cpus, demand)
 
 
 def _cpu_map(cpus: list[int]) -> str:

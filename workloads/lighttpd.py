@@ -5,7 +5,7 @@ from pathlib import Path
 
 from topologies.testbed import Testbed
 from workloads import http
-from workloads.load import Load
+from workloads.load import Demand, Load
 from workloads.process import started
 from workloads.readiness import watchers
 from workloads.variants import Variant
@@ -31,7 +31,7 @@ class Lighttpd(Workload):
 
     name = "lighttpd"
     binaries = {"lighttpd": ["-v"], "wrk": ["--version"]}
-    lacks = {variant: "lighttpd opens no SO_REUSEPORT listener per worker" for variant in ("latest", "rfs")}
+    lacks = {"latest": "lighttpd opens no SO_REUSEPORT listener per worker"}
 
     def ports(self, cpus: Cpus) -> range:
         return range(http.PORT, http.PORT + 1)
@@ -50,5 +50,5 @@ class Lighttpd(Workload):
         with started("lighttpd", command, directory, is_ready, env=variant.environment()) as pid:
             yield [pid]
 
-    def load(self, testbed: Testbed, cpus: Cpus, seconds: int, pace: float) -> Load:
-        return wrk(testbed, cpus, seconds)
+    def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
+        return wrk(testbed, cpus, demand)

@@ -1,6 +1,19 @@
-"""What a load generator saw, whichever it was."""
+"""What is asked of a load generator, and what it saw, whichever it was."""
 
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a load generator shall do.
+
+    seconds: for how long. rate: requests per second in all; None: as many as the server takes. pace: about how many
+    it takes, for generators that have to be told a number of requests.
+    """
+
+    seconds: int
+    rate: float | None = None
+    pace: float = 0.0
 
 
 @dataclass(frozen=True)

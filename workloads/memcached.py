@@ -5,7 +5,7 @@ from pathlib import Path
 
 from topologies.testbed import Testbed
 from workloads.instances import Instances, on_all, together
-from workloads.load import Load
+from workloads.load import Demand, Load
 from workloads.process import WorkloadError
 from workloads.workload import Cpus
 
@@ -25,11 +25,11 @@ class Memcached(Instances):
     def command(self, port: int, directory: Path) -> list[str]:
         return ["memcached", "-l", "0.0.0.0", "-p", str(port), "-U", "0", "-t", "1", "-u", "root", "-c", "1024"]
 
-    def load(self, testbed: Testbed, cpus: Cpus, seconds: int, pace: float) -> Load:
+    def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
         commands = [testbed.command(testbed.client, cpus.load, [
             "memcaslap", "-s", f"{testbed.server.IP()}:{port}", "-T", "1", "-c", str(CLIENTS), "-X", str(VALUE_BYTES),
-            "-t", f"{seconds}s", "-S", f"{seconds}s"]) for port in self.ports(cpus)]
-        outs, cpu_seconds = on_all(commands, "memcaslap", seconds + GRACE_SECONDS)
+            "-t", f"{demand.seconds}s", "-S", f"{demand.seconds}s"]) for port in self.ports(cpus)]
+        outs, cpu_seconds = on_all(commands, "memcaslap", demand.seconds + GRACE_SECONDS)
         return together([_load(out) for out in outs], cpu_seconds)
 
 

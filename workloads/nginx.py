@@ -8,7 +8,7 @@ from mininet.node import Host
 
 from topologies.testbed import Testbed
 from workloads import http
-from workloads.load import Load
+from workloads.load import Demand, Load
 from workloads.process import started
 from workloads.readiness import watchers
 from workloads.variants import Variant
@@ -56,8 +56,8 @@ class Nginx(Workload):
                    variant.environment()) as pid:
             yield [pid]
 
-    def load(self, testbed: Testbed, cpus: Cpus, seconds: int, pace: float) -> Load:
-        return wrk(testbed, cpus, seconds)
+    def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
+        return wrk(testbed, cpus, demand)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from topologies.testbed import Testbed
 from workloads.instances import Instances, on_all, together
-from workloads.load import Load
+from workloads.load import Demand, Load
 from workloads.workload import Cpus
 
 CLIENTS = 50
@@ -34,9 +34,9 @@ class Redis(Instances):
         rehearsed = self._benchmark(testbed, cpus, "get", REHEARSED_REQUESTS, GRACE_SECONDS)
         return rehearsed.requests / rehearsed.seconds
 
-    def load(self, testbed: Testbed, cpus: Cpus, seconds: int, pace: float) -> Load:
-        each = int(pace * seconds / len(cpus.server))
-        return self._benchmark(testbed, cpus, "get", each, seconds + GRACE_SECONDS)
+    def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
+        each = int(demand.pace * demand.seconds / len(cpus.server))
+        return self._benchmark(testbed, cpus, "get", each, demand.seconds + GRACE_SECONDS)
 
     def _benchmark(self, testbed: Testbed, cpus: Cpus, test: str, requests: int, timeout: float) -> Load:
         """On all instances at once, so many requests to each."""

@@ -8,6 +8,7 @@ from fastsocket.build import LIBRARY
 from fastsocket.launch import Wishes
 from fastsocket.launch import environment as preloaded
 from fastsocket.steering import Mode
+from fastsocket.steering.rfs import Rfs
 
 LIBRARY_OFF = Wishes(listen_table=False, fast_epoll=False)
 
@@ -21,11 +22,16 @@ class Variant:
     own_reuseport: bool = False     # the server opens a SO_REUSEPORT listener per worker itself
     preload: Wishes | None = None   # what is asked of libfsocket.so; None: it is not preloaded
     steering: Mode = "rss"          # the emulated NIC's mode
+    rfs: bool = False               # the kernel passes packets on to the CPU that reads
 
     @property
     def has_local_listeners(self) -> bool:
         """Whether libfsocket.so clones listeners, and so counts what it does."""
         return self.preload is not None and self.preload.listen_table is not False
+
+    def why_not(self) -> str | None:
+        """Why this machine cannot run it, or None."""
+        return Rfs().why_not() if self.rfs else None
 
     def environment(self) -> Mapping[str, str]:
         """For the server's process."""
@@ -35,6 +41,7 @@ class Variant:
 VARIANTS = {variant.name: variant for variant in (
     Variant("base", "one listener shared by all workers"),
     Variant("latest", "the server's own SO_REUSEPORT listeners", own_reuseport=True),
+    Variant("rfs", "latest, and Receive Flow Steering", own_reuseport=True, rfs=True),
     Variant("fastsocket", "libfsocket.so preloaded, steering by perfect filters", preload=Wishes(), steering="perfect"),
     Variant("fast-epoll", "fastsocket with Fast-Epoll", preload=Wishes(fast_epoll=True), steering="perfect"),
     Variant("off", "libfsocket.so preloaded with everything off", preload=LIBRARY_OFF),

@@ -11,7 +11,7 @@ from mininet.topo import Topo
 
 from topologies.pair import Pair
 from topologies.testbed import Testbed
-from workloads.load import Load
+from workloads.load import Demand, Load
 from workloads.process import WorkloadError
 from workloads.variants import Variant
 
@@ -55,11 +55,8 @@ class Workload(ABC):
         return 0.0
 
     @abstractmethod
-    def load(self, testbed: Testbed, cpus: Cpus, seconds: int, pace: float) -> Load:
-        """Load it from the testbed's host ``client`` for about so many seconds; pace is what rehearse() returned.
-
-        Raises WorkloadError.
-        """
+    def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
+        """Load it from the testbed's host ``client``. Raises WorkloadError."""
 
     def versions(self) -> dict[str, str]:
         """Of each binary. Raises WorkloadError when one is not installed."""

@@ -1,12 +1,13 @@
-"""wrk: the load generator for HTTP, a connection per request, as many as the server will take."""
+"""wrk: the load generator for HTTP, a connection per request, as many as the server will take or at a rate."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
 from topologies.testbed import Testbed
 from workloads.http import PORT
-from workloads.load import Load
+from workloads.load import Demand, Load
 from workloads.process import finish, reaped_cpu_seconds, running
 from workloads.workload import Cpus
 
@@ -15,17 +16,21 @@ CONNECTIONS_PER_CORE = 100
 GRACE_SECONDS = 20
 
 
-def wrk(testbed: Testbed, cpus: Cpus, seconds: int) -> Load:
-    """Load the testbed's server for whole seconds from the client host, a thread per CPU of the load.
+def wrk(testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
+    """Load the testbed's server from the client host, a thread per CPU of the load.
+
+    A rate comes out lower by the time that answers take: each connection waits a random time, on average as long as
+    the rate allows, between being made and its request.
 
     Raises WorkloadError when wrk is missing or fails.
     """
     threads = len(cpus.load)
     connections = max(CONNECTIONS_PER_CORE * len(cpus.server), threads)
     command = testbed.command(testbed.client, cpus.load, [
-        "wrk", "--threads", str(threads), "--connections", str(connections), "--duration", f"{seconds}s",
+        "wrk", "--threads", str(threads), "--connections", str(connections), "--duration", f"{demand.seconds}s",
         "--script", str(SCRIPT), f"http://{testbed.server.IP()}:{PORT}/"])
     spent_before = reaped_cpu_seconds()
-    with running(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        out = finish(process, "wrk", seconds + GRACE_SECONDS)
+    environment = os.environ | ({"WRK_DELAY_MS": str(1000 * connections / demand.rate)} if demand.rate else {})
+    with running(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        out = finish(process, "wrk", demand.seconds + GRACE_SECONDS)
     return Load(cpu_seconds=reaped_cpu_seconds() - spent_before, **json.loads(out.splitlines()[-1]))
