@@ -37,7 +37,7 @@ def assert_one_line(done, status, *words):
 
 @pytest.mark.parametrize("arguments, words", [
     (["--workload", "apache"], ["'apache'", "choose from nginx"]),
-    (["--variant", "fast"], ["'fast'", "base, latest, fastsocket"]),
+    (["--variant", "fast"], ["'fast'", "base, latest, rfs, fastsocket"]),
     (["nonsense"], ["'nonsense'", "scalability"]),
     (["--cores", "1000"], ["1000", f"{len(CPUS)} CPUs"]),
     (["--cores", "two"], ["'two'", "such as 1,2"]),
