@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from analysis.estimates import BASE, CONTROL, MIN_BLOCKS, counted, throughput
+from analysis.estimates import BASE, CONTROL, MIN_BLOCKS, counted, outcome, throughput
 from analysis.tables import NOT_AVAILABLE, arms, ratio, without_prefix
 from bench.record import Run
 
@@ -84,6 +84,8 @@ def _our_curves(axes: Axes, run: Run, served: pd.DataFrame) -> None:
     span = max(run.options.cores) - min(run.options.cores)
     for arm, offset in _side_by_side(run, 0.012 * span):  # else equal variants hide each other's intervals
         curve = served[served.variant == arm].sort_values("cores")
+        if curve.empty:  # the server lacks this variant, or none of its trials is done
+            continue
         values, low, high = (curve[column] / 1000 for column in ("estimate", "ci_low", "ci_high"))
         _curve(axes, _look(run, arm), curve.cores + offset, values, low, high, label=arm)
     _core_axis(axes, run.options.cores)
@@ -115,12 +117,13 @@ def _sources(published: pd.DataFrame) -> str:
 
 
 def _ratio_to_base(run: Run, rows: pd.DataFrame, workload: str) -> Figure:
-    served = throughput(rows).dropna(subset=["ratio_low"])
+    asked = "CPU time per request" if workload in run.options.rates else "throughput"
+    answered = outcome(run, rows).dropna(subset=["ratio_low"])
     order = [(cores, arm) for cores in sorted(run.options.cores) for arm in arms(run)]
-    drawn = [row for place_ in order for row in served.itertuples() if (row.cores, row.variant) == place_]
+    drawn = [row for place_ in order for row in answered.itertuples() if (row.cores, row.variant) == place_]
     figure = Figure(figsize=(7.5, 1.4 + 0.38 * max(len(drawn), 3)), layout="constrained")
     axes = figure.subplots()
-    axes.set_title(f"{workload}: throughput as a ratio to base", loc="left")
+    axes.set_title(f"{workload}: {asked} as a ratio to base", loc="left")
     if drawn:
         _forest(axes, run, drawn)
     else:
@@ -164,6 +167,8 @@ def _local_share(axes: Axes, run: Run, rows: pd.DataFrame, metric: str) -> None:
     positions = {cores: position for position, cores in enumerate(sorted(run.options.cores))}
     for arm, offset in _side_by_side(run, 0.2):
         of_arm = rows[rows.variant == arm]
+        if of_arm.empty:
+            continue
         _curve(axes, {**_look(run, arm), "linestyle": "none"}, of_arm.cores.map(positions) + offset,
                of_arm.estimate, of_arm.ci_low, of_arm.ci_high, label=arm)
     axes.set_xticks(list(positions.values()), positions)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 from great_tables import GT
 
-from analysis.estimates import BASE, CONTROL, comparisons, throughput
+from analysis.estimates import BASE, CONTROL, COST, comparisons, throughput
 from bench.record import CpuUse, Run, Trial
 
 SUMMARY = "summary.csv"
@@ -14,6 +14,7 @@ COMPARISONS = Path("tables", "comparisons.csv")
 NOT_AVAILABLE = "not available here"
 CPU_STATES = [field for field in CpuUse.model_fields if field != "cpu"]
 
+_COMPARED = {COST: "CPU/request"}
 _METRICS = {  # metric -> heading and decimals
     "latency_p50_ms": ("p50, ms", 2),
     "latency_p99_ms": ("p99, ms", 2),
@@ -93,7 +94,7 @@ def ratio(row) -> str:
 
 def readable_comparisons(compared: pd.DataFrame) -> pd.DataFrame:
     """comparisons() with all cells formatted, without those that have no interval."""
-    return pd.DataFrame([(row.workload, str(row.cores), f"{row.variant} / {row.over}", row.metric,
+    return pd.DataFrame([(row.workload, str(row.cores), f"{row.variant} / {row.over}", _COMPARED.get(row.metric, row.metric),
                           f"{row.ratio:.3f} ({row.low:.3f}–{row.high:.3f})")
                          for row in compared.dropna(subset="low").itertuples()],
                         columns=["workload", "cores", "variant", "metric", "ratio"])
