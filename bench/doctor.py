@@ -12,9 +12,14 @@ from pathlib import Path
 from bench.bootstrap import PACKAGES, VENV, has_environment
 from fastsocket.build import BuildError, bpf_object, build
 from fastsocket.libbpf import BpfError, BpfObject
-from fastsocket.steering import EmulatedNic
+from fastsocket.steering import BACKENDS, Backend, EmulatedNic
 
 DESCRIPTORS_NEEDED = 16384
+REMEDIES = {
+    "ethtool": "use a NIC whose driver takes rules with masked ports: ixgbe, txgbe, mlx5; the emulated NIC needs none",
+    "cpumap": "run as root on Linux 5.18 or later with CONFIG_BPF_SYSCALL; in a container with --privileged",
+    "rfs": "run in the machine's first network namespace, on a kernel with CONFIG_RPS",
+}
 INSTALL = "python3 lab.py --yes test installs it"
 
 
@@ -51,6 +56,11 @@ def checks() -> Iterator[Check]:
                  "boot Linux 6.3 or later with CONFIG_DEBUG_INFO_BTF", required=False)
     yield _asked("lock contention probe", lambda: _try_probe("contention", "contention_begin"),
                  "boot Linux 5.19 or later with CONFIG_DEBUG_INFO_BTF", required=False)
+
+
+    for backend in BACKENDS:
+        yield _asked(f"steering by {backend.name}", lambda: _try_backend(backend), REMEDIES[backend.name],
+                     required=False)
 
 
 def _check(name: str, ok: bool, detail: str, remedy: str, required: bool = True) -> Check:
@@ -109,6 +119,14 @@ def _try_nic() -> str:
     build()
     with EmulatedNic([]):
         return "the steering program loads"
+
+
+def _try_backend(backend: Backend) -> str:
+    build()
+    reason = backend.why_not(mode=backend.modes[-1])
+    if reason:
+        raise _No(reason)
+    return f"can do {', '.join(backend.modes)}"
 
 
 def _try_probe(name: str, program: str) -> str:

@@ -19,6 +19,8 @@ from fastsocket.build import built_library
 from fastsocket.prometheus import exposition
 from fastsocket.servers import Ended, Server, absence, survey
 from fastsocket.status import tables
+from fastsocket.steering import Device, Plan, lasting
+from fastsocket.steering.cpus import ONLINE, parse_cpus
 
 INTERRUPTED = 130
 
@@ -39,6 +41,7 @@ def fastsocket() -> None:
     fastsocket check nginx                   can it be accelerated?
     fastsocket run -- nginx -g 'daemon off;' run it accelerated
     fastsocket status                        what runs, and how well
+    fastsocket nic eth0 perfect              packets to the CPU that handles their connection
     """
 
 
@@ -165,6 +168,64 @@ def _watch(pids: list[int], seconds: float) -> None:
             view = tables(found.of(pids) if pids else found.servers)
             live.update(view, refresh=True) if console.is_terminal else console.print(view)
             time.sleep(seconds)
+
+
+@app.command()
+def nic(device: Annotated[str, typer.Argument(metavar="DEVICE", help="A network device of this machine.")],
+        mode: Annotated[Optional[str], typer.Argument(metavar="[rss|atr|perfect|off]",
+                                                      help="Without it: show what is on.")] = None,
+        backend: Annotated[Optional[str], typer.Option(
+            metavar="NAME", help="ethtool, cpumap or rfs; without it, the first of them that can.")] = None,
+        cpus: Annotated[Optional[str], typer.Option(
+            metavar="LIST", help="The CPUs that shall handle packets, as in 0-3,8 (all it may use itself).")] = None,
+        port: Annotated[Optional[list[str]], typer.Option(
+            metavar="PORT=CPU", help="With perfect: this port's packets to this CPU; again for more.")] = None,
+        as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Steer the packets that a device receives to CPUs.
+
+    rss: by hash. atr: to the CPU that last sent on the connection. perfect: answers to the CPU that connect() encoded
+    in the port, what --port names to its CPU, the rest by RSS. It lasts until off puts back what was there before, or
+    the device or the machine goes. No such device is exit status 2; what cannot be done is 3, and changes nothing.
+
+    \b
+    fastsocket nic eth0 perfect
+    fastsocket nic eth0 perfect --port 6379=0 --port 6380=1
+    fastsocket nic eth0 off
+    """
+    target = Device(device)
+    if mode == "off":
+        if not lasting.turn_off(target):
+            _say(f"nothing was on at {device}")
+    elif mode is not None:
+        lasting.turn_on(target, Plan(mode, _cpus(cpus), _port_rules(port or [])), backend)
+    found = lasting.described(target)
+    typer.echo(json.dumps(found, indent=2) if as_json else _steering_line(found))
+
+
+def _cpus(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return tuple(sorted(os.sched_getaffinity(0)))
+    try:
+        cpus = parse_cpus(text)
+    except ValueError:
+        raise UsageError(f"--cpus {text!r}: name CPUs as in 0-3,8") from None
+    if absent := set(cpus) - set(parse_cpus(ONLINE.read_text())):
+        raise UsageError(f"--cpus {text}: {sorted(absent)} not online: {ONLINE} has those that are")
+    return cpus
+
+
+def _port_rules(rules: list[str]) -> dict[int, int]:
+    try:
+        return {int(port): int(cpu) for port, cpu in (rule.split("=") for rule in rules)}
+    except ValueError:
+        raise UsageError(f"--port {' '.join(rules)!r}: write PORT=CPU, as in 6379=1") from None
+
+
+def _steering_line(found: dict) -> str:
+    if found["mode"] == "off":
+        return f"{found['device']}: off"
+    ports = "".join(f", port {port} to CPU {cpu}" for port, cpu in found["ports"].items())
+    return f"{found['device']}: {found['mode']} by {found['backend']}, CPUs {','.join(map(str, found['cpus']))}{ports}"
 
 
 @app.command()

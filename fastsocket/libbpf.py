@@ -124,6 +124,11 @@ class BpfObject:
             raise BpfError(f"section {section} has {actual.value} bytes, not the {size} expected: run make clean all")
         return (ctypes.c_ubyte * size).from_address(address)
 
+    def resize(self, map_name: str, entries: int) -> None:
+        """Set how many elements a map has, before load."""
+        result = self._libbpf.bpf_map__set_max_entries(self._map(map_name), ctypes.c_uint32(entries))
+        self._check(result, f"resize map {map_name}")
+
     def load(self) -> None:
         """Have the verifier check the programs, and load them."""
         with self._logging():
@@ -226,13 +231,16 @@ def attach_egress(descriptor: int, ifindex: int, handle: int, note: Callable[[bo
         _expect(library.bpf_tc_attach(ctypes.byref(hook), ctypes.byref(options)), "attach to the device's egress")
 
 
-def detach_egress(ifindex: int, handle: int) -> None:
-    """Remove our tc program of this handle from a device's egress, if it is there. Raises BpfError."""
+def detach_egress(ifindex: int, handle: int, identity: int) -> None:
+    """Remove the tc program of this handle and id from a device's egress, if it is there. Raises BpfError."""
     hook = _TcHook(ctypes.sizeof(_TcHook), ifindex, EGRESS, 0)
     options = _TcOptions(size=ctypes.sizeof(_TcOptions), handle=handle, priority=FILTER_PRIORITY)
     with _quiet(_load_libbpf()) as library:
-        removed = library.bpf_tc_detach(ctypes.byref(hook), ctypes.byref(options))
-        _expect(removed, "remove the program from the device's egress", NOT_THERE, -errno.EINVAL)
+        found = library.bpf_tc_query(ctypes.byref(hook), ctypes.byref(options))
+        _expect(found, "ask for the programs at the device's egress", NOT_THERE, -errno.EINVAL)
+        if found == 0 and options.prog_id == identity:
+            options.prog_id = options.prog_fd = options.flags = 0  # libbpf wants them so
+            _expect(library.bpf_tc_detach(ctypes.byref(hook), ctypes.byref(options)), "remove a program from an egress")
 
 
 def destroy_clsact(ifindex: int) -> None:

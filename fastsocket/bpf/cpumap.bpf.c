@@ -3,8 +3,7 @@
 #include "steering.h"
 
 struct {
-	__uint(type, BPF_MAP_TYPE_CPUMAP);
-	__uint(max_entries, MAX_CPUS);
+	__uint(type, BPF_MAP_TYPE_CPUMAP); /* as many entries as the machine has CPUs: more are refused */
 	__type(key, __u32);
 	__type(value, struct bpf_cpumap_val);
 } cpus SEC(".maps");

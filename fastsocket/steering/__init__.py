@@ -1,7 +1,17 @@
-"""Steering: on which CPU a packet is handled. One interface, several ways to do it, one file for each."""
+"""Steering: on which CPU a packet is handled. One interface, several ways to do it, one file for each.
 
-from fastsocket.steering.device import Device
+    emulated  an emulated multi-queue NIC on veth links of which we have both ends
+    ethtool   a real NIC's own filter rules, indirection table and interrupts
+    cpumap    XDP on the receiving device
+    rfs       the kernel's Receive Flow Steering
+"""
+
+from fastsocket.steering.backends import BACKENDS, Backend, choose, steer
+from fastsocket.steering.command import Refused
+from fastsocket.steering.device import Device, DeviceError
 from fastsocket.steering.emulated import EmulatedNic, Link
 from fastsocket.steering.plan import MODES, Mode, Plan, PlanError
+from fastsocket.steering.ports import core_of_port
 
-__all__ = ["MODES", "Device", "EmulatedNic", "Link", "Mode", "Plan", "PlanError"]
+__all__ = ["BACKENDS", "MODES", "Backend", "Device", "DeviceError", "EmulatedNic", "Link", "Mode", "Plan", "PlanError",
+           "Refused", "choose", "core_of_port", "steer"]

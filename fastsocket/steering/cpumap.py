@@ -9,6 +9,7 @@ import struct
 from fastsocket import libbpf
 from fastsocket.libbpf import BpfError
 from fastsocket.steering.command import Refused
+from fastsocket.steering.cpus import machine_cpus
 from fastsocket.steering.device import Device
 from fastsocket.steering.journal import Journal, XdpAttached
 from fastsocket.steering.plan import MODES, Mode, Plan
@@ -27,7 +28,7 @@ class Cpumap:
         """Why it cannot work here, or None. Without a device: whether this kernel loads the program."""
         try:
             if device is None:
-                SteeringProgram("cpumap").close()
+                _loaded().close()
                 return None
             index = device.index
             with device.inside():
@@ -38,7 +39,7 @@ class Cpumap:
 
     def apply(self, device: Device, plan: Plan, journal: Journal) -> None:
         """Raises BpfError, Refused, DeviceError."""
-        with SteeringProgram("cpumap") as program:
+        with _loaded() as program:
             for cpu in plan.cpus:
                 program.write("cpus", struct.pack("=Ii", QUEUE_PACKETS, 0), cpu)
             program.set(settings(plan))
@@ -72,8 +73,12 @@ class Cpumap:
         raise Refused(f"{device}: {refusal}") from refusal
 
 
+def _loaded() -> SteeringProgram:
+    return SteeringProgram("cpumap", {"cpus": machine_cpus()})
+
+
 def _attach_modes(device: Device) -> tuple[int, ...]:
-    """The best first. A veth has packets whose checksum its far end left to the hardware; XDP frames cannot say so, and
-    TCP would drop them, while generic XDP keeps the packet as it is."""
-    is_veth = not (device.sysfs / "device").exists()
-    return (libbpf.XDP_GENERIC,) if is_veth else (libbpf.XDP_NATIVE, libbpf.XDP_GENERIC)
+    """The best first. On a veth arrive packets whose checksum the far end left to the hardware; native XDP's frames
+    cannot say so, and TCP drops them (unless the far end has ethtool -K tx off); generic XDP keeps the packet whole."""
+    is_virtual = not (device.sysfs / "device").exists()
+    return (libbpf.XDP_GENERIC,) if is_virtual else (libbpf.XDP_NATIVE, libbpf.XDP_GENERIC)

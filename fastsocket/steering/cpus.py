@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-POSSIBLE = Path("/sys/devices/system/cpu/possible")
+POSSIBLE, ONLINE = Path("/sys/devices/system/cpu/possible"), Path("/sys/devices/system/cpu/online")
 
 
 def parse_cpus(text: str) -> tuple[int, ...]:
     """The CPUs of a list as in "0-3,8" (the kernel's cpulist format). Raises ValueError."""
     cpus: set[int] = set()
     for part in text.strip().split(","):
-        first, _, last = part.partition("-")
-        cpus |= set(range(int(first), int(last or first) + 1))
+        first, dash, last = part.partition("-")
+        cpus |= set(range(int(first), int(last if dash else first) + 1))
     return tuple(sorted(cpus))
 
 

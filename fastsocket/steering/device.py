@@ -65,6 +65,13 @@ class Device:
         except OSError as error:
             raise DeviceError(f"there is no network device {self.name}: ip link shows those that are") from error
 
+    def exists(self) -> bool:
+        """Is it, and its process, there?"""
+        try:
+            return self.index > 0
+        except DeviceError:
+            return False
+
     @property
     def namespace(self) -> int:
         """The inode number of its network namespace."""

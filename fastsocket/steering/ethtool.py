@@ -8,11 +8,11 @@ Which drivers take rules with a masked port, by their sources in drivers/net/eth
   ixgbe (82599, X520, X540, X550)  yes, but one mask for all rules ("Only one mask supported per port" in
                                    ixgbe_add_ethtool_fdir_entry(), intel/ixgbe/ixgbe_ethtool.c), so no rules for single
                                    ports beside those; IPv4 only (ixgbe_flowspec_to_flow_type())
-  txgbe                            the same design
+  txgbe                            the same design (txgbe_add_ethtool_fdir_entry(), wangxun/txgbe/txgbe_ethtool.c)
   mlx5                             yes, any mask, IPv4 and IPv6 (validate_tcpudp4(), mellanox/mlx5/core/en_fs_ethtool.c)
-  i40e, ice                        no: a field counts whole or not at all (i40e_check_fdir_input_set(),
-                                   intel/i40e/i40e_ethtool.c, and Documentation/.../ethernet/intel/i40e.rst; intel/ice/
-                                   ice_ethtool_fdir.c)
+  i40e, ice, iavf                  no: a field counts whole or not at all (i40e_check_fdir_input_set(),
+                                   intel/i40e/i40e_ethtool.c, and Documentation/.../ethernet/intel/i40e.rst;
+                                   ice_set_fdir_ip4_seg(), intel/ice/ice_ethtool_fdir.c)
 Others are asked, and their refusal is told. No driver was at hand: the tests replay what ethtool says.
 """
 
@@ -29,6 +29,7 @@ from fastsocket.steering.ports import core_of_port, port_mask
 
 WITHOUT_PORT_MASKS = ("i40e", "ice", "iavf")
 WITH_ATR = ("ixgbe", "i40e", "txgbe")
+NETWORK = Path("/sys/class/net")
 INTERRUPTS, IRQ = Path("/proc/interrupts"), Path("/proc/irq")
 ADDED = re.compile(r"Added rule with ID (\d+)")
 
@@ -40,9 +41,10 @@ class Ethtool:
     modes = MODES
 
     def why_not(self, device: Device | None = None, mode: Mode = "rss") -> str | None:
-        """Why it cannot work here, or None. Raises DeviceError."""
+        """Why it cannot work here, or None. Without a device: whether any device of this machine takes filter rules."""
         if device is None:
-            return "it depends on the device: fastsocket nic DEVICE perfect --backend ethtool tries"
+            reasons = [self.why_not(Device(path.parent.name), "perfect") for path in sorted(NETWORK.glob("*/device"))]
+            return None if None in reasons else "; ".join(reasons) or "this machine has no NIC"
         with device.inside():
             return self._why_not(device, mode)
 
@@ -66,7 +68,7 @@ class Ethtool:
         """Raises Refused with the words of whoever refused, DeviceError."""
         with device.inside():
             self._queues(device, plan, journal)
-            journal.change(["ethtool", "-X", device.name, "equal", str(len(plan.cpus))], _indirection(device))
+            journal.change(device, ["ethtool", "-X", device.name, "equal", str(len(plan.cpus))], _indirection(device))
             if plan.mode != "rss" and (wanted := "on" if plan.mode == "perfect" else "off") != _ntuple(device):
                 self._switch_ntuple(device, wanted, journal)
             if plan.mode == "perfect":
@@ -77,7 +79,7 @@ class Ethtool:
         """Off on ixgbe switches ATR on. It would take somebody else's rules with it."""
         if wanted == "off" and not re.search(r"Total 0 rules", command.run(["ethtool", "-n", device.name])):
             raise Refused(f"{device} has filter rules, which ATR would remove: ethtool -N {device} delete them first")
-        journal.change(["ethtool", "-K", device.name, "ntuple", wanted],
+        journal.change(device, ["ethtool", "-K", device.name, "ntuple", wanted],
                        ["ethtool", "-K", device.name, "ntuple", _ntuple(device)])
 
     @staticmethod
@@ -123,7 +125,7 @@ def _add_rule(device: Device, rule: list[str], journal: Journal) -> None:
     added = ADDED.search(said)
     if not added:
         raise Refused(f"ethtool -N {device} does not say which rule it added: {said.strip()}")
-    journal.note(CommandRun(["ethtool", "-N", device.name, "delete", added[1]], device.process))
+    journal.note(CommandRun(device.name, device.process, ["ethtool", "-N", device.name, "delete", added[1]]))
 
 
 def _driver(device: Device) -> str:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from fastsocket import libbpf
 from fastsocket.steering import command
-from fastsocket.steering.device import Device, DeviceError
+from fastsocket.steering.device import Device
 
 
 class Step(Protocol):
@@ -38,16 +38,16 @@ class EgressFilter:
     name: str
     process: int | None
     handle: int
+    program_id: int
     made_hook: bool
 
     def undo(self) -> None:
         device = Device(self.name, self.process)
-        try:
-            index = device.index
-        except DeviceError:
+        if not device.exists():
             return
+        index = device.index
         with device.inside():
-            libbpf.detach_egress(index, self.handle)
+            libbpf.detach_egress(index, self.handle, self.program_id)
             if self.made_hook and not _has_filters(self.name):
                 libbpf.destroy_clsact(index)
 
@@ -70,10 +70,9 @@ class XdpAttached:
 
     def undo(self) -> None:
         device = Device(self.name, self.process)
-        try:
-            index = device.index
-        except DeviceError:
+        if not device.exists():
             return
+        index = device.index
         with device.inside():
             if libbpf.xdp_program_id(index) == self.program_id:
                 libbpf.detach_xdp(index, self.flags)
@@ -81,14 +80,17 @@ class XdpAttached:
 
 @dataclass(frozen=True)
 class CommandRun:
-    """Something that a tool did. undoing: the command that puts it back."""
+    """Something that a tool did to a device. undoing: the command that puts it back."""
 
-    undoing: list[str]
+    name: str
     process: int | None
+    undoing: list[str]
 
     def undo(self) -> None:
-        with Device(self.undoing[2], self.process).inside():
-            command.run(self.undoing)
+        device = Device(self.name, self.process)
+        if device.exists():
+            with device.inside():
+                command.run(self.undoing)
 
 
 STEPS = {kind.__name__: kind for kind in (FileWritten, EgressFilter, XdpAttached, CommandRun)}
@@ -97,8 +99,8 @@ STEPS = {kind.__name__: kind for kind in (FileWritten, EgressFilter, XdpAttached
 class Journal(AbstractContextManager):
     """The changes so far, oldest first. As a context manager it undoes them all, whatever happened.
 
-    file: where it is kept, so that a later process can undo what this one did. Each change is noted before it is made,
-    so that no kill comes between the two: every step's undo() does nothing where there is nothing to undo.
+    file: where it is kept, so that a later process can undo what this one did. A change is noted before it is made, so
+    that no kill comes between the two, wherever undoing what was not done does no harm.
     """
 
     def __init__(self, file: Path | None = None, **about):
@@ -135,10 +137,10 @@ class Journal(AbstractContextManager):
         self.note(FileWritten(str(path), before))
         path.write_text(value)
 
-    def change(self, doing: list[str], undoing: list[str]) -> None:
-        """Run a command that is undone by another, also where the first comes to nothing. Raises Refused."""
-        self.note(CommandRun(undoing, None))
+    def change(self, device: Device, doing: list[str], undoing: list[str]) -> None:
+        """Run a command in the device's namespace that another one undoes. Raises Refused."""
         command.run(doing)
+        self.note(CommandRun(device.name, device.process, undoing))
 
     def undo(self) -> None:
         """All of it, newest first; one that fails does not keep the others. Raises the first failure."""

@@ -1,9 +1,10 @@
 """The classification that the BPF programs share (bpf/steering.h): its tables, and the loading."""
 
 import struct
+from collections.abc import Mapping
 
 from fastsocket.build import bpf_object
-from fastsocket.libbpf import BpfObject, attach_egress
+from fastsocket.libbpf import BpfObject, attach_egress, program_id
 from fastsocket.steering.cpus import machine_cpus
 from fastsocket.steering.device import Device
 from fastsocket.steering.journal import EgressFilter, Journal
@@ -35,12 +36,15 @@ def settings(plan: Plan, netns: int = OWN_NETNS, cpus: int | None = None) -> byt
 class SteeringProgram(BpfObject):
     """A BPF object with that classification, loaded, and idle until it is set. Raises BpfError."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, resized: Mapping[str, int] | None = None):
+        """resized: maps whose number of elements only this machine knows."""
         super().__init__(bpf_object(name))
         self.settings = IDLE
         try:
             table = b"".join(struct.pack("=256I", *row) for row in contributions())
             self.initial_value(".rodata", len(table))[:] = table
+            for map_name, entries in (resized or {}).items():
+                self.resize(map_name, entries)
             self.load()
         except BaseException:
             self.close()
@@ -55,8 +59,8 @@ class SteeringProgram(BpfObject):
     def attach_egress(self, name: str, device: Device, handle: int, journal: Journal) -> None:
         """Attach a tc program at a device's egress. Raises BpfError, DeviceError."""
         def note(made_hook: bool) -> None:
-            journal.note(EgressFilter(device.name, device.process, handle, made_hook))
+            journal.note(EgressFilter(device.name, device.process, handle, program_id(descriptor), made_hook))
 
-        index = device.index
+        index, descriptor = device.index, self.descriptor(name)
         with device.inside():
-            attach_egress(self.descriptor(name), index, handle, note)
+            attach_egress(descriptor, index, handle, note)
