@@ -4,6 +4,15 @@
 #include "fsocket.h"
 
 _Atomic uint8_t descriptors[MAX_FDS];
+_Atomic uint32_t descriptors_end;
+
+void extend_descriptors(uint32_t end)
+{
+	uint32_t known = atomic_load(&descriptors_end);
+
+	while (known < end && !atomic_compare_exchange_weak(&descriptors_end, &known, end))
+		;
+}
 
 /* A vfork()ed child closes its own descriptors in its parent's memory. */
 static void close_listener(int fd)
@@ -20,7 +29,7 @@ static void close_listener(int fd)
 	unlock_tables(&held);
 }
 
-static void closing(int fd)
+void known_descriptor_closing(int fd)
 {
 	enum descriptor kind = descriptor(fd);
 
@@ -34,7 +43,8 @@ static void closing(int fd)
 
 void descriptors_closing(unsigned int first, unsigned int last)
 {
-	for (unsigned int fd = first; fd <= last && fd < MAX_FDS; fd++)
-		if (atomic_load_explicit(&descriptors[fd], memory_order_relaxed) != UNKNOWN)
-			closing((int)fd);
+	unsigned int end = atomic_load_explicit(&descriptors_end, memory_order_relaxed);
+
+	for (unsigned int fd = first; fd <= last && fd < end; fd++)
+		descriptor_closing((int)fd);
 }

@@ -216,6 +216,9 @@ enum descriptor {
 	BUSY,     /* about to be registered by the thread that deferred it */
 };
 extern _Atomic uint8_t descriptors[MAX_FDS];
+/* Past the highest that was ever anything but UNKNOWN. */
+extern _Atomic uint32_t descriptors_end;
+void extend_descriptors(uint32_t end);
 
 static inline enum descriptor descriptor(int fd)
 {
@@ -224,12 +227,22 @@ static inline enum descriptor descriptor(int fd)
 
 static inline void set_descriptor(int fd, enum descriptor kind)
 {
-	if ((unsigned int)fd < MAX_FDS)
-		atomic_store_explicit(&descriptors[fd], (uint8_t)kind, memory_order_release);
+	if ((unsigned int)fd >= MAX_FDS)
+		return;
+	if (!likely((uint32_t)fd < atomic_load_explicit(&descriptors_end, memory_order_relaxed)))
+		extend_descriptors((uint32_t)fd + 1);
+	atomic_store_explicit(&descriptors[fd], (uint8_t)kind, memory_order_release);
 }
 
 /* The application is about to close these, or has just closed them by dup2(): let go of what is ours among them. */
 void descriptors_closing(unsigned int first, unsigned int last);
+void known_descriptor_closing(int fd);
+
+static inline void descriptor_closing(int fd)
+{
+	if (descriptor(fd) != UNKNOWN && (unsigned int)fd < MAX_FDS)
+		known_descriptor_closing(fd);
+}
 
 /* ---- listeners.c ---------------------------------------------------------------------------------------------- */
 
@@ -330,7 +343,9 @@ int llt_accept(struct listener *l, int fd, struct sockaddr *addr, socklen_t *len
 void llt_epoll_ctl(struct listener *l, int epfd, int op, const struct epoll_event *event);
 void llt_setsockopt(struct listener *l, int level, int name, const void *value, socklen_t size);
 void llt_shutdown(struct listener *l, int how);
-/* Look after what the calling thread watches; ms until it has to be done again, -1: it watches nothing. */
+/* Does the calling thread watch a listener? */
+bool llt_tends(void);
+/* Look after what it watches; ms until it has to be done again, -1: it watches nothing. */
 int llt_tend(void);
 void llt_forget_threads(void);
 

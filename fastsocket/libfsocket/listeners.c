@@ -339,7 +339,7 @@ void listeners_duplicated(int from, int to)
 	struct listener *l;
 	struct held held;
 
-	if (!likely(descriptor(from) == LISTENER) || (unsigned int)to >= MAX_FDS || !tables_are_ours())
+	if ((unsigned int)to >= MAX_FDS || !tables_are_ours())
 		return;
 	lock_tables(&held);
 	l = find_listener(from);

@@ -547,6 +547,11 @@ static void tend_all(uint64_t now)
 	unlock_tables(&held);
 }
 
+bool llt_tends(void)
+{
+	return tends;
+}
+
 int llt_tend(void)
 {
 	uint64_t now;

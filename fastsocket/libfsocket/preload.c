@@ -181,35 +181,50 @@ INTERPOSED int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 	return result;
 }
 
+/* Does the library have anything to do when this thread waits? */
+static bool attends(void)
+{
+	return enabled && (settings.fast_epoll || llt_tends());
+}
+
 INTERPOSED int epoll_wait(int epfd, struct epoll_event *events, int room, int timeout)
 {
-	struct wait wait = { .epfd = epfd, .events = events, .room = room, .timeout_ms = timeout };
+	struct wait wait;
 
 	need_real_calls();
-	return likely(!enabled) ? real.epoll_wait(epfd, events, room, timeout) : wait_for_events(&wait);
+	if (!attends())
+		return real.epoll_wait(epfd, events, room, timeout);
+	wait = (struct wait){ .epfd = epfd, .events = events, .room = room, .timeout_ms = timeout };
+	return wait_for_events(&wait);
 }
 
 INTERPOSED int epoll_pwait(int epfd, struct epoll_event *events, int room, int timeout, const sigset_t *mask)
 {
-	struct wait wait = { .epfd = epfd, .events = events, .room = room, .timeout_ms = timeout, .has_mask = true,
-			     .mask = mask };
+	struct wait wait;
 
 	need_real_calls();
-	return likely(!enabled) ? real.epoll_pwait(epfd, events, room, timeout, mask) : wait_for_events(&wait);
+	if (!attends())
+		return real.epoll_pwait(epfd, events, room, timeout, mask);
+	wait = (struct wait){ .epfd = epfd, .events = events, .room = room, .timeout_ms = timeout, .has_mask = true,
+			      .mask = mask };
+	return wait_for_events(&wait);
 }
 
 INTERPOSED int epoll_pwait2(int epfd, struct epoll_event *events, int room, const struct timespec *timeout,
 			    const sigset_t *mask)
 {
-	struct wait wait = { .epfd = epfd, .events = events, .room = room, .in_ns = true, .timeout = timeout,
-			     .has_mask = true, .mask = mask };
+	struct wait wait;
 
 	need_real_calls();
 	if (!real.epoll_pwait2) { /* glibc before 2.35 */
 		errno = ENOSYS;
 		return -1;
 	}
-	return likely(!enabled) ? real.epoll_pwait2(epfd, events, room, timeout, mask) : wait_for_events(&wait);
+	if (!attends())
+		return real.epoll_pwait2(epfd, events, room, timeout, mask);
+	wait = (struct wait){ .epfd = epfd, .events = events, .room = room, .in_ns = true, .timeout = timeout,
+			      .has_mask = true, .mask = mask };
+	return wait_for_events(&wait);
 }
 
 INTERPOSED int poll(struct pollfd *fds, nfds_t n, int timeout)
@@ -251,7 +266,7 @@ INTERPOSED int pselect(int n, fd_set *restrict in, fd_set *restrict out, fd_set 
 INTERPOSED int close(int fd)
 {
 	need_real_calls();
-	descriptors_closing((unsigned int)fd, (unsigned int)fd);
+	descriptor_closing(fd);
 	return real.close(fd);
 }
 
@@ -268,7 +283,8 @@ static int duplicated(int from, int to)
 {
 	if (to >= 0) {
 		set_descriptor(to, UNKNOWN);
-		listeners_duplicated(from, to);
+		if (!likely(descriptor(from) != LISTENER))
+			listeners_duplicated(from, to);
 	}
 	return to;
 }
@@ -278,7 +294,7 @@ static int duplicated_over(int from, int to, int result)
 {
 	if (result < 0 || from == to)
 		return result;
-	descriptors_closing((unsigned int)to, (unsigned int)to);
+	descriptor_closing(to);
 	return duplicated(from, result);
 }
 
