@@ -79,6 +79,8 @@ class LibraryCounters(Record):
     fallen_back: int
     deferred: int = 0
     registered: int = 0
+    delivered: int = 0
+    undelivered: int = 0
 
 
 class Trial(Record):

@@ -24,7 +24,8 @@ from workloads.workload import Cpus, Workload
 
 STEAL_TOLERATED = 0.05
 LATENCIES = {"latency_p50_ms": "50", "latency_p99_ms": "99", "latency_max_ms": "max"}  # metric -> key of Load
-COUNTED_DURING_TRIAL = ("accepted_local", "accepted_global", "accepted_neighbour", "deferred", "registered")
+COUNTED_DURING_TRIAL = ("accepted_local", "accepted_global", "accepted_neighbour", "deferred", "registered",
+                        "delivered", "undelivered")
 
 
 class Bench:

@@ -50,6 +50,8 @@ Command = Annotated[list[str], typer.Argument(metavar="COMMAND", help="The serve
 ListenTable = Annotated[Optional[bool], typer.Option(help="Give each CPU a listener (the library's default: on).")]
 FastEpoll = Annotated[Optional[bool], typer.Option(
     help="Put a connection into the epoll only when it has to wait (the library's default: off).")]
+FlowDeliver = Annotated[Optional[bool], typer.Option(
+    help="Connect from source ports of the CPU that connects (the library's default: off).")]
 Only = Annotated[Optional[list[int]], typer.Option(metavar="PORT", min=1, max=65535,
                                                    help="Accelerate this port alone; again for more.")]
 Pin = Annotated[Optional[bool], typer.Option(help="Pin workers that nobody pinned (the library's default: yes).")]
@@ -58,8 +60,9 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="The library says
 
 
 @app.command(context_settings={"allow_interspersed_args": False})
-def run(command: Command, listen_table: ListenTable = None, fast_epoll: FastEpoll = None, only: Only = None,
-        pin: Pin = None, strict: Strict = False, verbose: Verbose = False) -> None:
+def run(command: Command, listen_table: ListenTable = None, fast_epoll: FastEpoll = None,
+        flow_deliver: FlowDeliver = None, only: Only = None, pin: Pin = None, strict: Strict = False,
+        verbose: Verbose = False) -> None:
     """Run a server accelerated.
 
     Process id, signals and exit status are the server's own. What cannot be accelerated runs all the same, after a
@@ -74,7 +77,7 @@ def run(command: Command, listen_table: ListenTable = None, fast_epoll: FastEpol
     library = built_library()
     if len(only or []) > launch.MAX_ONLY_PORTS:
         raise UsageError(f"--only: {len(only)} ports, and the library knows {launch.MAX_ONLY_PORTS} at most")
-    wishes = launch.Wishes(listen_table, fast_epoll, tuple(only or ()), pin, strict, verbose)
+    wishes = launch.Wishes(listen_table, fast_epoll, flow_deliver, tuple(only or ()), pin, strict, verbose)
     variables = launch.environment(launch.inherited_environment(), library, wishes)
     obstacle = launch.obstacle(command[0], library)
     if obstacle and strict:

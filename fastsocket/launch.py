@@ -28,6 +28,7 @@ class Wishes:
 
     listen_table: bool | None = None
     fast_epoll: bool | None = None
+    flow_deliver: bool | None = None
     only: tuple[int, ...] = ()
     pin: bool | None = None
     strict: bool = False
@@ -40,6 +41,8 @@ class Wishes:
             asked["FSOCKET_LISTEN_TABLE"] = _switch(self.listen_table)
         if self.fast_epoll is not None:
             asked["FSOCKET_FAST_EPOLL"] = _switch(self.fast_epoll)
+        if self.flow_deliver is not None:
+            asked["FSOCKET_FLOW_DELIVER"] = _switch(self.flow_deliver)
         if self.only:
             asked["FSOCKET_ONLY"] = ",".join(map(str, self.only))
         if self.pin is not None:

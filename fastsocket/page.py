@@ -37,7 +37,8 @@ class CountersLine(Structure):
     """How struct cpu_counters begins."""
 
     _fields_ = [(name, c_uint64) for name in ("accepted_local", "accepted_global", "accepted_neighbour", "adopted",
-                                              "fallen_back", "deferred", "registered")]
+                                              "fallen_back", "deferred", "registered", "delivered",
+                                              "undelivered")]
 
 
 class SeatLine(Structure):
@@ -68,6 +69,8 @@ class CpuCounters:
     fallen_back: int
     deferred: int
     registered: int
+    delivered: int
+    undelivered: int
 
 
 @dataclass(frozen=True)

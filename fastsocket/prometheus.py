@@ -15,6 +15,8 @@ COUNTERS = {
     "fallen_back": ("fastsocket_fallen_back", "Workers that found no local listener to take up"),
     "deferred": ("fastsocket_deferred", "Accepted connections whose epoll registration was put off"),
     "registered": ("fastsocket_registered", "Deferred connections that had to be registered after all"),
+    "delivered": ("fastsocket_delivered", "Active connections with a source port of the CPU that opened them"),
+    "undelivered": ("fastsocket_undelivered", "Active connections with a source port of another CPU"),
 }
 ACCEPTED_FROM = ("local", "global", "neighbour")
 

@@ -12,7 +12,9 @@ from fastsocket.servers import Server
 
 COUNTERS = {"accepted_local": "accepted\nlocal", "accepted_global": "accepted\nglobal",
             "accepted_neighbour": "accepted\nneighbour", "adopted": "adopted", "fallen_back": "fallen\nback",
-            "deferred": "deferred", "registered": "registered"}
+            "deferred": "deferred", "registered": "registered", "delivered": "delivered",
+            "undelivered": "un-\ndelivered"}
+OF_WHAT_MAY_BE_OFF = ("deferred", "registered", "delivered", "undelivered")
 
 
 def tables(servers: list[Server]) -> RenderableType:
@@ -54,13 +56,15 @@ def _waited(cpu: LocalListener) -> str:
 
 
 def _counters(counters: list[CpuCounters]) -> RenderableType:
-    """CPUs where nothing happened are left out."""
+    """CPUs where nothing happened are left out, and columns of what is off."""
+    shown = [name for name in COUNTERS
+             if name not in OF_WHAT_MAY_BE_OFF or any(getattr(cpu, name) for cpu in counters)]
     table = _table("CPU")
     table.columns[0].vertical = "bottom"
-    for heading in COUNTERS.values():
-        table.add_column(heading, justify="right", vertical="bottom")
+    for name in shown:
+        table.add_column(COUNTERS[name], justify="right", vertical="bottom")
     for cpu in counters:
-        counted = [getattr(cpu, name) for name in COUNTERS]
+        counted = [getattr(cpu, name) for name in shown]
         if any(counted):
             table.add_row(str(cpu.cpu), *map(str, counted))
     return table if table.row_count else Text("nothing counted yet", style="dim")

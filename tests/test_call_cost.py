@@ -8,7 +8,9 @@ import pytest
 
 from fastsocket.build import LIBRARY
 from fastsocket.call_cost import __main__ as command
-from fastsocket.call_cost.measure import CONTROL, median_interval
+from fastsocket.call_cost.__main__ import CONTROL
+from fastsocket.call_cost.measure import median_interval
+from fastsocket.connect_cost import __main__ as connect_command
 
 SHORT = ["--processes", "1", "--rounds", "5", "--batch", "20"]
 
@@ -16,7 +18,8 @@ SHORT = ["--processes", "1", "--rounds", "5", "--batch", "20"]
 def test_every_interposed_call_has_a_figure(capsys):
     assert command.main([*SHORT, "--json"]) == 0
     costs = json.loads(capsys.readouterr().out)
-    assert {"close", "accept4", "epoll_ctl", "shutdown", "dup2", "listen", CONTROL} <= {cost["call"] for cost in costs}
+    assert {"close", "accept4", "bind", "connect", "epoll_ctl", "shutdown", "dup2", "listen",
+            CONTROL} <= {cost["call"] for cost in costs}
     assert all(10 < cost["libc"] < 1e6 and 10 < cost["library"] < 1e6 for cost in costs)
     assert all(cost["added_low"] is None for cost in costs)
 
@@ -36,6 +39,22 @@ def test_a_limit_that_every_call_passes_and_one_that_none_does(capsys):
 def test_a_library_that_does_not_load_is_said(capsys, tmp_path):
     assert command.main([*SHORT, "--library", str(tmp_path / LIBRARY.name)]) == 3
     assert "did the library load?" in capsys.readouterr().err
+
+
+@pytest.mark.privileged
+def test_connect_is_measured_with_and_without_other_connections(capsys):
+    few = ["--processes", "1", "--connections", "300", "--rounds", "2", "--batch", "5"]
+    assert connect_command.main([*few, "--json"]) == 0
+    costs = json.loads(capsys.readouterr().out)
+    assert [(cost["call"], cost["on"]) for cost in costs] == [
+        ("connect", on) for on in ("no other connection", "many, to others", "half of the ports used")]
+    assert all(100 < cost["libc"] < 1e7 and 100 < cost["library"] < 1e7 for cost in costs)
+
+
+@pytest.mark.privileged
+def test_connect_of_a_library_that_does_not_load_is_not_measured(capfd, tmp_path):
+    assert connect_command.main(["--processes", "1", "--library", str(tmp_path / LIBRARY.name)]) == 3
+    assert "did the library load?" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("n", [6, 11, 21])

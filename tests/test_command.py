@@ -115,10 +115,11 @@ def test_without_the_library_every_verb_that_needs_it_says_how_to_build_it(tmp_p
 NAMES = st.text("abc/.", min_size=1, max_size=8)
 PRELOADS = st.lists(st.tuples(NAMES | st.just(str(LIBRARY)), st.sampled_from([":", " ", "::", " :"])), max_size=4)
 WISHES = st.builds(Wishes, listen_table=st.none() | st.booleans(), fast_epoll=st.none() | st.booleans(),
+                   flow_deliver=st.none() | st.booleans(),
                    only=st.lists(st.integers(1, 65535), max_size=16).map(tuple), pin=st.none() | st.booleans(),
                    strict=st.booleans(), verbose=st.booleans())
-OURS = ["FSOCKET", "FSOCKET_LISTEN_TABLE", "FSOCKET_FAST_EPOLL", "FSOCKET_ONLY", "FSOCKET_PIN", "FSOCKET_STRICT",
-        "FSOCKET_VERBOSE"]
+OURS = ["FSOCKET", "FSOCKET_LISTEN_TABLE", "FSOCKET_FAST_EPOLL", "FSOCKET_FLOW_DELIVER", "FSOCKET_ONLY", "FSOCKET_PIN",
+        "FSOCKET_STRICT", "FSOCKET_VERBOSE"]
 INHERITED = st.dictionaries(st.sampled_from(["HOME", "PATH", *OURS]), st.text("aeiou=", max_size=5))
 
 
@@ -145,10 +146,10 @@ def test_running_under_run_is_running_under_the_inner_one(inherited, wishes):
 
 
 def test_wishes_in_the_words_of_the_library():
-    wishes = Wishes(listen_table=True, fast_epoll=False, only=(80, 443), pin=False, strict=True, verbose=True)
+    wishes = Wishes(listen_table=True, fast_epoll=False, flow_deliver=True, only=(80, 443), pin=False, strict=True, verbose=True)
     assert environment({}, Path("/l.so"), wishes) == {
-        "LD_PRELOAD": "/l.so", "FSOCKET_LISTEN_TABLE": "on", "FSOCKET_FAST_EPOLL": "off", "FSOCKET_ONLY": "80,443",
-        "FSOCKET_PIN": "never", "FSOCKET_STRICT": "1", "FSOCKET_VERBOSE": "1"}
+        "LD_PRELOAD": "/l.so", "FSOCKET_LISTEN_TABLE": "on", "FSOCKET_FAST_EPOLL": "off",
+        "FSOCKET_FLOW_DELIVER": "on", "FSOCKET_ONLY": "80,443", "FSOCKET_PIN": "never", "FSOCKET_STRICT": "1", "FSOCKET_VERBOSE": "1"}
 
 
 @pytest.mark.parametrize("directory", ["/two words", "/a:b"])
@@ -585,7 +586,7 @@ def test_status_for_programs(app):
     assert set(listener) == {"address", "port", "creator", "why_not", "cpus"}
     assert set(listener["cpus"][0]) == {"cpu", "listening", "adopters", "tended_ms_ago"}
     assert set(server["counters"][0]) == {"cpu", "accepted_local", "accepted_global", "accepted_neighbour", "adopted",
-                                          "fallen_back", "deferred", "registered"}
+                                          "fallen_back", "deferred", "registered", "delivered", "undelivered"}
 
 
 def test_status_for_prometheus(start):

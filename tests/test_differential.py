@@ -38,6 +38,7 @@ FAIR_SHARE = 0.3
 PHASES = [phase for phase in Phase if phase is not Phase.explain]  # the two columns explain more
 
 NONBLOCK, CLOEXEC = int(socket.SOCK_NONBLOCK), int(socket.SOCK_CLOEXEC)
+IP_BIND_ADDRESS_NO_PORT, IP_LOCAL_PORT_RANGE = 24, 51
 NO_LIMIT = 2**32 - 1
 BACKLOG = 64  # more than a program connects: what does not fit waits for a timer
 
@@ -65,7 +66,8 @@ KEEPALIVE = socket.SOL_SOCKET, socket.SO_KEEPALIVE
 OPTIONS = st.sampled_from([
     REUSEADDR, REUSEPORT,
     KEEPALIVE, (socket.IPPROTO_TCP, socket.TCP_NODELAY),
-    (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY), (socket.SOL_SOCKET, socket.SO_RCVBUF)])
+    (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY), (socket.SOL_SOCKET, socket.SO_RCVBUF),
+    (socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT), (socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE)])
 READ_ONLY_OPTIONS = st.sampled_from([
     (socket.SOL_SOCKET, name) for name in (socket.SO_ACCEPTCONN, socket.SO_ERROR, socket.SO_TYPE,
                                            socket.SO_INCOMING_CPU, socket.SO_DOMAIN, socket.SO_PROTOCOL)])

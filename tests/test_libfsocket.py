@@ -51,19 +51,22 @@ INHERITED = {
 pytestmark = [pytest.mark.timeout(30), pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
 
 
+EVERYTHING_ON = {"FSOCKET_FAST_EPOLL": "on", "FSOCKET_FLOW_DELIVER": "on"}
+
+
 def sanitized_environment() -> dict[str, str]:
     asan = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout
     library = LIBRARY.parent / "address" / LIBRARY.name
-    return {"LD_PRELOAD": f"{asan.strip()} {library}", "ASAN_OPTIONS": "detect_leaks=0", "FSOCKET_FAST_EPOLL": "on"}
+    return {"LD_PRELOAD": f"{asan.strip()} {library}", "ASAN_OPTIONS": "detect_leaks=0"} | EVERYTHING_ON
 
 
-@pytest.fixture(scope="session", params=["plain", "fast epoll", "sanitized"])
+@pytest.fixture(scope="session", params=["plain", "everything on", "sanitized"])
 def preload(request) -> dict[str, str]:
     """The environment that loads the library."""
     if request.param == "sanitized":
         build("sanitized")
         return sanitized_environment()
-    return {"LD_PRELOAD": str(LIBRARY)} | ({"FSOCKET_FAST_EPOLL": "on"} if request.param == "fast epoll" else {})
+    return {"LD_PRELOAD": str(LIBRARY)} | (EVERYTHING_ON if request.param == "everything on" else {})
 
 
 class App:
@@ -749,5 +752,5 @@ def test_threads_do_not_race(tmp_path):
     runtime = subprocess.run(["gcc", "-print-file-name=libtsan.so"], capture_output=True, text=True, check=True).stdout
     library = LIBRARY.parent / "thread" / LIBRARY.name
     done = subprocess.run([program], capture_output=True, text=True, env={
-        **os.environ, "LD_PRELOAD": f"{runtime.strip()} {library}", "FSOCKET_FAST_EPOLL": "on"})
+        **os.environ, "LD_PRELOAD": f"{runtime.strip()} {library}"} | EVERYTHING_ON)
     assert (done.returncode, done.stdout, done.stderr) == (0, "800\n", "")

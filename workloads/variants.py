@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastsocket.build import LIBRARY
 from fastsocket.launch import Wishes
@@ -10,7 +10,8 @@ from fastsocket.launch import environment as preloaded
 from fastsocket.steering import Mode
 from fastsocket.steering.rfs import Rfs
 
-LIBRARY_OFF = Wishes(listen_table=False, fast_epoll=False)
+LIBRARY_OFF = Wishes(listen_table=False, fast_epoll=False, flow_deliver=False)
+DELIVERED = Wishes(flow_deliver=True)
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,13 @@ VARIANTS = {variant.name: variant for variant in (
     Variant("base", "one listener shared by all workers"),
     Variant("latest", "the server's own SO_REUSEPORT listeners", own_reuseport=True),
     Variant("rfs", "latest, and Receive Flow Steering", own_reuseport=True, rfs=True),
-    Variant("fastsocket", "libfsocket.so preloaded, steering by perfect filters", preload=Wishes(), steering="perfect"),
-    Variant("fast-epoll", "fastsocket with Fast-Epoll", preload=Wishes(fast_epoll=True), steering="perfect"),
+    Variant("fastsocket", "libfsocket.so preloaded, steering by perfect filters", preload=DELIVERED, steering="perfect"),
+    Variant("fast-epoll", "fastsocket with Fast-Epoll", preload=replace(DELIVERED, fast_epoll=True),
+            steering="perfect"),
+    Variant("any-port", "fastsocket, but the kernel chooses source ports", preload=Wishes(), steering="perfect"),
+    Variant("atr", "fastsocket steered by ATR", preload=DELIVERED, steering="atr"),
+    Variant("atr-any-port", "steered by ATR, and the kernel chooses source ports", preload=Wishes(), steering="atr"),
+    Variant("rss", "fastsocket steered by RSS", preload=DELIVERED, steering="rss"),
+    Variant("rss-any-port", "steered by RSS, and the kernel chooses source ports", preload=Wishes(), steering="rss"),
     Variant("off", "libfsocket.so preloaded with everything off", preload=LIBRARY_OFF),
 )}

@@ -12,8 +12,11 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from fastsocket.build import LIBRARY, BuildError, build
-from fastsocket.call_cost.measure import CONTROL, PROGRAM, Cost, measure
+from fastsocket.build import HERE, LIBRARY, BuildError, build
+from fastsocket.call_cost.measure import Cost, measure, table
+
+PROGRAM = HERE / "build" / "call_cost"
+CONTROL = "control"
 
 EPILOG = """\
 The first row is the method's own error: libc's close() against itself. A call that the library does not interpose has
@@ -42,17 +45,6 @@ def _positive(text: str) -> int:
     return number
 
 
-def _table(costs: list[Cost]) -> str:
-    rows = [("call", "on", "libc", "library", "added", "95 % interval"), *map(_row, costs)]
-    return "\n".join(f"{call:12} {on:22} {libc:>8} {library:>8} {added:>8}  {interval}"
-                     for call, on, libc, library, added, interval in rows)
-
-
-def _row(cost: Cost) -> tuple[str, ...]:
-    interval = "too few processes" if cost.added_low is None else f"{cost.added_low:.1f} to {cost.added_high:.1f}"
-    return cost.call, cost.on, f"{cost.libc:.1f}", f"{cost.library:.1f}", f"{cost.added:.1f}", interval
-
-
 def _dearer(costs: list[Cost], limit: float) -> list[Cost]:
     return [cost for cost in costs if cost.added_low is not None and cost.added_low > limit]
 
@@ -61,7 +53,8 @@ def _measure(options: argparse.Namespace) -> list[Cost]:
     build(f"build/{PROGRAM.name}")
     if not options.library:
         build(f"build/{LIBRARY.name}")
-    return measure((options.library or LIBRARY).resolve(), options.processes, options.rounds, options.batch)
+    program = [str(PROGRAM), str(options.rounds), str(options.batch)]
+    return measure(program, (options.library or LIBRARY).resolve(), options.processes)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -75,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("call_cost: nothing is interposed: did the library load?", file=sys.stderr)
         return BuildError.exit_status
     print(json.dumps([asdict(cost) for cost in costs], indent=1) if options.json
-          else "nanoseconds per call\n" + _table(costs))
+          else table(costs))
     dearer = _dearer(costs, options.limit) if options.limit is not None else []
     for cost in dearer:
         print(f"{cost.call} on {cost.on} is dearer than libc's by more than {options.limit:g} ns", file=sys.stderr)

@@ -35,6 +35,7 @@ static struct pollfd polled;
 static fd_set no_fds;
 static struct timeval no_time;
 static struct msghdr message;
+static struct sockaddr nowhere = { .sa_family = AF_UNIX };
 static int option;
 static socklen_t option_size = sizeof(option);
 
@@ -58,6 +59,10 @@ CASE(dup2_over, int, (int, int), null, spare)
 CASE(dup3_over, int, (int, int, int), null, spare, O_CLOEXEC)
 CASE(fcntl_closed, int, (int, int, ...), closed, F_GETFL)
 CASE(socket_no_family, int, (int, int, int), -1, SOCK_STREAM, 0)
+CASE(bind_closed, int, (int, const struct sockaddr *, socklen_t), closed, &nowhere, sizeof(nowhere))
+CASE(connect_closed, int, (int, const struct sockaddr *, socklen_t), closed, &nowhere, sizeof(nowhere))
+CASE(connect_udp, int, (int, const struct sockaddr *, socklen_t), udp, &nowhere, 0)
+CASE(connect_pair, int, (int, const struct sockaddr *, socklen_t), pair[0], &nowhere, sizeof(nowhere))
 CASE(listen_udp, int, (int, int), udp, 1)
 CASE(accept_closed, int, (int, struct sockaddr *, socklen_t *), closed, NULL, NULL)
 CASE(accept4_closed, int, (int, struct sockaddr *, socklen_t *, int), closed, NULL, NULL, 0)
@@ -96,6 +101,10 @@ static const struct call calls[] = {
 	{ "dup3", "over another fd", dup3_over, 1 },
 	{ "fcntl", "closed fd", fcntl_closed, 1 },
 	{ "socket", "no such family", socket_no_family, 1 },
+	{ "bind", "closed fd", bind_closed, 1 },
+	{ "connect", "closed fd", connect_closed, 1 },
+	{ "connect", "UDP socket", connect_udp, 1 },
+	{ "connect", "socket pair", connect_pair, 1 },
 	{ "listen", "UDP socket", listen_udp, 1 },
 	{ "accept", "closed fd", accept_closed, 1 },
 	{ "accept4", "closed fd", accept4_closed, 1 },

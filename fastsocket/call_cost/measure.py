@@ -13,10 +13,6 @@ from math import comb
 from pathlib import Path
 from statistics import median
 
-from fastsocket.build import HERE
-
-PROGRAM = HERE / "build" / "call_cost"
-CONTROL = "control"
 CONFIDENCE = 0.95
 
 Case = tuple[str, str]  # the call, and what it is made on
@@ -35,11 +31,11 @@ class Cost:
     added_high: float | None
 
 
-def measure(library: Path, processes: int, rounds: int, batch: int) -> list[Cost]:
-    """The cost of each interposed call, after that of the control: libc's close() against itself."""
+def measure(program: list[str], library: Path, processes: int) -> list[Cost]:
+    """The costs that a program tells of, in its order."""
     samples: dict[Case, list[tuple[float, float, float]]] = defaultdict(list)
     for _ in range(processes):
-        for case, measured in _medians(_run(library, rounds, batch)).items():
+        for case, measured in _medians(_run(program, library)).items():
             samples[case].append(measured)
     return [_cost(case, measured) for case, measured in samples.items()]
 
@@ -58,10 +54,21 @@ def median_interval(values: list[float]) -> tuple[float, float] | None:
     return None
 
 
-def _run(library: Path, rounds: int, batch: int) -> str:
+def table(costs: list[Cost]) -> str:
+    """For people."""
+    rows = [("call", "on", "libc", "library", "added", "95 % interval"), *map(_row, costs)]
+    return "nanoseconds per call\n" + "\n".join(f"{call:12} {on:22} {libc:>8} {library:>8} {added:>8}  {interval}"
+                                               for call, on, libc, library, added, interval in rows)
+
+
+def _row(cost: Cost) -> tuple[str, ...]:
+    interval = "too few processes" if cost.added_low is None else f"{cost.added_low:.1f} to {cost.added_high:.1f}"
+    return cost.call, cost.on, f"{cost.libc:.1f}", f"{cost.library:.1f}", f"{cost.added:.1f}", interval
+
+
+def _run(program: list[str], library: Path) -> str:
     environment = {**os.environ, "LD_PRELOAD": str(library)}
-    return subprocess.run([PROGRAM, str(rounds), str(batch)], env=environment, stdout=subprocess.PIPE, text=True,
-                          check=True).stdout
+    return subprocess.run(program, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def _medians(lines: str) -> dict[Case, tuple[float, float, float]]:

@@ -144,7 +144,7 @@ int bind_clone(int fd, int cpu)
 	if (copy < MAX_FDS && !getsockname(fd, (struct sockaddr *)&address, &size) &&
 	    copy_options(fd, copy, before_bind, COUNT(before_bind)) &&
 	    set_int(copy, SOL_SOCKET, SO_REUSEPORT, 1) && set_int(copy, SOL_SOCKET, SO_INCOMING_CPU, cpu) &&
-	    !bind(copy, (struct sockaddr *)&address, size))
+	    !real.bind(copy, (struct sockaddr *)&address, size))
 		return copy;
 	real.close(copy);
 	return -1;

@@ -5,7 +5,7 @@
  * preload.c             the libc calls we stand in front of
  * real.c                the calls behind ours, and the one way in which the library speaks
  * settings.c            what the environment asks for, read once
- * descriptors.c         what each descriptor is to us: nothing, a listener, a clone, a connection just accepted
+ * descriptors.c         what each descriptor is to us: nothing, a listener, a clone, a connection just accepted, …
  * listeners.c           the application's listeners: found, duplicated, inherited, closed
  * local_listen_table.c  Local Listen Table: a listener per CPU, adopted by the worker that runs there
  * clone.c               what makes a socket the clone of a listener
@@ -13,6 +13,7 @@
  * neighbours.c          a listener whose worker is gone, stopped or busy is tended by the others
  * succession.c          a listener that goes to another program loses no connection on the way
  * fast_epoll.c          Fast-Epoll: a connection enters the epoll only when it has to wait
+ * flow_deliver.c        Receive Flow Deliver: an active connection has a source port of its CPU
  * waiting.c             what a thread does for the two above when it goes to epoll_wait()
  * page.c                what happened and who serves what, in memory that the whole server shares
  *
@@ -43,6 +44,8 @@
 /* The next definition of each call we interpose: libc's, or another preloaded library's. */
 struct real_calls {
 	int (*socket)(int, int, int);
+	int (*bind)(int, const struct sockaddr *, socklen_t);
+	int (*connect)(int, const struct sockaddr *, socklen_t);
 	int (*listen)(int, int);
 	int (*accept)(int, struct sockaddr *, socklen_t *);
 	int (*accept4)(int, struct sockaddr *, socklen_t *, int);
@@ -92,6 +95,7 @@ void fsocket_log(const char *format, ...) __attribute__((format(printf, 1, 2)));
 struct settings {
 	bool listen_table;
 	bool fast_epoll;
+	bool flow_deliver;
 	bool may_pin;
 	bool strict;
 	bool verbose;
@@ -101,7 +105,7 @@ struct settings {
 extern struct settings settings;
 void read_settings(void);
 /* The settings' variables, and LD_PRELOAD, as they were when the program started: NAME=value, or NULL where unset. */
-#define MAX_SETTINGS_VARIABLES 8
+#define MAX_SETTINGS_VARIABLES 9
 extern char *settings_assignments[MAX_SETTINGS_VARIABLES];
 
 /* ---- page.c --------------------------------------------------------------------------------------------------- */
@@ -126,6 +130,8 @@ struct cpu_counters {
 	_Atomic uint64_t fallen_back;        /* workers that found none to take up */
 	_Atomic uint64_t deferred;           /* accepted connections whose epoll registration was put off */
 	_Atomic uint64_t registered;         /* those of them that had to be registered after all */
+	_Atomic uint64_t delivered;          /* active connections with a source port of the CPU that opened them */
+	_Atomic uint64_t undelivered;        /* those with a port of another CPU */
 } __attribute__((aligned(64)));
 
 /* Who accepts from the local listener of one CPU. */
@@ -164,6 +170,7 @@ struct page {
 	struct shared_listener listener[MAX_LISTENERS];
 };
 
+bool page_is_open(void);
 /* Map the page if that has not happened yet in this process or an ancestor. False: no memory. */
 bool page_open(void);
 /* The process has no listener any more: its descriptor of the page goes, its mapping stays. */
@@ -208,6 +215,7 @@ bool leave_with_all_threads(struct seat *seat);
 enum descriptor {
 	UNKNOWN,  /* not looked at yet */
 	PLAIN,    /* none of ours */
+	OPENED,   /* a TCP socket that has just been made */
 	LISTENER, /* of the application; listener_by_fd[] says which */
 	CLONE,    /* one of ours */
 	FRESH,    /* just accepted, in no epoll */
@@ -411,6 +419,35 @@ void fast_epoll_shared(int fd);
 void fast_epoll_closing(int fd);
 void fast_epoll_before_fork(void);
 void fast_epoll_forget_threads(void);
+
+/* ---- flow_deliver.c ------------------------------------------------------------------------------------------- */
+
+/* The lowest bits of a port that tell its CPU: as many as it takes to number them all. */
+static inline unsigned int port_mask(unsigned int cpus)
+{
+	unsigned int size = 1;
+
+	while (size < cpus)
+		size *= 2;
+	return size - 1;
+}
+
+/*
+ * The CPU that a port belongs to, as Fastsocket's hash has it: port & (roundup_pow2(cpus) - 1). Where the number of
+ * CPUs is no power of two, that leaves ports without a CPU: they are spare ones of the first CPUs.
+ */
+static inline unsigned int core_of_port(uint16_t port, unsigned int cpus)
+{
+	unsigned int bits = port & port_mask(cpus);
+
+	return bits < cpus ? bits : bits - cpus;
+}
+
+/* Only where settings.flow_deliver, and on descriptors that are UNKNOWN or OPENED. */
+int flow_deliver_connect(int fd, const struct sockaddr *addr, socklen_t len);
+int flow_deliver_bind(int fd, const struct sockaddr *addr, socklen_t len);
+void flow_deliver_start(void);
+void flow_deliver_after_fork(void);
 
 /* ---- waiting.c ------------------------------------------------------------------------------------------------ */
 

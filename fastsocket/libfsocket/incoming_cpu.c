@@ -15,7 +15,7 @@ static int probe_listener(struct sockaddr_in *address, int cpu)
 	int fd = real.socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
 	if (fd >= 0 && set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1) && set_int(fd, SOL_SOCKET, SO_INCOMING_CPU, cpu) &&
-	    !bind(fd, (struct sockaddr *)address, size) && !real.listen(fd, 16) &&
+	    !real.bind(fd, (struct sockaddr *)address, size) && !real.listen(fd, 16) &&
 	    !getsockname(fd, (struct sockaddr *)address, &size))
 		return fd;
 	if (fd >= 0)
@@ -33,7 +33,7 @@ static bool probe_connections_arrive(int fd, const struct sockaddr_in *address)
 		int client = real.socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 		int server = -1;
 
-		if (client >= 0 && !connect(client, (const struct sockaddr *)address, sizeof(*address)))
+		if (client >= 0 && !real.connect(client, (const struct sockaddr *)address, sizeof(*address)))
 			server = real.accept4(fd, NULL, NULL, SOCK_CLOEXEC);
 		if (server >= 0) {
 			arrived++;

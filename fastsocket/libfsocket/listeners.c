@@ -80,6 +80,7 @@ static void after_fork_in_child(void)
 			memset(listeners[i].watch, 0, sizeof(listeners[i].watch));
 	llt_forget_threads();
 	fast_epoll_forget_threads();
+	flow_deliver_after_fork();
 	after_fork();
 }
 

@@ -80,6 +80,11 @@ void page_close(void)
 	page_fd = -1;
 }
 
+bool page_is_open(void)
+{
+	return page;
+}
+
 bool page_open(void)
 {
 	long cpus = sysconf(_SC_NPROCESSORS_CONF);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <netinet/in.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,13 +21,21 @@ __attribute__((constructor)) static void load(void)
 {
 	need_real_calls();
 	read_settings();
-	enabled = settings.listen_table || settings.fast_epoll;
+	if (settings.flow_deliver)
+		flow_deliver_start();
+	enabled = settings.listen_table || settings.fast_epoll || settings.flow_deliver;
 	listeners_start();
 	if (enabled)
 		listeners_inherit();
 }
 
 /* ---- sockets -------------------------------------------------------------------------------------------------- */
+
+static bool is_tcp(int domain, int type, int protocol)
+{
+	return (domain == AF_INET || domain == AF_INET6) && (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_STREAM &&
+	       (protocol == 0 || protocol == IPPROTO_TCP);
+}
 
 INTERPOSED int socket(int domain, int type, int protocol)
 {
@@ -35,8 +44,27 @@ INTERPOSED int socket(int domain, int type, int protocol)
 	need_real_calls();
 	fd = real.socket(domain, type, protocol);
 	if (fd >= 0)
-		set_descriptor(fd, PLAIN); /* until it listens */
+		set_descriptor(fd, is_tcp(domain, type, protocol) ? OPENED : PLAIN); /* until it listens */
 	return fd;
+}
+
+static bool may_choose_port(int fd)
+{
+	enum descriptor kind = descriptor(fd);
+
+	return settings.flow_deliver && (kind == OPENED || kind == UNKNOWN);
+}
+
+INTERPOSED int bind(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	need_real_calls();
+	return may_choose_port(fd) ? flow_deliver_bind(fd, addr, len) : real.bind(fd, addr, len);
+}
+
+INTERPOSED int connect(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	need_real_calls();
+	return may_choose_port(fd) ? flow_deliver_connect(fd, addr, len) : real.connect(fd, addr, len);
 }
 
 INTERPOSED int listen(int fd, int backlog)

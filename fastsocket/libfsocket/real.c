@@ -22,6 +22,8 @@ void find_real_calls(void)
 		memcpy(&real.name, &symbol, sizeof(symbol));  \
 	} while (0)
 	RESOLVE(socket);
+	RESOLVE(bind);
+	RESOLVE(connect);
 	RESOLVE(listen);
 	RESOLVE(accept);
 	RESOLVE(accept4);

@@ -12,6 +12,7 @@ struct settings settings;
 static const char *const names[MAX_SETTINGS_VARIABLES] = {
 	"LD_PRELOAD",   "FSOCKET",     "FSOCKET_LISTEN_TABLE", "FSOCKET_FAST_EPOLL",
 	"FSOCKET_ONLY", "FSOCKET_PIN", "FSOCKET_STRICT",       "FSOCKET_VERBOSE",
+	"FSOCKET_FLOW_DELIVER",
 };
 
 char *settings_assignments[MAX_SETTINGS_VARIABLES];
@@ -78,6 +79,7 @@ void read_settings(void)
 	all = is_on("FSOCKET", true);
 	settings.listen_table = all && is_on("FSOCKET_LISTEN_TABLE", true);
 	settings.fast_epoll = all && is_on("FSOCKET_FAST_EPOLL", false);
+	settings.flow_deliver = all && is_on("FSOCKET_FLOW_DELIVER", false);
 	settings.may_pin = !pin || strcmp(pin, "never") != 0;
 	settings.strict = is_on("FSOCKET_STRICT", false);
 	settings.verbose = is_on("FSOCKET_VERBOSE", false);

@@ -70,7 +70,7 @@ int succession_lock(uint64_t cookie)
 	int fd = real.socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
 	for (int tries = 0; fd >= 0 && tries < LOCK_TRIES; tries++) {
-		if (!bind(fd, (const struct sockaddr *)&name, size) || errno != EADDRINUSE)
+		if (!real.bind(fd, (const struct sockaddr *)&name, size) || errno != EADDRINUSE)
 			break;
 		real.poll(NULL, 0, 1);
 	}

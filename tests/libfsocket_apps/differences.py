@@ -14,7 +14,7 @@ POLLING = ("poll", "ppoll", "select")
 
 
 def connects_a_listener(program, operation, *arguments) -> bool:
-    """connect() to AF_UNSPEC ends listening, and then to elsewhere makes a client; it is not interposed."""
+    """connect() to AF_UNSPEC ends listening, and then to elsewhere makes a client; nobody follows that here."""
     return (operation in ("connect", "connect_nowhere", "disconnect")
             and (program.is_listener(arguments[0]) or program.is_paused(arguments[0])))
 

@@ -1,0 +1,1 @@
+"""What connect() costs when libfsocket.so chooses the source port."""
