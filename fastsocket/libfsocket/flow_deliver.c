@@ -177,6 +177,16 @@ static uint32_t next_port(unsigned int bits)
 
 typedef int (*call_with_address)(int, const struct sockaddr *, socklen_t);
 
+/* A call that may choose a port, and how it went with the last port of ours that it was given. */
+struct attempt {
+	call_with_address call;
+	int fd;
+	const struct sockaddr *addr;
+	socklen_t len;
+	uint32_t port;
+	int result;
+};
+
 static uint16_t port_in(const struct sockaddr *addr)
 {
 	uint16_t port; /* in the same place for IPv4 and IPv6 */
@@ -186,9 +196,10 @@ static uint16_t port_in(const struct sockaddr *addr)
 }
 
 /* What the kernel answers where a port of its choice is taken; it has read the address before. */
-static bool clashed(call_with_address call, const struct sockaddr *addr)
+static bool clashed(const struct attempt *attempt)
 {
-	return call == real.connect ? errno == EADDRNOTAVAIL : errno == EADDRINUSE && port_in(addr) == 0;
+	return attempt->call == real.connect ? errno == EADDRNOTAVAIL :
+					       errno == EADDRINUSE && port_in(attempt->addr) == 0;
 }
 
 static bool confine(int fd, uint32_t port)
@@ -201,50 +212,47 @@ static bool confine(int fd, uint32_t port)
 }
 
 /* Has one of our ports settled it? Then there is a result, and errno. */
-static bool tried(call_with_address call, int fd, const struct sockaddr *addr, socklen_t len, unsigned int bits,
-		  int tries, int *result)
+static bool tried(struct attempt *attempt, unsigned int bits, int tries)
 {
 	int saved_errno = errno;
-	uint32_t port;
 
-	while (tries-- && (port = next_port(bits)) && confine(fd, port)) {
-		*result = call(fd, addr, len);
-		if (*result == 0 || !clashed(call, addr))
+	while (tries-- && (attempt->port = next_port(bits)) && confine(attempt->fd, attempt->port)) {
+		attempt->result = attempt->call(attempt->fd, attempt->addr, attempt->len);
+		if (attempt->result == 0 || !clashed(attempt))
 			return true;
 		errno = saved_errno;
 	}
 	return false;
 }
 
-/* The call, with a port of the CPU if the port is open. */
-static int call_on_cpu(call_with_address call, int fd, const struct sockaddr *addr, socklen_t len, unsigned int cpu)
+static bool settled_on_cpu(struct attempt *attempt, unsigned int cpu)
 {
 	unsigned int spare = cpu + cpus;
-	bool settled;
-	int result;
 
-	settled = tried(call, fd, addr, len, cpu, OWN_TRIES, &result) ||
-		  (spare <= port_mask(cpus) && tried(call, fd, addr, len, spare, SPARE_TRIES, &result));
-	confine(fd, 0);
-	if (settled)
-		return result;
+	return tried(attempt, cpu, OWN_TRIES) ||
+	       (spare <= port_mask(cpus) && tried(attempt, spare, SPARE_TRIES));
+}
+
+static int by_the_kernel(struct attempt *attempt)
+{
+	attempt->port = 0;
 	look_again();
-	return call(fd, addr, len);
+	return attempt->call(attempt->fd, attempt->addr, attempt->len);
 }
 
 static bool is_tcp(int fd)
 {
 	int saved_errno = errno;
-	bool is = descriptor(fd) == OPENED || (get_int(fd, SOL_SOCKET, SO_TYPE, -1) == SOCK_STREAM &&
-					       get_int(fd, SOL_SOCKET, SO_PROTOCOL, -1) == IPPROTO_TCP);
+	bool is = get_int(fd, SOL_SOCKET, SO_TYPE, -1) == SOCK_STREAM &&
+		  get_int(fd, SOL_SOCKET, SO_PROTOCOL, -1) == IPPROTO_TCP;
 
 	errno = saved_errno;
 	return is;
 }
 
 /*
- * Not if the application has set a range of its own, or another process that shares the socket has, which is why the
- * kernel is asked; and not if the kernel knows of no such thing.
+ * A socket that we saw being made has no range unless we saw the application set it. Of another one the kernel is
+ * asked, who may as well know of no such thing.
  */
 static bool has_no_range(int fd)
 {
@@ -255,52 +263,138 @@ static bool has_no_range(int fd)
 	return none;
 }
 
-static void count_delivery(int fd, unsigned int cpu)
+static bool may_be_given_port(int fd, enum descriptor kind)
+{
+	return kind == OPENED || (is_tcp(fd) && has_no_range(fd));
+}
+
+/* What we asked for is what the kernel gave, unless its range has changed: look from time to time. */
+#define LOOK_EVERY 16
+THREAD_LOCAL unsigned int until_look;
+
+static uint32_t port_of(int fd)
 {
 	struct sockaddr_storage own;
 	socklen_t size = sizeof(own);
 
-	if (getsockname(fd, (struct sockaddr *)&own, &size) || !port_in((struct sockaddr *)&own))
-		return;
-	if (core_of_port(port_in((struct sockaddr *)&own), cpus) == cpu) {
-		count(&counters_of((int)cpu)->delivered);
-	} else {
-		count(&counters_of((int)cpu)->undelivered);
-		look_again();
-	}
+	return getsockname(fd, (struct sockaddr *)&own, &size) ? 0 : port_in((struct sockaddr *)&own);
 }
 
-/* From now on connect() only asks how far it has come; unless another thread has closed it. */
-static void has_port(int fd, enum descriptor was, unsigned int cpu)
+static void count_delivery(int fd, uint32_t wanted, unsigned int cpu)
+{
+	int saved_errno = errno;
+	uint32_t port = wanted;
+
+	if (!wanted || until_look-- == 0) {
+		port = port_of(fd);
+		until_look = LOOK_EVERY - 1;
+	}
+	if (port != wanted)
+		look_again();
+	if (port && page_is_open())
+		count(core_of_port((uint16_t)port, cpus) == cpu ? &counters_of((int)cpu)->delivered :
+								  &counters_of((int)cpu)->undelivered);
+	errno = saved_errno;
+}
+
+/* From now on connect() only asks how far it has come; unless another thread has closed the descriptor. */
+static void become(int fd, enum descriptor was, enum descriptor kind)
 {
 	uint8_t expected = (uint8_t)was;
-	int saved_errno = errno;
 
-	atomic_compare_exchange_strong(&descriptors[fd], &expected, PLAIN);
-	if (page_is_open())
-		count_delivery(fd, cpu);
-	errno = saved_errno;
+	if ((unsigned int)fd < MAX_FDS)
+		atomic_compare_exchange_strong(&descriptors[fd], &expected, (uint8_t)kind);
+}
+
+static bool has_port(int result)
+{
+	return result == 0 || errno == EINPROGRESS || errno == EINTR;
+}
+
+/*
+ * To take the range off a socket again is a system call. On one that we saw being made it stays until the application
+ * could notice: getsockopt() says that there is none, and what else comes to it goes through the functions below.
+ */
+static int connect_on_cpu(struct attempt *attempt, enum descriptor was, unsigned int cpu)
+{
+	bool settled = settled_on_cpu(attempt, cpu), stays = settled && was == OPENED && has_port(attempt->result);
+
+	if (!stays)
+		confine(attempt->fd, 0);
+	if (!settled)
+		attempt->result = by_the_kernel(attempt);
+	if (has_port(attempt->result)) {
+		become(attempt->fd, was, stays ? DELIVERED : PLAIN);
+		count_delivery(attempt->fd, attempt->port, cpu);
+	}
+	return attempt->result;
+}
+
+static void release(int fd)
+{
+	become(fd, DELIVERED, PLAIN);
+	confine(fd, 0);
+}
+
+/* It was disconnected, and the one port that it may use is taken. */
+static int connect_delivered(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	int saved_errno = errno;
+	int result = real.connect(fd, addr, len);
+
+	if (!likely(result == 0 || errno != EADDRNOTAVAIL)) {
+		release(fd);
+		errno = saved_errno;
+		result = real.connect(fd, addr, len);
+	}
+	return result;
 }
 
 int flow_deliver_connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
-	enum descriptor was = descriptor(fd);
+	struct attempt attempt = { .call = real.connect, .fd = fd, .addr = addr, .len = len };
+	enum descriptor kind = descriptor(fd);
 	unsigned int cpu = (unsigned int)sched_getcpu();
-	int result;
 
-	if (cpu >= cpus || !is_tcp(fd))
+	if (kind == DELIVERED)
+		return connect_delivered(fd, addr, len);
+	if (cpu >= cpus || !may_be_given_port(fd, kind))
 		return real.connect(fd, addr, len);
-	result = has_no_range(fd) ? call_on_cpu(real.connect, fd, addr, len, cpu) : real.connect(fd, addr, len);
-	if (result == 0 || errno == EINPROGRESS || errno == EINTR)
-		has_port(fd, was, cpu);
-	return result;
+	return connect_on_cpu(&attempt, kind, cpu);
 }
 
 int flow_deliver_bind(int fd, const struct sockaddr *addr, socklen_t len)
 {
+	struct attempt attempt = { .call = real.bind, .fd = fd, .addr = addr, .len = len };
 	unsigned int cpu = (unsigned int)sched_getcpu();
+	bool settled;
 
-	if (cpu >= cpus || !is_tcp(fd) || !has_no_range(fd))
+	if (cpu >= cpus || !may_be_given_port(fd, descriptor(fd)))
 		return real.bind(fd, addr, len);
-	return call_on_cpu(real.bind, fd, addr, len, cpu);
+	settled = settled_on_cpu(&attempt, cpu);
+	confine(fd, 0);
+	return settled ? attempt.result : by_the_kernel(&attempt);
+}
+
+bool flow_deliver_hides(int fd, int level, int name)
+{
+	return descriptor(fd) == DELIVERED && level == IPPROTO_IP && name == IP_LOCAL_PORT_RANGE;
+}
+
+void flow_deliver_setsockopt(int fd, int level, int name)
+{
+	if (level != IPPROTO_IP || name != IP_LOCAL_PORT_RANGE)
+		return;
+	become(fd, OPENED, UNKNOWN);
+	become(fd, DELIVERED, PLAIN);
+}
+
+void flow_deliver_shared(int fd)
+{
+	enum descriptor kind = descriptor(fd);
+
+	if (kind == OPENED)
+		become(fd, OPENED, UNKNOWN);
+	else if (kind == DELIVERED)
+		release(fd);
 }

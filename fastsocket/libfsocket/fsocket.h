@@ -213,15 +213,16 @@ bool leave_with_all_threads(struct seat *seat);
 #define MAX_FDS 65536
 
 enum descriptor {
-	UNKNOWN,  /* not looked at yet */
-	PLAIN,    /* none of ours */
-	OPENED,   /* a TCP socket that has just been made */
-	LISTENER, /* of the application; listener_by_fd[] says which */
-	CLONE,    /* one of ours */
-	FRESH,    /* just accepted, in no epoll */
-	DEFERRED, /* the application believes that it is in its epoll; nothing has happened there yet */
-	REPORTED, /* the same, and the application has had an event */
-	BUSY,     /* about to be registered by the thread that deferred it */
+	UNKNOWN,   /* not looked at yet */
+	PLAIN,     /* none of ours */
+	OPENED,    /* a TCP socket that has just been made */
+	DELIVERED, /* one that is connected, or about to be, from a port of ours, and confined to it */
+	LISTENER,  /* of the application; listener_by_fd[] says which */
+	CLONE,     /* one of ours */
+	FRESH,     /* just accepted, in no epoll */
+	DEFERRED,  /* the application believes that it is in its epoll; nothing has happened there yet */
+	REPORTED,  /* the same, and the application has had an event */
+	BUSY,      /* about to be registered by the thread that deferred it */
 };
 extern _Atomic uint8_t descriptors[MAX_FDS];
 /* Past the highest that was ever anything but UNKNOWN. */
@@ -443,9 +444,15 @@ static inline unsigned int core_of_port(uint16_t port, unsigned int cpus)
 	return bits < cpus ? bits : bits - cpus;
 }
 
-/* Only where settings.flow_deliver, and on descriptors that are UNKNOWN or OPENED. */
+/* Only where settings.flow_deliver, and on descriptors that are UNKNOWN, OPENED or DELIVERED. */
 int flow_deliver_connect(int fd, const struct sockaddr *addr, socklen_t len);
 int flow_deliver_bind(int fd, const struct sockaddr *addr, socklen_t len);
+/* A range that the application did not set, and that it is not to see. */
+bool flow_deliver_hides(int fd, int level, int name);
+/* The application has set an option: it may have been the range. */
+void flow_deliver_setsockopt(int fd, int level, int name);
+/* The socket is to have another name, or another owner, of which we may see nothing. */
+void flow_deliver_shared(int fd);
 void flow_deliver_start(void);
 void flow_deliver_after_fork(void);
 

@@ -52,7 +52,7 @@ static bool may_choose_port(int fd)
 {
 	enum descriptor kind = descriptor(fd);
 
-	return settings.flow_deliver && (kind == OPENED || kind == UNKNOWN);
+	return settings.flow_deliver && (kind == OPENED || kind == DELIVERED || kind == UNKNOWN);
 }
 
 INTERPOSED int bind(int fd, const struct sockaddr *addr, socklen_t len)
@@ -122,6 +122,8 @@ INTERPOSED int getsockopt(int fd, int level, int name, void *restrict value, soc
 		if (name == SO_REUSEPORT || name == SO_INCOMING_CPU)
 			memcpy(value, &own, sizeof(own));
 	}
+	if (!likely(!settings.flow_deliver) && result == 0 && flow_deliver_hides(fd, level, name))
+		memset(value, 0, *size);
 	return result;
 }
 
@@ -134,6 +136,8 @@ INTERPOSED int setsockopt(int fd, int level, int name, const void *value, sockle
 	result = real.setsockopt(fd, level, name, value, size);
 	if (!likely(!l) && result == 0)
 		llt_setsockopt(l, level, name, value, size);
+	if (!likely(!settings.flow_deliver) && result == 0)
+		flow_deliver_setsockopt(fd, level, name);
 	return result;
 }
 
@@ -298,13 +302,15 @@ INTERPOSED int close(int fd)
 	return real.close(fd);
 }
 
-/* The duplicate is the listener, too; a connection that is to have two names has to be in its epoll before. */
+/* The duplicate is the listener, too; what is put off until later has to be done before there are two names. */
 static void before_duplicate(int fd)
 {
 	if (settings.fast_epoll) {
 		fast_epoll_settle(fd);
 		fast_epoll_shared(fd);
 	}
+	if (settings.flow_deliver)
+		flow_deliver_shared(fd);
 }
 
 static int duplicated(int from, int to)

@@ -292,6 +292,8 @@ static void is_sent(int fd)
 	struct held held;
 
 	fast_epoll_settle(fd);
+	if (settings.flow_deliver)
+		flow_deliver_shared(fd);
 	if (!l)
 		return;
 	lock_tables(&held);
