@@ -1,5 +1,6 @@
 """What every workload has: a server in its network, and the load that it gets."""
 
+import re
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
@@ -68,4 +69,5 @@ def _version(binary: str, arguments: list[str]) -> str:
     if not path:
         raise WorkloadError(f"{binary} is not installed: python3 lab.py doctor says how to get it")
     said = subprocess.run([path, *arguments], capture_output=True, text=True)
-    return (said.stdout or said.stderr).splitlines()[0].strip()
+    found = re.search(r"\d+\.\d[\w.+~-]*", said.stdout + said.stderr)
+    return found[0] if found else "unknown"

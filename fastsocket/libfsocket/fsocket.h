@@ -170,6 +170,8 @@ struct page {
 	struct shared_listener listener[MAX_LISTENERS];
 };
 
+/* Count the CPUs as long as there is a /sys to count them in: the application may go into a chroot. */
+void page_start(void);
 bool page_is_open(void);
 /* Map the page if that has not happened yet in this process or an ancestor. False: no memory. */
 bool page_open(void);
@@ -238,7 +240,7 @@ static inline void set_descriptor(int fd, enum descriptor kind)
 {
 	if ((unsigned int)fd >= MAX_FDS)
 		return;
-	if (!likely((uint32_t)fd < atomic_load_explicit(&descriptors_end, memory_order_relaxed)))
+	if (kind != UNKNOWN && !likely((uint32_t)fd < atomic_load_explicit(&descriptors_end, memory_order_relaxed)))
 		extend_descriptors((uint32_t)fd + 1);
 	atomic_store_explicit(&descriptors[fd], (uint8_t)kind, memory_order_release);
 }

@@ -85,9 +85,15 @@ bool page_is_open(void)
 	return page;
 }
 
+static long cpus;
+
+void page_start(void)
+{
+	cpus = sysconf(_SC_NPROCESSORS_CONF);
+}
+
 bool page_open(void)
 {
-	long cpus = sysconf(_SC_NPROCESSORS_CONF);
 	struct page *new = NULL;
 	int fd;
 
@@ -98,6 +104,8 @@ bool page_open(void)
 	fd = out_of_the_way(memfd_create(FSOCKET_PAGE_NAME, MFD_CLOEXEC));
 	if (fd < 0)
 		return false;
+	if (!cpus)
+		page_start();
 	if (cpus > 0 && !ftruncate(fd, sizeof(*new)))
 		new = map_page(fd);
 	if (!new) {

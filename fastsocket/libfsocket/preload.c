@@ -25,8 +25,10 @@ __attribute__((constructor)) static void load(void)
 		flow_deliver_start();
 	enabled = settings.listen_table || settings.fast_epoll || settings.flow_deliver;
 	listeners_start();
-	if (enabled)
-		listeners_inherit();
+	if (!enabled)
+		return;
+	page_start();
+	listeners_inherit();
 }
 
 /* ---- sockets -------------------------------------------------------------------------------------------------- */
@@ -313,9 +315,10 @@ static void before_duplicate(int fd)
 		flow_deliver_shared(fd);
 }
 
+/* A number that is still a listener's or a connection's belongs to the parent, whose memory a vfork()ed child borrows. */
 static int duplicated(int from, int to)
 {
-	if (to >= 0) {
+	if (to >= 0 && likely(descriptor(to) < LISTENER || tables_are_ours())) {
 		set_descriptor(to, UNKNOWN);
 		if (!likely(descriptor(from) != LISTENER))
 			listeners_duplicated(from, to);
@@ -437,12 +440,9 @@ static size_t length_of(char *const environment[])
 /* No allocation: this is called between fork() and exec, too. */
 INTERPOSED int execve(const char *path, char *const arguments[], char *const environment[])
 {
-	size_t n = length_of(environment);
-	size_t lacks;
-
 	need_real_calls();
-	lacks = enabled && n < MAX_ENVIRONMENT ? succession_lacks(environment) : 0;
-	if (lacks) {
+	/* Without a page no listener of this process has been accelerated. */
+	if (page_is_open() && length_of(environment) < MAX_ENVIRONMENT && succession_lacks(environment)) {
 		char *extended[MAX_ENVIRONMENT + MAX_SETTINGS_VARIABLES + 1];
 
 		succession_extend(extended, environment);

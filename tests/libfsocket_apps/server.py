@@ -30,6 +30,12 @@ CLOSERS = {
 }
 
 
+def drop_privileges(user: int) -> None:
+    os.setgroups([])
+    os.setgid(user)
+    os.setuid(user)
+
+
 class Worker:
     """One epoll, watching the listener and the worker's own commands."""
 
@@ -38,13 +44,13 @@ class Worker:
             os.sched_setaffinity(0, {cpu})
         self.master, self.commands = master, commands
         self.listener, self.trigger = master.listener, trigger
-        self.accepted, self.held = 0, held
+        self.accepted, self.held, self.outer = 0, held, None
         self.epoll = select.epoll()
         self.epoll.register(commands, select.EPOLLIN)
         self.add()
 
     def about(self) -> dict:
-        return {"pid": os.getpid(), "cpus": sorted(os.sched_getaffinity(0))}
+        return {"pid": os.getpid(), "cpus": sorted(os.sched_getaffinity(0)), "user": os.getuid()}
 
     def serve(self) -> None:
         say(self.about())
@@ -52,6 +58,8 @@ class Worker:
             pass
 
     def step(self) -> bool:
+        if self.outer:
+            self.outer.poll()
         ready = [self.commands.fileno()] if self.held else [descriptor for descriptor, _ in self.epoll.poll()]
         if self.commands.fileno() in ready:
             return self.obey(self.commands.next())
@@ -99,6 +107,21 @@ class Worker:
         """How many events the listener gives at this moment."""
         return len([descriptor for descriptor, _ in self.epoll.poll(0) if descriptor != self.commands.fileno()])
 
+    def counted(self) -> list[int]:
+        """By counting.c, if it is preloaded: calls of accept4(), epoll_wait() and close() so far."""
+        counts = (ctypes.c_int * 3)()
+        LIBC.counted(counts)
+        return list(counts)
+
+    def nest(self) -> None:
+        """From now on wait with an epoll that watches the epoll."""
+        self.outer = select.epoll()
+        self.outer.register(self.epoll, select.EPOLLIN)
+
+    def drop_privileges(self, user: int) -> int:
+        drop_privileges(user)
+        return os.getuid()
+
     def pin(self, cpu: int) -> None:
         os.sched_setaffinity(0, {cpu})
 
@@ -129,8 +152,9 @@ class Worker:
         CLOSERS[closer](first)
 
     def run_program(self) -> int:
-        """The subprocess module closes descriptors between vfork() and exec(), in memory that is still ours."""
-        return subprocess.run(["true"]).returncode
+        """The subprocess module closes descriptors between vfork() and exec(), and duplicates one to 2, in memory that
+        is still ours."""
+        return subprocess.run(["true"], stderr=subprocess.PIPE).returncode
 
 
 class Master:
@@ -158,6 +182,15 @@ class Master:
     def about(self) -> dict:
         return {"pid": os.getpid(), "port": self.listener.getsockname()[1], "descriptor": self.listener.fileno()}
 
+    def block(self, blocking: bool) -> None:
+        self.listener.setblocking(blocking)
+
+    def change_root(self, path: str) -> list[str]:
+        """Into a directory, and what there is."""
+        os.chroot(path)
+        os.chdir("/")
+        return os.listdir("/")
+
     def try_to_listen(self) -> str:
         try:
             self.listen()
@@ -180,6 +213,10 @@ class Master:
         """As inetd does: another descriptor of it, and the first one closed."""
         old, self.listener = self.listener, self.listener.dup()
         old.close()
+
+    def move_listener(self, descriptor: int) -> None:
+        """As programs that inetd starts have it: with a number below 3."""
+        self.listener = socket.socket(fileno=os.dup2(self.listener.detach(), descriptor))
 
     def open_clones(self) -> int:
         return sum(int(name) >= 512 for name in os.listdir("/proc/self/fd"))
@@ -208,7 +245,8 @@ class Master:
         reading, self.pipes[name] = os.pipe()
         return Commands(reading)
 
-    def fork(self, name: str, cpu: int | None = None, held: bool = False) -> None:
+    def fork(self, name: str, cpu: int | None = None, held: bool = False, user: int | None = None) -> None:
+        """user: it is that user before it watches the listener."""
         commands = self._commands_for(name)
         self.children[name] = os.fork()
         if self.children[name]:
@@ -216,6 +254,8 @@ class Master:
             return
         for pipe in self.pipes.values():
             os.close(pipe)
+        if user is not None:
+            drop_privileges(user)
         Worker(self, commands, cpu, held=held).serve()
         os._exit(0)
 

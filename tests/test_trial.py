@@ -1,0 +1,52 @@
+"""One real trial of each kind of server: are packets handled on the core whose application reads them?"""
+
+import os
+
+import pytest
+
+from bench.record import Placement
+from bench.schedule import Slot
+from bench.sweep import bench
+
+CPUS = sorted(os.sched_getaffinity(0))
+PLACEMENT = Placement(cores=len(CPUS), server_cpus=CPUS, load_cpus=CPUS)
+BY_CHANCE = pytest.approx(100 / len(CPUS), abs=10)
+
+pytestmark = [pytest.mark.privileged, pytest.mark.timeout(60),
+              pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
+
+
+@pytest.fixture(scope="module")
+def trials():
+    with bench(["haproxy", "redis"], queues=len(CPUS)) as (made, _):
+        yield made
+
+
+def measured(trials, workload: str, variant: str):
+    return trials.run(Slot(0, 0, workload, variant, False, len(CPUS)), PLACEMENT, seconds=1)
+
+
+def test_a_proxy_has_both_kinds_of_connections_on_their_cores(trials):
+    base, fastsocket = (measured(trials, "haproxy", variant).metrics for variant in ("base", "fastsocket"))
+    for kind in ("passive_local_percent", "active_local_percent"):
+        assert base[kind] == BY_CHANCE
+        assert fastsocket[kind] >= 99.9
+
+
+def test_without_chosen_ports_only_atr_finds_the_cores_of_active_connections(trials):
+    """Perfect filters have nothing to go by, and rules that are told nothing are no better than RSS."""
+    assert measured(trials, "haproxy", "any-port").metrics["active_local_percent"] == BY_CHANCE
+    assert measured(trials, "haproxy", "rss").metrics["active_local_percent"] == BY_CHANCE
+    assert measured(trials, "haproxy", "atr-any-port").metrics["active_local_percent"] >= 99
+
+
+def test_every_connection_of_a_proxy_is_delivered(trials):
+    trial = measured(trials, "haproxy", "fastsocket")
+    delivered = sum(cpu.delivered for cpu in trial.library)
+    assert delivered >= 0.99 * trial.metrics["cps"] * trial.seconds
+    assert sum(cpu.undelivered for cpu in trial.library) <= 0.001 * delivered
+
+
+def test_instances_get_their_packets_on_their_cores(trials):
+    assert measured(trials, "redis", "base").metrics["passive_local_percent"] == BY_CHANCE
+    assert measured(trials, "redis", "fastsocket").metrics["passive_local_percent"] >= 99.9
