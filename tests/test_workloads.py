@@ -107,11 +107,21 @@ def test_an_answer_of_a_proxy_without_its_backend_is_an_error_and_no_request_ser
     assert load.requests < load.errors["status"]
 
 
-@pytest.mark.parametrize("name", ["nginx", "haproxy"])
+@pytest.mark.parametrize("name", ["nginx", "haproxy", "redis", "memcached"])
 def test_a_rate_is_kept_to(served, name):
     with served(name, "base") as (workload, testbed, _):
         load = workload.load(testbed, CPUS, Demand(2, rate=1000))
-    assert 700 < load.requests / load.seconds < 1100
+    assert 700 < load.requests / load.seconds < 1200
+    assert sum(load.errors.values()) == 0
+    assert 0 < load.latency_ms["50"] <= load.latency_ms["99"] <= load.latency_ms["max"]
+
+
+def test_an_answer_that_is_not_the_right_one_is_an_error(served, monkeypatch):
+    wrong = WORKLOADS["redis"].dialogue() | {"answer": "$64\r\n" + "y" * 64 + "\r\n"}
+    monkeypatch.setattr(WORKLOADS["redis"], "dialogue", lambda: wrong)
+    with served("redis", "base") as (workload, testbed, _):
+        load = workload.load(testbed, CPUS, Demand(1, rate=200))
+    assert load.requests == 0 < load.errors["answer"]
 
 
 def is_master_of(pid: int, testbed: Testbed) -> bool:

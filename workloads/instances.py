@@ -1,16 +1,23 @@
 """Servers that use one core: an instance for each, on ports of their own, as the slides run Redis."""
 
+import json
+import sys
+from abc import abstractmethod
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import fmean
 from subprocess import PIPE
 
 from topologies.testbed import Testbed
-from workloads.load import Load
+from workloads import paced
+from workloads.load import Demand, Load
 from workloads.process import finish, reaped_cpu_seconds, running, started
 from workloads.readiness import watchers
 from workloads.variants import Variant
 from workloads.workload import Cpus, Workload
+
+
+GRACE_SECONDS = 20
 
 
 class Instances(Workload):
@@ -26,9 +33,28 @@ class Instances(Workload):
     def cpu_of_port(self, cpus: Cpus) -> dict[int, int]:
         return dict(zip(self.ports(cpus), cpus.server))
 
+    @abstractmethod
     def command(self, port: int, directory: Path) -> list[str]:
         """What starts an instance."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def dialogue(self) -> dict[str, str]:
+        """For a load at a rate, as paced.py wants it: what brings in the value, the request for it, and the answers."""
+
+    @abstractmethod
+    def at_full_speed(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
+        """By the server's own load generator."""
+
+    def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
+        return self._at_a_rate(testbed, cpus, demand) if demand.rate else self.at_full_speed(testbed, cpus, demand)
+
+    def _at_a_rate(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
+        rate = demand.rate / len(cpus.server)
+        commands = [testbed.command(testbed.client, cpus.load, [
+            sys.executable, paced.__file__, testbed.server.IP(), str(port), str(rate), str(demand.seconds),
+            json.dumps(self.dialogue())]) for port in self.ports(cpus)]
+        outs, cpu_seconds = on_all(commands, "paced.py", demand.seconds + GRACE_SECONDS)
+        return together([Load(cpu_seconds=0.0, **json.loads(out)) for out in outs], cpu_seconds)
 
     @contextmanager
     def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path):

@@ -4,14 +4,13 @@ import re
 from pathlib import Path
 
 from topologies.testbed import Testbed
-from workloads.instances import Instances, on_all, together
+from workloads.instances import GRACE_SECONDS, Instances, on_all, together
 from workloads.load import Demand, Load
 from workloads.process import WorkloadError
 from workloads.workload import Cpus
 
 CLIENTS = 50
 VALUE_BYTES = 64
-GRACE_SECONDS = 20
 
 
 class Memcached(Instances):
@@ -25,7 +24,12 @@ class Memcached(Instances):
     def command(self, port: int, directory: Path) -> list[str]:
         return ["memcached", "-l", "0.0.0.0", "-p", str(port), "-U", "0", "-t", "1", "-u", "root", "-c", "1024"]
 
-    def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
+    def dialogue(self) -> dict[str, str]:
+        value = "x" * VALUE_BYTES
+        return {"prepare": f"set object 0 0 {VALUE_BYTES}\r\n{value}\r\n", "prepared": "STORED\r\n",
+                "request": "get object\r\n", "answer": f"VALUE object 0 {VALUE_BYTES}\r\n{value}\r\nEND\r\n"}
+
+    def at_full_speed(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
         commands = [testbed.command(testbed.client, cpus.load, [
             "memcaslap", "-s", f"{testbed.server.IP()}:{port}", "-T", "1", "-c", str(CLIENTS), "-X", str(VALUE_BYTES),
             "-t", f"{demand.seconds}s", "-S", f"{demand.seconds}s"]) for port in self.ports(cpus)]

@@ -4,13 +4,12 @@ import csv
 from pathlib import Path
 
 from topologies.testbed import Testbed
-from workloads.instances import Instances, on_all, together
+from workloads.instances import GRACE_SECONDS, Instances, on_all, together
 from workloads.load import Demand, Load
 from workloads.workload import Cpus
 
 CLIENTS = 50
 REHEARSED_REQUESTS = 5000
-GRACE_SECONDS = 20
 
 
 class Redis(Instances):
@@ -34,7 +33,12 @@ class Redis(Instances):
         rehearsed = self._benchmark(testbed, cpus, "get", REHEARSED_REQUESTS, GRACE_SECONDS)
         return rehearsed.requests / rehearsed.seconds
 
-    def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
+    def dialogue(self) -> dict[str, str]:
+        value = "x" * self._value_bytes
+        return {"prepare": f"SET object {value}\r\n", "prepared": "+OK\r\n",
+                "request": "GET object\r\n", "answer": f"${len(value)}\r\n{value}\r\n"}
+
+    def at_full_speed(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
         each = int(demand.pace * demand.seconds / len(cpus.server))
         return self._benchmark(testbed, cpus, "get", each, demand.seconds + GRACE_SECONDS)
 
