@@ -88,38 +88,60 @@ def sweep(experiment: ExperimentName = "scalability", workload: Workloads = None
 
     python3 lab.py sweep --quick --workload nginx
     """
+    from analysis.report import write_all
     from bench import experiment as experiments
-    from bench.sweep import new_run, resumed_run
 
     if quick and paper:
         raise experiments.UsageError("--quick and --paper exclude each other: choose one")
     if resume and not out:
         raise experiments.UsageError("--resume goes on with a run: name its directory with --out")
     length = "quick" if quick else "paper" if paper else "full"
-    options = experiments.plan(experiment, length, workloads=_split(workload), variants=_split(variant), cores=cores,
-                               blocks=blocks, seconds=seconds)
+    if (workload or variant) and len(experiments.parts(experiment)) > 1:
+        raise experiments.UsageError(f"{experiment} is several experiments: --workload and --variant go with one, such "
+                                     f"as {experiments.parts(experiment)[0]}")
+    planned = {part: experiments.plan(part, length, workloads=_split(workload), variants=_split(variant), cores=cores,
+                                      blocks=blocks, seconds=seconds)
+               for part in experiments.parts(experiment)}
     if dry_run:
-        _print_schedule(options)
+        _print_schedules(list(planned.values()))
         return
     _need_root()
     _remove_leftovers()
     directory = out or ROOT / "results" / f"{datetime.now():%Y-%m-%d-%H%M%S}-{experiment}"
-    run = resumed_run(directory) if resume else new_run(directory, options)
-    _measure(directory, run)
+    for part, options in planned.items():
+        of_part = directory if len(planned) == 1 else directory / part
+        if status := _measure(of_part, _opened_run(of_part, options, resume, is_part=len(planned) > 1)):
+            raise typer.Exit(status)
+    if len(planned) > 1:
+        typer.echo(f"all of it: {write_all(directory)}")
 
 
-def _print_schedule(options) -> None:
+def _opened_run(directory: Path, options, resume: bool, is_part: bool):
+    """Of a collection that is resumed, some parts may not have begun yet."""
+    from bench.sweep import is_run, new_run, resumed_run
+
+    if resume and (is_run(directory) or not is_part):
+        return resumed_run(directory)
+    return new_run(directory, options)
+
+
+def _print_schedules(planned: list) -> None:
     from bench.schedule import expected_seconds, schedule
 
-    slots = schedule(options)
-    for slot in slots:
-        arm = "control" if slot.control else slot.variant
-        typer.echo(f"{slot.index:5}  block {slot.block:3}  {slot.workload} {arm} on {slot.cores} cores")
-    minutes, rest = divmod(round(expected_seconds(slots, options)), 60)
-    typer.echo(f"{len(slots)} trials of {options.seconds} s, about {minutes} min {rest} s")
+    trials, seconds = 0, 0.0
+    for options in planned:
+        typer.echo(f"{options.experiment}, {options.seconds} s per trial")
+        slots = schedule(options)
+        for slot in slots:
+            arm = "control" if slot.control else slot.variant
+            typer.echo(f"{slot.index:5}  block {slot.block:3}  {slot.workload} {arm} on {slot.cores} cores")
+        trials, seconds = trials + len(slots), seconds + expected_seconds(slots, options)
+    minutes, rest = divmod(round(seconds), 60)
+    typer.echo(f"{trials} trials, about {minutes} min {rest} s")
 
 
-def _measure(directory: Path, run) -> None:
+def _measure(directory: Path, run) -> int:
+    """Returns the exit status."""
     from analysis.live import LiveTable
     from bench.record import TRIALS
     from bench.sweep import measure
@@ -137,7 +159,7 @@ def _measure(directory: Path, run) -> None:
             _remove_empty_run(directory)
     if (directory / TRIALS).exists():
         _conclude(directory)
-    raise typer.Exit(status)
+    return status
 
 
 def _remove_empty_run(directory: Path) -> None:
@@ -170,12 +192,15 @@ def figures(directory: RunDirectory,
             yes: Yes = False) -> None:
     """Draw the figures of a run again."""
     from analysis.estimates import estimate
-    from analysis.figures import draw_figures
-    from bench.record import read_run, read_trials
+    from analysis.figures import draw_figures, require_figure
+    from bench.record import read_run, read_trials, runs_in
 
-    run = read_run(directory)
-    for path in draw_figures(directory, run, estimate(read_trials(directory)), only):
-        typer.echo(path)
+    runs = {part: read_run(part) for part in runs_in(directory)}
+    require_figure(only, list(runs.values()))
+    for part, run in runs.items():
+        trials = read_trials(part)
+        for path in draw_figures(part, run, trials, estimate(trials), only):
+            typer.echo(path)
 
 
 @app.command()

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import DegenerateDataWarning, bootstrap, sem
 
-from bench.record import Run, Trial
+from bench.record import Effect, Run, Trial
 
 BASE = "base"
 CONTROL = "control"
@@ -48,8 +48,23 @@ def comparisons(trials: list[Trial], variants: list[str]) -> pd.DataFrame:
         arms, whole = _by_arm(blocks), blocks.trials.max()
         rows += [(*setting, arm, reference, ratio, *interval) for arm, reference in pairs
                  if setting[-1] in (*THROUGHPUT, COST) and {arm, reference} <= arms.keys()
-                 for ratio, interval in [_ratio(arm, reference, arms, whole)]]
+                 for ratio, interval in [_contrast([arm], [reference], arms, whole)]]
     return pd.DataFrame(rows, columns=[*_SETTING, "variant", "over", "ratio", "low", "high"])
+
+
+def contrasts(trials: list[Trial], effects: dict[str, Effect]) -> pd.DataFrame:
+    """Throughput of some variants over that of others, multiplied on either side.
+
+    A row per workload, core count and effect whose variants it all has, with columns workload, cores, metric, effect,
+    ratio, low, high, made and undefined as the ratios to base.
+    """
+    rows = []
+    for setting, blocks in _blocks(trials).groupby(_SETTING):
+        arms, whole = _by_arm(blocks), blocks.trials.max()
+        rows += [(*setting, name, ratio, *interval) for name, effect in effects.items()
+                 if setting[-1] in THROUGHPUT and {*effect.of, *effect.over} <= arms.keys()
+                 for ratio, interval in [_contrast(effect.of, effect.over, arms, whole)]]
+    return pd.DataFrame(rows, columns=[*_SETTING, "effect", "ratio", "low", "high"])
 
 
 def control_is_off(summary: pd.DataFrame) -> list[str]:
@@ -97,7 +112,7 @@ def _rows(setting: tuple, blocks: pd.DataFrame):
     workload, cores, metric = setting
     arms, whole = _by_arm(blocks), blocks.trials.max()
     for arm, part in arms.items():
-        ratio, interval = _ratio(arm, BASE, arms, whole)
+        ratio, interval = _contrast([arm], [BASE], arms, whole)
         yield (workload, arm, cores, metric, part["mean"].mean(), *_interval(part["mean"].to_numpy()), len(part),
                ratio, *interval)
 
@@ -106,18 +121,17 @@ def _by_arm(blocks: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {arm: part.droplevel([*_SETTING, "variant"]) for arm, part in blocks.groupby("variant")}
 
 
-def _ratio(arm: str, reference: str, arms: dict[str, pd.DataFrame],
-           whole: int) -> tuple[float, tuple[float, float]]:
+def _contrast(of: list[str], over: list[str], arms: dict[str, pd.DataFrame],
+              whole: int) -> tuple[float, tuple[float, float]]:
     """An interrupted block may have an arm's first trial without its mirror image; such a half would bring drift in."""
-    if reference not in arms:
+    if not {*of, *over} <= arms.keys():
         return np.nan, _UNKNOWN
-    pairs = arms[arm].merge(arms[reference], on="block", suffixes=("", "_of"))
-    pairs = pairs[(pairs.trials == whole) & (pairs.trials_of == whole)]
-    if pairs.empty or min(pairs.lowest.min(), pairs.lowest_of.min()) <= 0:
+    blocks = pd.concat({arm: arms[arm][arms[arm].trials == whole] for arm in {*of, *over}}, axis=1, join="inner")
+    if blocks.empty or min(blocks[arm].lowest.min() for arm in {*of, *over}) <= 0:
         return np.nan, _UNKNOWN
-    logs = (pairs.log - pairs.log_of).to_numpy()
+    logs = (sum(blocks[arm].log for arm in of) - sum(blocks[arm].log for arm in over)).to_numpy()
     with np.errstate(over="ignore"):  # a bound beyond all numbers is infinite
-        return np.exp(logs.mean()), _UNKNOWN if arm == reference else tuple(np.exp(_interval(logs)))
+        return np.exp(logs.mean()), _UNKNOWN if of == over else tuple(np.exp(_interval(logs)))
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from analysis.estimates import (BASE, CONTROL, COST, comparisons, control_is_off
 from analysis.figures import draw_figures
 from analysis.tables import (cpu_by_core, html, missing, readable_comparisons, readable_cpu, readable_summary,
                              write_tables)
-from bench.record import TRIALS, RecordError, Run, Trial, read_run, read_trials
+from bench.record import TRIALS, RecordError, Run, Trial, read_run, read_trials, runs_in
 
 TEMPLATE = "report.html.j2"
 _WORDS = {  # metric -> more of it, less of it, its name
@@ -24,36 +24,48 @@ _WORDS = {  # metric -> more of it, less of it, its name
 
 
 def write_all(directory: Path) -> Path:
-    """Write estimates, tables, figures and the report of a run directory; returns the report's path.
+    """Write estimates, tables, figures and the report of a run directory, or of one with several runs in it.
 
-    Raises RecordError when the directory holds no run, a damaged one, or one without trials.
+    Returns the report's path. Raises RecordError when the directory holds no run, a damaged one, or one without trials.
     """
-    run, trials = read_run(directory), read_trials(directory)
-    if not trials:
-        raise RecordError(f"{directory / TRIALS} holds no finished trial yet; go on with lab.py sweep --resume")
-    summary = estimate(trials)
-    write_tables(directory, run, trials, summary)
-    return write_report(directory, run, trials, summary)
+    runs = []
+    for part in runs_in(directory):
+        run, trials = read_run(part), read_trials(part)
+        if not trials:
+            raise RecordError(f"{part / TRIALS} holds no finished trial yet; go on with lab.py sweep --resume")
+        runs.append((part, run, trials, estimate(trials)))
+        write_tables(*runs[-1])
+    return write_report(directory, runs)
 
 
-def write_report(directory: Path, run: Run, trials: list[Trial], summary: pd.DataFrame) -> Path:
-    """Write report.html; draws the figures anew, so that they show the same trials as the rest of it."""
+def write_report(directory: Path, runs: list[tuple[Path, Run, list[Trial], pd.DataFrame]]) -> Path:
+    """Write report.html, a section for each run with its directory, trials and summary.
+
+    It draws the figures anew, so that they show the same trials as the rest of it.
+    """
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
                               lstrip_blocks=True, undefined=StrictUndefined)
-    figures = [path for path in draw_figures(directory, run, summary) if path.suffix == ".svg"]
-    compared = readable_comparisons(comparisons(trials, run.options.variants))
     path = directory / "report.html"
     path.write_text(environment.get_template(TEMPLATE).render(
-        run=run,
-        outcomes=outcomes(run, summary),
-        control=_control(summary),
-        warnings=warnings(run, trials),
-        summary_table=Markup(html(readable_summary(run, summary), "summary")),
-        comparisons_table=Markup(html(compared, "comparisons")) if len(compared) else None,
-        figures=[(figure.stem, _data_url(figure)) for figure in figures],
-        cpu_table=Markup(html(readable_cpu(cpu_by_core(run, trials)), "cpu_by_core")),
-        method=_method(run, trials)))
+        sections=[_section(*run) for run in runs], run=runs[0][1],
+        versions={tool: said for _, run, *_ in runs for tool, said in run.versions.items()}))
     return path
+
+
+def _section(directory: Path, run: Run, trials: list[Trial], summary: pd.DataFrame) -> dict:
+    drawn = {path.stem: path for path in draw_figures(directory, run, trials, summary) if path.suffix == ".svg"}
+    compared = readable_comparisons(comparisons(trials, run.options.variants))
+    name = run.options.experiment
+    return {
+        "run": run,
+        "outcomes": outcomes(run, summary),
+        "control": _control(summary),
+        "warnings": warnings(run, trials),
+        "summary_table": Markup(html(readable_summary(run, summary), f"{name}-summary")),
+        "comparisons_table": Markup(html(compared, f"{name}-comparisons")) if len(compared) else None,
+        "figures": [(spec, _data_url(drawn[spec.id])) for spec in run.options.figures],
+        "cpu_table": Markup(html(readable_cpu(cpu_by_core(run, trials)), f"{name}-cpu")),
+        "method": _method(run, trials)}
 
 
 def outcomes(run: Run, summary: pd.DataFrame) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bench.record import Options
+from bench.record import Effect, FigureSpec, Options
 from workloads import WORKLOADS
 from workloads.variants import VARIANTS
 
@@ -31,31 +31,66 @@ class Effort(BaseModel):
     seconds: int = Field(ge=1)
 
 
+class Shown(BaseModel):
+    """The part of a run that a figure shows; empty: all of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    workloads: list[str] = []
+    variants: list[str] = []
+
+
 class Experiment(BaseModel):
-    """An experiment file."""
+    """An experiment file: what to run, and the figure to draw from it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     title: str
+    slides: str = ""            # where it is in the slides, and what is known of it there
+    kind: str | None = None     # of its figure; None: it has none of its own
+    shows: Shown = Shown()
+    draws: list[str] = []       # experiments whose figures its run can show; empty: its own
     workloads: list[str]
     variants: list[str]
+    cores: Literal["one", "all", "one to all"] = "one to all"
     rates: dict[str, int] = {}  # workload -> requests per second and core; without one, as many as the server takes
+    day: bool = False           # the rates are the peak of a compressed day, and a block is a part of it
+    labels: dict[str, str] = {}
+    effects: dict[str, Effect] = {}
     quick: Effort
     full: Effort
     paper: Effort
+
+    def figure(self, name: str) -> FigureSpec:
+        return FigureSpec(id=name, kind=self.kind, title=self.title, slides=self.slides, labels=self.labels,
+                          effects=self.effects, **self.shows.model_dump())
+
+
+class Collection(BaseModel):
+    """An experiment file that names others, to be run one after the other."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    title: str
+    parts: list[str]
 
 
 def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def read(name: str) -> Experiment:
+def read(name: str) -> Experiment | Collection:
     """Raises UsageError for a name without a file, or a file that does not say what it must."""
     require("experiment", [name], names())
     path = FOLDER / f"{name}.toml"
     try:
-        return Experiment.model_validate(tomllib.loads(path.read_text()))
+        said = tomllib.loads(path.read_text())
+        return (Collection if "parts" in said else Experiment).model_validate(said)
     except (tomllib.TOMLDecodeError, ValidationError) as error:
         raise UsageError(f"{path}: {str(error).splitlines()[0]}") from error
+
+
+def parts(name: str) -> list[str]:
+    """The experiments to run: its parts, or itself alone. Raises UsageError."""
+    experiment = read(name)
+    return experiment.parts if isinstance(experiment, Collection) else [name]
 
 
 def require(kind: str, wanted: list[str], known) -> None:
@@ -70,10 +105,10 @@ def usable_cpus() -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
 
-def core_counts(cpus: int) -> list[int]:
-    """1, 2, 4, … and all: a curve from one core to the whole machine."""
+def core_counts(cpus: int, which: str = "one to all") -> list[int]:
+    """One, all, or 1, 2, 4, … and all: a curve from one core to the whole machine."""
     doubling = [1 << power for power in range(cpus.bit_length()) if 1 << power < cpus]
-    return [*doubling, cpus]
+    return {"one": [1], "all": [cpus], "one to all": [*doubling, cpus]}[which]
 
 
 def parse_cores(text: str) -> list[int]:
@@ -103,6 +138,13 @@ def plan(name: str, length: Length, *, workloads: list[str] | None = None, varia
                for workload in chosen_workloads}
     return Options(
         experiment=name, workloads=chosen_workloads, variants=chosen_variants, lacking=lacking,
-        cores=parse_cores(cores) if cores else core_counts(len(usable_cpus())),
+        cores=parse_cores(cores) if cores else core_counts(len(usable_cpus()), experiment.cores),
         rates={workload: rate for workload, rate in experiment.rates.items() if workload in chosen_workloads},
-        blocks=blocks or effort.blocks, seconds=seconds or effort.seconds, seed=secrets.randbits(32))
+        day=experiment.day, blocks=blocks or effort.blocks, seconds=seconds or effort.seconds, seed=secrets.randbits(32),
+        figures=figure_specs(name, chosen_workloads))
+
+
+def figure_specs(name: str, workloads: list[str]) -> list[FigureSpec]:
+    """The figures of an experiment that have something to show of these workloads. Raises UsageError."""
+    specs = [read(one).figure(one) for one in read(name).draws or [name]]
+    return [spec for spec in specs if not spec.workloads or set(spec.workloads) & set(workloads)]

@@ -15,6 +15,27 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Effect(Record):
+    """A ratio of throughputs: of these variants, multiplied, over those."""
+
+    of: list[str]
+    over: list[str]
+    claim: str | None = None  # of analysis/published/claims.csv, if this ratio was published
+
+
+class FigureSpec(Record):
+    """A figure of the slides, as this run can show it."""
+
+    id: str
+    kind: str                        # how it is drawn: a key of analysis.figures.KINDS
+    title: str
+    slides: str = ""                 # where it is in the slides, and what is known of it there
+    workloads: list[str] = []        # that it shows; empty: all that the run has
+    variants: list[str] = []
+    labels: dict[str, str] = {}      # variant -> what the figure calls it
+    effects: dict[str, Effect] = {}  # for the kind "effects"
+
+
 class Options(Record):
     """What was asked for. The schedule follows from it alone, so that a run can go on where it stopped."""
 
@@ -26,7 +47,13 @@ class Options(Record):
     blocks: int
     seconds: int  # of load per trial
     rates: dict[str, int] = {}  # workload -> requests per second and core offered; those that lack get all they take
+    day: bool = False  # those rates are the peak of a day, whose blocks are its hours: bench/day.py
     seed: int
+    figures: list[FigureSpec] = []
+
+    def hour(self, block: int) -> float:
+        """Of a day: the middle of the block's part of it, from 0 to 24."""
+        return 24 * (block + 0.5) / self.blocks
 
 
 class Placement(Record):
@@ -99,6 +126,7 @@ class Trial(Record):
     cores: int
     started: float  # Unix time
     seconds: float  # of load
+    rate: float | None = None  # requests per second offered; None: as many as the server took
     metrics: dict[str, float]
     unavailable: dict[str, str]
     latency_ms: dict[str, float]  # percentile, or "max", -> value
@@ -139,6 +167,19 @@ def read_run(directory: Path) -> Run:
         raise RecordError(f"{directory} holds no run: {RUN} is missing") from error
     except ValidationError as error:
         raise RecordError(f"{directory / RUN} is not a run of this version: {error.errors()[0]['msg']}") from error
+
+
+def runs_in(directory: Path) -> list[Path]:
+    """The directory itself or, of a sweep that ran several experiments, those of its runs in the order they began.
+
+    Raises RecordError when there is none.
+    """
+    if (directory / RUN).exists():
+        return [directory]
+    parts = [path.parent for path in directory.glob(f"*/{RUN}")]
+    if not parts:
+        raise RecordError(f"{directory} holds no run: {RUN} is missing")
+    return sorted(parts, key=lambda part: read_run(part).started)
 
 
 def append_trial(directory: Path, trial: Trial) -> None:

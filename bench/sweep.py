@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from bench.day import offered
 from bench.experiment import UsageError, usable_cpus
 from bench.fingerprint import fingerprint, versions
 from bench.placement import place
@@ -20,9 +21,14 @@ from topologies.testbed import Testbed
 from workloads import WORKLOADS
 
 
+def is_run(directory: Path) -> bool:
+    """Whether a sweep has begun there."""
+    return (directory / RUN).exists()
+
+
 def new_run(directory: Path, options: Options) -> Run:
     """Make the run directory. Raises UsageError when it holds a run already or cannot be written."""
-    if (directory / RUN).exists():
+    if is_run(directory):
         raise UsageError(f"{directory} holds a run already: go on with --resume, or choose another --out")
     installed = {tool: said for name in options.workloads for tool, said in WORKLOADS[name].versions().items()}
     run = Run(
@@ -81,8 +87,8 @@ def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], Non
         with bench(run.options.workloads, queues=len(usable_cpus())) as (trials, probes):
             run = run.model_copy(update={"unavailable": probes.unavailable})
             for slot in remaining(directory, run):
-                rate = run.options.rates.get(slot.workload)
-                trial = trials.run(slot, placements[slot.cores], run.options.seconds, rate and rate * slot.cores)
+                rate = offered(run.options, slot.workload, slot.cores, slot.block)
+                trial = trials.run(slot, placements[slot.cores], run.options.seconds, rate)
                 append_trial(directory, trial)
                 done(trial)
     finally:

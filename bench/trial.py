@@ -38,10 +38,13 @@ class Bench:
         self._probes = probes
 
     def run(self, slot: Slot, placement: Placement, seconds: int, rate: float | None = None) -> Trial:
-        """rate: requests per second in all, None: as many as the server takes. Raises WorkloadError when the server or the load generator fails."""
+        """rate: requests per second in all, None: as many as the server takes.
+
+        Raises WorkloadError when the server or the load generator fails.
+        """
         workload, variant = WORKLOADS[slot.workload], VARIANTS[slot.variant]
         testbed, cpus = self._testbeds[workload.topology], Cpus(placement.server_cpus, placement.load_cpus)
-        with self._steered(workload, variant, testbed, cpus), \
+        with self._steered(workload, variant, testbed, cpus), self._set_up(variant, testbed, cpus), \
                 TemporaryDirectory(dir=self._tag.directory) as directory, \
                 workload.serve(testbed, variant, cpus, Path(directory)) as pids:
             demand = Demand(seconds, rate, workload.rehearse(testbed, cpus))
@@ -53,19 +56,25 @@ class Bench:
             observed = self._probes.metrics(load.requests)
             library = _since(library, _library(pids)) if library else None
         return Trial(
-            **vars(slot), started=started, seconds=load.seconds,
+            **vars(slot), started=started, seconds=load.seconds, rate=rate,
             metrics={**_metrics(workload.metric, load, use), **observed},
             unavailable={**_untold(load), **self._probes.unavailable},
             latency_ms=load.latency_ms, load_errors=load.errors, cpu=use, load_cpu_seconds=load.cpu_seconds,
             library=library, spoilt=_spoilt(load, use))
 
-
     @contextmanager
     def _steered(self, workload: Workload, variant: Variant, testbed: Testbed, cpus: Cpus):
-        """RFS has a setting for the whole machine: its journal is found again after a SIGKILL."""
         ports = workload.cpu_of_port(cpus) if variant.steering == "perfect" else {}
-        with self._nic.steer(Plan(variant.steering, cpus.server, ports)), \
-                Journal(self._tag.directory / f"rfs{JOURNAL}") as journal:
+        with self._nic.steer(Plan(variant.steering, cpus.server, ports)):
+            yield
+
+    @contextmanager
+    def _set_up(self, variant: Variant, testbed: Testbed, cpus: Cpus):
+        """The kernel's settings. Some are of the whole machine: their journal is found again after a SIGKILL."""
+        with testbed.settings(testbed.server, variant.sysctls), \
+                Journal(self._tag.directory / f"machine{JOURNAL}") as journal:
+            for name, value in variant.machine_sysctls.items():
+                journal.write(Path("/proc/sys", name), value)
             for link in testbed.links_to(testbed.server) if variant.rfs else []:
                 Rfs().apply(link.receiver, Plan("atr", cpus.server), journal)
             yield

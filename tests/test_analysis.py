@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
 
-from analysis.estimates import COLUMNS, MIN_BLOCKS, comparisons, control_is_off, estimate
-from analysis.figures import FigureError, draw_figures, figure_ids
+from analysis.estimates import COLUMNS, MIN_BLOCKS, comparisons, contrasts, control_is_off, estimate
+from analysis.figures import KINDS, FigureError, draw_figures, figure_ids, require_figure
+from analysis.figures.effects import published
 from analysis.report import outcomes, warnings, write_all, write_report
 from analysis.tables import cpu_by_core, readable_summary, write_tables
-from bench.record import CpuUse, Options, Placement, RecordError, Run, Trial, append_trial, write_run
+from bench.experiment import Collection, Experiment, figure_specs, names, read
+from bench.record import CpuUse, Effect, Options, Placement, RecordError, Run, Trial, append_trial, runs_in, write_run
 from bench.schedule import schedule
 
 BLOCKS = 6  # enough for intervals
@@ -28,7 +30,8 @@ few = settings(max_examples=20, deadline=None)
 
 def a_run(blocks=BLOCKS, workloads=("nginx",), cores=(1, 2), shared=True, **changes) -> Run:
     options = Options(experiment="scalability", workloads=list(workloads), variants=["base", "latest", "fastsocket"],
-                      cores=list(cores), blocks=blocks, seconds=2, seed=7)
+                      cores=list(cores), blocks=blocks, seconds=2, seed=7,
+                      figures=figure_specs("scalability", list(workloads)))
     placements = [Placement(cores=count, server_cpus=list(range(count)), load_cpus=[0, 1] if shared else [6, 7])
                   for count in cores]
     made = Run(options=options, started="2024-05-01T12:00:00+02:00", fingerprint={"kernel": "6.18 <test> & more"},
@@ -277,6 +280,23 @@ def test_cpu_time_is_shown_as_the_share_of_each_state():
     assert list(shares.query("variant == 'latest' and cores == 2").cpu) == [0, 1]
 
 
+# Effects
+
+
+@few
+@given(factors=st.lists(st.floats(0.5, 2), min_size=2, max_size=2), interaction=st.floats(0.5, 2))
+def test_a_factorial_design_finds_what_two_parts_bring_together(factors, interaction):
+    one_part, other = factors
+    truth = {"base": 1, "latest": one_part, "fastsocket": other, "control": one_part * other * interaction}
+    trials = [trial.model_copy(update={"variant": trial.arm, "control": False})
+              for trial in trials_of(a_run(cores=[2]), lambda index, arm, cores: (1000 + index // 8) * truth[arm])]
+    found = contrasts(trials, {
+        "alone": Effect(of=["latest"], over=["base"]),
+        "interaction": Effect(of=["control", "base"], over=["latest", "fastsocket"]),
+        "of a variant that was not run": Effect(of=["rfs"], over=["base"])})
+    assert found.set_index("effect").ratio.to_dict() == pytest.approx({"alone": one_part, "interaction": interaction})
+
+
 # Figures
 
 
@@ -284,25 +304,53 @@ def test_cpu_time_is_shown_as_the_share_of_each_state():
 def drawn(tmp_path_factory):
     run = a_run(workloads=["nginx", "redis"], unavailable={"passive_local_percent": f"not available here: {NO_PROBE}"})
     directory = tmp_path_factory.mktemp("drawn")
-    return directory, run, estimate(trials_of(run)), draw_figures(directory, run, estimate(trials_of(run)))
+    return directory, run, draw_all(directory, run)
 
 
-def test_each_figure_is_drawn_twice_and_has_something_in_it(drawn):
-    directory, run, _, paths = drawn
-    assert figure_ids(run) == ["throughput_by_cores-nginx", "ratio_to_base-nginx", "locality-nginx",
-                               "throughput_by_cores-redis", "ratio_to_base-redis", "locality-redis"]
-    assert paths == [directory / "figures" / f"{name}.{kind}" for name in figure_ids(run) for kind in ("svg", "png")]
-    for path in paths[1::2]:
+def draw_all(directory, run: Run, only=None) -> list:
+    trials = trials_of(run)
+    return draw_figures(directory, run, trials, estimate(trials), only)
+
+
+def test_each_figure_is_drawn_for_screens_and_print_with_its_data(drawn):
+    directory, run, paths = drawn
+    assert figure_ids(run) == ["scalability-nginx", "scalability-redis", "speedup", "local-reads", "contention"]
+    assert paths == [directory / "figures" / f"{name}.{kind}" for name in figure_ids(run)
+                     for kind in ("svg", "png", "pdf", "csv")]
+    for path in paths[1::4]:
         assert len(np.unique(imread(path)[..., :3].sum(axis=2))) > 20
-    curves = (directory / "figures" / "throughput_by_cores-nginx.svg").read_text()
+    for path in paths[2::4]:
+        assert path.read_bytes().startswith(b"%PDF")
+    curves = (directory / "figures" / "scalability-nginx.svg").read_text()
     assert curves.count("<use ") > 2 * 3 + 7 * 3  # markers: ours and the published
 
 
 def test_the_same_run_draws_the_same_bytes(drawn, tmp_path):
-    _, run, summary, paths = drawn
-    again = draw_figures(tmp_path, run, summary, only="ratio_to_base-nginx")
-    assert [path.name for path in again] == ["ratio_to_base-nginx.svg", "ratio_to_base-nginx.png"]
-    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in paths[2:4]]
+    _, run, paths = drawn
+    again = draw_all(tmp_path, run)
+    assert [path.name for path in again] == [path.name for path in paths]
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in paths]
+
+
+def test_one_figure_is_drawn_alone(drawn, tmp_path):
+    assert {path.stem for path in draw_all(tmp_path, drawn[1], only="speedup")} == {"speedup"}
+
+
+def data(directory, name: str) -> pd.DataFrame:
+    return pd.read_csv(directory / "figures" / f"{name}.csv")
+
+
+def test_the_data_beside_a_figure_are_what_it_shows(drawn):
+    directory = drawn[0]
+    speedup = data(directory, "speedup").query("label == 'nginx on 2 cores  fastsocket over base'")
+    assert speedup.ratio.item() == pytest.approx(1.2, abs=0.03) and speedup.published.item() == 5.8
+    curves = data(directory, "scalability-nginx")
+    assert set(curves.source) == {"measured here", "digitised", "readme"}
+    assert curves.query("system == 'Fastsocket' and cores == 24").estimate.item() == 475_000
+
+
+def test_published_gains_in_percent_become_ratios():
+    assert published("Redis throughput gain with Flow-Director") == 1.45
 
 
 def texts(directory, name: str) -> str:
@@ -312,31 +360,67 @@ def texts(directory, name: str) -> str:
 
 def test_figures_say_what_they_show_and_what_they_lack(drawn):
     directory = drawn[0]
-    curves = texts(directory, "throughput_by_cores-nginx")
+    curves = texts(directory, "scalability-nginx")
     for said in ("nginx, this machine", "nginx, as published", "digitised ±3 kcps", "Linux 2.6.32 (base)",
                  "load generator shares CPUs"):
         assert said in curves
-    assert "No curve of redis was published." in texts(directory, "throughput_by_cores-redis")
-    assert texts(directory, "locality-nginx").count(f"not available here: {NO_PROBE}") == 1
+    assert "No curve of redis was published." in texts(directory, "scalability-redis")
+    assert texts(directory, "local-reads").count(f"not available here: {NO_PROBE}") == 2  # nginx, redis
+    assert "published: 5.8" in texts(directory, "speedup")
+    assert "not available here: no trial measured it" in texts(directory, "contention")
+
+
+def test_the_time_of_each_cpu_is_drawn_beside_the_published_one(tmp_path):
+    draw_all(tmp_path, a_run(workloads=["haproxy"]), only="cpu-by-core")
+    shown = data(tmp_path, "cpu-by-core")
+    assert set(shown.system) == {"base", "fastsocket"} and set(shown.source) == {"measured here", "slides"}
+    assert len(shown.query("source == 'measured here'")) == 2 * 2
+
+
+def test_a_day_is_drawn_hour_by_hour(tmp_path):
+    run = a_run(workloads=["haproxy"], cores=[2])
+    run = run.model_copy(update={"options": run.options.model_copy(update={
+        "figures": figure_specs("production", ["haproxy"]), "rates": {"haproxy": 1000}, "day": True})})
+    trials = [trial.model_copy(update={"rate": 1000.0 + trial.block}) for trial in trials_of(run)]
+    draw_figures(tmp_path, run, trials, estimate(trials))
+    shown = data(tmp_path, "production").query("variant == 'base'")
+    assert list(shown.hour) == [2, 6, 10, 14, 18, 22] and list(shown.rate) == [1000 + block for block in range(BLOCKS)]
+    assert shown[["mean", "worst"]].to_numpy() == pytest.approx(95)
 
 
 def test_a_figure_says_nothing_of_sharing_where_nothing_is_shared(tmp_path):
-    run = a_run(shared=False)
-    draw_figures(tmp_path, run, estimate(trials_of(run)), only="throughput_by_cores-nginx")
-    assert "shares" not in texts(tmp_path, "throughput_by_cores-nginx")
+    draw_all(tmp_path, a_run(shared=False), only="scalability-nginx")
+    assert "shares" not in texts(tmp_path, "scalability-nginx")
 
 
 def test_a_single_block_draws_no_ratio(tmp_path):
-    run = a_run(blocks=1)
-    draw_figures(tmp_path, run, estimate(trials_of(run)))
-    assert "No ratio has an interval" in texts(tmp_path, "ratio_to_base-nginx")
+    draw_all(tmp_path, a_run(blocks=1))
+    assert "No ratio has an interval" in texts(tmp_path, "speedup")
 
 
-def test_an_unknown_figure_is_refused_with_those_there_are(tmp_path):
-    run = a_run()
-    with pytest.raises(FigureError, match="no figure pie; there are: throughput_by_cores-nginx, ratio_to_base-nginx"):
-        draw_figures(tmp_path, run, estimate(trials_of(run)), only="pie")
-    assert list(tmp_path.iterdir()) == []
+def test_a_run_that_has_hardly_begun_is_drawn_as_far_as_it_is(tmp_path):
+    run = a_run(workloads=["nginx", "haproxy", "redis"])
+    trials = [trial for trial in trials_of(run) if trial.workload == "nginx"][:1]
+    assert len(draw_figures(tmp_path, run, trials, estimate(trials))) == 4 * len(figure_ids(run))
+
+
+def test_an_unknown_figure_is_refused_with_those_there_are():
+    require_figure("speedup", [a_run()])
+    with pytest.raises(FigureError, match="no figure pie; there are: scalability-nginx, speedup, local-reads"):
+        require_figure("pie", [a_run()])
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_experiment_is_whole(name):
+    """Its figures can be drawn, and its effects are of variants that it runs."""
+    experiment = read(name)
+    if isinstance(experiment, Collection):
+        assert all(isinstance(read(part), Experiment) for part in experiment.parts)
+        return
+    assert all(spec.kind in KINDS for spec in figure_specs(name, experiment.workloads))
+    for label, effect in experiment.effects.items():
+        assert {*effect.of, *effect.over} <= set(experiment.variants), label
+        assert effect.claim is None or published(effect.claim) > 1
 
 
 # Report
@@ -367,11 +451,23 @@ def test_the_report_is_one_file_that_fetches_nothing(tmp_path):
     assert not re.search(r"https?://|@import|url\(", page)
 
 
+def test_several_runs_make_one_report(tmp_path):
+    for name, day in (("scalability", 2), ("cost", 1)):
+        run = a_run(cores=[2], started=f"2024-05-0{day}T12:00:00+02:00")
+        run = run.model_copy(update={"options": run.options.model_copy(update={"experiment": name})})
+        (tmp_path / name).mkdir()
+        stored(tmp_path / name, run, trials_of(run))
+    assert [part.name for part in runs_in(tmp_path)] == ["cost", "scalability"]
+    page = write_all(tmp_path).read_text()
+    assert page.index('<section id="cost">') < page.index('<section id="scalability">')
+    assert (tmp_path / "cost" / "summary.csv").exists() and (tmp_path / "scalability" / "figures").is_dir()
+
+
 def test_the_report_says_what_a_reader_has_to_know(tmp_path):
     run = a_run(blocks=8, complete=False, planned_trials=200, unavailable={"contentions_per_connection": NO_PROBE})
     trials = trials_of(run)
     trials[3] = trials[3].model_copy(update={"spoilt": ["<stolen>"]})
-    page = write_report(tmp_path, run, trials, estimate(trials)).read_text()
+    page = write_report(tmp_path, [(tmp_path, run, trials, estimate(trials))]).read_text()
     for said in ("nginx on 2 cores: fastsocket is faster than base, 1.", "The A/A control is",
                  "Incomplete: 128 of 200 planned trials", "shares CPUs 0, 1 with the server at 2 cores",
                  f"Not available here: contentions_per_connection: {NO_PROBE}", "1 of 128 trials are marked",
@@ -389,7 +485,7 @@ def test_a_variant_that_a_server_lacks_is_left_out_with_the_reason(tmp_path):
     trials = trials_of(run)
     assert not [trial for trial in trials if (trial.workload, trial.variant) == ("redis", "latest")]
     assert [trial for trial in trials if (trial.workload, trial.variant) == ("nginx", "latest")]
-    page = write_report(tmp_path, run, trials, estimate(trials)).read_text()
+    page = write_report(tmp_path, [(tmp_path, run, trials, estimate(trials))]).read_text()
     assert "redis is not run as latest: a single thread accepts." in page
     assert "latest has no trial yet" not in page
 
@@ -398,7 +494,7 @@ def test_a_sound_run_has_no_warnings_and_no_share_of_an_unknown_time(tmp_path):
     run = a_run(shared=False, wall_seconds=0.0)
     trials = trials_of(run, steady)
     assert warnings(run, trials) == []
-    page = write_report(tmp_path, run, trials, estimate(trials)).read_text()
+    page = write_report(tmp_path, [(tmp_path, run, trials, estimate(trials))]).read_text()
     assert "Before trusting" not in page and "was measuring" not in page
     assert "The A/A control is fine" in page
 
@@ -422,14 +518,14 @@ def test_nothing_is_claimed_without_an_interval(tmp_path):
     assert sentence.count("no claim is made") == 2 and "times" not in sentence
     [nothing_yet] = outcomes(run, estimate(trials[:0]))
     assert nothing_yet.count("has no trial yet") == 2
-    page = write_report(tmp_path, run, trials, estimate(trials)).read_text()
+    page = write_report(tmp_path, [(tmp_path, run, trials, estimate(trials))]).read_text()
     assert "No A/A control with an interval" in page and "is fine" not in page
 
 
 def test_a_control_that_is_off_leads_the_report(tmp_path):
     run = a_run()
     trials = trials_of(run, biased)
-    page = write_report(tmp_path, run, trials, estimate(trials)).read_text()
+    page = write_report(tmp_path, [(tmp_path, run, trials, estimate(trials))]).read_text()
     assert page.index("the A/A control is off") < page.index("<h2>") and "control is fine" not in page
 
 

@@ -3,9 +3,11 @@
 from collections import Counter
 from itertools import groupby
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.day import NIGHT, offered, share_of_peak
 from bench.placement import place
 from bench.record import Options
 from bench.schedule import schedule
@@ -71,3 +73,19 @@ def test_cpus_are_shared_only_where_there_are_not_enough(cpus, data):
     placement, = place([largest], list(range(cpus)))
     enough = cpus - largest >= largest
     assert placement.shared == ([] if enough else placement.server_cpus)
+
+
+def test_a_day_rises_and_falls_once_between_the_night_and_the_peak():
+    day = [share_of_peak(minutes / 60) for minutes in range(24 * 60)]
+    assert (min(day), max(day)) == (pytest.approx(NIGHT), pytest.approx(1))
+    turns = sum((now - before) * (after - now) < 0 for before, now, after in zip(day, day[1:], day[2:]))
+    assert turns == 2
+
+
+def test_a_rate_is_per_core_and_follows_the_day():
+    options = Options(experiment="production", workloads=["haproxy"], variants=["base"], cores=[2], blocks=24, seconds=1,
+                      seed=1, rates={"haproxy": 1000})
+    assert offered(options, "haproxy", 2, 0) == 2000
+    assert offered(options, "nginx", 2, 0) is None
+    day = options.model_copy(update={"day": True})
+    assert offered(day, "haproxy", 2, 4) < offered(day, "haproxy", 2, 16) <= 2000

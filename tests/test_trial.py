@@ -1,12 +1,18 @@
 """One real trial of each kind of server: are packets handled on the core whose application reads them?"""
 
 import os
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 
 from bench.record import Placement
 from bench.schedule import Slot
 from bench.sweep import bench
+from topologies.namespace import inside
+from workloads import WORKLOADS
+from workloads.nginx import Nginx
+from workloads.variants import SKB_DEFER_MAX, VARIANTS
 
 CPUS = sorted(os.sched_getaffinity(0))
 PLACEMENT = Placement(cores=len(CPUS), server_cpus=CPUS, load_cpus=CPUS)
@@ -50,3 +56,33 @@ def test_every_connection_of_a_proxy_is_delivered(trials):
 def test_instances_get_their_packets_on_their_cores(trials):
     assert measured(trials, "redis", "base").metrics["passive_local_percent"] == BY_CHANCE
     assert measured(trials, "redis", "fastsocket").metrics["passive_local_percent"] >= 99.9
+
+
+class Looking(Nginx):
+    """nginx, and what these settings are while it runs."""
+
+    name = "looking"
+
+    def __init__(self, settings):
+        self._settings = settings
+
+    def now(self, testbed) -> dict[str, str]:
+        """In the server's network namespace; those of the whole machine are in the first one only."""
+        with inside(testbed.server) if self._settings == VARIANTS["no-direct-tcp"].sysctls else nullcontext():
+            return {name: Path("/proc/sys", name).read_text().strip() for name in self._settings}
+
+    def rehearse(self, testbed, cpus) -> float:
+        self.testbed, self.meanwhile = testbed, self.now(testbed)
+        return 0.0
+
+
+@pytest.mark.parametrize("variant", ["no-skb-pool", "no-direct-tcp"])
+def test_what_the_kernel_does_by_itself_is_off_for_a_trial_only(trials, monkeypatch, variant):
+    switched = {**VARIANTS[variant].sysctls, **VARIANTS[variant].machine_sysctls}
+    looking = Looking(switched)
+    monkeypatch.setitem(WORKLOADS, looking.name, looking)
+    machine = Path("/proc/sys", SKB_DEFER_MAX).read_text()
+    measured(trials, looking.name, variant)
+    assert looking.meanwhile == switched
+    assert looking.now(looking.testbed) != switched
+    assert Path("/proc/sys", SKB_DEFER_MAX).read_text() == machine != "0\n"

@@ -2,7 +2,8 @@
 
 import logging
 import subprocess
-from contextlib import ExitStack
+from collections.abc import Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -94,15 +95,29 @@ class Testbed:
         self._net.build()
         for host in self._net.hosts:
             setattr(self, host.name, host)
-            self._set_sysctls(host)
+            self._set_sysctls(host, SYSCTLS)
         for link in self._net.links:
             self._settle(link.intf1, link.intf2)
             self._settle(link.intf2, link.intf1)
 
-    def _set_sysctls(self, host: Host) -> None:
+    @staticmethod
+    def _set_sysctls(host: Host, sysctls: Mapping[str, str]) -> dict[str, str]:
+        """Returns the values before."""
         with inside(host):
-            for name, value in SYSCTLS.items():
-                Path("/proc/sys", name).write_text(value)
+            files = {name: Path("/proc/sys", name) for name in sysctls}
+            before = {name: file.read_text() for name, file in files.items()}
+            for name, file in files.items():
+                file.write_text(sysctls[name])
+        return before
+
+    @contextmanager
+    def settings(self, host: Host, sysctls: Mapping[str, str]):
+        """A host's network namespace with other settings for a while."""
+        before = self._set_sysctls(host, sysctls)
+        try:
+            yield
+        finally:
+            self._set_sysctls(host, before)
 
     def _settle(self, interface, peer) -> None:
         """Offloads off, an IPv6 address, and neighbours that never have to be asked for."""

@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from fastsocket.build import LIBRARY
 from fastsocket.launch import Wishes
@@ -11,7 +12,10 @@ from fastsocket.steering import Mode
 from fastsocket.steering.rfs import Rfs
 
 LIBRARY_OFF = Wishes(listen_table=False, fast_epoll=False, flow_deliver=False)
+LISTEN_TABLE = Wishes()
 DELIVERED = Wishes(flow_deliver=True)
+NO_LISTEN_TABLE = Wishes(listen_table=False)
+SKB_DEFER_MAX = "net/core/skb_defer_max"  # Linux 6.0, commit 39564c3fdc66: an skb is freed on the CPU that allocated it
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Variant:
     preload: Wishes | None = None   # what is asked of libfsocket.so; None: it is not preloaded
     steering: Mode = "rss"          # the emulated NIC's mode
     rfs: bool = False               # the kernel passes packets on to the CPU that reads
+    sysctls: Mapping[str, str] = field(default_factory=dict)          # of the server's network namespace
+    machine_sysctls: Mapping[str, str] = field(default_factory=dict)  # of the whole machine
 
     @property
     def has_local_listeners(self) -> bool:
@@ -32,6 +38,9 @@ class Variant:
 
     def why_not(self) -> str | None:
         """Why this machine cannot run it, or None."""
+        for name in (*self.sysctls, *self.machine_sysctls):
+            if not Path("/proc/sys", name).exists():
+                return f"{name.replace('/', '.')} is not here: this kernel lacks it, or another network namespace has it"
         return Rfs().why_not() if self.rfs else None
 
     def environment(self) -> Mapping[str, str]:
@@ -44,12 +53,23 @@ VARIANTS = {variant.name: variant for variant in (
     Variant("latest", "the server's own SO_REUSEPORT listeners", own_reuseport=True),
     Variant("rfs", "latest, and Receive Flow Steering", own_reuseport=True, rfs=True),
     Variant("fastsocket", "libfsocket.so preloaded, steering by perfect filters", preload=DELIVERED, steering="perfect"),
+    Variant("off", "libfsocket.so preloaded with everything off", preload=LIBRARY_OFF),
+    # How packets are steered, and who chooses the ports of active connections.
+    Variant("any-port", "fastsocket, but the kernel chooses source ports", preload=LISTEN_TABLE, steering="perfect"),
+    Variant("atr", "fastsocket steered by ATR", preload=DELIVERED, steering="atr"),
+    Variant("atr-any-port", "steered by ATR, and the kernel chooses source ports", preload=LISTEN_TABLE, steering="atr"),
+    Variant("rss", "fastsocket steered by RSS", preload=DELIVERED),
+    # Every subset of Local Listen Table, Receive Flow Deliver and Fast-Epoll; fastsocket is the first two.
+    Variant("listen-table", "the Local Listen Table alone", preload=LISTEN_TABLE),
+    Variant("flow-deliver", "Receive Flow Deliver alone", preload=replace(NO_LISTEN_TABLE, flow_deliver=True),
+            steering="perfect"),
+    Variant("fast-epoll-alone", "Fast-Epoll alone", preload=replace(NO_LISTEN_TABLE, fast_epoll=True)),
+    Variant("listen-table+fast-epoll", "without Receive Flow Deliver", preload=replace(LISTEN_TABLE, fast_epoll=True)),
+    Variant("flow-deliver+fast-epoll", "without the Local Listen Table", steering="perfect",
+            preload=replace(NO_LISTEN_TABLE, flow_deliver=True, fast_epoll=True)),
     Variant("fast-epoll", "fastsocket with Fast-Epoll", preload=replace(DELIVERED, fast_epoll=True),
             steering="perfect"),
-    Variant("any-port", "fastsocket, but the kernel chooses source ports", preload=Wishes(), steering="perfect"),
-    Variant("atr", "fastsocket steered by ATR", preload=DELIVERED, steering="atr"),
-    Variant("atr-any-port", "steered by ATR, and the kernel chooses source ports", preload=Wishes(), steering="atr"),
-    Variant("rss", "fastsocket steered by RSS", preload=DELIVERED, steering="rss"),
-    Variant("rss-any-port", "steered by RSS, and the kernel chooses source ports", preload=Wishes(), steering="rss"),
-    Variant("off", "libfsocket.so preloaded with everything off", preload=LIBRARY_OFF),
+    # What the kernel has by itself today, switched off.
+    Variant("no-skb-pool", "base without the kernel's deferred freeing of skbs", machine_sysctls={SKB_DEFER_MAX: "0"}),
+    Variant("no-direct-tcp", "base without early demux", sysctls={"net/ipv4/tcp_early_demux": "0"}),
 )}

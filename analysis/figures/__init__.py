@@ -1,0 +1,64 @@
+"""The figures of a run, drawn without a display and the same, byte for byte, from the same data."""
+
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.figures import contention, cpu, day, effects, locality, ratios, throughput
+from analysis.figures.style import STYLE
+from analysis.figures.view import View
+from bench.record import Run, Trial
+
+matplotlib.use("Agg")
+
+KINDS = {"throughput": throughput.draw, "ratios": ratios.draw, "locality": locality.draw, "contention": contention.draw,
+         "cpu": cpu.draw, "day": day.draw, "effects": effects.draw}
+_PLAIN = {"svg": {"metadata": {"Date": None, "Creator": None}},  # no dates and versions: the same data, the same bytes
+          "png": {"metadata": {"Software": None}, "dpi": 160},
+          "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}}}
+
+
+class FigureError(Exception):
+    """An unknown figure was asked for; the message lists those there are."""
+
+    exit_status = 2
+
+
+def draw_figures(directory: Path, run: Run, trials: list[Trial], summary: pd.DataFrame,
+                 only: str | None = None) -> list[Path]:
+    """Draw all figures, or the one with the id only, into directory/figures: .svg, .png, .pdf, and what it shows as .csv."""
+    chosen = [spec for spec in run.options.figures if only in (None, spec.id)]
+    (directory / "figures").mkdir(parents=True, exist_ok=True)
+    return [path for spec in chosen for path in _drawn(directory / "figures", View(spec, run, trials, summary))]
+
+
+def require_figure(name: str | None, runs: list[Run]) -> None:
+    """Raises FigureError when none of the runs has the figure of that name."""
+    known = [one for run in runs for one in figure_ids(run)]
+    if name not in (None, *known):
+        raise FigureError(f"no figure {name}; there are: {', '.join(known)}")
+
+
+def figure_ids(run: Run) -> list[str]:
+    """All figures of a run, in the order of the slides."""
+    return [spec.id for spec in run.options.figures]
+
+
+def _drawn(folder: Path, view: View) -> list[Path]:
+    with matplotlib.rc_context(STYLE):
+        figure, shown = KINDS[view.spec.kind](view)
+        return [*_save(folder, view.spec.id, figure), _save_data(folder / f"{view.spec.id}.csv", shown)]
+
+
+def _save(folder: Path, name: str, figure: Figure) -> list[Path]:
+    paths = {suffix: folder / f"{name}.{suffix}" for suffix in _PLAIN}
+    for suffix, path in paths.items():
+        figure.savefig(path, **_PLAIN[suffix])
+    return list(paths.values())
+
+
+def _save_data(path: Path, shown: pd.DataFrame) -> Path:
+    shown.to_csv(path, index=False)
+    return path

@@ -1,0 +1,42 @@
+"""How often a lock was waited for, per connection."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.estimates import place
+from analysis.figures.style import bar, look, note, say
+from analysis.figures.view import View
+from analysis.tables import NOT_AVAILABLE, without_prefix
+
+METRIC = "contentions_per_connection"
+
+
+def draw(view: View) -> tuple[Figure, pd.DataFrame]:
+    """A line per workload, core count and variant."""
+    rows = _rows(view)
+    figure = Figure(figsize=(8.5, 1.6 + 0.36 * max(len(rows), 3)), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(view.spec.title, loc="left")
+    if rows.empty:
+        say(axes, f"{NOT_AVAILABLE}: {without_prefix(view.run.unavailable.get(METRIC, 'no trial measured it'))}")
+        return figure, rows
+    for y, row in enumerate(rows.itertuples()):
+        bar(axes, y, row.ci_low, row.ci_high, look(view, row.variant)["color"])
+        axes.plot(row.estimate, y, **look(view, row.variant))
+        axes.annotate(f"{row.estimate:.3f}", (1.02, y), xycoords=("axes fraction", "data"), va="center",
+                      fontsize="small")
+    axes.set_yticks(range(len(rows)), [f"{place(row.workload, row.cores)}  {view.label(row.variant)}"
+                                       for row in rows.itertuples()])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(left=0)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("lock contentions of the whole machine per connection, 95 % intervals")
+    note(figure, f"Slides: {view.spec.slides}." if view.spec.slides else "")
+    return figure, rows
+
+
+def _rows(view: View) -> pd.DataFrame:
+    rows = view.summary.query("metric == @METRIC and variant in @view.variants")
+    order = {name: number for number, name in enumerate([*view.workloads, *view.variants])}
+    return rows.sort_values(["workload", "cores", "variant"], key=lambda column: column.map(lambda x: order.get(x, x)))[
+        ["workload", "variant", "cores", "estimate", "ci_low", "ci_high"]]

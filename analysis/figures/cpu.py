@@ -1,0 +1,59 @@
+"""Where each CPU's time went, at the largest core count; beside it what the slides' top showed."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.estimates import CONTROL
+from analysis.figures.style import note
+from analysis.figures.view import View
+from analysis.tables import cpu_by_core
+
+PUBLISHED = Path(__file__).parent.parent / "published" / "cpu_by_core.csv"
+
+_STATES = {"user": "0.25", "system_time": "#0173b2", "softirq": "#de8f05", "idle": "0.88"}  # dark to light in grey, too
+_HATCHES = {"user": "", "system_time": "", "softirq": "///", "idle": ""}
+
+
+def draw(view: View) -> tuple[Figure, pd.DataFrame]:
+    """Axes for each workload and variant, and for what was published; percentages of each CPU's time."""
+    shown = pd.concat([_ours(view), _theirs()])
+    panels = list(shown.groupby(["workload", "system"], sort=False))
+    figure = Figure(figsize=(1.2 + 3.2 * len(panels), 3.8), layout="constrained")
+    for axes, ((workload, system), cpus) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels):
+        axes.set_title(f"{workload}\n{system}", loc="left")
+        _stack(axes, cpus)
+    figure.axes[0].set_ylabel("% of the CPU's time")
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], loc="outside right upper")
+    note(figure, view.shared())
+    return figure, shown
+
+
+def _stack(axes: Axes, cpus: pd.DataFrame) -> None:
+    bottom, places = np.zeros(len(cpus)), range(len(cpus))
+    for state, colour in _STATES.items():
+        axes.bar(places, cpus[state], bottom=bottom, color=colour, hatch=_HATCHES[state], edgecolor="white",
+                 linewidth=0.5, width=0.8, label=state.removesuffix("_time"))
+        bottom = bottom + cpus[state].to_numpy()
+    axes.set_xticks(places, [f"{cpu}" for cpu in cpus.cpu])
+    axes.set_xlabel("CPU")
+    axes.set_ylim(0, 100)
+    axes.grid(visible=False, axis="x")
+
+
+def _ours(view: View) -> pd.DataFrame:
+    """Hardware interrupts count as softirq, waiting for a disk as idle; what the hypervisor took is not drawn."""
+    most = view.cores[-1]
+    cpu = cpu_by_core(view.run, view.trials).query("variant != @CONTROL and cores == @most")
+    return pd.DataFrame({
+        "workload": cpu.workload, "system": cpu.variant.map(view.label), "cpu": cpu.cpu, "user": cpu.user_percent,
+        "system_time": cpu.system_percent, "softirq": cpu.softirq_percent + cpu.irq_percent,
+        "idle": cpu.idle_percent + cpu.iowait_percent, "source": "measured here"})
+
+
+def _theirs() -> pd.DataFrame:
+    return pd.read_csv(PUBLISHED).assign(workload="the slides' haproxy")

@@ -1,0 +1,67 @@
+"""How busy the CPUs were over a day of rising and falling load: their mean, and the busiest one."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from analysis.estimates import COST
+from analysis.figures.style import look, note
+from analysis.figures.view import View
+from analysis.tables import cpu_by_core
+
+_PANELS = {"mean": "mean of all CPUs", "worst": "busiest CPU"}
+
+
+def draw(view: View) -> tuple[Figure, pd.DataFrame]:
+    """A row of axes per workload, the offered load behind."""
+    rows = _rows(view)
+    figure = Figure(figsize=(9, 3.9 * len(view.workloads)), layout="constrained")
+    for workload, line in zip(view.workloads, figure.subplots(len(view.workloads), len(_PANELS), squeeze=False)):
+        of_workload = rows[rows.workload == workload]
+        for (column, title), axes in zip(_PANELS.items(), line):
+            axes.set_title(f"{workload}: {title}", loc="left")
+            _busy(axes, view, of_workload, column)
+        _offered(line[0], of_workload)
+    line[-1].legend()
+    note(figure, *_savings(view), "Base and fastsocket took turns at each point of the day.", view.shared())
+    return figure, rows
+
+
+def _busy(axes: Axes, view: View, rows: pd.DataFrame, column: str) -> None:
+    for variant in view.variants:
+        of_variant = rows[rows.variant == variant]
+        axes.plot(of_variant.hour, of_variant[column], label=view.label(variant), **look(view, variant))
+    axes.set_xticks(range(0, 25, 6), [f"{hour}:00" for hour in range(0, 25, 6)])
+    axes.set_ylim(0, 100)
+    axes.yaxis.set_major_formatter(PercentFormatter(decimals=0, symbol=" %"))
+    axes.set_ylabel("busy")
+
+
+def _offered(axes: Axes, rows: pd.DataFrame) -> None:
+    if rows.empty:
+        return
+    load = rows.groupby("hour").rate.first()
+    peak = load.max()
+    axes.fill_between(load.index, 30 * load / peak, color="0.9", zorder=0)
+    axes.annotate(f"offered load, up to {peak:,.0f}/s", (load.idxmax(), 3), ha="center", fontsize="small", color="0.35")
+
+
+def _savings(view: View) -> list[str]:
+    rows = view.summary.query("metric == @COST and variant == 'fastsocket'").dropna(subset="ratio_low")
+    return [f"Over the day a request costs fastsocket {row.ratio_to_base:.3f} ({row.ratio_low:.3f}–{row.ratio_high:.3f}) "
+            "times base's CPU time, without the load generator's." for row in rows.itertuples()]
+
+
+def _rows(view: View) -> pd.DataFrame:
+    """A row per workload, variant and block: hour, rate in 1/s, mean and worst in percent, over the block's trials."""
+    found = []
+    for block in sorted({trial.block for trial in view.trials}):
+        trials = [trial for trial in view.trials if trial.block == block and not trial.control]
+        cpu = cpu_by_core(view.run, trials)
+        busy = 100 - cpu.idle_percent - cpu.iowait_percent - cpu.steal_percent
+        rates = {trial.workload: trial.rate for trial in trials}
+        for (workload, variant), of_variant in busy.groupby([cpu.workload, cpu.variant]):
+            found.append((workload, variant, view.run.options.hour(block), rates[workload], of_variant.mean(),
+                          of_variant.max()))
+    return pd.DataFrame(found, columns=["workload", "variant", "hour", "rate", "mean", "worst"])

@@ -1,0 +1,43 @@
+"""Throughput with a part over throughput without it: what the experiment file calls its effects."""
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.estimates import contrasts, place
+from analysis.figures import forest
+from analysis.figures.style import look, note
+from analysis.figures.view import View
+
+CLAIMS = Path(__file__).parent.parent / "published" / "claims.csv"
+
+
+def draw(view: View) -> tuple[Figure, pd.DataFrame]:
+    """In the file's order, without those that have no interval. Published ratios are drawn hollow."""
+    rows = _rows(view)
+    figure, _ = forest.draw(rows, view.spec.title, "ratio of throughputs, 95 % intervals")
+    note(figure, f"Slides: {view.spec.slides}." if view.spec.slides else "", view.shared())
+    return figure, rows.drop(columns="look")
+
+
+def _rows(view: View) -> pd.DataFrame:
+    found = contrasts(view.trials, view.spec.effects).dropna(subset="low")
+    order = {name: number for number, name in enumerate(view.spec.effects)}
+    found = found.sort_values(["workload", "cores", "effect"],
+                              key=lambda column: column.map(order) if column.name == "effect" else column)
+    several = len(found[["workload", "cores"]].drop_duplicates()) > 1
+    group = found.apply(lambda row: place(row.workload, row.cores), axis=1) if len(found) else found.workload
+    return pd.DataFrame({
+        "group": group, "label": group + "  " + found.effect if several else found.effect,
+        "ratio": found.ratio, "low": found.low, "high": found.high,
+        "published": [published(view.spec.effects[name].claim) for name in found.effect],
+        "look": [look(view, view.spec.effects[name].of[0]) for name in found.effect]})
+
+
+def published(claim: str | None) -> float:
+    """The ratio that a claim of analysis/published/claims.csv makes; NaN for none. Raises KeyError for an unknown one."""
+    if claim is None:
+        return float("nan")
+    said = pd.read_csv(CLAIMS).drop_duplicates("claim").set_index("claim").loc[claim]
+    return 1 + said.value / 100 if said.unit == "%" else said.value

@@ -1,0 +1,58 @@
+"""Ratios with their intervals, a line each, around 1; published ones hollow, at the edge if they lie beyond it."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.estimates import MIN_BLOCKS
+from analysis.figures.style import QUIET, bar, say
+
+LINE_INCHES = 0.38
+_PUBLISHED = {"color": QUIET, "markerfacecolor": "none", "markersize": 7, "linestyle": "none"}
+
+
+def draw(rows: pd.DataFrame, title: str, axis: str) -> tuple[Figure, Axes]:
+    """rows: columns group (drawn apart), label, ratio, low, high, look (of matplotlib's plot), and published, which may
+    be NaN."""
+    figure = Figure(figsize=(8.5, 1.5 + LINE_INCHES * max(len(rows), 3)), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, loc="left")
+    if rows.empty:
+        say(axes, f"No ratio has an interval: it takes {MIN_BLOCKS} complete blocks.")
+        return figure, axes
+    axes.axvline(1, color=QUIET, linewidth=1, zorder=1)
+    for y, row in enumerate(rows.itertuples()):
+        _line(axes, y, row)
+    _publish(axes, rows)
+    _frame(axes, rows, axis)
+    return figure, axes
+
+
+def _line(axes: Axes, y: int, row) -> None:
+    bar(axes, y, row.low, row.high, row.look["color"])
+    axes.plot(row.ratio, y, **row.look)
+    published = "" if pd.isna(row.published) else f"   published: {row.published:g}"
+    axes.annotate(f"{row.ratio:.3f} ({row.low:.3f}–{row.high:.3f}){published}", (1.02, y),
+                  xycoords=("axes fraction", "data"), va="center", fontsize="small")
+
+
+def _publish(axes: Axes, rows: pd.DataFrame) -> None:
+    """Ours set the scale: a published ratio that lies beyond it is an arrow at the edge."""
+    low, high = axes.get_xlim()
+    for y, published in enumerate(rows.published):
+        if published <= high:
+            axes.plot(published, y, marker="D", **_PUBLISHED)
+        elif published > high:
+            axes.plot(high, y, marker=">", clip_on=False, **_PUBLISHED)
+    axes.set_xlim(low, high)
+
+
+def _frame(axes: Axes, rows: pd.DataFrame, axis: str) -> None:
+    axes.set_yticks(range(len(rows)), rows.label)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    groups = rows.group.tolist()
+    for y in range(1, len(groups)):
+        if groups[y] != groups[y - 1]:
+            axes.axhline(y - 0.5, color="0.8", linewidth=0.8)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel(axis)

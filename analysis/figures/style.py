@@ -1,0 +1,70 @@
+"""What all figures look like: one style, told apart by colour-blind people and in grey."""
+
+from textwrap import fill
+
+import numpy as np
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.estimates import BASE, CONTROL
+from analysis.figures.view import View
+
+STYLE = {**seaborn.axes_style("whitegrid"), **seaborn.plotting_context("paper", font_scale=1.15),
+         "axes.edgecolor": "0.6", "axes.titleweight": "bold", "grid.color": "0.9", "legend.frameon": False,
+         "svg.hashsalt": "fastsocket-lab"}
+BAR = {"capsize": 4, "elinewidth": 1.4, "capthick": 1.4}
+QUIET = "0.35"
+
+_PALETTE = seaborn.color_palette("colorblind")
+_COLOURS = [_PALETTE[index] for index in (0, 1, 2, 7, 4, 8, 9, 5, 3, 6)]  # control, the fourth, is grey
+_MARKERS = "osD^vP*X"
+_FIRST = [BASE, "latest", "fastsocket", CONTROL]  # these look the same in every run, whatever else is in it
+
+
+def look(view: View, arm: str) -> dict:
+    """Colour and marker of an arm, the same in all figures of a run."""
+    known = [*_FIRST, *(variant for variant in view.run.options.variants if variant not in _FIRST)]
+    number = known.index(arm)
+    return {"color": _COLOURS[number % len(_COLOURS)], "marker": _MARKERS[number % len(_MARKERS)], "markersize": 4.5,
+            "markeredgewidth": 0, "linewidth": 1.2}
+
+
+def published_look(view: View, arm: str) -> dict:
+    """As look(), but hollow and dashed: nobody shall take it for ours."""
+    return {**look(view, arm), "markerfacecolor": "none", "markeredgewidth": 1.1, "linestyle": (0, (4, 2))}
+
+
+def curve(axes: Axes, drawn: dict, x, values, low, high, label: str) -> None:
+    """Values with intervals. A bar is drawn around its own middle: a bootstrap interval needn't lie around the value."""
+    axes.errorbar(x, (low + high) / 2, yerr=(high - low) / 2, fmt="none", ecolor=drawn["color"], **BAR)
+    axes.plot(x, values, label=label, **drawn)
+
+
+def bar(axes: Axes, y: float, low: float, high: float, colour) -> None:
+    """A horizontal interval."""
+    axes.errorbar((low + high) / 2, y, xerr=(high - low) / 2, fmt="none", ecolor=colour, **BAR)
+
+
+def side_by_side(arms: list[str], reach: float):
+    """Each arm with where it is drawn: from -reach to reach beside its place on the axis."""
+    return zip(arms, np.linspace(-reach, reach, len(arms)) if len(arms) > 1 else [0])
+
+
+def core_axis(axes: Axes, cores) -> None:
+    axes.set_xticks(sorted(cores), [f"{count}" for count in sorted(cores)])
+    axes.set_xlabel("server cores")
+    axes.margins(x=0.08)
+
+
+def note(figure: Figure, *sentences: str) -> None:
+    """Beneath the figure, those that say something."""
+    if said := "  ".join(filter(None, sentences)):
+        figure.supxlabel(fill(said, 120), fontsize="small", color=QUIET)
+
+
+def say(axes: Axes, text: str) -> None:
+    """In place of a plot that there is nothing for."""
+    axes.text(0.5, 0.5, fill(text, 48), transform=axes.transAxes, ha="center", va="center", color=QUIET)
+    axes.set(xticks=[], yticks=[])
+    axes.grid(visible=False)
