@@ -189,10 +189,11 @@ def one_worker_leaves(one: Served) -> list[socket.socket]:
 
 def one_worker_is_killed(one: Served) -> list[socket.socket]:
     """It has accepted none of them, so none is lost with it."""
-    workers = children(one.pid)
-    with stopped(workers):
+    killed, *others = children(one.pid)
+    with stopped(others):
+        send([killed], signal.SIGSTOP)
         connections = waiting_connections(one)
-        send(workers[:1], signal.SIGKILL)
+        send([killed], signal.SIGKILL)  # it goes although it is stopped, so nobody is left to be sent SIGCONT
     return connections
 
 
@@ -235,3 +236,14 @@ def test_what_waits_while_workers_leave_is_served_by_others(server, hand_over, p
         connections = hand_over(one)
         assert Counter(map(answer, connections)) == Counter(ok=len(connections))
         wait_until(one.is_ready, "the workers that stay serve")
+
+
+@pytest.mark.parametrize("preload", [False, True], ids=["without", "with"])
+def test_a_new_worker_gets_the_first_connection_that_its_neighbour_could_have_taken(preload, tmp_path):
+    with served(servers.NGINX_WORKERS, tmp_path, preload) as one:
+        for killed in children(one.pid):
+            with on_cpus(os.sched_getaffinity(killed)):
+                with stopped([one.pid]):
+                    send([killed], signal.SIGKILL)
+                    wait_until(one.answers, "the neighbour serves what was the killed one's")
+                wait_until(one.is_ready, "the new worker serves")

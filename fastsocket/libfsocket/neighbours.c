@@ -3,6 +3,10 @@
  * A listener of a CPU is one worker's, and that worker may be stopped, busy for long, killed, or have stopped watching.
  * Its connections must not wait for it: each worker looks at the others' listeners now and then, and watches, too,
  * those that nobody has tended for a while, until somebody does again.
+ *
+ * They watch without EPOLLEXCLUSIVE, whatever the application asked for: such a watch would take the one wakeup that a
+ * connection gives away from the owner, who may have just come (back), and a neighbour that sees the owner does not
+ * accept. Source: Linux fs/eventpoll.c, ep_poll_callback(); kernel/sched/wait.c, __wake_up_common().
  */
 #define _GNU_SOURCE
 #include "fsocket.h"
@@ -22,12 +26,14 @@ bool is_neglected(const struct seat *seat, uint64_t now)
 static void take_care(struct listener *l, int cpu, const struct watch *watch)
 {
 	struct clone *clone = &l->clone[cpu];
+	struct watch beside = *watch;
 	int nobody = -1;
 
 	if (!atomic_compare_exchange_strong(&clone->neighbour_epfd, &nobody, watch->epfd))
 		return;
+	beside.event.events &= ~(uint32_t)EPOLLEXCLUSIVE;
 	atomic_fetch_add(&l->neighbours, 1);
-	if (clone_of(l, cpu) < 0 || !start_watching(l, cpu, watch)) {
+	if (clone_of(l, cpu) < 0 || !start_watching(l, cpu, &beside)) {
 		atomic_store(&clone->neighbour_epfd, -1);
 		atomic_fetch_sub(&l->neighbours, 1);
 	}
