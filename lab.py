@@ -2,6 +2,7 @@
 """Fastsocket Lab: does per-core TCP listening pay on this machine?
 
 python3 lab.py sweep     measure servers with and without Fastsocket, write a report
+python3 lab.py profile   where a server's CPU time is spent: list, flame graph, speedscope
 python3 lab.py doctor    what this machine can do, what is missing, how to get it
 python3 lab.py figures   draw the figures of a run again
 python3 lab.py report    write the tables, figures and report of a run again
@@ -110,10 +111,24 @@ def sweep(experiment: ExperimentName = "scalability", workload: Workloads = None
     directory = out or ROOT / "results" / f"{datetime.now():%Y-%m-%d-%H%M%S}-{experiment}"
     for part, options in planned.items():
         of_part = directory if len(planned) == 1 else directory / part
+        if options.why_not:
+            _leave_out(of_part, options, resume)
+            continue
         if status := _measure(of_part, _opened_run(of_part, options, resume, is_part=len(planned) > 1)):
             raise typer.Exit(status)
     if len(planned) > 1:
         typer.echo(f"all of it: {write_all(directory)}")
+
+
+def _leave_out(directory: Path, options, resume: bool) -> None:
+    """What this machine cannot run has its place in the report all the same."""
+    from analysis.report import write_all
+    from bench.record import write_run
+    from bench.sweep import is_run, new_run
+
+    if not (resume and is_run(directory)):
+        write_run(directory, new_run(directory, options).model_copy(update={"complete": True}))
+    typer.echo(f"{options.experiment} is not available here: {options.why_not}. {write_all(directory)}")
 
 
 def _opened_run(directory: Path, options, resume: bool, is_part: bool):
@@ -175,6 +190,30 @@ def _conclude(directory: Path) -> None:
 
     report_path = write_all(directory)
     print_outcome(directory, report_path, time.monotonic() - BEGAN)
+
+
+@app.command()
+def profile(workload: Annotated[str, typer.Argument(metavar="WORKLOAD", help="A server, such as nginx.")],
+            variant: Annotated[str, typer.Option(metavar="V", help="Such as base, latest or fastsocket.")] = "fastsocket",
+            cores: Annotated[Optional[str], typer.Option(metavar="N", help="Of the server (default: all).")] = None,
+            seconds: Annotated[int, typer.Option(min=1, metavar="S", help="Of load, in each of two trials.")] = 5,
+            out: Annotated[Optional[Path], typer.Option(metavar="DIR", help="Default: results/<date>-profile.")] = None,
+            yes: Yes = False) -> None:
+    """Say where the CPU time of a server is spent: top functions, flame graph, speedscope file.
+
+    python3 lab.py profile haproxy --variant fastsocket
+    """
+    from analysis.profile.flat import top
+    from bench import experiment as experiments
+
+    options = experiments.plan("profile", "full", workloads=[workload], variants=[variant], cores=cores, blocks=1,
+                               seconds=seconds)
+    _need_root()
+    _remove_leftovers()
+    directory = out or ROOT / "results" / f"{datetime.now():%Y-%m-%d-%H%M%S}-profile"
+    status = _measure(directory, _opened_run(directory, options, resume=False, is_part=False))
+    typer.echo(top(directory))
+    raise typer.Exit(status)
 
 
 @app.command("doctor")

@@ -46,9 +46,9 @@ def comparisons(trials: list[Trial], variants: list[str]) -> pd.DataFrame:
     rows = []
     for setting, blocks in _blocks(trials).groupby(_SETTING):
         arms, whole = _by_arm(blocks), blocks.trials.max()
-        rows += [(*setting, arm, reference, ratio, *interval) for arm, reference in pairs
+        rows += [(*setting, arm, reference, ratio, *bounds) for arm, reference in pairs
                  if setting[-1] in (*THROUGHPUT, COST) and {arm, reference} <= arms.keys()
-                 for ratio, interval in [_contrast([arm], [reference], arms, whole)]]
+                 for ratio, bounds in [_contrast([arm], [reference], arms, whole)]]
     return pd.DataFrame(rows, columns=[*_SETTING, "variant", "over", "ratio", "low", "high"])
 
 
@@ -61,9 +61,9 @@ def contrasts(trials: list[Trial], effects: dict[str, Effect]) -> pd.DataFrame:
     rows = []
     for setting, blocks in _blocks(trials).groupby(_SETTING):
         arms, whole = _by_arm(blocks), blocks.trials.max()
-        rows += [(*setting, name, ratio, *interval) for name, effect in effects.items()
+        rows += [(*setting, name, ratio, *bounds) for name, effect in effects.items()
                  if setting[-1] in THROUGHPUT and {*effect.of, *effect.over} <= arms.keys()
-                 for ratio, interval in [_contrast(effect.of, effect.over, arms, whole)]]
+                 for ratio, bounds in [_contrast(effect.of, effect.over, arms, whole)]]
     return pd.DataFrame(rows, columns=[*_SETTING, "effect", "ratio", "low", "high"])
 
 
@@ -112,9 +112,9 @@ def _rows(setting: tuple, blocks: pd.DataFrame):
     workload, cores, metric = setting
     arms, whole = _by_arm(blocks), blocks.trials.max()
     for arm, part in arms.items():
-        ratio, interval = _contrast([arm], [BASE], arms, whole)
-        yield (workload, arm, cores, metric, part["mean"].mean(), *_interval(part["mean"].to_numpy()), len(part),
-               ratio, *interval)
+        ratio, bounds = _contrast([arm], [BASE], arms, whole)
+        yield (workload, arm, cores, metric, part["mean"].mean(), *interval(part["mean"].to_numpy()), len(part),
+               ratio, *bounds)
 
 
 def _by_arm(blocks: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -131,10 +131,10 @@ def _contrast(of: list[str], over: list[str], arms: dict[str, pd.DataFrame],
         return np.nan, _UNKNOWN
     logs = (sum(blocks[arm].log for arm in of) - sum(blocks[arm].log for arm in over)).to_numpy()
     with np.errstate(over="ignore"):  # a bound beyond all numbers is infinite
-        return np.exp(logs.mean()), _UNKNOWN if of == over else tuple(np.exp(_interval(logs)))
+        return np.exp(logs.mean()), _UNKNOWN if of == over else tuple(np.exp(interval(logs)))
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
+def interval(values: np.ndarray) -> tuple[float, float]:
     """The 95 % bootstrap-t interval of the mean (Efron and Tibshirani: An Introduction to the Bootstrap, 12.5).
 
     With a handful of blocks the percentile and BCa intervals are far too narrow: of 10 normal values they miss the true

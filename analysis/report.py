@@ -11,6 +11,7 @@ from markupsafe import Markup
 from analysis.estimates import (BASE, CONTROL, COST, comparisons, control_is_off, counted, estimate, outcome, place,
                                 throughput)
 from analysis.figures import draw_figures
+from analysis.figures.profile import FLAME
 from analysis.tables import (cpu_by_core, html, missing, readable_comparisons, readable_cpu, readable_summary,
                              write_tables)
 from bench.record import TRIALS, RecordError, Run, Trial, read_run, read_trials, runs_in
@@ -31,10 +32,11 @@ def write_all(directory: Path) -> Path:
     runs = []
     for part in runs_in(directory):
         run, trials = read_run(part), read_trials(part)
-        if not trials:
+        if not trials and not run.options.why_not:
             raise RecordError(f"{part / TRIALS} holds no finished trial yet; go on with lab.py sweep --resume")
         runs.append((part, run, trials, estimate(trials)))
-        write_tables(*runs[-1])
+        if trials:
+            write_tables(*runs[-1])
     return write_report(directory, runs)
 
 
@@ -54,16 +56,21 @@ def write_report(directory: Path, runs: list[tuple[Path, Run, list[Trial], pd.Da
 
 def _section(directory: Path, run: Run, trials: list[Trial], summary: pd.DataFrame) -> dict:
     drawn = {path.stem: path for path in draw_figures(directory, run, trials, summary) if path.suffix == ".svg"}
+    figures = [(spec, _data_url(drawn[spec.id])) for spec in run.options.figures]
+    if run.options.why_not:
+        return {"run": run, "why_not": run.options.why_not, "figures": figures}
     compared = readable_comparisons(comparisons(trials, run.options.variants))
     name = run.options.experiment
     return {
         "run": run,
+        "why_not": "",
         "outcomes": outcomes(run, summary),
         "control": _control(summary),
         "warnings": warnings(run, trials),
         "summary_table": Markup(html(readable_summary(run, summary), f"{name}-summary")),
         "comparisons_table": Markup(html(compared, f"{name}-comparisons")) if len(compared) else None,
-        "figures": [(spec, _data_url(drawn[spec.id])) for spec in run.options.figures],
+        "figures": figures,
+        "flame_graphs": [(stem, _data_url(path)) for stem, path in drawn.items() if stem.startswith(FLAME)],
         "cpu_table": Markup(html(readable_cpu(cpu_by_core(run, trials)), f"{name}-cpu")),
         "method": _method(run, trials)}
 

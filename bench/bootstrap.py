@@ -65,6 +65,7 @@ PACKAGES = (
     Package("lighttpd", command="lighttpd", service="lighttpd"),
     Package("memcached", command="memcached", service="memcached"),
     Package("libmemcached-tools", command="memcaslap"),
+    Package("linux-perf", command="perf"),
 )
 # Only `lab.py test` needs these: what else the library is tested with.
 TEST_PACKAGES = (

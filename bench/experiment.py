@@ -50,8 +50,9 @@ class Experiment(BaseModel):
     draws: list[str] = []       # experiments whose figures its run can show; empty: its own
     workloads: list[str]
     variants: list[str]
-    cores: Literal["one", "all", "one to all"] = "one to all"
+    cores: Literal["one", "all", "one to all", "threads"] = "one to all"  # threads: one of each core, and all
     rates: dict[str, int] = {}  # workload -> requests per second and core; without one, as many as the server takes
+    profile: bool = False       # perf samples the machine during each trial
     day: bool = False           # the rates are the peak of a compressed day, and a block is a part of it
     labels: dict[str, str] = {}
     effects: dict[str, Effect] = {}
@@ -111,6 +112,18 @@ def core_counts(cpus: int, which: str = "one to all") -> list[int]:
     return {"one": [1], "all": [cpus], "one to all": [*doubling, cpus]}[which]
 
 
+def _why_not(experiment: Experiment) -> str:
+    if experiment.cores == "threads" and thread_counts(usable_cpus()) is None:
+        return "no CPU of this machine has a sibling thread (Hyper-Threading)"
+    return ""
+
+
+def thread_counts(cpus: list[int], topology: Path = Path("/sys/devices/system/cpu")) -> list[int] | None:
+    """How many CPUs are one thread of each core, and how many all threads are; None where these are the same."""
+    cores = {(topology / f"cpu{cpu}/topology/thread_siblings_list").read_text() for cpu in cpus}
+    return [len(cores), len(cpus)] if len(cores) < len(cpus) else None
+
+
 def parse_cores(text: str) -> list[int]:
     """A list of core counts from "1,2,4". Raises UsageError for what this machine lacks."""
     available = len(usable_cpus())
@@ -138,10 +151,16 @@ def plan(name: str, length: Length, *, workloads: list[str] | None = None, varia
                for workload in chosen_workloads}
     return Options(
         experiment=name, workloads=chosen_workloads, variants=chosen_variants, lacking=lacking,
-        cores=parse_cores(cores) if cores else core_counts(len(usable_cpus()), experiment.cores),
+        cores=parse_cores(cores) if cores else _cores(experiment), why_not=_why_not(experiment),
         rates={workload: rate for workload, rate in experiment.rates.items() if workload in chosen_workloads},
-        day=experiment.day, blocks=blocks or effort.blocks, seconds=seconds or effort.seconds, seed=secrets.randbits(32),
+        day=experiment.day, profile=experiment.profile, blocks=blocks or effort.blocks, seconds=seconds or effort.seconds, seed=secrets.randbits(32),
         figures=figure_specs(name, chosen_workloads))
+
+
+def _cores(experiment: Experiment) -> list[int]:
+    if experiment.cores == "threads":
+        return thread_counts(usable_cpus()) or [len(usable_cpus())]
+    return core_counts(len(usable_cpus()), experiment.cores)
 
 
 def figure_specs(name: str, workloads: list[str]) -> list[FigureSpec]:

@@ -49,6 +49,8 @@ class Options(Record):
     rates: dict[str, int] = {}  # workload -> requests per second and core offered; those that lack get all they take
     day: bool = False  # those rates are the peak of a day, whose blocks are its hours: bench/day.py
     seed: int
+    why_not: str = ""  # this machine cannot run it; it then has no trials
+    profile: bool = False  # perf samples the machine during each trial: bench/profile.py
     figures: list[FigureSpec] = []
 
     def hour(self, block: int) -> float:

@@ -28,6 +28,8 @@ class Slot:
 
 def schedule(options: Options) -> list[Slot]:
     """All trials of a run in their order; the same options give the same order."""
+    if options.why_not:
+        return []
     drawn = [draw for block in range(options.blocks) for draw in _block(options, block)]
     return [Slot(index, *draw) for index, draw in enumerate(drawn)]
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from bench.day import offered
@@ -11,6 +12,7 @@ from bench.experiment import UsageError, usable_cpus
 from bench.fingerprint import fingerprint, versions
 from bench.placement import place
 from bench.probes import Probes
+from bench.profile import profiled, stacks_path
 from bench.record import (RUN, Options, RecordError, Run, Trial, append_trial, drop_torn_line, read_run, read_trials,
                           write_run)
 from bench.schedule import Slot, schedule
@@ -88,7 +90,8 @@ def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], Non
             run = run.model_copy(update={"unavailable": probes.unavailable})
             for slot in remaining(directory, run):
                 rate = offered(run.options, slot.workload, slot.cores, slot.block)
-                trial = trials.run(slot, placements[slot.cores], run.options.seconds, rate)
+                observe = {"observe": partial(profiled, stacks_path(directory, slot.index))} if run.options.profile else {}
+                trial = trials.run(slot, placements[slot.cores], run.options.seconds, rate, **observe)
                 append_trial(directory, trial)
                 done(trial)
     finally:

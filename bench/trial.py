@@ -1,7 +1,8 @@
 """One trial: a fresh server, a load, and everything that is observed meanwhile."""
 
 import time
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,6 +28,12 @@ LATENCIES = {"latency_p50_ms": "50", "latency_p99_ms": "99", "latency_max_ms": "
 COUNTED_DURING_TRIAL = ("accepted_local", "accepted_global", "accepted_neighbour", "deferred", "registered",
                         "delivered", "undelivered")
 
+Observe = Callable[[int, Path], AbstractContextManager]  # of the server's process id and a directory for what is left
+
+
+def _nothing_more(server_pid: int, scratch: Path) -> AbstractContextManager:
+    return nullcontext()
+
 
 class Bench:
     """The testbeds by topology, with their emulated NIC and the probes, ready for trials."""
@@ -37,8 +44,9 @@ class Bench:
         self._nic = nic
         self._probes = probes
 
-    def run(self, slot: Slot, placement: Placement, seconds: int, rate: float | None = None) -> Trial:
-        """rate: requests per second in all, None: as many as the server takes.
+    def run(self, slot: Slot, placement: Placement, seconds: int, rate: float | None = None,
+            observe: Observe = _nothing_more) -> Trial:
+        """rate: requests per second in all, None: as many as the server takes. observe: what goes on during the load.
 
         Raises WorkloadError when the server or the load generator fails.
         """
@@ -51,7 +59,8 @@ class Bench:
             library = _library(pids) if variant.has_local_listeners else None
             self._probes.start(pids[0], workload.ports(cpus))
             started, before = time.time(), snapshot()
-            load = workload.load(testbed, cpus, demand)
+            with observe(pids[0], Path(directory)):
+                load = workload.load(testbed, cpus, demand)
             use = difference(before, snapshot(), sorted({*cpus.server, *cpus.load}))
             observed = self._probes.metrics(load.requests)
             library = _since(library, _library(pids)) if library else None

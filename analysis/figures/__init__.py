@@ -6,15 +6,17 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures import contention, cpu, day, effects, locality, ratios, throughput
-from analysis.figures.style import STYLE
+from analysis.figures import contention, cpu, day, effects, locality, profile, ratios, related, throughput
+from analysis.figures.style import STYLE, say
 from analysis.figures.view import View
+from analysis.tables import NOT_AVAILABLE
 from bench.record import Run, Trial
 
 matplotlib.use("Agg")
 
 KINDS = {"throughput": throughput.draw, "ratios": ratios.draw, "locality": locality.draw, "contention": contention.draw,
-         "cpu": cpu.draw, "day": day.draw, "effects": effects.draw}
+         "cpu": cpu.draw, "day": day.draw, "effects": effects.draw, "profile": profile.draw,
+         "profile-difference": profile.draw_difference, "related": related.draw}
 _PLAIN = {"svg": {"metadata": {"Date": None, "Creator": None}},  # no dates and versions: the same data, the same bytes
           "png": {"metadata": {"Software": None}, "dpi": 160},
           "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}}}
@@ -31,7 +33,8 @@ def draw_figures(directory: Path, run: Run, trials: list[Trial], summary: pd.Dat
     """Draw all figures, or the one with the id only, into directory/figures: .svg, .png, .pdf, and what it shows as .csv."""
     chosen = [spec for spec in run.options.figures if only in (None, spec.id)]
     (directory / "figures").mkdir(parents=True, exist_ok=True)
-    return [path for spec in chosen for path in _drawn(directory / "figures", View(spec, run, trials, summary))]
+    drawn = [path for spec in chosen for path in _drawn(directory / "figures", View(spec, run, trials, summary, directory))]
+    return drawn + (profile.write_flame_graphs(directory, trials) if run.options.profile and not only else [])
 
 
 def require_figure(name: str | None, runs: list[Run]) -> None:
@@ -48,8 +51,16 @@ def figure_ids(run: Run) -> list[str]:
 
 def _drawn(folder: Path, view: View) -> list[Path]:
     with matplotlib.rc_context(STYLE):
-        figure, shown = KINDS[view.spec.kind](view)
+        figure, shown = (_unavailable if view.run.options.why_not else KINDS[view.spec.kind])(view)
         return [*_save(folder, view.spec.id, figure), _save_data(folder / f"{view.spec.id}.csv", shown)]
+
+
+def _unavailable(view: View) -> tuple[Figure, pd.DataFrame]:
+    figure = Figure(figsize=(6, 2), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(view.spec.title, loc="left")
+    say(axes, why := f"{NOT_AVAILABLE}: {view.run.options.why_not}")
+    return figure, pd.DataFrame({"unavailable": [why]})
 
 
 def _save(folder: Path, name: str, figure: Figure) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import pandas as pd
 
@@ -17,6 +18,7 @@ class View:
     run: Run
     all_trials: list[Trial]
     whole_summary: pd.DataFrame
+    directory: Path  # of the run
 
     @property
     def workloads(self) -> list[str]:

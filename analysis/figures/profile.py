@@ -1,0 +1,144 @@
+"""The two perf lists of the slides, what changed between them, and flame graphs."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.estimates import BASE, CONTROL, MIN_BLOCKS, THROUGHPUT, interval
+from analysis.figures.style import QUIET, bar, look, note, say
+from analysis.figures.view import View
+from analysis.profile.flamegraph import flame_graph
+from analysis.profile.flat import flat, merged, profiles
+from analysis.profile.speedscope import speedscope
+from bench.profile import Stack
+from bench.record import Trial
+
+PUBLISHED = Path(__file__).parent.parent / "published" / "profile.csv"
+ROWS = 11  # as many as the slides print
+FLAME = "flame-"
+_WHERE = ["object", "symbol"]
+_WHOSE = ("Samples in the server's processes, with the softirq that ran on top of them. The clock's interrupt waits while "
+          "interrupts are off: such time is counted where they come on again (handle_softirqs, _raw_spin_unlock_irqrestore).")
+
+
+def draw(view: View) -> tuple[Figure, pd.DataFrame]:
+    """The functions with most samples, ours with intervals over blocks, and beside them the published list."""
+    variant = view.variants[0]
+    ours, theirs = _shares(view, variant), pd.read_csv(PUBLISHED).query("system == @variant").head(ROWS)
+    figure = Figure(figsize=(11, 1.6 + 0.34 * ROWS), layout="constrained")
+    mine, published = figure.subplots(1, 2)
+    _list(mine, ours, f"{' and '.join(view.workloads)}, {view.label(variant)}: here", look(view, variant))
+    _list(published, theirs, "published: Linux 2.6.32",
+          {"color": QUIET, "marker": "D", "markerfacecolor": "none", "markersize": 6})
+    note(figure, _WHOSE, "Bars: 95 % intervals." if ours.low.notna().any() else "", view.shared())
+    return figure, pd.concat([ours.assign(source="measured here"), theirs.drop(columns="system")])
+
+
+def draw_difference(view: View) -> tuple[Figure, pd.DataFrame]:
+    """Samples per 1,000 requests, fastsocket less base, of the functions that differ most; hollow: the A/A control."""
+    rates = _per_request(view)
+    changed, control = _paired(rates, "fastsocket"), _paired(rates, CONTROL)
+    figure = Figure(figsize=(8.5, 1.6 + 0.3 * 2 * ROWS), layout="constrained")
+    figure.suptitle(view.spec.title, x=0.02, ha="left", fontweight="bold")
+    axes = figure.subplots()
+    if changed.empty or control.empty:
+        say(axes, "It takes profiles of base, fastsocket and the A/A control.")
+        return figure, pd.DataFrame(columns=[*_WHERE, "difference", "low", "high", "difference_control"])
+    largest = changed.mean().abs().sort_values(ascending=False, kind="stable").index[:2 * ROWS]
+    shown = pd.DataFrame(
+        [(*where, changed[where].mean(), *_bounds(changed[where]), control[where].mean()) for where in largest],
+        columns=[*_WHERE, "difference", "low", "high", "difference_control"]).sort_values("difference")
+    axes.axvline(0, color=QUIET, linewidth=1)
+    for y, row in enumerate(shown.itertuples()):
+        if not np.isnan(row.low):
+            bar(axes, y, row.low, row.high, look(view, "fastsocket")["color"])
+        axes.plot(row.difference, y, **look(view, "fastsocket"))
+        axes.plot(row.difference_control, y, **{**look(view, CONTROL), "markerfacecolor": "none", "markeredgewidth": 1})
+    _name_rows(axes, shown)
+    axes.set_xlabel("samples per 1,000 requests, less base's")
+    note(figure, "Filled: fastsocket; hollow: the A/A control.", _WHOSE, "Bars: 95 % intervals." if shown.low.notna().any() else "", view.shared())
+    return figure, shown
+
+
+def write_flame_graphs(directory: Path, trials: list[Trial]) -> list[Path]:
+    """A flame graph for each workload and arm, and a speedscope file for each workload, into directory/figures."""
+    found, written = profiles(directory, trials), []
+    for workload in sorted({trial.workload for trial, _ in found}):
+        arms: dict[str, list[list[Stack]]] = {}
+        for trial, stacks in found:
+            if trial.workload == workload:
+                arms.setdefault(trial.arm, []).append(stacks)
+        whole = {arm: merged(stacks) for arm, stacks in sorted(arms.items())}
+        for arm, stacks in whole.items():
+            written.append(directory / "figures" / f"{FLAME}{workload}-{arm}.svg")
+            written[-1].write_text(flame_graph(stacks, f"{workload}, {arm}"))
+        written.append(directory / "figures" / f"{workload}.speedscope.json")
+        written[-1].write_text(speedscope(whole))
+    return written
+
+
+def _list(axes: Axes, rows: pd.DataFrame, title: str, drawn: dict) -> None:
+    axes.set_title(title, loc="left")
+    if rows.empty:
+        say(axes, "There is no profile of it.")
+        return
+    for y, row in enumerate(rows.itertuples()):
+        if not np.isnan(getattr(row, "low", np.nan)):
+            bar(axes, y, row.low, row.high, drawn["color"])
+        axes.plot(row.percent, y, **drawn)
+        axes.annotate(f"{row.percent:.2f}", (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize="small")
+    _name_rows(axes, rows)
+    axes.invert_yaxis()
+    axes.set_xlim(left=0)
+    axes.set_xlabel("% of the samples")
+
+
+def _name_rows(axes: Axes, rows: pd.DataFrame) -> None:
+    axes.set_yticks(range(len(rows)), [_called(row) for row in rows.itertuples()], fontsize="small")
+    axes.grid(visible=False, axis="y")
+
+
+def _called(row) -> str:
+    return row.symbol if row.object in ("kernel", row.symbol) else f"{row.symbol}  ({row.object})"
+
+
+def _by_trial(view: View, arms: list[str]) -> pd.DataFrame:
+    """A row per trial with arm, block and requests in thousands as its index, a column per function: its samples."""
+    counted = {}
+    for trial, stacks in profiles(view.directory, view.trials):
+        if trial.arm in arms:
+            served = next(trial.metrics[metric] for metric in THROUGHPUT if metric in trial.metrics)
+            key = trial.arm, trial.block, trial.index, served * trial.seconds / 1000
+            counted[key] = flat(stacks).set_index(_WHERE).samples
+    if not counted:
+        return pd.DataFrame(index=pd.MultiIndex.from_arrays([[]] * 4), columns=pd.MultiIndex.from_arrays([[], []]))
+    return pd.concat(counted, axis=1).T.fillna(0)
+
+
+def _shares(view: View, variant: str) -> pd.DataFrame:
+    counted = _by_trial(view, [variant])
+    percent = counted.div(counted.sum(axis=1), axis=0) * 100
+    blocks = percent.groupby(level=1).mean()
+    first = blocks.mean().sort_values(ascending=False, kind="stable").head(ROWS)
+    return pd.DataFrame([(*where, mean, *_bounds(blocks[where])) for where, mean in first.items()],
+                        columns=[*_WHERE, "percent", "low", "high"]).assign(samples=int(counted.to_numpy().sum()))
+
+
+def _per_request(view: View) -> pd.DataFrame:
+    counted = _by_trial(view, [BASE, "fastsocket", CONTROL])
+    rates = counted.div(counted.index.get_level_values(3), axis=0)
+    return rates.groupby(level=[0, 1]).mean()
+
+
+def _paired(rates: pd.DataFrame, arm: str) -> pd.DataFrame:
+    """An arm less base: a row per block that has both, a column per function."""
+    if not {arm, BASE} <= set(rates.index.get_level_values(0)):
+        return pd.DataFrame()
+    return (rates.loc[arm] - rates.loc[BASE]).dropna()
+
+
+def _bounds(values: pd.Series) -> tuple[float, float]:
+    return interval(values.to_numpy(float)) if len(values) >= MIN_BLOCKS else (np.nan, np.nan)

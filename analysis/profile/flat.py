@@ -1,0 +1,50 @@
+"""The list that `perf report` prints first: in which functions the samples are."""
+
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from bench.profile import IDLE, SERVER, Stack, read_stacks, stacks_path
+from bench.record import Trial, read_trials
+
+KERNEL = "[kernel.kallsyms]"
+
+
+def flat(stacks: list[Stack], only_server: bool = True) -> pd.DataFrame:
+    """A row per function, the busiest first: object, symbol, samples, percent.
+
+    The percentages are of the samples in the server's processes, with what softirq did on top of them; or of all that
+    were not idle.
+    """
+    counted = Counter()
+    for stack in stacks:
+        if stack.role == SERVER if only_server else stack.role != IDLE:
+            counted["kernel" if stack.object == KERNEL else stack.object, stack.frames.rpartition(";")[2]] += stack.samples
+    rows = sorted(counted.items(), key=lambda row: (-row[1], row[0]))
+    table = pd.DataFrame([(*where, samples) for where, samples in rows], columns=["object", "symbol", "samples"])
+    return table.assign(percent=100 * table.samples / max(table.samples.sum(), 1))
+
+
+def profiles(directory: Path, trials: list[Trial]) -> list[tuple[Trial, list[Stack]]]:
+    """The trials of a run that have a profile."""
+    return [(trial, _stacks(stacks_path(directory, trial.index))) for trial in trials
+            if stacks_path(directory, trial.index).exists()]
+
+
+_stacks = cache(read_stacks)  # several figures show the same trials, which do not change
+
+
+def top(directory: Path, rows: int = 20) -> str:
+    """For a terminal: the busiest functions of all profiles of a run."""
+    table = flat(merged([stacks for _, stacks in profiles(directory, read_trials(directory))]))
+    return table.head(rows).to_string(index=False, formatters={"percent": "{:.2f}".format})
+
+
+def merged(profiles: list[list[Stack]]) -> list[Stack]:
+    """Several profiles as one."""
+    counted = Counter()
+    for stack in (stack for stacks in profiles for stack in stacks):
+        counted[stack[1:]] += stack.samples
+    return [Stack(samples, *where) for where, samples in counted.most_common()]
