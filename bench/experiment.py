@@ -52,7 +52,7 @@ class Experiment(BaseModel):
     variants: list[str]
     cores: Literal["one", "all", "one to all", "threads"] = "one to all"  # threads: one of each core, and all
     rates: dict[str, int] = {}  # workload -> requests per second and core; without one, as many as the server takes
-    profile: bool = False       # perf samples the machine during each trial
+    observes: Literal["profile", "walk"] | None = None  # in each trial: bench/observers.py
     day: bool = False           # the rates are the peak of a compressed day, and a block is a part of it
     labels: dict[str, str] = {}
     effects: dict[str, Effect] = {}
@@ -153,7 +153,7 @@ def plan(name: str, length: Length, *, workloads: list[str] | None = None, varia
         experiment=name, workloads=chosen_workloads, variants=chosen_variants, lacking=lacking,
         cores=parse_cores(cores) if cores else _cores(experiment), why_not=_why_not(experiment),
         rates={workload: rate for workload, rate in experiment.rates.items() if workload in chosen_workloads},
-        day=experiment.day, profile=experiment.profile, blocks=blocks or effort.blocks, seconds=seconds or effort.seconds, seed=secrets.randbits(32),
+        day=experiment.day, observes=experiment.observes, blocks=blocks or effort.blocks, seconds=seconds or effort.seconds, seed=secrets.randbits(32),
         figures=figure_specs(name, chosen_workloads))
 
 

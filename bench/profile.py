@@ -123,7 +123,7 @@ def stacks_path(run_directory: Path, trial: int) -> Path:
 
 
 @contextmanager
-def profiled(path: Path, server_pid: int, scratch: Path):
+def profiled(path: Path, server_pid: int, ports: range, scratch: Path):
     """Leave the stacks of what happens meanwhile at path; what perf itself writes goes to the scratch directory."""
     perf_data, commands = scratch / "perf.data", commands_of(server_pid)
     with recording(perf_data):

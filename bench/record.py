@@ -5,6 +5,7 @@ A run directory holds run.json (one Run) and trials.jsonl (one Trial per line, i
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -50,7 +51,7 @@ class Options(Record):
     day: bool = False  # those rates are the peak of a day, whose blocks are its hours: bench/day.py
     seed: int
     why_not: str = ""  # this machine cannot run it; it then has no trials
-    profile: bool = False  # perf samples the machine during each trial: bench/profile.py
+    observes: Literal["profile", "walk"] | None = None  # beside the metrics, in each trial: bench/observers.py
     figures: list[FigureSpec] = []
 
     def hour(self, block: int) -> float:

@@ -4,15 +4,14 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 from bench.day import offered
 from bench.experiment import UsageError, usable_cpus
 from bench.fingerprint import fingerprint, versions
+from bench.observers import observer
 from bench.placement import place
 from bench.probes import Probes
-from bench.profile import profiled, stacks_path
 from bench.record import (RUN, Options, RecordError, Run, Trial, append_trial, drop_torn_line, read_run, read_trials,
                           write_run)
 from bench.schedule import Slot, schedule
@@ -90,8 +89,8 @@ def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], Non
             run = run.model_copy(update={"unavailable": probes.unavailable})
             for slot in remaining(directory, run):
                 rate = offered(run.options, slot.workload, slot.cores, slot.block)
-                observe = {"observe": partial(profiled, stacks_path(directory, slot.index))} if run.options.profile else {}
-                trial = trials.run(slot, placements[slot.cores], run.options.seconds, rate, **observe)
+                observe = observer(run.options.observes, directory, slot.index)
+                trial = trials.run(slot, placements[slot.cores], run.options.seconds, rate, observe)
                 append_trial(directory, trial)
                 done(trial)
     finally:

@@ -28,10 +28,11 @@ LATENCIES = {"latency_p50_ms": "50", "latency_p99_ms": "99", "latency_max_ms": "
 COUNTED_DURING_TRIAL = ("accepted_local", "accepted_global", "accepted_neighbour", "deferred", "registered",
                         "delivered", "undelivered")
 
-Observe = Callable[[int, Path], AbstractContextManager]  # of the server's process id and a directory for what is left
+# What else goes on during the load: of the server's process id, its ports, and a directory for what is not kept.
+Observe = Callable[[int, range, Path], AbstractContextManager]
 
 
-def _nothing_more(server_pid: int, scratch: Path) -> AbstractContextManager:
+def _nothing_more(server_pid: int, ports: range, scratch: Path) -> AbstractContextManager:
     return nullcontext()
 
 
@@ -45,8 +46,8 @@ class Bench:
         self._probes = probes
 
     def run(self, slot: Slot, placement: Placement, seconds: int, rate: float | None = None,
-            observe: Observe = _nothing_more) -> Trial:
-        """rate: requests per second in all, None: as many as the server takes. observe: what goes on during the load.
+            observe: Observe | None = None) -> Trial:
+        """rate: requests per second in all, None: as many as the server takes.
 
         Raises WorkloadError when the server or the load generator fails.
         """
@@ -59,7 +60,7 @@ class Bench:
             library = _library(pids) if variant.has_local_listeners else None
             self._probes.start(pids[0], workload.ports(cpus))
             started, before = time.time(), snapshot()
-            with observe(pids[0], Path(directory)):
+            with (observe or _nothing_more)(pids[0], workload.ports(cpus), Path(directory)):
                 load = workload.load(testbed, cpus, demand)
             use = difference(before, snapshot(), sorted({*cpus.server, *cpus.load}))
             observed = self._probes.metrics(load.requests)

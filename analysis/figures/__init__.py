@@ -6,7 +6,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures import contention, cpu, day, effects, locality, profile, ratios, related, throughput
+from analysis.figures import contention, cpu, day, effects, locality, profile, ratios, related, throughput, walk
 from analysis.figures.style import STYLE, say
 from analysis.figures.view import View
 from analysis.tables import NOT_AVAILABLE
@@ -16,7 +16,8 @@ matplotlib.use("Agg")
 
 KINDS = {"throughput": throughput.draw, "ratios": ratios.draw, "locality": locality.draw, "contention": contention.draw,
          "cpu": cpu.draw, "day": day.draw, "effects": effects.draw, "profile": profile.draw,
-         "profile-difference": profile.draw_difference, "related": related.draw}
+         "profile-difference": profile.draw_difference, "related": related.draw,
+         "listen-table": walk.draw_passive, "active-connections": walk.draw_active, "flow-deliver": walk.draw_delivery}
 _PLAIN = {"svg": {"metadata": {"Date": None, "Creator": None}},  # no dates and versions: the same data, the same bytes
           "png": {"metadata": {"Software": None}, "dpi": 160},
           "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}}}
@@ -34,7 +35,7 @@ def draw_figures(directory: Path, run: Run, trials: list[Trial], summary: pd.Dat
     chosen = [spec for spec in run.options.figures if only in (None, spec.id)]
     (directory / "figures").mkdir(parents=True, exist_ok=True)
     drawn = [path for spec in chosen for path in _drawn(directory / "figures", View(spec, run, trials, summary, directory))]
-    return drawn + (profile.write_flame_graphs(directory, trials) if run.options.profile and not only else [])
+    return drawn + (profile.write_flame_graphs(directory, trials) if run.options.observes == "profile" and not only else [])
 
 
 def require_figure(name: str | None, runs: list[Run]) -> None:

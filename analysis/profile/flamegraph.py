@@ -10,6 +10,8 @@ from bench.profile import IDLE, Stack
 WIDTH, ROW, MARGIN = 1200, 17, 10
 NARROWEST = 0.4  # px: what would be narrower is not drawn, nor what stands on it
 LETTER = 6.6     # px, about, of the font
+_TEMPLATE = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
+                        lstrip_blocks=True, undefined=StrictUndefined).get_template("flamegraph.svg.j2")
 
 
 def flame_graph(stacks: list[Stack], title: str) -> str:
@@ -17,9 +19,7 @@ def flame_graph(stacks: list[Stack], title: str) -> str:
     root = _tree(stacks)
     depth = _depth(root)
     boxes = list(_boxes("all", root, root["samples"], 0.0, 0))
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
-                              lstrip_blocks=True, undefined=StrictUndefined)
-    return environment.get_template("flamegraph.svg.j2").render(
+    return _TEMPLATE.render(
         title=title, boxes=boxes, samples=root["samples"], width=WIDTH, row=ROW, margin=MARGIN,
         height=(depth + 1) * ROW + 64)
 

@@ -1,0 +1,149 @@
+"""The slides' walk-through of a connection, drawn from real ones: which core did which step."""
+
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.stats import binomtest
+
+from analysis.figures.style import look, note, say
+from analysis.figures.view import View
+from bench.walk import ACTIVE_STEPS, APPLICATION_STEP, PASSIVE_STEPS, read_walk, walk_path
+
+_STEPS = {  # step -> what the slides say happens; whether in softirq or for the application
+    3: ("(2–4) the SYN comes in, the NIC chooses a core", "softirq"),
+    5: ("(5, 6) half connection, SYN ACK goes out", "softirq"),
+    7: ("(7) the ACK comes in", "softirq"),
+    8: ("(8) established, into the accept queue", "softirq"),
+    9: ("(9) the application accepts and reads", "application"),
+    10: ("(10, 11) the application connects to the backend", "application"),
+    12: ("(12) the SYN goes out", "application"),
+    13: ("(13) the SYN ACK comes in, the NIC chooses a core", "softirq"),
+    14: ("(14) established", "softirq"),
+    15: ("(15) the ACK goes out", "softirq"),
+}
+_MARKERS = {"softirq": "s", "application": "o"}
+_COLUMNS = ["variant", "trial", "connection", "step", "cpu", "us", "source_port"]
+
+
+def draw_passive(view: View) -> tuple[Figure, pd.DataFrame]:
+    """Steps 1 to 9: from the SYN to the read."""
+    return _draw_walks(view, PASSIVE_STEPS, "(1) listen() was before. ")
+
+
+def draw_active(view: View) -> tuple[Figure, pd.DataFrame]:
+    """Steps 10 to 15: the proxy's own connection to the backend."""
+    return _draw_walks(view, ACTIVE_STEPS, "")
+
+
+def draw_delivery(view: View) -> tuple[Figure, pd.DataFrame]:
+    """Where the NIC delivers the first packet of each kind, by the core of the application that it is for."""
+    walks = _walks(view)
+    kinds = {"passive": 3, "active": 13}
+    figure = Figure(figsize=(2 + 3.4 * len(view.variants), 7.2), layout="constrained")
+    figure.suptitle(view.spec.title, x=0.02, ha="left", fontweight="bold")
+    grid = figure.subplots(len(kinds), len(view.variants), squeeze=False)
+    rows = []
+    for row, (kind, step) in enumerate(kinds.items()):
+        for column, variant in enumerate(view.variants):
+            told = _matrix(walks[walks.variant == variant], step)
+            _draw_matrix(grid[row][column], told, f"{view.label(variant)}, {kind}")
+            rows += [(variant, kind, *place, count) for place, count in told.items()]
+    mask = (1 << (view.cores[-1] - 1).bit_length()) - 1
+    chosen = walks[walks.step == 10]
+    hits = {variant: (part.source_port & mask == part.cpu).mean() for variant, part in chosen.groupby("variant")}
+    said = "; ".join(f"{view.label(variant)} {100 * hits[variant]:.1f} %" for variant in view.variants if variant in hits)
+    note(figure, f"hash(p) = p & {mask} of the proxy's source port is the core that connects: {said}." if said else "",
+         _counted(walks))
+    return figure, pd.DataFrame(rows, columns=["variant", "kind", "application_cpu", "delivered_cpu", "connections"])
+
+
+def _walks(view: View) -> pd.DataFrame:
+    """A row per step of each connection of the view's trials; the A/A control is base."""
+    rows = [(trial.variant, trial.index, *step) for trial in view.trials
+            if (path := Path(walk_path(view.directory, trial.index))).exists() for step in read_walk(path)]
+    walks = pd.DataFrame(rows, columns=_COLUMNS)
+    return walks[walks.variant.isin(view.variants)]
+
+
+def _draw_walks(view: View, steps: tuple[int, ...], preface: str) -> tuple[Figure, pd.DataFrame]:
+    walks = _walks(view)
+    figure = Figure(figsize=(5.2 + 3.3 * len(view.variants), 1.8 + 0.55 * len(steps)), layout="constrained")
+    figure.suptitle(view.spec.title, x=0.02, ha="left", fontweight="bold")
+    rows = []
+    for axes, variant in zip(figure.subplots(1, len(view.variants), sharey=True, squeeze=False)[0], view.variants):
+        cpus = walks[walks.variant == variant].pivot(index=["trial", "connection"], columns="step", values="cpu")
+        cpus = cpus.reindex(columns=steps).dropna().astype(int)
+        axes.set_title(view.label(variant), loc="left")
+        _lanes(axes, cpus, look(view, variant)["color"], view.cores[-1])
+        rows += [_local(cpus).assign(variant=variant), _distinct(cpus).assign(variant=variant)]
+    figure.axes[0].set_yticks(range(len(steps)), [_STEPS[step][0] for step in steps])
+    figure.axes[0].set_ylim(len(steps) - 0.5, -0.5)
+    note(figure, f"{preface}Lines: all walks, as wide as they are common. Circles: the application's own; squares: softirq. "
+         "Right: how many of all connections do that step on the application's core, 95 % intervals.", _counted(walks))
+    return figure, pd.concat(rows)
+
+
+def _local(cpus: pd.DataFrame) -> pd.DataFrame:
+    """A row per step: the share of connections that do it on the application's core."""
+    rows = []
+    for step in cpus.columns if len(cpus) else []:
+        same = int((cpus[step] == cpus[APPLICATION_STEP[step]]).sum())
+        interval = binomtest(same, len(cpus)).proportion_ci(method="wilson")
+        rows.append((step, 100 * same / len(cpus), 100 * interval.low, 100 * interval.high, len(cpus)))
+    return pd.DataFrame(rows, columns=["step", "local_percent", "low", "high", "connections"])
+
+
+def _distinct(cpus: pd.DataFrame) -> pd.DataFrame:
+    """A row per walk, the commonest first: its cores, step by step, and how many connections took it."""
+    walks = Counter("-".join(map(str, walk)) for walk in cpus.itertuples(index=False, name=None))
+    return pd.DataFrame(sorted(walks.items(), key=lambda walk: (-walk[1], walk[0])), columns=["walk", "connections"])
+
+
+def _lanes(axes: Axes, cpus: pd.DataFrame, colour, cores: int) -> None:
+    if cpus.empty:
+        say(axes, "No connection of it was traced from end to end.")
+        return
+    for walk in _distinct(cpus).itertuples():
+        lane = [int(cpu) for cpu in walk.walk.split("-")]
+        axes.plot(lane, range(len(lane)), color=colour, linewidth=max(0.6, 9 * walk.connections / len(cpus)), alpha=0.45,
+                  solid_capstyle="round", zorder=2)
+    for y, step in enumerate(cpus.columns):
+        for cpu in sorted(cpus[step].unique()):
+            axes.plot(cpu, y, marker=_MARKERS[_STEPS[step][1]], color=colour, markersize=8, markeredgecolor="white", zorder=3)
+    for y, row in enumerate(_local(cpus).itertuples()):
+        axes.annotate(f"{row.local_percent:.0f} % ({row.low:.0f}–{row.high:.0f})", (1.02, y),
+                      xycoords=("axes fraction", "data"), va="center", fontsize="small")
+    axes.set_xticks(range(cores), [f"core {cpu}" for cpu in range(cores)])
+    axes.set_xlim(-0.5, cores - 0.5)
+    axes.grid(visible=False, axis="y")
+
+
+def _matrix(walks: pd.DataFrame, step: int) -> Counter:
+    """(the application's core, the core that the packet was delivered to) -> connections."""
+    wide = walks.pivot(index=["trial", "connection"], columns="step", values="cpu")
+    return Counter() if wide.empty else Counter(zip(wide[APPLICATION_STEP[step]], wide[step]))
+
+
+def _draw_matrix(axes: Axes, told: Counter, title: str) -> None:
+    axes.set_title(title, loc="left")
+    if not told:
+        say(axes, "No connection of it was traced from end to end.")
+        return
+    cpus, total = sorted({cpu for place in told for cpu in place}), sum(told.values())
+    shares = [[told[app, to] / total for to in cpus] for app in cpus]
+    axes.imshow(shares, cmap="Greys", vmin=0, vmax=1)
+    for y, row in enumerate(shares):
+        for x, share in enumerate(row):
+            axes.text(x, y, f"{100 * share:.1f} %", ha="center", va="center", color="white" if share > 0.5 else "black")
+    axes.set_xticks(range(len(cpus)), [f"{cpu}" for cpu in cpus])
+    axes.set_yticks(range(len(cpus)), [f"{cpu}" for cpu in cpus])
+    axes.set(xlabel="core that the NIC chose", ylabel="application's core")
+    axes.grid(visible=False)
+
+
+def _counted(walks: pd.DataFrame) -> str:
+    traced = walks.drop_duplicates(["variant", "trial", "connection"]).groupby("variant", sort=False).size()
+    return "Traced connections: " + (", ".join(f"{variant} {count}" for variant, count in traced.items()) or "none") + "."

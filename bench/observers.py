@@ -1,0 +1,15 @@
+"""What a trial can leave beside its metrics."""
+
+from functools import partial
+from pathlib import Path
+
+from bench.profile import profiled, stacks_path
+from bench.trial import Observe
+from bench.walk import walk_path, walked
+
+
+def observer(observes: str | None, run_directory: Path, trial: int) -> Observe | None:
+    """For Bench.run(): what leaves its file for that trial in the run directory."""
+    if observes == "profile":
+        return partial(profiled, stacks_path(run_directory, trial))
+    return partial(walked, walk_path(run_directory, trial)) if observes == "walk" else None
