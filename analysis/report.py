@@ -12,6 +12,7 @@ from analysis.estimates import (BASE, CONTROL, COST, comparisons, control_is_off
                                 throughput)
 from analysis.figures import draw_figures
 from analysis.figures.profile import FLAME
+from analysis.summary import plain_summary
 from analysis.tables import (cpu_by_core, html, missing, readable_comparisons, readable_cpu, readable_summary,
                              write_tables)
 from bench.record import TRIALS, RecordError, Run, Trial, read_run, read_trials, runs_in
@@ -49,7 +50,7 @@ def write_report(directory: Path, runs: list[tuple[Path, Run, list[Trial], pd.Da
                               lstrip_blocks=True, undefined=StrictUndefined)
     path = directory / "report.html"
     path.write_text(environment.get_template(TEMPLATE).render(
-        sections=[_section(*run) for run in runs], run=runs[0][1],
+        in_short=plain_summary([run for _, *run in runs]), sections=[_section(*run) for run in runs], run=runs[0][1],
         versions={tool: said for _, run, *_ in runs for tool, said in run.versions.items()}))
     return path
 

@@ -70,6 +70,7 @@ PACKAGES = (
 # Only `lab.py test` needs these: what else the library is tested with.
 TEST_PACKAGES = (
     Package("nodejs", command="node"),
+    Package("chromium", command="chromium"),
 )
 
 

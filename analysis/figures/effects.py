@@ -32,7 +32,7 @@ def _rows(view: View) -> pd.DataFrame:
         "group": group, "label": group + "  " + found.effect if several else found.effect,
         "ratio": found.ratio, "low": found.low, "high": found.high,
         "published": [published(view.spec.effects[name].claim) for name in found.effect],
-        "look": [look(view, view.spec.effects[name].of[0]) for name in found.effect]})
+        "look": [look(view, "fastsocket")] * len(found)})
 
 
 def published(claim: str | None) -> float:

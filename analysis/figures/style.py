@@ -51,6 +51,16 @@ def side_by_side(arms: list[str], reach: float):
     return zip(arms, np.linspace(-reach, reach, len(arms)) if len(arms) > 1 else [0])
 
 
+def name_curves(axes: Axes, ends: list[tuple[str, float, tuple]]) -> None:
+    """Labels at the right of the axes instead of a legend: (label, last value, colour) of each curve, kept apart."""
+    low, high = axes.get_ylim()
+    gap, at = 0.065 * (high - low), -np.inf
+    for label, value, colour in sorted(ends, key=lambda end: end[1]):
+        at = max(value, at + gap)
+        axes.annotate(label, (1.01, at), xycoords=("axes fraction", "data"), va="center", color=colour, fontsize="small",
+                      annotation_clip=False)
+
+
 def core_axis(axes: Axes, cores) -> None:
     axes.set_xticks(sorted(cores), [f"{count}" for count in sorted(cores)])
     axes.set_xlabel("server cores")

@@ -1,0 +1,94 @@
+"""The report and the flame graphs in a real browser: Debian's Chromium, without a network."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from tests.test_lab import lab
+
+ALONE = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         "--no-first-run"]
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+pytestmark = pytest.mark.privileged
+
+
+@pytest.fixture(scope="module")
+def run_directory(tmp_path_factory) -> Path:
+    """A real run with profiles: its report has all that a report can have."""
+    directory = tmp_path_factory.mktemp("report") / "run"
+    done = lab("sweep", "profile", "--blocks", "1", "--seconds", "1", "--out", directory)
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=ALONE)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium, request):
+    """A page that must not ask any host for anything, nor complain."""
+    options = getattr(request, "param", {})
+    context = chromium.new_context(**options)
+    page, wrong = context.new_page(), []
+    page.on("request", lambda asked: wrong.append(asked.url) if not asked.url.startswith(("file:", "data:")) else None)
+    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    yield page
+    context.close()
+    assert not wrong
+
+
+SCREENS = [pytest.param({"color_scheme": scheme, "viewport": size}, id=f"{scheme}, {name}")
+           for scheme in ("light", "dark") for name, size in (("desktop", DESKTOP), ("phone", PHONE))]
+
+
+@pytest.mark.parametrize("page", SCREENS, indirect=True)
+def test_the_report_fits_the_screen_and_shows_all_its_figures(page, run_directory):
+    page.goto((run_directory / "report.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    sizes = page.eval_on_selector_all("figure img", "all => Promise.all(all.map(i => i.decode().then(() => i.naturalWidth)))")
+    assert len(sizes) == 3 and min(sizes) > 0
+    assert page.locator("h1").first.inner_text() == "profile"
+
+
+@pytest.mark.parametrize("page", SCREENS, indirect=True)
+def test_text_can_be_read_on_its_background(page, run_directory):
+    page.goto((run_directory / "report.html").as_uri())
+    ink, paper = (lightness(page.evaluate(f"getComputedStyle(document.body).{what}")) for what in ("color", "backgroundColor"))
+    dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    assert (paper < 60 and ink > 200) if dark else (paper > 230 and ink < 60)
+
+
+def lightness(colour: str) -> float:
+    """The mean of red, green and blue, 0 to 255, of "rgb(…)"."""
+    return sum(map(float, re.findall(r"[\d.]+", colour)[:3])) / 3
+
+
+def test_a_flame_graph_is_searched_and_zoomed(page, run_directory):
+    page.goto((run_directory / "figures" / "flame-haproxy-base.svg").as_uri())
+    said = page.locator("#said")
+    page.evaluate("search('^tcp_')")
+    assert page.locator("g.found").count() > 3
+    assert 0 < float(re.search(r"in ([\d.]+) %", said.text_content())[1]) < 100
+    whole = page.locator("g >> visible=true").count()
+    page.locator("g", has=page.locator("title", has_text="haproxy:")).first.dispatch_event("click")
+    assert page.locator("g >> visible=true").count() < whole
+    page.locator("#reset").dispatch_event("click")
+    assert page.locator("g >> visible=true").count() == whole
+
+
+def test_a_flame_graph_opens_inside_the_report(page, run_directory):
+    page.goto((run_directory / "report.html").as_uri())
+    page.locator("details.flame summary").first.click()
+    inside = page.frame_locator("details.flame[open] iframe")
+    inside.locator("#reset").wait_for()
+    assert inside.locator("g").count() > 100
