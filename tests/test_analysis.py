@@ -16,6 +16,7 @@ from analysis.estimates import COLUMNS, MIN_BLOCKS, comparisons, contrasts, cont
 from analysis.figures import KINDS, FigureError, draw_figures, figure_ids, require_figure
 from analysis.figures.effects import published
 from analysis.report import outcomes, warnings, write_all, write_report
+from analysis.summary import plain_summary
 from analysis.tables import cpu_by_core, readable_summary, write_tables
 from bench.experiment import Collection, Experiment, figure_specs, names, read
 from bench.record import CpuUse, Effect, Options, Placement, RecordError, Run, Trial, append_trial, runs_in, write_run
@@ -461,6 +462,31 @@ def test_several_runs_make_one_report(tmp_path):
     page = write_all(tmp_path).read_text()
     assert page.index('<section id="cost">') < page.index('<section id="scalability">')
     assert (tmp_path / "cost" / "summary.csv").exists() and (tmp_path / "scalability" / "figures").is_dir()
+
+
+def test_the_summary_claims_what_the_intervals_allow():
+    run = a_run(blocks=8, cores=[1, 2])
+    trials = trials_of(run)
+    summary = estimate(trials)
+    row = next(summary.query("variant == 'fastsocket' and cores == 2 and metric == 'cps'").itertuples())
+    said = plain_summary([(run, trials, summary)])
+    assert said[0].startswith(f"nginx on 2 cores answered {100 * (row.ratio_to_base - 1):.1f} % more requests")
+    level = summary.copy()
+    level.loc[level.variant == "fastsocket", ["ratio_low", "ratio_high"]] = 0.9, 1.2
+    assert "neither clearly more nor fewer requests (between 10.0 % fewer and 20.0 % more)" in plain_summary([(run, trials, level)])[0]
+    off = summary.copy()
+    off.loc[off.variant == "control", ["ratio_low", "ratio_high"]] = 1.1, 1.2
+    assert "trust it less" in plain_summary([(run, trials, off)])[0]
+
+
+def test_what_this_machine_cannot_run_has_its_place_in_the_report(tmp_path):
+    run = a_run()
+    run = run.model_copy(update={"options": run.options.model_copy(update={"why_not": "it has <no> siblings"})})
+    write_run(tmp_path, run)
+    page = write_all(tmp_path).read_text()
+    assert "Not available here: it has &lt;no&gt; siblings" in page
+    assert all((tmp_path / "figures" / f"{name}.svg").exists() for name in figure_ids(run))
+    assert plain_summary([(run, [], estimate([]))]) == [f"{run.options.experiment} is not available here: it has <no> siblings."]
 
 
 def test_the_report_says_what_a_reader_has_to_know(tmp_path):

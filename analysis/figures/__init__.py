@@ -66,6 +66,8 @@ def _unavailable(view: View) -> tuple[Figure, pd.DataFrame]:
 
 def _save(folder: Path, name: str, figure: Figure) -> list[Path]:
     paths = {suffix: folder / f"{name}.{suffix}" for suffix in _PLAIN}
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # all is in its place: once is enough for all formats
     for suffix, path in paths.items():
         figure.savefig(path, **_PLAIN[suffix])
     return list(paths.values())
