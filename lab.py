@@ -230,16 +230,11 @@ def figures(directory: RunDirectory,
             only: Annotated[Optional[str], typer.Option(metavar="ID", help="Just this figure.")] = None,
             yes: Yes = False) -> None:
     """Draw the figures of a run again."""
-    from analysis.estimates import estimate
-    from analysis.figures import draw_figures, require_figure
-    from bench.record import read_run, read_trials, runs_in
+    from analysis.figures import draw_stored
+    from bench.record import runs_in
 
-    runs = {part: read_run(part) for part in runs_in(directory)}
-    require_figure(only, list(runs.values()))
-    for part, run in runs.items():
-        trials = read_trials(part)
-        for path in draw_figures(part, run, trials, estimate(trials), only):
-            typer.echo(path)
+    for path in draw_stored(runs_in(directory), only):
+        typer.echo(path)
 
 
 @app.command()

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 from great_tables import GT
 
-from analysis.estimates import BASE, CONTROL, COST, comparisons, throughput
-from bench.record import CpuUse, Run, Trial
+from analysis.estimates import BASE, CONTROL, COST, comparisons, estimate, throughput
+from bench.record import TRIALS, CpuUse, Run, Trial
 
 SUMMARY = "summary.csv"
 COMPARISONS = Path("tables", "comparisons.csv")
@@ -40,6 +40,14 @@ def write_tables(directory: Path, run: Run, trials: list[Trial], summary: pd.Dat
     (folder / "summary.md").write_text(_markdown(readable) + notes + "\n")
     (folder / "cpu_by_core.md").write_text(_markdown(readable_cpu(cpu)))
     comparisons(trials, run.options.variants).to_csv(directory / COMPARISONS, index=False)
+
+
+def stored_estimates(directory: Path, trials: list[Trial]) -> pd.DataFrame:
+    """analysis.estimates.estimate(trials), which takes a while, from summary.csv if that is of these trials."""
+    stored = directory / SUMMARY
+    if not stored.exists() or stored.stat().st_mtime < (directory / TRIALS).stat().st_mtime:
+        return estimate(trials)
+    return pd.read_csv(stored, float_precision="round_trip")
 
 
 def flat(trials: list[Trial]) -> pd.DataFrame:

@@ -1,5 +1,7 @@
 """The figures of a run, drawn without a display and the same, byte for byte, from the same data."""
 
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import matplotlib
@@ -9,8 +11,8 @@ from matplotlib.figure import Figure
 from analysis.figures import contention, cpu, day, effects, locality, profile, ratios, related, throughput, walk
 from analysis.figures.style import STYLE, say
 from analysis.figures.view import View
-from analysis.tables import NOT_AVAILABLE
-from bench.record import Run, Trial
+from analysis.tables import NOT_AVAILABLE, stored_estimates
+from bench.record import Run, Trial, read_run, read_trials
 
 matplotlib.use("Agg")
 
@@ -36,6 +38,29 @@ def draw_figures(directory: Path, run: Run, trials: list[Trial], summary: pd.Dat
     (directory / "figures").mkdir(parents=True, exist_ok=True)
     drawn = [path for spec in chosen for path in _drawn(directory / "figures", View(spec, run, trials, summary, directory))]
     return drawn + (profile.write_flame_graphs(directory, trials) if run.options.observes == "profile" and not only else [])
+
+
+def draw_stored(directories: list[Path], only: str | None = None) -> list[Path]:
+    """Draw the figures of runs from what write_all() stored, all CPUs at work. Raises RecordError, FigureError."""
+    runs = {part: read_run(part) for part in directories}
+    require_figure(only, list(runs.values()))
+    chosen = [(part, spec.id) for part, run in runs.items() for spec in run.options.figures if only in (None, spec.id)]
+    profiled = [part for part, run in runs.items() if run.options.observes == "profile" and not only]
+    with ProcessPoolExecutor() as pool:
+        flames = [pool.submit(profile.write_flame_graphs, part, read_trials(part)) for part in profiled]
+        drawn = [pool.submit(_draw_one, part, name) for part, name in chosen]
+        return [path for done in drawn + flames for path in done.result()]
+
+
+def _draw_one(directory: Path, name: str) -> list[Path]:
+    return draw_figures(directory, *_stored(directory), name)
+
+
+@cache
+def _stored(directory: Path) -> tuple[Run, list[Trial], pd.DataFrame]:
+    """Several figures of a run are drawn by one process."""
+    trials = read_trials(directory)
+    return read_run(directory), trials, stored_estimates(directory, trials)
 
 
 def require_figure(name: str | None, runs: list[Run]) -> None:

@@ -64,17 +64,17 @@ def draw_difference(view: View) -> tuple[Figure, pd.DataFrame]:
 
 
 def write_flame_graphs(directory: Path, trials: list[Trial]) -> list[Path]:
-    """A flame graph for each workload and arm, and a speedscope file for each workload, into directory/figures."""
+    """A flame graph for each workload and variant (the A/A control is base), and a speedscope file for each workload, into directory/figures."""
     found, written = profiles(directory, trials), []
     for workload in sorted({trial.workload for trial, _ in found}):
-        arms: dict[str, list[list[Stack]]] = {}
+        variants: dict[str, list[list[Stack]]] = {}
         for trial, stacks in found:
             if trial.workload == workload:
-                arms.setdefault(trial.arm, []).append(stacks)
-        whole = {arm: merged(stacks) for arm, stacks in sorted(arms.items())}
-        for arm, stacks in whole.items():
-            written.append(directory / "figures" / f"{FLAME}{workload}-{arm}.svg")
-            written[-1].write_text(flame_graph(stacks, f"{workload}, {arm}"))
+                variants.setdefault(trial.variant, []).append(stacks)
+        whole = {variant: merged(stacks) for variant, stacks in sorted(variants.items())}
+        for variant, stacks in whole.items():
+            written.append(directory / "figures" / f"{FLAME}{workload}-{variant}.svg")
+            written[-1].write_text(flame_graph(stacks, f"{workload}, {variant}"))
         written.append(directory / "figures" / f"{workload}.speedscope.json")
         written[-1].write_text(speedscope(whole))
     return written
