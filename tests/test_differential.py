@@ -347,3 +347,11 @@ def test_known_difference(pair, name):
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_known_difference_is_avoided(pair, name):
     compare(pair, DIFFERENT[name], name not in ON_TWO_CPUS, [name])
+
+
+def test_what_is_no_epoll_stays_none_after_a_wait_for_it(preload):
+    program = [("socket", "inet", "stream", 0), ("bind", "socket#0", "loopback", True), ("listen", "socket#0", BACKLOG),
+               ("epoll_wait", "epoll#0", 0), ("client", "listener#0", None, NONBLOCK),
+               ("accept", "listener#0", 0, False), ("epoll_ctl", "ADD", "epoll#0", "accepted#0", select.EPOLLIN, 0)]
+    with interpreters(preload, {}) as pair:
+        compare(pair, program, True, list(DIFFERENT))

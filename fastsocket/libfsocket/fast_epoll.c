@@ -23,6 +23,7 @@
 /* As many as one wait is likely to bring; the next are registered as ever. */
 #define MAX_DEFERRED 64
 #define SEVERAL (-1)
+#define NOBODY_YET (-2)
 
 /* Written by the thread that defers, before the descriptor becomes DEFERRED; the event later while it is BUSY. */
 struct deferral {
@@ -32,7 +33,8 @@ struct deferral {
 };
 
 static struct deferral deferrals[MAX_FDS];
-static _Atomic pid_t waiter[MAX_FDS]; /* the one thread that waits for an epoll; SEVERAL: more, or others' */
+/* The one thread that waits for an epoll; SEVERAL: more, or others'; 0: not seen to be made, so it may be no epoll. */
+static _Atomic pid_t waiter[MAX_FDS];
 
 THREAD_LOCAL int deferred[MAX_DEFERRED];
 THREAD_LOCAL unsigned int n_deferred;
@@ -162,7 +164,7 @@ bool fast_epoll_defers(int epfd, int op, int fd, const struct epoll_event *event
 void fast_epoll_created(int epfd)
 {
 	if ((unsigned int)epfd < MAX_FDS)
-		atomic_store(&waiter[epfd], 0);
+		atomic_store(&waiter[epfd], NOBODY_YET);
 }
 
 void fast_epoll_shared(int epfd)
@@ -180,10 +182,11 @@ static void settle_those_of(int epfd)
 
 static void note_waiter(int epfd)
 {
-	pid_t before = 0;
+	pid_t before = NOBODY_YET;
 
-	if ((unsigned int)epfd >= MAX_FDS || atomic_load(&waiter[epfd]) == this_thread() ||
-	    atomic_load(&waiter[epfd]) == SEVERAL || atomic_compare_exchange_strong(&waiter[epfd], &before, thread))
+	if ((unsigned int)epfd >= MAX_FDS || !atomic_load(&waiter[epfd]) ||
+	    atomic_load(&waiter[epfd]) == this_thread() || atomic_load(&waiter[epfd]) == SEVERAL ||
+	    atomic_compare_exchange_strong(&waiter[epfd], &before, thread))
 		return;
 	atomic_store(&waiter[epfd], SEVERAL);
 	settle_those_of(epfd);
