@@ -180,6 +180,12 @@ def test_odd_calls_answer_as_without_the_library(preload):
     assert seen[0] == seen[1]
 
 
+@pytest.mark.parametrize("how", ["bind", "listen"])
+def test_a_disconnected_socket_may_have_any_port_again(connector, how):
+    port = connector.ask("listen", LOOPBACK["inet"])
+    assert connector.ask("use_again", CPUS[0], port, how) == 0
+
+
 def test_an_interrupted_connect_is_not_tried_again(connector):
     assert connector.ask("interrupt_connect", CPUS[0]) == ["EINTR", "EALREADY", 0]
 

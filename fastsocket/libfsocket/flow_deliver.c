@@ -336,6 +336,12 @@ static void release(int fd)
 	confine(fd, 0);
 }
 
+void flow_deliver_any_port(int fd)
+{
+	if (descriptor(fd) == DELIVERED)
+		release(fd);
+}
+
 /* It was disconnected, and the one port that it may use is taken. */
 static int connect_delivered(int fd, const struct sockaddr *addr, socklen_t len)
 {
@@ -369,6 +375,7 @@ int flow_deliver_bind(int fd, const struct sockaddr *addr, socklen_t len)
 	unsigned int cpu = (unsigned int)sched_getcpu();
 	bool settled;
 
+	flow_deliver_any_port(fd);
 	if (cpu >= cpus || !may_be_given_port(fd, descriptor(fd)))
 		return real.bind(fd, addr, len);
 	settled = settled_on_cpu(&attempt, cpu);
@@ -391,10 +398,7 @@ void flow_deliver_setsockopt(int fd, int level, int name)
 
 void flow_deliver_shared(int fd)
 {
-	enum descriptor kind = descriptor(fd);
-
-	if (kind == OPENED)
+	if (descriptor(fd) == OPENED)
 		become(fd, OPENED, UNKNOWN);
-	else if (kind == DELIVERED)
-		release(fd);
+	flow_deliver_any_port(fd);
 }

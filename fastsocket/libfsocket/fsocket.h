@@ -448,6 +448,8 @@ static inline unsigned int core_of_port(uint16_t port, unsigned int cpus)
 
 /* Only where settings.flow_deliver, and on descriptors that are UNKNOWN, OPENED or DELIVERED. */
 int flow_deliver_connect(int fd, const struct sockaddr *addr, socklen_t len);
+/* It was disconnected, and is about to get a port by another call than connect(). */
+void flow_deliver_any_port(int fd);
 int flow_deliver_bind(int fd, const struct sockaddr *addr, socklen_t len);
 /* A range that the application did not set, and that it is not to see. */
 bool flow_deliver_hides(int fd, int level, int name);

@@ -74,6 +74,7 @@ INTERPOSED int listen(int fd, int backlog)
 	int result;
 
 	need_real_calls();
+	flow_deliver_any_port(fd);
 	result = real.listen(fd, backlog);
 	if (result == 0 && enabled && !listeners_listen(fd, backlog)) {
 		real.shutdown(fd, SHUT_RD);

@@ -94,6 +94,16 @@ class Connector:
             except BlockingIOError:
                 listener.setblocking(True)
 
+    def use_again(self, cpu: int, port: int, how: str) -> Answer:
+        """After a disconnect, when somebody else has the port that it had: bind() to any port, or listen()."""
+        own = self.connect(cpu, LOOPBACK["inet"], port, {})["port"]
+        connection = self._connections[-1]
+        assert call("connect", connection, UNSPECIFIED, len(UNSPECIFIED)) == 0
+        holder, taken, any_port = socket.socket(), *(pack("inet", LOOPBACK["inet"], number) for number in (own, 0))
+        self._listeners.append(holder)
+        assert call("bind", holder.fileno(), taken, len(taken)) == 0
+        return call("listen", connection, 1) if how == "listen" else call("bind", connection, any_port, len(any_port))
+
     def pid(self) -> int:
         return os.getpid()
 
