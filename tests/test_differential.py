@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 from fastsocket import page
 from fastsocket.build import LIBRARY
-from tests.test_libfsocket import CPUS, preload
+from tests.test_libfsocket import CPUS, EVERYTHING_ON, preload
 
 INTERPRETER = Path(__file__).parent / "libfsocket_apps" / "interpreter.py"
 PROGRAMS_TO_RUN = int(os.environ.get("FSOCKET_DIFFERENTIAL", 300))
@@ -304,7 +304,7 @@ def test_programs_see_the_same_with_the_library(preload, announce):
 
 @pytest.fixture(scope="module")
 def pair():
-    with interpreters({"LD_PRELOAD": str(LIBRARY)}, {}) as pair:
+    with interpreters({"LD_PRELOAD": str(LIBRARY)} | EVERYTHING_ON, {}) as pair:
         yield pair
 
 
@@ -332,6 +332,8 @@ DIFFERENT = {
                                   ("shutdown", "listener#0", socket.SHUT_RD), ("listen", "listener#0", BACKLOG)],
     "shuts_down_what_does_not_listen": [*LISTENING, ("shutdown", "listener#0", socket.SHUT_WR), *SERVING, *ACCEPTING,
                                         ("send", "accepted#0", 1)],
+    "waits_beside_an_unread_edge": [*LISTENING, *SERVING, ("epoll_wait", "epoll#0", 0), *ACCEPTING, REQUEST,
+                                    watch_accepted(select.EPOLLET), *[("epoll_wait", "epoll#0", 0)] * 2],
 }
 
 ON_TWO_CPUS = {"is_served_by_several_cpus"}

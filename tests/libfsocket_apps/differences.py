@@ -11,6 +11,7 @@ from libc import option_of
 HIGHEST_OF_A_PROGRAM = 511
 COPYING = ("dup", "fcntl_dup", "dup2", "dup3", "pass_on")
 POLLING = ("poll", "ppoll", "select")
+WAITING = ("epoll_wait", "epoll_pwait")
 
 
 def connects_a_listener(program, operation, *arguments) -> bool:
@@ -97,8 +98,13 @@ def is_watched_by_two_names(program, operation, *arguments) -> bool:
             and program.has_another_name(arguments[2]))
 
 
+def waits_beside_an_unread_edge(program, operation, *arguments) -> bool:
+    """Fast-Epoll registers a connection after it has been reported, and the kernel reports what is still unread."""
+    return operation in WAITING and program.has_unread_edges()
+
+
 KNOWN = {predicate.__name__: predicate for predicate in (
     connects_a_listener, polls_a_watched_listener, connects_behind_older_connections, binds_beside_a_listener,
     closes_what_it_does_not_know, blocks_where_it_watches, watches_a_paused_listener, shuts_down_what_does_not_listen,
     pauses_an_unnamed_port, resumes_without_reuseaddr, is_watched_by_two_names, reads_reuseport_of_a_connection,
-    closes_it_on_its_way, is_served_by_several_cpus)}
+    closes_it_on_its_way, is_served_by_several_cpus, waits_beside_an_unread_edge)}

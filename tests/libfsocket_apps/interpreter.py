@@ -191,6 +191,8 @@ class Program:
         self._inherited: set[int] = set()  # descriptors, from the process that forked this one
         self._named: set[int] = set()  # sockets bound to a port that the program named, as cookies
         self._reuseport: set[int] = set()  # sockets on which the program itself set it, as cookies
+        self._edges: dict[int, Answer] = {}  # accepted and added edge-triggered: what their events carry, their cookie
+        self._reported_edges: set[Answer] = set()  # as cookies
 
     def run(self, steps: list) -> None:
         for operation, *arguments in steps:
@@ -270,6 +272,11 @@ class Program:
     def has_older_connections(self, descriptor: int) -> bool:
         """That is, older than the adoption of its clone."""
         return self._older.get(cookie_of(descriptor), 0) > 0
+
+    def has_unread_edges(self) -> bool:
+        """An accepted connection that was reported edge-triggered, and still has something to report."""
+        reported = [number for number in self._roles if cookie_of(number) in self._reported_edges]
+        return any(has_something(number) for number in reported)
 
     def would_share_a_port(self, descriptor: int, address_of: int) -> bool:
         """With a listener, for which only this one's owner has set SO_REUSEPORT."""
@@ -473,6 +480,8 @@ class Program:
         answer = call("epoll_ctl", epoll, EPOLL_CTL[operation], descriptor, ctypes.byref(event))
         if operation == "ADD" and answer == 0 and waiting is not None:
             self._begin_to_watch(descriptor, waiting)
+        if answer == 0 and events & select.EPOLLET and self._roles.get(descriptor) == "accepted":
+            self._edges[event.data] = cookie_of(descriptor)
         return answer
 
     def _begin_to_watch(self, descriptor: int, waiting: int) -> None:
@@ -497,6 +506,7 @@ class Program:
         ready: dict[int, int] = {}
         for event in events[:answer]:  # how many of them say the same is no matter
             ready[event.data] = ready.get(event.data, 0) | event.events
+        self._reported_edges |= {self._edges[data] for data in ready if data in self._edges}
         return sorted(ready.items())
 
     def poll(self, descriptors: list[int], events: int) -> list | str:
@@ -598,6 +608,12 @@ def closes_on_exec(descriptor: int) -> bool:
 
 def cookie_of(descriptor: int) -> Answer:
     return option_of(descriptor, socket.SOL_SOCKET, SO_COOKIE)
+
+
+def has_something(connection: int) -> bool:
+    asked = select.poll()
+    asked.register(connection, select.POLLIN | select.POLLPRI | select.POLLRDHUP)
+    return bool(asked.poll(0))
 
 
 def waiting_connections(listener: int) -> int:
