@@ -180,12 +180,17 @@ PROGRAMS = st.tuples(PREFACES, *[st.lists(STEPS)] * 3).map(joined)
 # ---- running them
 
 
+# Two at once must not take each other's ports: a name that is bound to once more may be free in the one and not in the other.
+ON_A_NETWORK_OF_ITS_OWN = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+
+
 class Interpreter:
     """libfsocket_apps/interpreter.py, which runs one program after the other."""
 
     def __init__(self, environment: dict[str, str], cpus: list[int]):
         self._log = tempfile.TemporaryFile("w+")
-        self._process = subprocess.Popen([sys.executable, INTERPRETER, *map(str, cpus)], stdin=subprocess.PIPE,
+        network = [] if os.geteuid() else ON_A_NETWORK_OF_ITS_OWN
+        self._process = subprocess.Popen([*network, sys.executable, INTERPRETER, *map(str, cpus)], stdin=subprocess.PIPE,
                                          stdout=subprocess.PIPE, stderr=self._log, text=True, bufsize=1,
                                          env={**os.environ, **environment})
         self.begin([], True, [])
@@ -314,6 +319,8 @@ DIFFERENT = {
     "connects_a_listener": [*LISTENING, *SERVING, CLIENT, ("disconnect", "listener#0")],
     "polls_a_watched_listener": [*LISTENING, *SERVING, CLIENT, ("poll", ["listener#0"], select.POLLIN)],
     "connects_behind_older_connections": [*LISTENING, CLIENT, *SERVING, *ACCEPTING, ("send", "accepted#0", 1)],
+    "connects_after_a_takeover": [*LISTENING, *SERVING, ("pass_on", "listener#0", False), CLIENT,
+                                  ("spawn", "posix_spawn"), CLIENT, REQUEST],
     "binds_beside_a_listener": [*LISTENING, SECOND, ("set_option", "socket#0", *REUSEPORT, 1),
                                 ("bind_like", "socket#0", "listener#0")],
     "reads_reuseport_of_a_connection": [*LISTENING, *SERVING, *ACCEPTING, ("get_option", "accepted#0", *REUSEPORT)],

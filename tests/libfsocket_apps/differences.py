@@ -31,6 +31,14 @@ def connects_behind_older_connections(program, operation, *arguments) -> bool:
             or operation == "connect" and program.has_older_connections(arguments[1]))
 
 
+def connects_after_a_takeover(program, operation, *arguments) -> bool:
+    """What came while a listener was passed on waits for itself; once a program has taken the clones over, it is accepted
+    after what comes to those.
+    """
+    return (operation == "client" and program.was_taken_over(arguments[0])
+            or operation == "connect" and program.was_taken_over(arguments[1]))
+
+
 def binds_beside_a_listener(program, operation, *arguments) -> bool:
     """A socket with SO_REUSEPORT may share the port of a listener that has got it from the library."""
     return (operation == "bind_like" and program.would_share_a_port(*arguments)
@@ -104,7 +112,7 @@ def waits_beside_an_unread_edge(program, operation, *arguments) -> bool:
 
 
 KNOWN = {predicate.__name__: predicate for predicate in (
-    connects_a_listener, polls_a_watched_listener, connects_behind_older_connections, binds_beside_a_listener,
-    closes_what_it_does_not_know, blocks_where_it_watches, watches_a_paused_listener, shuts_down_what_does_not_listen,
+    connects_a_listener, polls_a_watched_listener, connects_behind_older_connections, connects_after_a_takeover,
+    binds_beside_a_listener, closes_what_it_does_not_know, blocks_where_it_watches, watches_a_paused_listener, shuts_down_what_does_not_listen,
     pauses_an_unnamed_port, resumes_without_reuseaddr, is_watched_by_two_names, reads_reuseport_of_a_connection,
     closes_it_on_its_way, is_served_by_several_cpus, waits_beside_an_unread_edge)}

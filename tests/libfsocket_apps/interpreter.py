@@ -46,6 +46,7 @@ HUNG_AFTER_SECONDS = 10
 BLOCKS_AFTER_SECONDS = 0.002
 ARRIVAL_SECONDS = 0.5
 SENDING = (1, 8)  # TCP_ESTABLISHED, TCP_CLOSE_WAIT
+CLOSED = 7  # TCP_CLOSE
 FIN_IS_ON_ITS_WAY = (4, 9, 11)  # TCP_FIN_WAIT1, TCP_LAST_ACK, TCP_CLOSING
 SEGMENTS_PER_EXCHANGE = 4  # SYN, SYN-ACK, ACK; or FIN and ACK in both directions
 SO_COOKIE, SIOCOUTQNSD = 57, 0x894B
@@ -99,8 +100,7 @@ class Barrier:
 
 def is_on_its_way(descriptor: int) -> bool:
     """A FIN, or data that Nagle's algorithm holds back, until the peer acknowledges, which it may delay."""
-    information = option_bytes(descriptor, socket.IPPROTO_TCP, socket.TCP_INFO, 1)
-    state = information[0] if isinstance(information, bytes) else None
+    state = state_of(descriptor)
     if state not in SENDING:
         return state in FIN_IS_ON_ITS_WAY
     return fcntl.ioctl(descriptor, SIOCOUTQNSD, bytes(4)) != bytes(4)
@@ -187,6 +187,8 @@ class Program:
         self._roles: dict[int, str] = {}
         self._watched: set[int] = set()  # listeners that were added to an epoll, as cookies
         self._older: dict[int, int] = {}  # of those with a clone: connections still waiting that came before it did
+        self._passed_on: set[Answer] = set()   # listeners, as cookies
+        self._taken_over: set[Answer] = set()  # of those: when another program was run
         self._began_to_watch: set[int] = set()  # in this process
         self._inherited: set[int] = set()  # descriptors, from the process that forked this one
         self._named: set[int] = set()  # sockets bound to a port that the program named, as cookies
@@ -273,6 +275,10 @@ class Program:
         """That is, older than the adoption of its clone."""
         return self._older.get(cookie_of(descriptor), 0) > 0
 
+    def was_taken_over(self, descriptor: int) -> bool:
+        """A listener that was passed on, and then inherited by another program."""
+        return cookie_of(descriptor) in self._taken_over
+
     def has_unread_edges(self) -> bool:
         """An accepted connection that was reported edge-triggered, and still has something to report."""
         reported = [number for number in self._roles if cookie_of(number) in self._reported_edges]
@@ -328,6 +334,9 @@ class Program:
         return self._bind(descriptor, pack_unix(name.encode() + b"\0"))
 
     def bind_like(self, descriptor: int, other: int) -> Answer:
+        """Unless it is the name of a client that has given its port back: an earlier program's TIME_WAIT may have it."""
+        if self._roles.get(other) == "client" and state_of(other) == CLOSED:
+            return "left to chance"
         address = name_of(other)
         return address if failed(address) else self._bind(descriptor, address)
 
@@ -467,6 +476,7 @@ class Program:
                 self.close(descriptor)
             received = socket.recv_fds(receiver, 1, 1)[1][0]
         self._inherited |= {received} if inherited else set()
+        self._passed_on |= {cookie_of(received)} if role == "listener" else set()
         return self._opened(received, role)
 
     # ---- waiting for events
@@ -571,6 +581,7 @@ class Program:
 
     def spawn(self, how: str) -> int:
         """Run true(1), which inherits all that is not close-on-exec."""
+        self._taken_over |= self._passed_on
         if how == "subprocess":
             return subprocess.run(["true"]).returncode
         if how == "posix_spawn":
@@ -614,6 +625,12 @@ def has_something(connection: int) -> bool:
     asked = select.poll()
     asked.register(connection, select.POLLIN | select.POLLPRI | select.POLLRDHUP)
     return bool(asked.poll(0))
+
+
+def state_of(descriptor: int) -> int | None:
+    """tcpi_state; None: it is not of TCP."""
+    information = option_bytes(descriptor, socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+    return information[0] if isinstance(information, bytes) else None
 
 
 def waiting_connections(listener: int) -> int:
