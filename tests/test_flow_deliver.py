@@ -186,6 +186,11 @@ def test_a_disconnected_socket_may_have_any_port_again(connector, how):
     assert connector.ask("use_again", CPUS[0], port, how) == 0
 
 
+def test_what_a_vforked_child_closes_stays_its_parents(connector):
+    port = connector.ask("listen", LOOPBACK["inet"])
+    assert connector.ask("range_after_spawn", CPUS[0], port) == 0
+
+
 def test_an_interrupted_connect_is_not_tried_again(connector):
     assert connector.ask("interrupt_connect", CPUS[0]) == ["EINTR", "EALREADY", 0]
 

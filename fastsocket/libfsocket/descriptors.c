@@ -14,7 +14,6 @@ void extend_descriptors(uint32_t end)
 		;
 }
 
-/* A vfork()ed child closes its own descriptors in its parent's memory. */
 static void close_listener(int fd)
 {
 	struct held held;
@@ -29,13 +28,17 @@ static void close_listener(int fd)
 	unlock_tables(&held);
 }
 
+/*
+ * A vfork()ed child closes its own descriptors in its parent's memory. What must not be forgotten there is only closed
+ * by the process whose table it is; the rest can be found out again.
+ */
 void known_descriptor_closing(int fd)
 {
 	enum descriptor kind = descriptor(fd);
 
 	if (kind == LISTENER || kind == CLONE)
 		close_listener(fd);
-	else if (kind < DEFERRED)
+	else if (kind < DELIVERED)
 		set_descriptor(fd, UNKNOWN);
 	else if (tables_are_ours())
 		fast_epoll_closing(fd);

@@ -218,10 +218,10 @@ enum descriptor {
 	UNKNOWN,   /* not looked at yet */
 	PLAIN,     /* none of ours */
 	OPENED,    /* a TCP socket that has just been made */
-	DELIVERED, /* one that is connected, or about to be, from a port of ours, and confined to it */
 	LISTENER,  /* of the application; listener_by_fd[] says which */
 	CLONE,     /* one of ours */
 	FRESH,     /* just accepted, in no epoll */
+	DELIVERED, /* one that is connected, or about to be, from a port of ours, and confined to it */
 	DEFERRED,  /* the application believes that it is in its epoll; nothing has happened there yet */
 	REPORTED,  /* the same, and the application has had an event */
 	BUSY,      /* about to be registered by the thread that deferred it */

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 
@@ -93,6 +94,12 @@ class Connector:
                     listener.accept()[0].close()
             except BlockingIOError:
                 listener.setblocking(True)
+
+    def range_after_spawn(self, cpu: int, port: int) -> Answer:
+        """subprocess calls vfork(), and the child closes what it inherits before it is another program."""
+        self.connect(cpu, LOOPBACK["inet"], port, {})
+        subprocess.run(["true"], check=True)
+        return option_of(self._connections[-1], socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE)
 
     def use_again(self, cpu: int, port: int, how: str) -> Answer:
         """After a disconnect, when somebody else has the port that it had: bind() to any port, or listen()."""
