@@ -180,7 +180,7 @@ PROGRAMS = st.tuples(PREFACES, *[st.lists(STEPS)] * 3).map(joined)
 # ---- running them
 
 
-# Two at once must not take each other's ports: a name that is bound to once more may be free in the one and not in the other.
+# Two at once must not take each other's ports.
 ON_A_NETWORK_OF_ITS_OWN = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
 
 
@@ -190,9 +190,9 @@ class Interpreter:
     def __init__(self, environment: dict[str, str], cpus: list[int]):
         self._log = tempfile.TemporaryFile("w+")
         network = [] if os.geteuid() else ON_A_NETWORK_OF_ITS_OWN
-        self._process = subprocess.Popen([*network, sys.executable, INTERPRETER, *map(str, cpus)], stdin=subprocess.PIPE,
-                                         stdout=subprocess.PIPE, stderr=self._log, text=True, bufsize=1,
-                                         env={**os.environ, **environment})
+        self._process = subprocess.Popen([*network, sys.executable, INTERPRETER, *map(str, cpus)],
+                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
+                                         bufsize=1, env={**os.environ, **environment})
         self.begin([], True, [])
         self.seen()  # so it has started, and has counters
 
@@ -339,6 +339,9 @@ DIFFERENT = {
                                   ("shutdown", "listener#0", socket.SHUT_RD), ("listen", "listener#0", BACKLOG)],
     "shuts_down_what_does_not_listen": [*LISTENING, ("shutdown", "listener#0", socket.SHUT_WR), *SERVING, *ACCEPTING,
                                         ("send", "accepted#0", 1)],
+    "watches_once_beside_a_clone": [*LISTENING, *SERVING, CLIENT, ("epoll_create", 0),
+                                    ("epoll_ctl", "ADD", "epoll#1", "listener#0", select.EPOLLONESHOT | select.EPOLLIN,
+                                     0)],
     "waits_beside_an_unread_edge": [*LISTENING, *SERVING, ("epoll_wait", "epoll#0", 0), *ACCEPTING, REQUEST,
                                     watch_accepted(select.EPOLLET), *[("epoll_wait", "epoll#0", 0)] * 2],
 }

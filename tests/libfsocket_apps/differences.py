@@ -4,6 +4,7 @@ Each predicate gets the program, the operation and its arguments, before the ste
 the library and without, so that both leave out the same.
 """
 
+import select
 import socket
 
 from libc import option_of
@@ -32,16 +33,18 @@ def connects_behind_older_connections(program, operation, *arguments) -> bool:
 
 
 def connects_after_a_takeover(program, operation, *arguments) -> bool:
-    """What came while a listener was passed on waits for itself; once a program has taken the clones over, it is accepted
-    after what comes to those.
+    """What came while a listener was passed on waits for the listener itself; once a program has taken the clones over,
+    it is accepted after what comes to those.
     """
     return (operation == "client" and program.was_taken_over(arguments[0])
             or operation == "connect" and program.was_taken_over(arguments[1]))
 
 
 def binds_beside_a_listener(program, operation, *arguments) -> bool:
-    """A socket with SO_REUSEPORT may share the port of a listener that has got it from the library."""
-    return (operation == "bind_like" and program.would_share_a_port(*arguments)
+    """A socket with SO_REUSEPORT may share the port of a listener that has got it from the library; so may a connection,
+    which has inherited it, when it is disconnected and bound again.
+    """
+    return (operation == "bind_like" and (program.would_share_a_port(*arguments) or program.was_accepted(arguments[0]))
             or operation == "listen" and program.would_share_a_port(arguments[0], arguments[0]))
 
 
@@ -106,6 +109,12 @@ def is_watched_by_two_names(program, operation, *arguments) -> bool:
             and program.has_another_name(arguments[2]))
 
 
+def watches_once_beside_a_clone(program, operation, *arguments) -> bool:
+    """With EPOLLONESHOT an epoll gets no clone, and sees what waits in another epoll's when that one is neglected."""
+    return (operation == "epoll_ctl" and arguments[0] == "ADD" and bool(arguments[3] & select.EPOLLONESHOT)
+            and program.is_watched(arguments[2]))
+
+
 def waits_beside_an_unread_edge(program, operation, *arguments) -> bool:
     """Fast-Epoll registers a connection after it has been reported, and the kernel reports what is still unread."""
     return operation in WAITING and program.has_unread_edges()
@@ -113,6 +122,7 @@ def waits_beside_an_unread_edge(program, operation, *arguments) -> bool:
 
 KNOWN = {predicate.__name__: predicate for predicate in (
     connects_a_listener, polls_a_watched_listener, connects_behind_older_connections, connects_after_a_takeover,
-    binds_beside_a_listener, closes_what_it_does_not_know, blocks_where_it_watches, watches_a_paused_listener, shuts_down_what_does_not_listen,
-    pauses_an_unnamed_port, resumes_without_reuseaddr, is_watched_by_two_names, reads_reuseport_of_a_connection,
-    closes_it_on_its_way, is_served_by_several_cpus, waits_beside_an_unread_edge)}
+    binds_beside_a_listener, closes_what_it_does_not_know, blocks_where_it_watches, watches_a_paused_listener,
+    shuts_down_what_does_not_listen, pauses_an_unnamed_port, resumes_without_reuseaddr, is_watched_by_two_names,
+    reads_reuseport_of_a_connection, closes_it_on_its_way, is_served_by_several_cpus, watches_once_beside_a_clone,
+    waits_beside_an_unread_edge)}

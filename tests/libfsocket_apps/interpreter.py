@@ -290,6 +290,9 @@ class Program:
             return False
         return any(cookie_of(other) not in self._reuseport for other in self._listeners_at(address_of))
 
+    def was_accepted(self, descriptor: int) -> bool:
+        return self._roles.get(descriptor) == "accepted"
+
     def _listeners_at(self, descriptor: int) -> list[int]:
         port = port_of_socket(descriptor)
         return [other for other in self._roles if port and port_of_socket(other) == port and self.is_listener(other)]
@@ -334,7 +337,7 @@ class Program:
         return self._bind(descriptor, pack_unix(name.encode() + b"\0"))
 
     def bind_like(self, descriptor: int, other: int) -> Answer:
-        """Unless it is the name of a client that has given its port back: an earlier program's TIME_WAIT may have it."""
+        """Unless it is a client that has given its port back: an earlier program's TIME_WAIT may have that."""
         if self._roles.get(other) == "client" and state_of(other) == CLOSED:
             return "left to chance"
         address = name_of(other)
@@ -466,7 +469,7 @@ class Program:
     def pass_on(self, descriptor: int, close_it: bool) -> Answer:
         """Through a Unix socket to ourselves; the original may be closed while the message is on its way."""
         role = self._roles.get(descriptor)
-        if role is None:  # else the number would be that of our Unix socket
+        if role is None or not is_open(descriptor):  # else the number could be that of our Unix socket
             return "EBADF"
         inherited = self._inherited & {descriptor}
         sender, receiver = socket.socketpair()
@@ -615,6 +618,10 @@ def is_nonblocking(descriptor: int) -> bool:
 
 def closes_on_exec(descriptor: int) -> bool:
     return bool(fcntl.fcntl(descriptor, fcntl.F_GETFD) & fcntl.FD_CLOEXEC)
+
+
+def is_open(descriptor: int) -> bool:
+    return not failed(call("fcntl", descriptor, fcntl.F_GETFD))
 
 
 def cookie_of(descriptor: int) -> Answer:
