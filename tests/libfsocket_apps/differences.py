@@ -41,8 +41,8 @@ def connects_after_a_takeover(program, operation, *arguments) -> bool:
 
 
 def binds_beside_a_listener(program, operation, *arguments) -> bool:
-    """A socket with SO_REUSEPORT may share the port of a listener that has got it from the library; so may a connection,
-    which has inherited it, when it is disconnected and bound again.
+    """A socket with SO_REUSEPORT may share the port of a listener that has got it from the library; so may a connection
+    that has inherited it, once it is disconnected and bound again.
     """
     return (operation == "bind_like" and (program.would_share_a_port(*arguments) or program.was_accepted(arguments[0]))
             or operation == "listen" and program.would_share_a_port(arguments[0], arguments[0]))

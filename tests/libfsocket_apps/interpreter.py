@@ -189,6 +189,7 @@ class Program:
         self._older: dict[int, int] = {}  # of those with a clone: connections still waiting that came before it did
         self._passed_on: set[Answer] = set()   # listeners, as cookies
         self._taken_over: set[Answer] = set()  # of those: when another program was run
+        self._added: set[tuple[int, Answer]] = set()  # listeners to epolls, as descriptors and cookies
         self._began_to_watch: set[int] = set()  # in this process
         self._inherited: set[int] = set()  # descriptors, from the process that forked this one
         self._named: set[int] = set()  # sockets bound to a port that the program named, as cookies
@@ -238,7 +239,10 @@ class Program:
         return self._pinned
 
     def has_another_name(self, descriptor: int) -> bool:
-        return any(other != descriptor and cookie_of(other) == cookie_of(descriptor) for other in self._roles)
+        """Open, or closed since an epoll that holds it has got it."""
+        added = {number for number, cookie in self._added if cookie == cookie_of(descriptor)}
+        return bool(added - {descriptor}) or any(other != descriptor and cookie_of(other) == cookie_of(descriptor)
+                                                 for other in self._roles)
 
     def is_watched(self, descriptor: int) -> bool:
         """A listener that was added to an epoll."""
@@ -500,6 +504,7 @@ class Program:
     def _begin_to_watch(self, descriptor: int, waiting: int) -> None:
         cookie = cookie_of(descriptor)
         self._began_to_watch.add(descriptor)
+        self._added.add((descriptor, cookie))
         self._watched.add(cookie)
         if is_nonblocking(descriptor):
             self._older.setdefault(cookie, waiting)
