@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from fastsocket.build import build
+from tests.needs import need
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -43,6 +44,8 @@ def pytest_runtest_setup(item):
         if os.environ.get("CI"):
             pytest.fail("privileged tests must run in CI: run it as root")
         pytest.skip("needs root")
+    for marker in item.iter_markers("needs"):
+        need(*marker.args)
 
 
 def pytest_collection_modifyitems(items):

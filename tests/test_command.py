@@ -22,6 +22,7 @@ from fastsocket.binary import check, find
 from fastsocket.build import HERE, LIBRARY
 from fastsocket.launch import LaunchError, Wishes, environment
 from fastsocket.servers import Server, survey
+from tests.needs import need
 from tests.test_libfsocket import CPUS, Server as ServerApp
 
 ROOT = HERE.parent
@@ -101,6 +102,7 @@ def test_without_its_python_libraries_it_says_how_to_get_them():
     assert_one_line(subprocess.run(bare, cwd=ROOT, capture_output=True, text=True), 3, "typer", "pip install")
 
 
+@pytest.mark.needs("gcc")
 def test_without_the_library_every_verb_that_needs_it_says_how_to_build_it(tmp_path):
     shutil.copytree(HERE, tmp_path / "fastsocket", ignore=shutil.ignore_patterns("build"))
     for arguments in (["path"], ["run", "--", "true"], ["check", "true"]):
@@ -200,6 +202,8 @@ def test_a_file_that_is_no_program_is_126(tmp_path):
 @pytest.fixture
 def compile_program(tmp_path):
     """A program like cat, linked as these options of gcc say."""
+    need("gcc")
+
     def compile_with(*options):
         source, program = tmp_path / "print.c", tmp_path / "print"
         source.write_text('#include <stdio.h>\nint main(int n, char **v) { FILE *f = fopen(v[n - 1], "r"); int c;\n'
@@ -386,6 +390,7 @@ def test_a_program_that_never_listens_is_told_from_a_server(command):
     assert bool(verdict.notes) == (command == "true")
 
 
+@pytest.mark.needs("gcc")
 def test_calls_in_libraries_count(tmp_path):
     """The program itself imports serve() alone."""
     (tmp_path / "serve.c").write_text("#include <sys/socket.h>\n#include <sys/epoll.h>\n"
@@ -433,6 +438,7 @@ def fields_of(mirror: type[Structure]) -> dict[str, tuple[int, int]]:
     return {name: (getattr(mirror, name).offset, getattr(mirror, name).size) for name, _ in mirror._fields_}
 
 
+@pytest.mark.needs("gcc")
 def test_python_and_c_agree_on_the_page(tmp_path):
     questions = [f'printf("%s %zu %zu\\n", "{struct}.{field}", offsetof({struct}, {field}), '
                  f'sizeof((({struct} *)0)->{field}));\n'

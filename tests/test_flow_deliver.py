@@ -18,9 +18,11 @@ from fastsocket import page
 from fastsocket.build import HERE, LIBRARY, build
 from fastsocket.page import CpuCounters
 from tests.libfsocket_apps.loopback import on_cpus
+from tests.needs import IPV6, need
 from tests.test_libfsocket import CPUS, App, sanitized_environment
 
 LOOPBACK = {"inet": "127.0.0.1", "inet6": "::1"}
+FAMILIES = ["inet", pytest.param("inet6", marks=pytest.mark.needs(IPV6))]
 ON = {"FSOCKET_FLOW_DELIVER": "on"}
 WAYS = [(), ("nonblocking",), ("no_port",), ("no_port", "nonblocking"), ("duplicate",)]
 
@@ -30,6 +32,7 @@ pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(len(CPUS) < 2, reason=
 @pytest.fixture(scope="module", params=["plain", "sanitized"])
 def preload(request) -> dict[str, str]:
     if request.param == "sanitized":
+        need("gcc")
         build("sanitized")
         return sanitized_environment() | ON
     return {"LD_PRELOAD": str(LIBRARY)} | ON
@@ -81,6 +84,7 @@ def cores(connections: list[dict]) -> set[int]:
 # ---- the port
 
 
+@pytest.mark.needs("gcc")
 def test_the_core_of_a_port(tmp_path):
     (tmp_path / "core.c").write_text(
         '#define _GNU_SOURCE\n#include <stdio.h>\n#include "fsocket.h"\nint main(void) { unsigned int port, cpus;\n'
@@ -99,7 +103,7 @@ def test_the_core_of_a_port(tmp_path):
 
 
 @pytest.mark.parametrize("way", WAYS, ids=" ".join)
-@pytest.mark.parametrize("family", LOOPBACK)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_connection_has_a_port_of_its_cpu(connector, family, way):
     host = LOOPBACK[family]
     port = connector.ask("listen", host)
@@ -112,7 +116,7 @@ def test_a_connection_has_a_port_of_its_cpu(connector, family, way):
     assert connector.counted("undelivered") == {cpu: 0 for cpu in CPUS}
 
 
-@pytest.mark.parametrize("family", LOOPBACK)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_an_address_bound_without_a_port_gets_one_of_the_cpu_at_once(connector, family):
     host = LOOPBACK[family]
     port = connector.ask("listen", host)
@@ -306,6 +310,7 @@ int getsockopt(int fd, int level, int name, void *value, socklen_t *size)
 
 @pytest.mark.parametrize("option", ["-DALL", "-DONE"])
 def test_a_kernel_without_port_ranges_of_sockets_chooses_itself(preload, tmp_path, option):
+    need("gcc")
     (tmp_path / "refusing.c").write_text(REFUSING)
     subprocess.run(["gcc", option, "-shared", "-fPIC", "-o", tmp_path / "refusing.so", tmp_path / "refusing.c", "-ldl"],
                    check=True)

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from fastsocket import page
 from fastsocket.build import LIBRARY, build
 from tests.libfsocket_apps.loopback import connect, on_cpus
+from tests.needs import IPV6, need
 
 APPS = Path(__file__).parent / "libfsocket_apps"
 CPUS = sorted(os.sched_getaffinity(0))[:2]
@@ -64,6 +65,7 @@ def sanitized_environment() -> dict[str, str]:
 def preload(request) -> dict[str, str]:
     """The environment that loads the library."""
     if request.param == "sanitized":
+        need("gcc")
         build("sanitized")
         return sanitized_environment()
     return {"LD_PRELOAD": str(LIBRARY)} | (EVERYTHING_ON if request.param == "everything on" else {})
@@ -501,7 +503,8 @@ def test_application_reads_what_it_set_itself(server):
 
 
 @pytest.mark.parametrize("listen, v6only, clients", [
-    ("::1", True, ["::1"]), ("::", False, ["::1", LOOPBACK]), ("0.0.0.0", True, [LOOPBACK])])
+    pytest.param("::1", True, ["::1"], marks=pytest.mark.needs(IPV6)),
+    pytest.param("::", False, ["::1", LOOPBACK], marks=pytest.mark.needs(IPV6)), ("0.0.0.0", True, [LOOPBACK])])
 def test_every_kind_of_address(preload, listen, v6only, clients):
     with Server(preload) as server:
         server.listen(listen, False, v6only)
@@ -753,6 +756,7 @@ def test_strict_application_does_not_listen_unaccelerated(preload):
 # ---- the library itself
 
 
+@pytest.mark.needs("gcc")
 def test_exported_symbols_are_those_that_libc_exports():
     """Nothing is exported that is not interposed."""
     def exported(path: str) -> set[str]:
@@ -762,6 +766,7 @@ def test_exported_symbols_are_those_that_libc_exports():
     assert exported(str(LIBRARY)) and exported(str(LIBRARY)) <= exported(libc.strip())
 
 
+@pytest.mark.needs("gcc")
 def test_threads_do_not_race(tmp_path):
     build("sanitized")
     program = tmp_path / "threads"

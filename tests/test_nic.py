@@ -18,6 +18,7 @@ from fastsocket.steering.cpus import machine_cpus
 from fastsocket.steering.plan import MAX_CPUS
 from fastsocket.steering.ports import core_of_port, port_mask
 from fastsocket.steering.program import SteeringProgram
+from tests.needs import need
 
 # Microsoft, "Verifying the RSS Hash Calculation": source, port, destination, port, hash of addresses, of all four.
 VECTORS = [
@@ -433,6 +434,7 @@ char LICENSE[] SEC("license") = "GPL";
 
 @pytest.fixture
 def unbounded_object(tmp_path):
+    need("clang")
     source, compiled = tmp_path / "unbounded.bpf.c", tmp_path / "unbounded.bpf.o"
     source.write_text(UNBOUNDED)
     triplet = subprocess.run(["gcc", "-print-multiarch"], capture_output=True, text=True, check=True).stdout.strip()

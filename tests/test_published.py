@@ -5,6 +5,7 @@ import signal
 import pytest
 
 from fastsocket.build import LIBRARY
+from tests.needs import CPYTHONS_OWN_TESTS
 from tests.published import __main__ as command
 from tests.published.compare import Finding, compare
 from tests.published.outcomes import FINISHED, Outcome, read_junit, read_tap
@@ -87,6 +88,7 @@ def test_what_breaks_once_is_a_flake(tmp_path):
 
 
 @pytest.mark.timeout(100)
+@pytest.mark.needs(CPYTHONS_OWN_TESTS)
 @pytest.mark.parametrize("pinned", [False, True], ids=["free", "pinned"])
 @pytest.mark.parametrize("module, tests", [
     ("test_epoll", ()),
@@ -105,6 +107,7 @@ def test_a_suite_that_cannot_be_had_says_how_to_get_it(capsys, tmp_path, monkeyp
     assert capsys.readouterr().err == "tests.published: no memcached on PATH: apt-get install memcached\n"
 
 
+@pytest.mark.needs(CPYTHONS_OWN_TESTS)
 def test_a_library_that_does_not_load(capsys, tmp_path):
     assert command.main(["cpython", "--only", "test_epoll", "--library", str(tmp_path / "none.so")]) == 3
     assert "name another with --library" in capsys.readouterr().err
@@ -115,6 +118,7 @@ def test_the_list_names_every_suite(capsys):
     assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == {"cpython", "nginx", "memcached"}
 
 
+@pytest.mark.needs(CPYTHONS_OWN_TESTS)
 def test_a_unit_that_is_not_there_is_a_usage_error(capsys):
     assert command.main(["cpython", "--only", "test_nothing"]) == 2
     assert "no unit of cpython matches test_nothing" in capsys.readouterr().err

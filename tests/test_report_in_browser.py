@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
 
 from tests.test_lab import lab
 
@@ -13,7 +12,7 @@ ALONE = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
          "--no-first-run"]
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
-pytestmark = pytest.mark.privileged
+pytestmark = [pytest.mark.privileged, pytest.mark.needs("chromium")]
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +26,8 @@ def run_directory(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def chromium():
+    from playwright.sync_api import sync_playwright  # not in the image, as Chromium is not
+
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=ALONE)
         yield browser

@@ -20,7 +20,7 @@ from fastsocket.steering.cpumap import Cpumap
 from fastsocket.steering.cpus import parse_cpus
 from fastsocket.steering.ethtool import Ethtool
 from fastsocket.steering.journal import FileWritten, Journal
-from fastsocket.steering.rfs import Rfs
+from fastsocket.steering.rfs import SOCKET_TABLE, Rfs
 from tests.test_testbed import (CPUS, NEEDS_TWO_CPUS, active_connection_cpu, cpu_that_handled, listen, rss_cpu, run_in,
                                 tag, testbed)
 from topologies.namespace import inside
@@ -135,7 +135,8 @@ def test_the_emulated_nic_leaves_no_trace(testbed, mode):
 
 
 @pytest.mark.privileged
-@pytest.mark.parametrize("backend, mode", [(Cpumap(), "rss"), (Cpumap(), "atr"), (Cpumap(), "perfect"), (Rfs(), "atr")],
+@pytest.mark.parametrize("backend, mode", [(Cpumap(), "rss"), (Cpumap(), "atr"), (Cpumap(), "perfect"),
+                                           pytest.param(Rfs(), "atr", marks=pytest.mark.needs(f"{SOCKET_TABLE}"))],
                          ids=lambda value: getattr(value, "name", value))
 def test_a_backend_leaves_no_trace(testbed, server, backend, mode):
     server.queue_files("rps_cpus")[0].write_text("1")
@@ -278,6 +279,7 @@ def test_cpumap_atr_brings_answers_to_the_cpu_that_sent(testbed, server, family)
 
 @pytest.mark.privileged
 @NEEDS_TWO_CPUS
+@pytest.mark.needs(f"{SOCKET_TABLE}")
 def test_rfs_brings_packets_to_the_cpu_that_reads(testbed, server):
     """Over the emulated NIC's RSS, which keeps each flow's own hash: without that all flows would be one to RFS."""
     with ExitStack() as stack:

@@ -15,6 +15,7 @@ import pytest
 from fastsocket import page
 from fastsocket.build import LIBRARY, build
 from tests.libfsocket_apps.loopback import on_cpus
+from tests.needs import need
 from tests.test_libfsocket import APPS, CPUS, LOOPBACK, Server, answer, connect, eventually, pids, sanitized_environment
 from workloads.process import running
 
@@ -28,6 +29,7 @@ pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(len(CPUS) < 2, reason=
 @pytest.fixture(scope="module", params=["plain", "sanitized"])
 def preload(request) -> dict[str, str]:
     if request.param == "sanitized":
+        need("gcc")
         build("sanitized")
         return sanitized_environment()
     return {"LD_PRELOAD": str(LIBRARY)}
@@ -164,6 +166,7 @@ def is_listening(port: int) -> bool:
 
 @pytest.mark.skipif(not IO_URING_DISABLED.exists() or IO_URING_DISABLED.read_text().strip() != "0",
                     reason="this kernel has no io_uring, or forbids it")
+@pytest.mark.needs("gcc")
 def test_a_server_that_accepts_by_io_uring_is_left_alone(tmp_path, preload):
     program = tmp_path / "uring"
     subprocess.run(["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-o", program, APPS / "uring.c"], check=True)
@@ -180,6 +183,7 @@ def test_a_server_that_accepts_by_io_uring_is_left_alone(tmp_path, preload):
 
 @pytest.fixture(scope="module")
 def counting(tmp_path_factory) -> Path:
+    need("gcc")
     library = tmp_path_factory.mktemp("counting") / "libcounting.so"
     subprocess.run(["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", library,
                     APPS / "counting.c"], check=True)

@@ -94,6 +94,7 @@ def test_neighbours_are_permanent_and_offloads_off(testbed):
             assert f"{feature}: off" in offloads
 
 
+@pytest.mark.needs("sysctl")
 def test_sysctls_are_set_in_the_namespace_and_unchanged_outside(tag):
     read = lambda: {name: Path("/proc/sys", name).read_text() for name in SYSCTLS}  # noqa: E731
     everything = lambda: run_in_host("sysctl", "-a")  # noqa: E731
@@ -245,6 +246,7 @@ def test_a_live_run_is_not_a_leftover(testbed):
     assert leftovers() == []
 
 
+@pytest.mark.needs("sysctl")
 def test_it_loads_in_mininets_own_command_line():
     """In a namespace of its own, because mn raises limits for good wherever it may."""
     script = "unshare --net mn --custom topologies/pair.py --topo pair --controller none --test none"

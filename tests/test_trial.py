@@ -76,6 +76,7 @@ class Looking(Nginx):
         return 0.0
 
 
+@pytest.mark.needs(f"/proc/sys/{SKB_DEFER_MAX}")
 @pytest.mark.parametrize("variant", ["no-skb-pool", "no-direct-tcp"])
 def test_what_the_kernel_does_by_itself_is_off_for_a_trial_only(trials, monkeypatch, variant):
     switched = {**VARIANTS[variant].sysctls, **VARIANTS[variant].machine_sysctls}
