@@ -4,15 +4,17 @@ Uses the standard library alone, because it runs before anything else is there.
 """
 
 import hashlib
-import importlib.util
+import importlib
 import os
 import shutil
 import subprocess
 import sys
 import tomllib
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+from bench.packages import BUILDING, MEASURING, TESTING, Package
+from fastsocket.build import is_finished
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -30,55 +32,17 @@ exit 101
 NOT_POSSIBLE_HERE = 3
 
 
-@dataclass(frozen=True)
-class Package:
-    """A Debian package, and the command or file by which we know that it, or its like, is there."""
-
-    name: str
-    command: str = ""
-    file: str = ""
-    module: str = ""
-    service: str = ""  # that Debian would start at every boot; the lab starts servers itself
-
-    def is_there(self) -> bool:
-        if self.module:
-            return importlib.util.find_spec(self.module) is not None
-        return Path(self.file).exists() if self.file else shutil.which(self.command) is not None
-
-
-PACKAGES = (
-    Package("python3-venv", module="ensurepip"),
-    Package("gcc", command="gcc"),
-    Package("libc6-dev", file="/usr/include/stdio.h"),
-    Package("make", command="make"),
-    Package("clang", command="clang"),
-    Package("libbpf-dev", file="/usr/include/bpf/bpf_helpers.h"),
-    Package("iproute2", command="ip"),
-    Package("ethtool", command="ethtool"),
-    Package("mininet", command="mnexec"),
-    Package("net-tools", command="ifconfig"),
-    Package("nginx", command="nginx", service="nginx"),
-    Package("wrk", command="wrk"),
-    Package("haproxy", command="haproxy", service="haproxy"),
-    Package("redis-server", command="redis-server", service="redis-server"),
-    Package("redis-tools", command="redis-benchmark"),
-    Package("lighttpd", command="lighttpd", service="lighttpd"),
-    Package("memcached", command="memcached", service="memcached"),
-    Package("libmemcached-tools", command="memcaslap"),
-    Package("linux-perf", command="perf"),
-)
-# Only `lab.py test` needs these: what else the library is tested with.
-TEST_PACKAGES = (
-    Package("nodejs", command="node"),
-    Package("chromium", command="chromium"),
-)
-
-
 def missing_packages(arguments: list[str]) -> list[Package]:
     """What the verb among the arguments needs, and the machine lacks."""
     verb = next((argument for argument in arguments if not argument.startswith("-")), "")
-    needed = PACKAGES + (TEST_PACKAGES if verb == "test" else ())
-    return [package for package in needed if not package.is_there()]
+    return [package for package in needed_packages(verb) if not package.is_there()]
+
+
+def needed_packages(verb: str = "") -> tuple[Package, ...]:
+    """Where all is built, as in the image, nothing is compiled; there tests skip what they lack."""
+    if is_finished():
+        return MEASURING
+    return BUILDING + MEASURING + (TESTING if verb == "test" else ())
 
 
 def _wanted_stamp() -> str:
@@ -105,7 +69,7 @@ def ensure(arguments: list[str], usage: str) -> None:
         _ask(packages, environment, "--yes" in arguments)
         _install_packages(packages)
         if not environment:
-            _make_environment()
+            make_environment()
     if Path(sys.prefix) != VENV:
         os.execv(VENV_PYTHON, [str(VENV_PYTHON), *sys.argv])
 
@@ -184,11 +148,14 @@ def _install_packages(packages: list[Package]) -> None:
         _refuse(f"installed, but still not found: {still}; is PATH complete?")
 
 
-def _make_environment() -> None:
-    """The stamp comes last, so that an interrupted installation starts over."""
+def make_environment() -> None:
+    """Make .venv from what is locked in requirements.txt: wheels alone, each with its hash (pip's --require-hashes).
+
+    The stamp comes last, so that an interrupted installation starts over.
+    """
     _run("making the virtual environment", [sys.executable, "-m", "venv", "--clear", str(VENV)])
     _run("pip install", [str(VENV_PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-                         "--requirement", str(REQUIREMENTS)])
+                         "--require-hashes", "--only-binary", ":all:", "--requirement", str(REQUIREMENTS)])
     _run("installing the command fastsocket", [
         str(VENV_PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps",
         "--no-build-isolation", "--editable", str(ROOT)])

@@ -9,16 +9,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench.bootstrap import PACKAGES, VENV, has_environment
+from bench import container
+from bench.bootstrap import VENV, has_environment, needed_packages
 from fastsocket.build import BuildError, bpf_object, build
 from fastsocket.libbpf import BpfError, BpfObject
-from fastsocket.steering import BACKENDS, Backend, EmulatedNic
+from fastsocket.steering import BACKENDS, Backend
+from fastsocket.steering.program import SteeringProgram
 
 DESCRIPTORS_NEEDED = 16384
 REMEDIES = {
     "ethtool": "use a NIC whose driver takes rules with masked ports: ixgbe, txgbe, mlx5; the emulated NIC needs none",
-    "cpumap": "run as root on Linux 5.18 or later with CONFIG_BPF_SYSCALL; in a container with --privileged",
-    "rfs": "run in the machine's first network namespace, on a kernel with CONFIG_RPS",
+    "cpumap": "run as root on Linux 5.18 or later with CONFIG_BPF_SYSCALL",
+    "rfs": "run in the machine's first network namespace, not in a container, on a kernel with CONFIG_RPS",
 }
 INSTALL = "python3 lab.py --yes test installs it"
 
@@ -37,7 +39,9 @@ class Check:
 def checks() -> Iterator[Check]:
     """Ask everything, from the plain to the peculiar."""
     yield _check("root", os.geteuid() == 0, "namespaces, BPF and pinning need it", "run with sudo")
-    for package in PACKAGES:
+    for need in container.NEEDS if container.engine() else ():
+        yield _check(f"{container.engine()}: {need.name}", need.is_there(), need.purpose, container.options([need]))
+    for package in needed_packages():
         yield _check(f"package {package.name}", package.is_there(), package.command or package.file or package.module,
                      f"apt-get install {package.name}, or {INSTALL}")
     yield _check("python libraries", has_environment(), str(VENV), INSTALL)
@@ -48,19 +52,17 @@ def checks() -> Iterator[Check]:
                  f"raise it to {DESCRIPTORS_NEEDED}: ulimit -Hn")
     yield _check("kernel BTF", Path("/sys/kernel/btf/vmlinux").exists(), "/sys/kernel/btf/vmlinux",
                  "boot a kernel with CONFIG_DEBUG_INFO_BTF, as Debian's are")
-    yield _asked("namespaces, multi-queue veth and RPS", _try_network,
-                 "boot a kernel with CONFIG_VETH and CONFIG_RPS; in a container, start it with --privileged")
-    yield _asked("SO_INCOMING_CPU", _try_incoming_cpu, "boot Linux 6.2 or later, or one with commit b261eda84ec1")
-    yield _asked("emulated NIC", _try_nic, "run as root on Linux 5.15 or later; in a container with --privileged")
+    yield _asked("namespaces, multi-queue veth and RPS", _try_network, "boot a kernel with CONFIG_VETH and CONFIG_RPS")
+    yield _asked("SO_INCOMING_CPU", _try_incoming_cpu, "boot Linux 6.2 or later, or one with commit b261eda84ec1",
+                 by_privilege=False)
+    yield _asked("emulated NIC", _try_nic, "run as root on Linux 5.15 or later")
     yield _asked("locality probe", lambda: _try_probe("locality", "sock_recv_length"),
                  "boot Linux 6.3 or later with CONFIG_DEBUG_INFO_BTF", required=False)
     yield _asked("lock contention probe", lambda: _try_probe("contention", "contention_begin"),
                  "boot Linux 5.19 or later with CONFIG_DEBUG_INFO_BTF", required=False)
-
-
     for backend in BACKENDS:
         yield _asked(f"steering by {backend.name}", lambda: _try_backend(backend), REMEDIES[backend.name],
-                     required=False)
+                     required=False, by_privilege=backend.name == "cpumap")
 
 
 def _check(name: str, ok: bool, detail: str, remedy: str, required: bool = True) -> Check:
@@ -71,7 +73,10 @@ class _No(Exception):
     """The answer is no; the message says why."""
 
 
-def _asked(name: str, ask: Callable[[], str], remedy: str, required: bool = True) -> Check:
+def _asked(name: str, ask: Callable[[], str], remedy: str, required: bool = True, by_privilege: bool = True) -> Check:
+    """What takes privilege takes, in a container, first what that was not given."""
+    if by_privilege and (missing := container.lacking()):
+        remedy = container.options(missing)
     try:
         return _check(name, True, ask(), remedy, required)
     except (_No, BpfError, BuildError, OSError) as error:
@@ -117,7 +122,7 @@ def _try_incoming_cpu() -> str:
 
 def _try_nic() -> str:
     build()
-    with EmulatedNic([]):
+    with SteeringProgram("emulated"):
         return "the steering program loads"
 
 

@@ -8,9 +8,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from bench import container
 from bench.record import Effect, FigureSpec, Options
 from workloads import WORKLOADS
-from workloads.variants import VARIANTS
+from workloads.variants import VARIANTS, Variant
 
 FOLDER = Path(__file__).resolve().parent.parent / "experiments"
 
@@ -112,6 +113,12 @@ def core_counts(cpus: int, which: str = "one to all") -> list[int]:
     return {"one": [1], "all": [cpus], "one to all": [*doubling, cpus]}[which]
 
 
+def _why_not_here(variant: Variant) -> str | None:
+    if variant.changes_the_machine and container.engine():
+        return "it changes a setting of the whole machine, which a container that is killed could not put back"
+    return variant.why_not()
+
+
 def _why_not(experiment: Experiment) -> str:
     if experiment.cores == "threads" and thread_counts(usable_cpus()) is None:
         return "no CPU of this machine has a sibling thread (Hyper-Threading)"
@@ -147,7 +154,7 @@ def plan(name: str, length: Length, *, workloads: list[str] | None = None, varia
     require("workload", chosen_workloads, WORKLOADS)
     require("variant", chosen_variants, VARIANTS)
     lacking = {workload: {variant: why for variant in chosen_variants
-                          if (why := WORKLOADS[workload].lacks.get(variant) or VARIANTS[variant].why_not())}
+                          if (why := WORKLOADS[workload].lacks.get(variant) or _why_not_here(VARIANTS[variant]))}
                for workload in chosen_workloads}
     return Options(
         experiment=name, workloads=chosen_workloads, variants=chosen_variants, lacking=lacking,

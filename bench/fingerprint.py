@@ -8,6 +8,8 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+from bench import container
+
 LIBRARIES = ("mininet", "pyroute2", "pandas", "scipy")
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,14 +35,16 @@ def fingerprint() -> dict[str, str]:
         "cpus": f"{len(os.sched_getaffinity(0))} usable of {os.cpu_count()}",
         "memory": _first(r"^MemTotal:\s*(.*)$", "/proc/meminfo"),
         "virtual machine": "yes" if " hypervisor" in Path("/proc/cpuinfo").read_text() else "no",
+        "container": f"{container.engine()}, {platform.node()}" if container.engine() else "no",
         "mitigations": _mitigations(),
         "load before": " ".join(f"{value:.2f}" for value in os.getloadavg()),
     }
 
 
 def _commit() -> str:
+    """Of the checkout, or what the image was told that it was built from."""
     if not shutil.which("git") or not (ROOT / ".git").exists():
-        return "unknown"
+        return os.environ.get("FASTSOCKET_LAB_REVISION", "unknown")
     said = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
     return said.stdout.strip() or "unknown"
 

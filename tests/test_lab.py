@@ -8,14 +8,16 @@ import shutil
 import signal
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import pandas
 import pytest
 
 from bench import bootstrap
-from bench.bootstrap import PACKAGES, ROOT
+from bench.bootstrap import ROOT, needed_packages
 from bench.record import TRIALS, read_run, read_trials
 from fastsocket.steering.rfs import SOCKET_TABLE, Rfs
 from topologies.tag import REGISTRY, RunTag, leftovers, processes_of
@@ -86,7 +88,7 @@ def test_help_teaches_every_verb():
 
 def path_without(command, directory):
     """A PATH on which everything that the lab needs is found, but for one command."""
-    for package in PACKAGES:
+    for package in needed_packages():
         if package.command and package.command != command:
             (directory / package.command).symlink_to(shutil.which(package.command))
     return {**os.environ, "PATH": str(directory)}
@@ -126,7 +128,8 @@ def test_a_person_who_is_not_root_is_told_to_become_it():
         shutil.copy(ROOT / "lab.py", readable)
         shutil.copy(ROOT / "requirements.txt", readable)
         shutil.copy(ROOT / "pyproject.toml", readable)
-        shutil.copytree(ROOT / "bench", Path(readable, "bench"))
+        for folder in ("bench", "fastsocket"):
+            shutil.copytree(ROOT / folder, Path(readable, folder))
         Path(readable, "bin").mkdir()
         (Path(readable, "bin") / "apt-get").symlink_to("/usr/bin/apt-get")
         done = subprocess.run(["/usr/bin/python3", f"{readable}/lab.py", "--yes", "sweep"], capture_output=True,

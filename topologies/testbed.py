@@ -54,6 +54,13 @@ class TaggedHost(Host):
             raise TestbedError(f"cannot mark host {self.name}: {refused.strip()}")
 
 
+def _need_namespaces() -> None:
+    """Mininet waits for ever for the shell of a host that cannot have namespaces."""
+    made = subprocess.run(["mnexec", "-n", "true"], capture_output=True, text=True)
+    if made.returncode:
+        raise TestbedError(f"no network namespace can be made: {made.stderr.strip()}; lab.py doctor says what it takes")
+
+
 def _run(host: Host, command: list[str]) -> str:
     with inside(host):
         done = subprocess.run(command, capture_output=True, text=True)
@@ -86,6 +93,7 @@ class Testbed:
         self._cleanup.close()
 
     def _build(self, cleanup: ExitStack) -> None:
+        _need_namespaces()
         logging.getLogger("mininet").setLevel(logging.ERROR)
         Mininet.inited = True  # else it raises limits and sysctls of the whole machine (fixLimits) for good
         self._net = Mininet(

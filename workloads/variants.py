@@ -36,6 +36,11 @@ class Variant:
         """Whether libfsocket.so clones listeners, and so counts what it does."""
         return self.preload is not None and self.preload.listen_table is not False
 
+    @property
+    def changes_the_machine(self) -> bool:
+        """Whether it needs settings that no network namespace has for itself; RFS has its table."""
+        return self.rfs or bool(self.machine_sysctls)
+
     def why_not(self) -> str | None:
         """Why this machine cannot run it, or None."""
         for name in (*self.sysctls, *self.machine_sysctls):
