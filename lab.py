@@ -31,12 +31,15 @@ if __name__ == "__main__":
 import os  # noqa: E402
 import shutil  # noqa: E402
 import subprocess  # noqa: E402
+from contextlib import contextmanager, suppress  # noqa: E402
 from datetime import datetime  # noqa: E402
+from itertools import count  # noqa: E402
 from typing import Annotated, Optional  # noqa: E402
 
 import typer  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent
+RESULTS = "FASTSOCKET_LAB_RESULTS"  # in the environment: where runs without --out go, instead of results/
 INTERRUPTED = 130
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None,
@@ -57,8 +60,13 @@ def _split(values: Optional[list[str]]) -> list[str]:
 
 
 def _need_root() -> None:
+    from bench import container
+
     if os.geteuid() != 0:
         raise MachineError("namespaces and BPF need root: run this with sudo")
+    if missing := container.lacking():
+        names = ", ".join(need.name for need in missing)
+        raise MachineError(f"this container lacks {names}: {container.options(missing)}")
 
 
 @app.callback()
@@ -108,16 +116,53 @@ def sweep(experiment: ExperimentName = "scalability", workload: Workloads = None
         return
     _need_root()
     _remove_leftovers()
-    directory = out or ROOT / "results" / f"{datetime.now():%Y-%m-%d-%H%M%S}-{experiment}"
-    for part, options in planned.items():
-        of_part = directory if len(planned) == 1 else directory / part
-        if options.why_not:
-            _leave_out(of_part, options, resume)
+    with _results_in(out, experiment) as directory:
+        for part, options in planned.items():
+            of_part = directory if len(planned) == 1 else directory / part
+            if options.why_not:
+                _leave_out(of_part, options, resume)
+                continue
+            if status := _measure(of_part, _opened_run(of_part, options, resume, is_part=len(planned) > 1)):
+                raise typer.Exit(status)
+        if len(planned) > 1:
+            typer.echo(f"all of it: {write_all(directory)}")
+
+
+@contextmanager
+def _results_in(out: Optional[Path], name: str):
+    """The directory of a run: the one asked for, or a new one. What is made in it belongs to its folder's owner."""
+    from bench.ownership import owned_like_its_folder
+
+    directory = out or _new_directory(name)
+    with owned_like_its_folder(directory):
+        try:
+            yield directory
+        finally:
+            if not out:
+                with suppress(OSError):  # not empty: there are results in it
+                    directory.rmdir()
+
+
+def _new_directory(name: str) -> Path:
+    """Named after the time, and numbered where two runs begin in the same second."""
+    from bench.experiment import UsageError
+    from bench.ownership import owned_like_its_folder
+
+    folder = Path(os.environ.get(RESULTS) or ROOT / "results")
+    if RESULTS in os.environ and not folder.is_dir():
+        raise UsageError(f'there is no {folder} to keep results in: mount a folder of yours there with -v '
+                         f'"$PWD/results:{folder}", or name another directory with --out')
+    began = f"{datetime.now():%Y-%m-%d-%H%M%S}-{name}"
+    for number in count(1):
+        directory = folder / (f"{began}-{number}" if number > 1 else began)
+        try:
+            with owned_like_its_folder(directory):
+                directory.mkdir(parents=True)
+            return directory
+        except FileExistsError:
             continue
-        if status := _measure(of_part, _opened_run(of_part, options, resume, is_part=len(planned) > 1)):
-            raise typer.Exit(status)
-    if len(planned) > 1:
-        typer.echo(f"all of it: {write_all(directory)}")
+        except OSError as error:
+            raise UsageError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
 
 
 def _leave_out(directory: Path, options, resume: bool) -> None:
@@ -210,9 +255,9 @@ def profile(workload: Annotated[str, typer.Argument(metavar="WORKLOAD", help="A 
                                seconds=seconds)
     _need_root()
     _remove_leftovers()
-    directory = out or ROOT / "results" / f"{datetime.now():%Y-%m-%d-%H%M%S}-profile"
-    status = _measure(directory, _opened_run(directory, options, resume=False, is_part=False))
-    typer.echo(top(directory))
+    with _results_in(out, "profile") as directory:
+        status = _measure(directory, _opened_run(directory, options, resume=False, is_part=False))
+        typer.echo(top(directory))
     raise typer.Exit(status)
 
 
@@ -231,18 +276,22 @@ def figures(directory: RunDirectory,
             yes: Yes = False) -> None:
     """Draw the figures of a run again."""
     from analysis.figures import draw_stored
+    from bench.ownership import owned_like_its_folder
     from bench.record import runs_in
 
-    for path in draw_stored(runs_in(directory), only):
-        typer.echo(path)
+    with owned_like_its_folder(directory):
+        for path in draw_stored(runs_in(directory), only):
+            typer.echo(path)
 
 
 @app.command()
 def report(directory: RunDirectory, yes: Yes = False) -> None:
     """Write the tables, figures and report of a run again."""
     from analysis.report import write_all
+    from bench.ownership import owned_like_its_folder
 
-    typer.echo(write_all(directory))
+    with owned_like_its_folder(directory):
+        typer.echo(write_all(directory))
 
 
 @app.command()

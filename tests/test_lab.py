@@ -1,5 +1,6 @@
 """lab.py as a person calls it: what it measures, what it says to bad input, and what it leaves behind."""
 
+import importlib
 import json
 import os
 import re
@@ -136,6 +137,39 @@ def test_a_person_who_is_not_root_is_told_to_become_it():
                               text=True, stdin=subprocess.DEVNULL, user=65534, group=65534, extra_groups=[],
                               env={"PATH": f"{readable}/bin"})
     assert_one_line(done, 3, "nginx", "only root can install", "sudo")
+
+
+def in_results(folder: Path, *arguments: str):
+    """A sweep that does not say where its results go."""
+    return lab("sweep", *SHORT, "--cores", "1", "--variant", "base", *arguments,
+               env={**os.environ, "FASTSOCKET_LAB_RESULTS": str(folder)})
+
+
+@pytest.mark.privileged
+def test_runs_that_begin_in_the_same_second_have_directories_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTSOCKET_LAB_RESULTS", str(tmp_path))
+    script = importlib.import_module("lab")
+    monkeypatch.setattr(script, "datetime", SimpleNamespace(now=lambda: datetime(2026, 11, 25)))
+    made = [script._new_directory("redis").name for _ in range(3)]
+    assert made == [f"2026-11-25-000000-redis{number}" for number in ("", "-2", "-3")]
+
+
+@pytest.mark.privileged
+def test_results_may_have_another_place_which_has_to_be_there(tmp_path):
+    assert_one_line(in_results(tmp_path / "none"), 2, str(tmp_path / "none"), "--out", "-v")
+    assert in_results(tmp_path).returncode == 0
+    run, = tmp_path.iterdir()
+    assert read_run(run).complete
+
+
+@pytest.mark.privileged
+def test_without_the_right_to_make_namespaces_it_says_so_and_ends(tmp_path):
+    """Root in a container may lack it."""
+    limited = ["setpriv", "--inh-caps", "-sys_admin", "--bounding-set", "-sys_admin"]
+    done = subprocess.run([*limited, *LAB, "sweep", *SHORT, "--out", str(tmp_path / "run")], timeout=60,
+                          capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert_one_line(done, 3, "no network namespace", "lab.py doctor")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.privileged

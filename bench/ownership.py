@@ -1,0 +1,42 @@
+"""Results belong to whoever owns the folder that they lie in, also when root measures: by sudo, or in a container."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class OwnershipError(Exception):
+    """The file system does not let root give a file away; the message names it. Nothing is lost."""
+
+    exit_status = 3
+
+
+@contextmanager
+def owned_like_its_folder(directory: Path) -> Iterator[None]:
+    """What is made in the directory meanwhile belongs to its owner afterwards.
+
+    A directory that is not there yet will have the owner of the folder that it comes to lie in. Only root can give away
+    (chown(2)); for anybody else all is theirs as it is. Raises OwnershipError.
+    """
+    directory = directory.absolute()
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    top = missing[-1] if missing else directory
+    owner = (top.parent if missing else top).stat()
+    try:
+        yield
+    finally:
+        if os.geteuid() == 0 and owner.st_uid != 0:
+            _give(top, owner)
+
+
+def _give(top: Path, owner: os.stat_result) -> None:
+    """What is root's, not what somebody else has put there; a symbolic link, not what it points to."""
+    for path in [top, *(Path(folder, name) for folder, folders, files in os.walk(top) for name in folders + files)]:
+        try:
+            if path.lstat().st_uid == 0:
+                os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+        except FileNotFoundError:  # nothing was made, or it is gone again
+            continue
+        except OSError as error:
+            raise OwnershipError(f"{path} stays root's: {error.strerror}") from error
