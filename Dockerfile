@@ -1,12 +1,39 @@
-# The lab as a one-shot container:
+# The lab as a one-shot container; the README says how it is run.
 #   docker build -t fastsocket-lab .
-#   docker run --rm --privileged -v "$PWD/results:/lab/results" fastsocket-lab sweep --quick
-FROM debian:bookworm-slim
-RUN apt-get update && apt-get install -y --no-install-recommends python3 && rm -rf /var/lib/apt/lists/*
+ARG DEBIAN=debian:bookworm-slim
+
+FROM ${DEBIAN} AS build
 WORKDIR /lab
+COPY bench/__init__.py bench/packages.py bench/
+RUN apt-get update && apt-get install -y --no-install-recommends python3 \
+    && apt-get install -y --no-install-recommends $(python3 -m bench.packages building)
+# Before the sources, so that a change there does not make the environment anew. What only the report's test in a browser
+# needs stays behind, with pip and the libraries' own tests.
+COPY requirements.txt pyproject.toml ./
+COPY bench/bootstrap.py bench/
+COPY fastsocket/__init__.py fastsocket/build.py fastsocket/
+RUN python3 -c "from bench.bootstrap import make_environment; make_environment()" \
+    && .venv/bin/pip uninstall --yes --quiet playwright greenlet pip \
+    && find .venv -type d -name tests -prune -exec rm -r {} +
 COPY . .
-RUN python3 lab.py --yes sweep --dry-run >/dev/null && make -C fastsocket && rm -rf /var/lib/apt/lists/*
-# The accelerator's own command: docker run --rm --entrypoint fastsocket fastsocket-lab check nginx
-ENV PATH="/lab/.venv/bin:$PATH"
-ENTRYPOINT ["python3", "lab.py"]
+RUN make -C fastsocket all build/call_cost build/connect_cost && touch fastsocket/build/finished
+
+FROM ${DEBIAN}
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Fastsocket Lab" \
+      org.opencontainers.image.description="Does per-core TCP listening pay on this machine? nginx, HAProxy and Redis with and without Fastsocket" \
+      org.opencontainers.image.revision="${REVISION}"
+WORKDIR /lab
+COPY bench/__init__.py bench/packages.py bench/
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3 tini \
+    && apt-get install -y --no-install-recommends $(python3 -m bench.packages measuring) \
+    && rm -rf /var/lib/apt/lists/* \
+    && dpkg-query --show > debian-packages.txt
+COPY --from=build /lab /lab
+ENV PATH="/lab/.venv/bin:$PATH" FASTSOCKET_LAB_RESULTS=/results FASTSOCKET_LAB_REVISION="${REVISION}" \
+    MPLCONFIGDIR=/var/cache/matplotlib
+# Whoever runs it, the fonts are known already.
+RUN mkdir --mode 1777 "$MPLCONFIGDIR" && python -c "import matplotlib.font_manager"
+ENTRYPOINT ["tini", "--", "python", "lab.py"]
 CMD ["--help"]
