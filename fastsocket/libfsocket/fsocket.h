@@ -41,22 +41,26 @@
 
 /* ---- real.c --------------------------------------------------------------------------------------------------- */
 
-/* The next definition of each call we interpose: libc's, or another preloaded library's. */
+/*
+ * The next definition of each call we interpose: libc's, or another preloaded library's. What every call reads, and what
+ * a server calls most, shares the first cache line.
+ */
 struct real_calls {
-	int (*socket)(int, int, int);
-	int (*bind)(int, const struct sockaddr *, socklen_t);
-	int (*connect)(int, const struct sockaddr *, socklen_t);
-	int (*listen)(int, int);
-	int (*accept)(int, struct sockaddr *, socklen_t *);
+	int (*close)(int);
 	int (*accept4)(int, struct sockaddr *, socklen_t *, int);
-	int (*getsockopt)(int, int, int, void *, socklen_t *);
+	int (*accept)(int, struct sockaddr *, socklen_t *);
+	int (*epoll_ctl)(int, int, int, struct epoll_event *);
+	int (*epoll_wait)(int, struct epoll_event *, int, int);
+	int (*socket)(int, int, int);
+	int (*connect)(int, const struct sockaddr *, socklen_t);
 	int (*setsockopt)(int, int, int, const void *, socklen_t);
+	int (*bind)(int, const struct sockaddr *, socklen_t);
+	int (*listen)(int, int);
+	int (*getsockopt)(int, int, int, void *, socklen_t *);
 	ssize_t (*sendmsg)(int, const struct msghdr *, int);
 	ssize_t (*recvmsg)(int, struct msghdr *, int);
 	int (*epoll_create)(int);
 	int (*epoll_create1)(int);
-	int (*epoll_ctl)(int, int, int, struct epoll_event *);
-	int (*epoll_wait)(int, struct epoll_event *, int, int);
 	int (*epoll_pwait)(int, struct epoll_event *, int, int, const sigset_t *);
 	int (*epoll_pwait2)(int, struct epoll_event *, int, const struct timespec *, const sigset_t *);
 	int (*poll)(struct pollfd *, nfds_t, int);
@@ -73,8 +77,7 @@ struct real_calls {
 	int (*execve)(const char *, char *const[], char *const[]);
 	int (*close_range)(unsigned int, unsigned int, int);
 	void (*closefrom)(int);
-	int (*close)(int);
-};
+} __attribute__((aligned(64)));
 extern struct real_calls real;
 void find_real_calls(void);
 
