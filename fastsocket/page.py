@@ -18,7 +18,7 @@ from typing import TypeVar
 
 MAPPING = "/memfd:fsocket (deleted)"
 MAGIC = b"FSOCKET"
-VERSION = 3
+VERSION = 4
 MAX_CPUS = 1024  # CPU_SETSIZE
 MAX_LISTENERS = 64
 MAX_ADOPTERS = 8
@@ -44,7 +44,8 @@ class CountersLine(Structure):
 class SeatLine(Structure):
     """How struct seat begins."""
 
-    _fields_ = [("adopter", c_uint64 * MAX_ADOPTERS), ("tended_ms", c_uint64), ("listening", c_uint32)]
+    _fields_ = [("adopter", c_uint64 * MAX_ADOPTERS), ("tended_ms", c_uint64), ("accepted", c_uint64),
+                ("listening", c_uint32)]
 
 
 class ListenerHead(Structure):
