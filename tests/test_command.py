@@ -71,7 +71,9 @@ def as_nobody(function):
     (["run"], ["COMMAND"]),
     (["run", "--only", "0", "--", "true"], ["--only"]),
     (["run", "--only", "http", "--", "true"], ["--only"]),
-    (["run", *["--only", "80"] * 17, "--", "true"], ["17 ports", "16"]),
+    (["run", "--only", "65536", "--", "true"], ["--only", "1 to 65535"]),
+    (["run", "--only", "80", "--only", "443", "--only", "80", "--", "true"], ["--only 80", "once"]),
+    (["run", *[word for port in range(17) for word in ("--only", str(80 + port))], "--", "true"], ["17 ports", "16"]),
     (["run", "--fast", "--", "true"], ["--fast"]),
     (["check"], ["BINARY"]),
     (["check", "no-such-command"], ["no-such-command", "PATH"]),
@@ -83,6 +85,18 @@ def as_nobody(function):
 ])
 def test_bad_input_gets_one_line_and_status_2(arguments, words):
     assert_one_line(fastsocket(*arguments), 2, *words)
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31m", "two\nlines", "\udcff", "\u202egnp.sh", "tab\t"])
+def test_names_that_are_no_text_for_a_terminal_are_spelled_out(tmp_path, name):
+    (tmp_path / name).write_text("no program")
+    for done, status in [(fastsocket("check", tmp_path / name), 1), (fastsocket("run", "--", tmp_path / name), 126),
+                         (fastsocket("check", name), 2), (fastsocket("run", "--", name), 127),
+                         (fastsocket("run", "--only", name, "--", "true"), 2), (fastsocket("nic", name, "rss"), 2),
+                         (fastsocket("status", name), 2), (fastsocket(name), 2), (fastsocket(f"--{name}"), 2)]:
+        assert done.returncode == status, done.stderr
+        assert name not in done.stdout + done.stderr and "Traceback" not in done.stderr
+        assert all(line.isprintable() for line in (done.stdout + done.stderr).split("\n"))
 
 
 def test_help_teaches_every_verb():

@@ -53,12 +53,13 @@ def snapshot(testbed):
 # ---- plain parts
 
 
-@pytest.mark.parametrize("text, cpus", [("0", (0,)), ("0-3", (0, 1, 2, 3)), ("8,0-1\n", (0, 1, 8)), ("2,2", (2,))])
+@pytest.mark.parametrize("text, cpus", [("0", (0,)), ("0-3", (0, 1, 2, 3)), ("8,0-1", (0, 1, 8)), ("2,2", (2,))])
 def test_cpu_lists(text, cpus):
     assert parse_cpus(text) == cpus
 
 
-@pytest.mark.parametrize("text", ["", "x", "1-", "-1", "1,,2"])
+@pytest.mark.parametrize("text", ["", "x", "1-", "-1", "1,,2", "3-1", " 1", "1\n", "0, 1", "1_0",
+                                  "+1", "١", "1-2-3", "0-99999999999999999999", "9" * 5000])
 def test_what_is_no_cpu_list_is_refused(text):
     with pytest.raises(ValueError):
         parse_cpus(text)
@@ -569,9 +570,13 @@ def test_off_on_an_untouched_device_says_so(testbed):
     (["nowhere0"], 2, "there is no network device nowhere0"),
     (["server-eth0", "fast"], 2, "'fast': choose from rss, atr, perfect"),
     (["server-eth0", "rss", "--cpus", "x"], 2, "name CPUs as in 0-3,8"),
-    (["server-eth0", "rss", "--cpus", "1000"], 2, "[1000] not online"),
+    (["server-eth0", "rss", "--cpus", "0-999999999"], 2, "there is no CPU 999999999"),
+    (["server-eth0", "rss", "--cpus", ""], 2, "name CPUs as in 0-3,8"),
+    (["server-eth0", "rss", "--cpus", "1-0"], 2, "goes backwards: 0-1"),
     (["server-eth0", "perfect", "--port", "80"], 2, "write PORT=CPU"),
-    (["server-eth0", "perfect", "--port", "80=999"], 2, "not one of the CPUs"),
+    (["server-eth0", "perfect", "--port", "80=8191"], 2, "there is no CPU 8191"),
+    (["server-eth0", "perfect", "--port", f"80={CPUS[-1]}", "--cpus", f"{CPUS[0]}"], 2, "not one of the CPUs"),
+    (["server-eth0", "perfect", "--port", "80=0", "--port", "80=0"], 2, "name each port once"),
     (["server-eth0", "perfect", "--port", "0=0"], 2, "port 0"),
     (["server-eth0", "rss", "--port", "80=0"], 2, "belong to the mode perfect"),
     (["server-eth0", "rss", "--backend", "vapour"], 2, "choose from ethtool, cpumap, rfs"),
