@@ -144,7 +144,7 @@ def status(pids: Annotated[Optional[list[int]], typer.Argument(
 
 def _look(pids: list[int]) -> list[Server]:
     """The servers asked for. What could not be seen is told on stderr; raises the reason if that is all there is."""
-    found = survey()
+    found = survey(pids)
     if not pids:
         for remark in found.remarks():
             _say(remark)
@@ -163,7 +163,7 @@ def _watch(pids: list[int], seconds: float) -> None:
     console = Console()
     with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
         while True:
-            found = survey()
+            found = survey(pids)
             view = tables(found.of(pids) if pids else found.servers)
             live.update(view, refresh=True) if console.is_terminal else console.print(view)
             time.sleep(seconds)

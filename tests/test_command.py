@@ -3,14 +3,16 @@
 import json
 import mmap
 import os
+import resource
 import shutil
 import signal
 import struct
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from ctypes import Structure
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +24,7 @@ from fastsocket.binary import check, find
 from fastsocket.build import HERE, LIBRARY
 from fastsocket.launch import LaunchError, Wishes, environment
 from fastsocket.servers import Server, survey
+from fastsocket.steering.cpus import machine_cpus
 from tests.needs import need
 from tests.test_libfsocket import CPUS, Server as ServerApp
 
@@ -446,6 +449,12 @@ def test_check_for_programs(compile_program):
 
 LAYOUT = {"struct page": page.Header, "struct cpu_counters": page.CountersLine, "struct seat": page.SeatLine,
           "struct shared_listener": page.ListenerHead}
+PLACES = {"offsetof(struct page, cpu)": page.COUNTERS_OFFSET, "sizeof(struct cpu_counters)": page.COUNTERS_STRIDE,
+          "offsetof(struct page, listener)": page.LISTENERS_OFFSET,
+          "sizeof(struct shared_listener)": page.LISTENERS_STRIDE,
+          "offsetof(struct shared_listener, seat)": page.SEATS_OFFSET, "sizeof(struct seat)": page.SEATS_STRIDE,
+          "sizeof(struct page)": page.PAGE_BYTES, "FSOCKET_PAGE_VERSION": page.VERSION, "CPU_SETSIZE": page.MAX_CPUS,
+          "MAX_LISTENERS": page.MAX_LISTENERS, "MAX_ADOPTERS": page.MAX_ADOPTERS}
 
 
 def fields_of(mirror: type[Structure]) -> dict[str, tuple[int, int]]:
@@ -454,39 +463,133 @@ def fields_of(mirror: type[Structure]) -> dict[str, tuple[int, int]]:
 
 @pytest.mark.needs("gcc")
 def test_python_and_c_agree_on_the_page(tmp_path):
-    questions = [f'printf("%s %zu %zu\\n", "{struct}.{field}", offsetof({struct}, {field}), '
-                 f'sizeof((({struct} *)0)->{field}));\n'
-                 for struct, mirror in LAYOUT.items() for field in fields_of(mirror)]
+    in_python = {f"offsetof({struct}, {field})": offset for struct, mirror in LAYOUT.items()
+                 for field, (offset, _) in fields_of(mirror).items()}
+    in_python |= {f"sizeof((({struct} *)0)->{field})": size for struct, mirror in LAYOUT.items()
+                  for field, (_, size) in fields_of(mirror).items()}
+    questions = [f'printf("%ld\\n", (long)({question}));\n' for question in (in_python | PLACES)]
     (tmp_path / "layout.c").write_text(
         "#define _GNU_SOURCE\n#include <stddef.h>\n#include <stdio.h>\n#include \"fsocket.h\"\nint main(void) {\n"
-        + "".join(questions) + 'printf("version %d %d\\n", FSOCKET_PAGE_VERSION, MAX_LISTENERS);\n'
-        'printf("most %d %d\\n", CPU_SETSIZE, MAX_ADOPTERS); puts(FSOCKET_PAGE_MAGIC " 0 0"); return 0; }\n')
+        + "".join(questions) + "puts(FSOCKET_PAGE_MAGIC); puts(FSOCKET_PAGE_NAME); return 0; }\n")
     subprocess.run(["gcc", "-I", HERE / "libfsocket", "-o", "layout", "layout.c"], cwd=tmp_path, check=True)
-    lines = subprocess.run([tmp_path / "layout"], capture_output=True, text=True, check=True).stdout.splitlines()
-    in_c = {name: (int(offset), int(size)) for name, offset, size in (line.rsplit(" ", 2) for line in lines)}
-    in_python = {f"{struct}.{field}": place for struct, mirror in LAYOUT.items()
-                 for field, place in fields_of(mirror).items()}
-    assert in_c == in_python | {"version": (page.VERSION, page.MAX_LISTENERS), page.MAGIC.decode(): (0, 0),
-                                "most": (page.MAX_CPUS, page.MAX_ADOPTERS)}
+    answers = subprocess.run([tmp_path / "layout"], capture_output=True, text=True, check=True).stdout.splitlines()
+    *numbers, magic, name = answers
+    assert dict(zip(in_python | PLACES, map(int, numbers), strict=True)) == in_python | PLACES
+    assert (magic, f"/memfd:{name} (deleted)") == (page.MAGIC.decode(), page.MAPPING)
+
+
+def honest_header(**other) -> bytes:
+    """How a page begins whose geometry is that of the version, but for what is named here."""
+    return bytes(page.Header(**{"magic": page.MAGIC, "version": page.VERSION, "cpus": machine_cpus()}
+                             | page.GEOMETRY | other))
+
+
+@contextmanager
+def mapped(content: bytes, size: int = page.PAGE_BYTES):
+    """This process maps something under the library's name."""
+    with ExitStack() as stack:
+        memory = os.memfd_create("fsocket")
+        stack.callback(os.close, memory)
+        os.truncate(memory, size)
+        os.pwrite(memory, content, 0)
+        yield stack.enter_context(mmap.mmap(memory, size))
+
+
+def full_of(number: int) -> bytes:
+    """A page each of whose places is taken, and names this process or thread wherever it can."""
+    seat = bytes(page.SeatLine((number << 32 | number,) * page.MAX_ADOPTERS, 1, 1)).ljust(page.SEATS_STRIDE, b"\1")
+    head = bytes(page.ListenerHead(1, number, 1, (2, 0, *[255] * 126), b"\x1b[31m" + b"w" * 100))
+    place = head.ljust(page.SEATS_OFFSET, b"\1") + seat * page.MAX_CPUS
+    return honest_header(cpus=page.MAX_CPUS).ljust(page.LISTENERS_OFFSET, b"\xff") + place * page.MAX_LISTENERS
 
 
 @settings(max_examples=100, deadline=None)
-@given(numbers=st.lists(st.integers(0, 2**32 - 1) | st.integers(0, 4096), min_size=10, max_size=10),
-       rest=st.binary(max_size=4096))
-def test_what_anybody_maps_under_our_name_does_no_harm(numbers, rest):
-    """A user may, to be seen by root: a page that is honest about nothing but its version."""
-    numbers[0], numbers[1], numbers[6], numbers[9] = page.VERSION, numbers[1] % 1025, numbers[6] % 65, page.MAX_ADOPTERS
-    memory = os.memfd_create("fsocket")
-    os.truncate(memory, 1 << 20)
-    try:
-        with mmap.mmap(memory, 1 << 20) as mapped:
-            content = page.MAGIC.ljust(8, b"\0") + struct.pack("=10I", *numbers) + rest
-            mapped[:len(content)] = content
-            with suppress(page.NotPreloaded, OSError), page.Page(os.getpid()) as read:
-                read.counters()
-                assert all(listener.why_not.isprintable() for listener in read.listeners())
-    finally:
-        os.close(memory)
+@given(cpus=st.integers(0, page.MAX_CPUS), rest=st.binary(max_size=4096), at=st.integers(0, page.LISTENERS_OFFSET + 4096))
+def test_what_anybody_maps_under_our_name_does_no_harm(cpus, rest, at):
+    """A user may, to be seen by root: a page that is honest about nothing but its geometry."""
+    header = honest_header(cpus=cpus)
+    with mapped(header + bytes(at) + rest), page.Page(os.getpid()) as read:
+        assert len(read.counters()) == min(cpus, machine_cpus())
+        for listener in read.listeners():
+            assert listener.why_not.isprintable() and len(str(listener)) < 80 and len(listener.why_not) < 1200
+            assert {cpu.cpu for cpu in listener.cpus} <= set(range(machine_cpus()))
+
+
+@pytest.mark.parametrize("name, value", [("version", page.VERSION + 1), ("magic", b"FSOCKET!"), ("cpus", page.MAX_CPUS + 1),
+                                         *((name, value) for name in page.GEOMETRY for value in (0, 1 << 31))])
+def test_a_page_of_any_other_geometry_is_refused(name, value):
+    with mapped(honest_header(**{name: value})), pytest.raises(page.OtherVersion, match=str(os.getpid())):
+        page.Page(os.getpid())
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("size", [4096, page.PAGE_BYTES - 1, page.PAGE_BYTES + 4096, 1 << 40])
+def test_a_page_of_any_other_size_is_refused(size):
+    """Through another process's memory, as others than root must, it is not seen."""
+    with mapped(honest_header(), size), pytest.raises(page.OtherVersion, match=str(size)):
+        page.Page(os.getpid())
+
+
+@pytest.mark.privileged
+def test_a_page_that_is_cut_while_it_is_read_has_ended():
+    with mapped(honest_header()) as memory, page.Page(os.getpid()) as read:
+        memory.resize(4096)
+        with pytest.raises(ProcessLookupError):
+            list(read.listeners())
+
+
+@contextmanager
+def impostors(count: int):
+    """Processes of nobody that are as costly to look at as the page lets them be."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            reading, writing = os.pipe()
+            child = os.fork()
+            if not child:
+                os.close(reading)
+                _pretend(writing)
+            os.close(writing)
+            stack.callback(os.waitpid, child, 0)
+            stack.callback(os.kill, child, signal.SIGKILL)
+            with open(reading, "rb") as ready:
+                assert ready.read(1) == b"."
+        yield
+
+
+def _pretend(ready: int) -> NoReturn:
+    with suppress(BaseException):
+        os.setgroups([])
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        with mapped(full_of(os.getpid())):
+            os.write(ready, b".")
+            signal.pause()
+    os._exit(1)
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("count", [1, 30])
+def test_root_is_told_little_of_what_a_user_made_up_and_soon(count, start):
+    honest = start()
+    with impostors(count):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = fastsocket("status", "--json")
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime < 4
+    assert len(done.stdout) < 1 << 20 and all(map(str.isprintable, done.stdout.splitlines()))
+    assert len(done.stderr.splitlines()) <= 2
+    assert ("of nobody" in done.stderr) == (count > 1)
+    ports = [listener["port"] for server in json.loads(done.stdout) for listener in server["listeners"]]
+    assert honest.port in ports
+
+
+@pytest.mark.privileged
+def test_servers_of_another_version_are_one_line(start):
+    with ExitStack() as stack:
+        pages = [stack.enter_context(mapped(honest_header(version=page.VERSION + 1))) for _ in range(2)]
+        done = fastsocket("status")
+        assert len(pages) == 2 and str(os.getpid()) in done.stderr
+        assert sum("another version" in line for line in done.stderr.splitlines()) == 1
 
 
 # ---- status
