@@ -65,4 +65,4 @@ def _port(option: str, text: str) -> int:
 
 def _short(text: str) -> str:
     """What was written, as far as it takes to know it again."""
-    return repr(text if len(text) <= 60 else f"{text[:60]}…")
+    return text if re.fullmatch("[0-9,=-]{1,60}", text) else repr(text if len(text) <= 60 else f"{text[:60]}…")
