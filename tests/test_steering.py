@@ -5,6 +5,7 @@ import json
 import os
 import re
 import select
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,8 +15,8 @@ from pathlib import Path
 import pytest
 from mininet.topo import Topo
 
-from fastsocket.steering import (BACKENDS, Device, DeviceError, EmulatedNic, Plan, PlanError, Refused, able, command,
-                                 core_of_port, ethtool, interrupts, lasting, rfs, steer, steps)
+from fastsocket.steering import (BACKENDS, Device, DeviceError, EmulatedNic, Plan, PlanError, Refused, able, backends,
+                                 command, core_of_port, ethtool, interrupts, lasting, rfs, steer, steps)
 from fastsocket.steering.cpumap import Cpumap
 from fastsocket.steering.cpus import parse_cpus
 from fastsocket.steering.ethtool import Ethtool
@@ -649,6 +650,83 @@ def test_ethtool_needs_a_queue_for_each_cpu(eth9):
         with steer(Ethtool(), device_, Plan("rss", range(5))):
             pass
     assert files() == before
+
+
+@pytest.fixture
+def virtio(eth9, tmp_path):
+    """The same as virtio_net with rss=on has it on Linux 6.12: its interrupts are the PCI function's that the virtio device
+    belongs to, and each queue has one for each direction. Returns as eth9."""
+    device_, plug, files = eth9
+    pci = tmp_path / "pci0000:00/0000:00:03.0"
+    (pci / "virtio2").mkdir(parents=True)
+    shutil.rmtree(device_.sysfs / "device")
+    (device_.sysfs / "device").symlink_to(pci / "virtio2")
+    for number in range(50, 59):
+        (pci / f"msi_irqs/{number}").mkdir(parents=True)
+        (tmp_path / f"irq/{number}").mkdir()
+        (tmp_path / f"irq/{number}/smp_affinity_list").write_text("0-3\n")
+    (tmp_path / "interrupts").write_text(
+        "           CPU0       CPU1\n 50:  0  0 PCI-MSIX-0000:00:03.0   0-edge      virtio2-config\n" + "".join(
+            f" {51 + 2 * queue}:  9  0 PCI-MSIX-0000:00:03.0   {1 + 2 * queue}-edge      virtio2-input.{queue}\n"
+            f" {52 + 2 * queue}:  9  0 PCI-MSIX-0000:00:03.0   {2 + 2 * queue}-edge      virtio2-output.{queue}\n"
+            for queue in range(4)))
+    plug(ReplayedNic("virtio_net", 4)).ntuple = "off [fixed]"
+    return device_, plug, files
+
+
+def test_a_nic_without_rules_does_rss_itself_and_nothing_else(virtio):
+    device_, _, _ = virtio
+    assert Ethtool().why_not(device_, "rss") is None
+    assert "virtio_net has no ATR" in Ethtool().why_not(device_, "atr")
+    assert "virtio_net takes no filter rules (ntuple-filters: off [fixed])" in Ethtool().why_not(device_, "perfect")
+
+
+def test_virtio_nets_own_table_and_interrupts_are_set_and_put_back(virtio):
+    device_, plug, files = virtio
+    nic = plug(ReplayedNic("virtio_net", 4))
+    nic.ntuple = "off [fixed]"
+    before = nic.state(), files()
+    with steer(Ethtool(), device_, Plan("rss", (1, 3))):
+        assert nic.indirection == [0, 1] * 64
+        assert [(interrupts.IRQ / f"{number}/smp_affinity_list").read_text().strip() for number in range(50, 56)] == [
+            "0-3", "1", "0-3", "3", "0-3", "0-3"]
+        assert (device_.sysfs / "queues/tx-1/xps_cpus").read_text() == "00000008"
+    assert (nic.state(), files()) == before
+    assert not [command_ for command_ in nic.commands if command_.startswith(("-N", "-K"))]
+
+
+class _Stub:
+    """A backend that could, and says so of every plan it is given."""
+
+    modes = ("rss",)
+
+    def __init__(self, name, refuses=False):
+        self.name, self.refuses, self.plans = name, refuses, []
+
+    def why_not(self, device, mode):
+        return None
+
+    def apply(self, device, plan, journal):
+        self.plans.append(plan)
+        journal.write(steps.PROC_SYS / TABLE, self.name[-1])
+        if self.refuses:
+            raise Refused("4 queues for 8 CPUs")
+
+
+@pytest.mark.privileged
+def test_where_the_nic_refuses_halfway_the_next_way_is_taken(state, proc_sys, monkeypatch):
+    """Such as for want of queues. A backend that was named is taken at its word."""
+    nic, other = _Stub("nic1", refuses=True), _Stub("other2")
+    for module in (backends, lasting):
+        monkeypatch.setattr(module, "BACKENDS", (nic, other))
+    lasting.turn_on(Device("lo"), Plan("rss", (0, 1)))
+    assert (lasting.described(Device("lo"))["backend"], (proc_sys / TABLE).read_text()) == ("other2", "2")
+    with pytest.raises(Refused, match="4 queues for 8 CPUs"):
+        lasting.turn_on(Device("lo"), Plan("rss", (0,)), "nic1")
+    assert lasting.described(Device("lo"))["backend"] == "other2"
+    assert [plan.cpus for plan in other.plans] == [(0, 1), (0, 1)]
+    assert lasting.turn_off(Device("lo"))
+    assert (proc_sys / TABLE).read_text() == "7"
 
 
 # ---- the command
