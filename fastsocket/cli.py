@@ -73,13 +73,14 @@ def run(command: Command, listen_table: ListenTable = None, fast_epoll: FastEpol
     library = built_library()
     ports = arguments.only_ports(only or [])
     wishes = launch.Wishes(listen_table, fast_epoll, flow_deliver, ports, pin, strict, verbose)
-    variables = launch.environment(launch.inherited_environment(), library, wishes)
-    obstacle = launch.obstacle(command[0], library)
-    if obstacle and strict:
-        raise launch.LaunchError(obstacle)
-    if obstacle:
-        _say(f"runs without acceleration: {obstacle}")
-    launch.execute(command, variables)
+    inherited = launch.inherited_environment()
+    variables = launch.environment(inherited, library, wishes)
+    hindrance = launch.hindrance(command, library)
+    if hindrance and strict:
+        raise launch.LaunchError(str(hindrance))
+    if hindrance:
+        _say(f"runs without acceleration: {hindrance}")
+    launch.execute(command, launch.without_library(inherited, library) if hindrance and hindrance.breaks else variables)
 
 
 @app.command()

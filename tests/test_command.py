@@ -6,9 +6,11 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
+import time
 from contextlib import ExitStack, contextmanager, suppress
 from ctypes import Structure
 from pathlib import Path
@@ -19,10 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from fastsocket import page
+from fastsocket import env, page
 from fastsocket.binary import check, find
 from fastsocket.build import HERE, LIBRARY
 from fastsocket.launch import LaunchError, Wishes, environment
+from fastsocket.printable import printable
 from fastsocket.servers import Server, survey
 from fastsocket.steering.cpus import machine_cpus
 from tests.needs import need
@@ -213,6 +216,47 @@ def test_a_file_that_is_no_program_is_126(tmp_path):
     assert fastsocket("run", "--", tmp_path / "notes").returncode == 126
 
 
+def status_of_env(command) -> int:
+    """What env(1) ends with when it is to run the same."""
+    return subprocess.run(["env", str(command)], capture_output=True, stdin=subprocess.DEVNULL, cwd=ROOT).returncode
+
+
+def a_socket(path):
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+THINGS = {"a directory": Path.mkdir, "a FIFO": os.mkfifo, "a socket": a_socket, "nothing": lambda path: None,
+          "a dangling link": lambda path: path.symlink_to("nowhere"), "a looping link": lambda path: path.symlink_to(path),
+          "no program": lambda path: path.write_text("buy milk\n"), "an empty file": Path.touch,
+          "a link to a program": lambda path: path.symlink_to("/bin/true"),
+          "a link to a directory": lambda path: path.symlink_to("/")}
+
+
+@pytest.mark.parametrize("make", THINGS.values(), ids=THINGS)
+def test_what_is_run_in_vain_ends_as_with_env(tmp_path, make):
+    """By its name with a slash, and in PATH."""
+    make(tmp_path / "thing")
+    path = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    for name, environment_ in (str(tmp_path / "thing"), os.environ), ("thing", path):
+        expected = subprocess.run(["env", name], capture_output=True, env=environment_, cwd=ROOT).returncode
+        done = fastsocket("run", "--", name, env=environment_)
+        assert done.returncode == expected, done.stderr
+        assert "Traceback" not in done.stderr and all(map(str.isprintable, done.stderr.splitlines()))
+        checked = fastsocket("check", name, env=environment_)
+        assert checked.returncode in {0: [0], 126: [1, 2], 127: [2]}[expected]
+        assert len(checked.stderr.splitlines()) <= 1 and "Traceback" not in checked.stderr
+
+
+@pytest.mark.parametrize("name", ["", "/etc/passwd/x", "/" + "x" * 300, "x" * 300, "x/" * 3000, "/dev/null", "/proc/self/mem",
+                                  "/proc/self/environ", "/sys/kernel/uevent_seqnum", "/"])
+def test_names_that_lead_nowhere_end_as_with_env(name):
+    done, checked = fastsocket("run", "--", name), fastsocket("check", name)
+    assert done.returncode == status_of_env(name)
+    assert checked.returncode in (1, 2, 3)
+    assert "Traceback" not in done.stderr + checked.stderr
+
+
 # ---- check, and whether it is right
 
 
@@ -309,6 +353,23 @@ def test_file_capabilities_are_in_the_way_of_all_but_root(copy_of, monkeypatch):
     assert "file capabilities" in obstacle.reason and "AmbientCapabilities" in obstacle.remedy
 
 
+@pytest.mark.parametrize("options", [
+    "-fsanitize=address", "-fsanitize=leak", "-fsanitize=undefined", "-fsanitize=thread", "-fsanitize=address -static-libasan", "-fsanitize=thread -static-libtsan",
+    "-fsanitize=address -static-libasan -s"])
+def test_a_program_with_a_sanitizer_cannot_and_runs_without_the_library(compile_program, options):
+    assert_no(compile_program(*options.split()), "sanitizer")
+
+
+def test_a_program_that_the_library_would_break_gets_the_callers_other_libraries(compile_program):
+    program = compile_program("-fsanitize=undefined")
+    other = "/lib/x86_64-linux-gnu/libm.so.6"
+    if not Path(other).exists():
+        pytest.skip(f"needs {other}")
+    inner = [*FASTSOCKET, "run", "--", program, "/proc/self/environ"]
+    shown = subprocess.run(inner, env=os.environ | {"LD_PRELOAD": f"{LIBRARY}:{other}"}, cwd=ROOT, capture_output=True, text=True)
+    assert [word for word in shown.stdout.split("\0") if word.startswith("LD_PRELOAD=")] == [f"LD_PRELOAD={other}"]
+
+
 @pytest.mark.parametrize("section", [".go.buildinfo", ".note.go.buildid"])
 @pytest.mark.parametrize("options", [[], ["-static"]])
 def test_a_go_program_cannot(compile_program, section, options):
@@ -345,15 +406,66 @@ def test_what_is_no_program_cannot(tmp_path, content):
     assert "neither a whole ELF program nor a script" in done.stdout
 
 
-@settings(max_examples=60, deadline=None)
-@given(damage=st.lists(st.tuples(st.integers(0, 1200), st.integers(0, 255)), min_size=1, max_size=8))
-def test_a_damaged_program_gets_an_answer(tmp_path_factory, damage):
-    """ELF headers and program headers are at the front."""
-    program, content = tmp_path_factory.getbasetemp() / "damaged", bytearray(find("true").read_bytes())
-    for offset, value in damage:
-        content[offset] = value
+TRUE = find("true").read_bytes()
+ENDS = st.integers(0, 63) | st.integers(64, 1200) | st.integers(len(TRUE) - 3000, len(TRUE) - 1)  # all headers
+NUMBERS = st.sampled_from([0, 1, 0x7F, 0xFF])
+PATCHES = st.lists(st.tuples(ENDS, st.lists(NUMBERS | st.integers(0, 255), min_size=1, max_size=8).map(bytes)), max_size=8)
+FILES = st.binary(max_size=200) | st.binary(max_size=300).map(lambda rest: b"#!" + rest) | \
+    st.binary(max_size=400).map(lambda rest: b"\x7fELF" + rest) | \
+    st.builds(lambda patches, size: patched(patches)[:size], PATCHES, st.integers(0, len(TRUE) + 1000)) | \
+    st.builds(lambda patches: patched(patches), PATCHES)
+
+
+def patched(patches) -> bytes:
+    content = bytearray(TRUE)
+    for offset, value in patches:
+        content[offset:offset + len(value)] = value
+    return bytes(content)
+
+
+@settings(max_examples=300, deadline=None)
+@given(content=FILES)
+def test_any_file_gets_an_answer_soon(tmp_path_factory, content):
+    program = tmp_path_factory.getbasetemp() / "any"
+    program.write_bytes(content)
+    before = time.process_time()
+    try:
+        verdict = check(program, LIBRARY)
+    except Exception as error:
+        assert getattr(error, "exit_status", None) in (2, 3), error
+        assert printable(str(error))
+    else:
+        assert all(obstacle.reason and obstacle.remedy for obstacle in verdict.obstacles)
+    assert time.process_time() - before < 1
+
+
+SECTION_COUNT, SECTION_SIZE, SECTIONS_AT, SEGMENT_COUNT, SEGMENT_SIZE = 60, 58, 40, 56, 54  # where elf(5) has them
+
+
+@pytest.mark.parametrize("patches", [
+    [(SECTION_COUNT, "H", 65535)], [(SECTION_SIZE, "H", 0)], [(SECTIONS_AT, "Q", (1 << 64) - 1)], [(SEGMENT_COUNT, "H", 0)],
+    [(SECTIONS_AT, "Q", 0), (SECTION_COUNT, "H", 65535)], [(SEGMENT_COUNT, "H", 65535)], [(SEGMENT_SIZE, "H", 0)],
+    [(SECTIONS_AT, "Q", 64), (SECTION_COUNT, "H", 900)]])
+def test_headers_that_lie_get_an_answer(tmp_path, patches):
+    program, content = tmp_path / "program", bytearray(TRUE)
+    for offset, form, value in patches:
+        struct.pack_into(form, content, offset, value)
     program.write_bytes(content)
     check(program, LIBRARY)
+
+
+def test_a_huge_file_with_a_hole_gets_an_answer(tmp_path):
+    """All of whose sections are symbols, each as long as the file."""
+    program, content = tmp_path / "program", bytearray(TRUE)
+    names, sections = 0, 50_000
+    struct.pack_into("Q", content, SECTIONS_AT, len(TRUE))
+    struct.pack_into("HH", content, SECTION_COUNT, sections, names)
+    symbols = struct.pack("II16xQQI20x", 0, 11, 0, 30 << 20, 0)
+    program.write_bytes(bytes(content) + symbols * sections)
+    os.truncate(program, 1 << 40)
+    before = time.process_time()
+    check(program, LIBRARY)
+    assert time.process_time() - before < 5
 
 
 @pytest.mark.parametrize("first_line", ["#!/bin/cat", "#! /bin/cat", "#!/usr/bin/env cat", "#!/usr/bin/env -S A=b cat"])
@@ -361,6 +473,62 @@ def test_a_script_can_if_what_runs_it_can(tmp_path, first_line):
     script = write_script(tmp_path / "script", first_line)
     assert_yes(script)
     assert check(script, LIBRARY).executed.name == "cat"
+
+
+ENV = "/usr/bin/env"
+
+
+@pytest.mark.parametrize("first_line, kept", [
+    (f"#!{ENV} -S -i cat", False), (f"#!{ENV} -iS cat", False), (f"#!{ENV} -vS-i cat", False), (f"#!{ENV} -S - cat", False),
+    (f"#!{ENV} -S -u LD_PRELOAD cat", False), (f"#!{ENV} -S -uLD_PRELOAD cat", False), (f"#!{ENV} -S --unset=LD_PRELOAD cat", False),
+    (f"#!{ENV} -S --uns LD_PRELOAD cat", False), (f"#!{ENV} -S --ignore-env cat", False), (f"#!{ENV} -S LD_PRELOAD= cat", False),
+    (f"#!{ENV} -S 'LD_PRELOAD=/lib/other.so' cat", False), (f"#!{ENV} -S -i PATH=/bin sh -c \"cat /proc/self/maps\"", False),
+    (f"#!{ENV} --split-string=-i cat", False), (f"#!{ENV} -S {ENV} -i cat", False), (f"#!{ENV} -S -i LD_PRELOAD={LIBRARY} cat", True),
+    (f"#!{ENV} -S LD_PRELOAD=${{LD_PRELOAD}} cat", True), (f"#!{ENV} -S -u HOME A=-i cat", True), (f"#!{ENV} -S -C / cat", True),
+    (f"#!{ENV} -S --default-signal=PIPE cat # -i", True), (f"#!{ENV} -S -u\\_LD_PRELOAD cat", False),
+])
+def test_a_script_behind_env_can_if_env_keeps_the_library(tmp_path, first_line, kept):
+    script = write_script(tmp_path / "script", first_line)
+    done = fastsocket("check", script)
+    assert (done.returncode, "env takes LD_PRELOAD" in done.stdout) == (0 if kept else 1, not kept)
+    assert is_loaded(script) == kept
+
+
+@pytest.mark.parametrize("first_line", [f"#!{ENV} -i cat", f"#!{ENV} -S 'cat", f"#!{ENV} -Z cat", f"#!{ENV} -S -0 cat",
+                                        f"#!{ENV} -S $HOME/cat", f"#!{ENV} -S --no-such cat"])
+def test_a_script_that_env_refuses_cannot(tmp_path, first_line):
+    script = write_script(tmp_path / "script", first_line)
+    done = fastsocket("check", script)
+    assert done.returncode == 1 and "env refuses" in done.stdout
+    assert fastsocket("run", "--", script).returncode == subprocess.run([script], capture_output=True).returncode == 125
+
+
+@pytest.mark.parametrize("arguments, status", [(["env", "-i", "cat", MAPS], 3), (["env", "A=1", "cat", MAPS], 0), (["env"], 0)])
+def test_env_as_the_command_itself_is_seen_through(arguments, status):
+    assert fastsocket("run", "--strict", "--", *arguments).returncode == status
+
+
+ENV_WORDS = st.sampled_from([
+    "-i", "-", "-u", "-uA", "-u A", "-S", "-S-i", "-v", "-iuB", "--", "--ignore", "--unset=A", "--unset", "--u=B", "--sp=C=3 -u A",
+    "A=2", "B=", "C=x=y", "-S A=1 B=2", "-S'A=1 2'", '-S"B=$x"', "-S${A}=7", "-SA=\\_B=3", "-S-u\tA", "-SB='\\q'", "-SB=\"\\t\" C=#1",
+    "-S#x", "-SB=1\\c C=2", "-0", "--null", "-C/", "-C", "--chdir=/", "-Su A", "--debug", "-z", "--de", "-SA=1 # B=2", ""])
+
+
+@settings(max_examples=200, deadline=None)
+@given(words=st.lists(ENV_WORDS, max_size=4))
+def test_we_read_the_arguments_of_env_as_env_does(words):
+    environment_ = {"A": "a b", "B": "b", "PATH": os.environ["PATH"]}
+    command = [*words, "/usr/bin/printenv"]
+    real = subprocess.run(["env", *command], env=environment_, capture_output=True, text=True)
+    try:
+        found = env.parse(command, environment_)
+    except env.EnvError as error:
+        assert real.returncode == 125 or real.returncode == 0 and "no command" in str(error), error
+        return
+    if found.words == ["/usr/bin/printenv"] and not found.directory:
+        assert real.returncode == 0
+        assert sorted(real.stdout.splitlines()) == sorted(f"{name}={value}" for line in [found.variables.items()]
+                                                          for name, value in line)
 
 
 def test_a_script_cannot_if_what_runs_it_cannot(tmp_path, compile_program):
