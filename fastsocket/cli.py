@@ -151,7 +151,7 @@ def _look(pids: list[int]) -> list[Server]:
             _say(remark)
         return found.servers
     asked = found.of(pids)
-    absent = [absence(pid) for pid in pids if not any(pid in server.processes for server in asked)]
+    absent = [absence(pid, found) for pid in pids if not any(pid in server.processes for server in asked)]
     if not asked:
         raise max(absent, key=lambda reason: reason.exit_status)
     for reason in absent:

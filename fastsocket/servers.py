@@ -1,7 +1,6 @@
 """The servers that run with libfsocket.so: found in /proc, each with the processes that share its page."""
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -37,7 +36,10 @@ class Survey:
     servers: list[Server] = field(default_factory=list)
     other_version: list[int] = field(default_factory=list)  # a process of each server whose library is not of our age
     out_of_reach: int = 0                                   # how many processes we were not allowed to look into
-    left_out: Counter[int] = field(default_factory=Counter)  # how many processes of a user were too many to look into
+    left_out: dict[int, list[int]] = field(default_factory=dict)  # users, and their processes beyond what we look into
+
+    def leave_out(self, user: int, pids: Iterable[int]) -> None:
+        self.left_out.setdefault(user, []).extend(pids)
 
     def of(self, pids: list[int]) -> list[Server]:
         """The servers that any of these processes belongs to."""
@@ -50,7 +52,7 @@ class Survey:
             said.append(f"servers with another version of libfsocket.so, or a false page: restart them; processes "
                         f"{_some(self.other_version)}")
         if self.left_out:
-            users = [f"{count} of {user_name(uid)}" for uid, count in self.left_out.most_common()]
+            users = [f"{len(pids)} of {user_name(uid)}" for uid, pids in self.left_out.items()]
             said.append("processes that were left out, because all of their user take too long or have too much to "
                         f"say: {_some(users)}; name some: fastsocket status PID")
         if self.out_of_reach:
@@ -74,13 +76,15 @@ class Ended(Exception):
 
 
 class OutOfReach(Exception):
-    """We may not look into the process."""
+    """We may not look into the process, or have looked into enough of its user's."""
 
     exit_status = 3
 
 
-def absence(pid: int) -> Ended | NotPreloaded | OutOfReach:
+def absence(pid: int, found: Survey) -> Ended | NotPreloaded | OutOfReach:
     """Why a process belongs to no server that was seen."""
+    if any(pid in pids for pids in found.left_out.values()):
+        return OutOfReach(f"process {pid} was left out: it, or others of its user, take too long or have too much to say")
     try:
         with Page(pid):
             return NotPreloaded(f"process {pid} has begun to listen just now: ask again")
@@ -104,7 +108,7 @@ def survey(first: Sequence[int] = ()) -> Survey:
             with budget.spending():
                 found.servers.append(_server(processes, budget))
         except Spent:
-            found.left_out[user] += len(pids)
+            found.leave_out(user, pids)
         except OtherVersion:
             found.other_version.append(pids[0])
         except PermissionError:
@@ -124,7 +128,7 @@ def _processes_by_page(found: Survey, budgets: Budgets, first: set[int]) -> list
                 mapping = mapping_of(pid)
             groups.setdefault(mapping.inode, (user, {}))[1][pid] = mapping
         except Spent:
-            found.left_out[user] += 1
+            found.leave_out(user, [pid])
         except PermissionError:
             found.out_of_reach += 1
         except (NotPreloaded, OSError):

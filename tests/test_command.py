@@ -1,5 +1,6 @@
 """The command fastsocket as a person and a program call it, on real binaries and real servers."""
 
+import ctypes
 import json
 import mmap
 import os
@@ -14,19 +15,18 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from ctypes import Structure
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from fastsocket import env, page
+from fastsocket import budget, env, page
 from fastsocket.binary import check, find
 from fastsocket.build import HERE, LIBRARY
 from fastsocket.launch import LaunchError, Wishes, environment
 from fastsocket.printable import printable
-from fastsocket.servers import Server, survey
+from fastsocket.servers import Server, absence, survey
 from fastsocket.steering.cpus import machine_cpus
 from tests.needs import need
 from tests.test_libfsocket import CPUS, Server as ServerApp
@@ -130,6 +130,19 @@ def test_without_the_library_every_verb_that_needs_it_says_how_to_build_it(tmp_p
         assert_one_line(done, 3, "make")
     subprocess.run(done.stderr.partition("not built: ")[2], shell=True, check=True, capture_output=True)
     assert (tmp_path / "fastsocket" / "build" / "libfsocket.so").exists()
+
+
+@pytest.mark.needs("gcc")
+@pytest.mark.parametrize("option", ["-m32", "-mx32"])
+def test_a_32_bit_target_is_refused_in_one_sentence(tmp_path, option):
+    if os.uname().machine != "x86_64":
+        pytest.skip("needs a compiler that knows both")
+    shutil.copytree(HERE, tmp_path / "fastsocket", ignore=shutil.ignore_patterns("build"))
+    making = ["make", "-s", "-C", tmp_path / "fastsocket", f"CC=gcc {option}", "build/libfsocket.so"]
+    done = subprocess.run(making, capture_output=True, text=True)
+    assert done.returncode == 2 and "for 64-bit programs alone" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "fastsocket/build/libfsocket.so").exists()
 
 
 # ---- the environment that run composes
@@ -707,31 +720,59 @@ def test_a_page_that_is_cut_while_it_is_read_has_ended():
 
 
 @contextmanager
-def impostors(count: int):
-    """Processes of nobody that are as costly to look at as the page lets them be."""
+def pretending(*pretend):
+    """A process for each of these functions, which get a pipe to write to when they are ready; their numbers."""
     with ExitStack() as stack:
-        for _ in range(count):
+        pids = []
+        for function in pretend:
             reading, writing = os.pipe()
             child = os.fork()
             if not child:
-                os.close(reading)
-                _pretend(writing)
+                with suppress(BaseException):
+                    os.close(reading)
+                    function(writing)
+                os._exit(1)
             os.close(writing)
             stack.callback(os.waitpid, child, 0)
             stack.callback(os.kill, child, signal.SIGKILL)
             with open(reading, "rb") as ready:
                 assert ready.read(1) == b"."
-        yield
+            pids.append(child)
+        yield pids
 
 
-def _pretend(ready: int) -> NoReturn:
-    with suppress(BaseException):
-        os.setgroups([])
-        os.setresuid(NOBODY, NOBODY, NOBODY)
-        with mapped(full_of(os.getpid())):
-            os.write(ready, b".")
-            signal.pause()
-    os._exit(1)
+def impostors(count: int):
+    """Processes of nobody that are as costly to look at as the page lets them be."""
+    return pretending(*[_pretend] * count)
+
+
+def _pretend(ready: int) -> None:
+    os.setgroups([])
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    with mapped(full_of(os.getpid())):
+        os.write(ready, b".")
+        signal.pause()
+
+
+@pytest.mark.privileged
+def test_a_file_of_the_same_name_is_no_page(tmp_path):
+    """It can be of FUSE, whose owner lets a reader wait. In a mount namespace of its own a file has any name."""
+    def name_a_file(ready: int) -> None:
+        assert ctypes.CDLL(None).unshare(0x00020000) == 0  # CLONE_NEWNS
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path], check=True)
+        with open(tmp_path / "memfd:fsocket", "wb+") as file:
+            file.write(full_of(os.getpid()))
+            file.flush()
+            with mmap.mmap(file.fileno(), 0):
+                os.unlink(tmp_path / "memfd:fsocket")
+                os.write(ready, b".")
+                signal.pause()
+
+    with pretending(name_a_file) as (pid,):
+        assert f" {page.MAPPING}\n" in Path(f"/proc/{pid}/maps").read_text()
+        with pytest.raises(page.NotPreloaded):
+            page.Page(pid)
 
 
 @pytest.mark.privileged
@@ -749,6 +790,25 @@ def test_root_is_told_little_of_what_a_user_made_up_and_soon(count, start):
     assert ("of nobody" in done.stderr) == (count > 1)
     ports = [listener["port"] for server in json.loads(done.stdout) for listener in server["listeners"]]
     assert honest.port in ports
+
+
+@pytest.mark.privileged
+def test_a_process_that_was_left_out_is_told_so_when_it_is_named(monkeypatch):
+    monkeypatch.setattr(budget, "SECONDS_OF_A_USER", 0)
+    with impostors(1):
+        found = survey()
+        (pid,), = found.left_out.values()
+        reason = absence(pid, found)
+    assert reason.exit_status == 3 and f"process {pid} was left out" in str(reason)
+
+
+@pytest.mark.privileged
+def test_who_is_not_root_reads_the_page_of_a_process_of_his_own():
+    def read():
+        ctypes.CDLL(None).prctl(4, 1)  # PR_SET_DUMPABLE, which changing the user has taken away
+        with mapped(full_of(os.getpid())), page.Page(os.getpid()) as found:
+            return [len(list(found.listeners())), len(found.counters())]
+    assert as_nobody(read) == [page.MAX_LISTENERS, machine_cpus()]
 
 
 @pytest.mark.privileged

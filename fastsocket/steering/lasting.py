@@ -18,7 +18,7 @@ from fastsocket.libbpf import BpfError
 from fastsocket.steering import private
 from fastsocket.steering.backends import BACKENDS, able
 from fastsocket.steering.command import Refused
-from fastsocket.steering.device import NAME, Device
+from fastsocket.steering.device import NAME, Device, DeviceError
 from fastsocket.steering.journal import REMEDY, Journal, JournalError
 from fastsocket.steering.plan import MAX_CPUS, Plan
 from fastsocket.steering.steps import number, one_of, word
@@ -34,7 +34,10 @@ def _file(device: Device) -> Path:
 
 
 def _address(device: Device) -> str:
-    return (device.sysfs / "address").read_text().strip()
+    try:
+        return (device.sysfs / "address").read_text().strip()
+    except OSError as error:
+        raise DeviceError(f"{device} has gone meanwhile") from error
 
 
 def _need_capabilities() -> None:
