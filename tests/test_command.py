@@ -756,7 +756,7 @@ def _pretend(ready: int) -> None:
 
 @pytest.mark.privileged
 def test_a_file_of_the_same_name_is_no_page(tmp_path):
-    """It can be of FUSE, whose owner lets a reader wait. In a mount namespace of its own a file has any name."""
+    """It can be of FUSE, whose owner lets a reader wait. On a mount that is nowhere a file has any name."""
     def name_a_file(ready: int) -> None:
         assert ctypes.CDLL(None).unshare(0x00020000) == 0  # CLONE_NEWNS
         subprocess.run(["mount", "--make-rprivate", "/"], check=True)
@@ -766,13 +766,17 @@ def test_a_file_of_the_same_name_is_no_page(tmp_path):
             file.flush()
             with mmap.mmap(file.fileno(), 0):
                 os.unlink(tmp_path / "memfd:fsocket")
+                subprocess.run(["umount", "--lazy", tmp_path], check=True)
                 os.write(ready, b".")
                 signal.pause()
 
     with pretending(name_a_file) as (pid,):
-        assert f" {page.MAPPING}\n" in Path(f"/proc/{pid}/maps").read_text()
-        with pytest.raises(page.NotPreloaded):
-            page.Page(pid)
+        line, = [line for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if line.endswith(f" {page.MAPPING}")]
+        with pytest.raises(page.NotPreloaded, match="without libfsocket.so"):
+            page.mapping_of(pid)
+        put_there_since = page.Mapping(line.split()[0], int(line.split()[4]))
+        with pytest.raises(page.OtherVersion, match="something else"):
+            page.Page(pid, put_there_since)
 
 
 @pytest.mark.privileged
