@@ -4,6 +4,7 @@ Modes are those given here, whatever the umask. What is already there is taken o
 what it should be: never through a symbolic link, never a FIFO that would keep root waiting, nothing that others write.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -60,8 +61,10 @@ def _open(path: Path, flags: int, parent: int | None) -> int:
         raise
     except PermissionError as error:
         raise Refused(f"cannot open {path}: run this as root") from error
-    except OSError as error:  # ELOOP and ENOTDIR: a symbolic link, or something else in its place
-        raise Refused(f"cannot trust {path}: {error.strerror}; remove what is there") from error
+    except OSError as error:
+        is_another = error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO)
+        reason = "it is a symbolic link, or something else than it should be" if is_another else error.strerror
+        raise Refused(f"cannot trust {path}: {reason}; remove it") from error
 
 
 def _trust(descriptor: int, path: Path, is_right: Callable[[int], bool], kind: str) -> None:
