@@ -187,7 +187,8 @@ def _followed(path: Path, arguments: list[str], library: Path) -> tuple[Path, li
 
 
 _LOST = Obstacle("env takes LD_PRELOAD out of its environment",
-                 "have env keep it: no -i, no -u LD_PRELOAD, no LD_PRELOAD=; or name it there: LD_PRELOAD=$(fastsocket path)")
+                 "have env keep it: no -i, no -u LD_PRELOAD, no LD_PRELOAD=; or name the library there: "
+                 "LD_PRELOAD=$(fastsocket path)")
 
 
 def _names(preload: str, library: Path) -> bool:

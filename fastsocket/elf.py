@@ -1,8 +1,8 @@
 """The few facts of an ELF file that decide whether something can be preloaded into it (elf(5)).
 
-A file is anybody's, and its headers may say anything: sizes of 2^60, no size at all, offsets past its end. So each table
-is bounded before it is read, and read at once. Libraries for ELF read what the headers say, entry by entry: a file made
-for it keeps them busy for hours.
+A file is anybody's, and its headers may say anything: sizes of 2^60, no size at all, offsets past its end. So each
+table is bounded before it is read, and read at once. Libraries for ELF read what the headers say, entry by entry: a
+file made for it keeps them busy for hours.
 """
 
 import os
@@ -57,8 +57,9 @@ class Elf:
             raise NotElf("it does not begin as one")
         self.bits, self.little_endian = 32 * start[4], start[5] == 1
         self._layout, self._order = LAYOUTS[start[4]], "<" if self.little_endian else ">"
+        header = struct.unpack_from(self._order + self._layout.header, start)
         (self._machine, self._segments_at, self._sections_at, self._segment_size, self._segment_count,
-         self._section_size, self._section_count, self._names) = struct.unpack_from(self._order + self._layout.header, start)
+         self._section_size, self._section_count, self._names) = header
 
     @property
     def machine(self) -> str:

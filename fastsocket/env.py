@@ -49,8 +49,7 @@ def parse(words: list[str], inherited: Mapping[str, str]) -> Command:
             _short(word[1:], left, options, inherited)
     if left and left[0] == "-":
         options.ignores_all, left = True, left[1:]
-    variables = {} if options.ignores_all else {name: value for name, value in inherited.items()
-                                                if name not in options.unset}
+    variables = {} if options.ignores_all else _without(options.unset, inherited)
     while left and "=" in left[0]:
         name, _, value = left.pop(0).partition("=")
         variables[name] = value
@@ -59,6 +58,12 @@ def parse(words: list[str], inherited: Mapping[str, str]) -> Command:
     if options.prints:
         raise EnvError("-0 is for printing the environment, without a command")
     return Command(left, variables, options.directory)
+
+
+def _without(unset: set[str], inherited: Mapping[str, str]) -> dict[str, str]:
+    if wrong := [name for name in unset if not name or "=" in name]:
+        raise EnvError(f"there can be no variable {wrong[0]!r} to unset")
+    return {name: value for name, value in inherited.items() if name not in unset}
 
 
 def _long(text: str, left: list[str], options: _Options, inherited: Mapping[str, str]) -> list[str]:
@@ -100,8 +105,6 @@ def _apply(letter: str, value: str, left: list[str], options: _Options, inherite
     elif letter == "0":
         options.prints = True
     elif letter == "u":
-        if not value or "=" in value:
-            raise EnvError(f"there is no variable {value!r} to unset")
         options.unset.add(value)
     elif letter == "C":
         options.directory = value

@@ -84,7 +84,7 @@ class OutOfReach(Exception):
 def absence(pid: int, found: Survey) -> Ended | NotPreloaded | OutOfReach:
     """Why a process belongs to no server that was seen."""
     if any(pid in pids for pids in found.left_out.values()):
-        return OutOfReach(f"process {pid} was left out: it, or others of its user, take too long or have too much to say")
+        return OutOfReach(f"process {pid} was left out: its user has too many, or they say too much")
     try:
         with Page(pid):
             return NotPreloaded(f"process {pid} has begun to listen just now: ask again")

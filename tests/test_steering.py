@@ -129,7 +129,8 @@ def test_the_settings_of_the_lab_are_known():
 
 
 LO = DeviceId("lo", None, 1, 1)
-STEPS = [Sysctl(TABLE, "0"), QueueFile(LO, "rps_cpus", 0, "00000000,00000003"), QueueFile(LO, "rps_flow_cnt", 1, "4096"),
+STEPS = [Sysctl(TABLE, "0"), QueueFile(LO, "rps_cpus", 0, "00000000,00000003"),
+         QueueFile(LO, "rps_flow_cnt", 1, "4096"),
          steps.InterruptMoved(LO, 40, "0-3,8"), steps.EgressFilter(LO, 1, 2, True), steps.XdpAttached(LO, 3, 2),
          steps.IndirectionSet(LO, 2, 0), steps.NtupleSet(LO, "off"), steps.RuleAdded(LO, 2045)]
 
@@ -151,7 +152,7 @@ def test_a_journal_reads_what_it_wrote(tmp_path):
     assert {type(step).__name__ for step in STEPS} == set(steps.KINDS)
 
 
-OTHER_VALUES = [None, True, -1, 1 << 70, 1.5, "", "\n", "../../x", "-v", "x" * 300, "٣", [], {}, ["sh", "-c", "id"]]
+OTHER_VALUES = [None, True, -1, 1 << 70, 1.5, "", "\n", "../../x", "-v", "x" * 300, [], {}, ["sh", "-c", "id"]]
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: type(step).__name__)
@@ -161,7 +162,7 @@ def test_each_field_of_a_step_is_checked(step):
     places = [(good, name) for name in good] + [(good["device"], name) for name in good.get("device", ())]
     for holder, name in places:
         for value in OTHER_VALUES:
-            if (name, value) in [("process", None), ("made_hook", True), *([("name", "٣")] if "device" in good else [])]:
+            if (name, value) in [("process", None), ("made_hook", True)]:
                 continue
             before, holder[name] = holder[name], value
             with pytest.raises(ValueError):
@@ -178,7 +179,7 @@ def test_each_field_of_a_step_is_checked(step):
 @pytest.mark.parametrize("text, words", [
     ("", "is no journal"), ("[]", "is no journal"), ("[" * 100_000, "is no journal"), ("{}", "is no journal"),
     ('{"about": {}, "steps": []}', "of another version"),
-    ('{"about": {}, "steps": [["CommandRun", {"name": "lo", "process": null, "undoing": ["touch", "%s"]}]]}', "of another version"),
+    ('{"about": {}, "steps": [["CommandRun", {"undoing": ["touch", "%s"]}]]}', "of another version"),
     ('{"about": {}, "steps": [["FileWritten", {"path": "%s", "before": "x"}]]}', "of another version"),
     ('{"format": 2, "about": {"file": "%s"}, "steps": []}', "is no journal"),
     ('{"format": 2, "about": {}, "steps": [{"kind": "CommandRun", "undoing": ["touch", "%s"]}]}', "is no journal"),
@@ -552,7 +553,10 @@ def eth9(tmp_path, monkeypatch):
         monkeypatch.setattr(command, "run", nic.run)
         return nic
 
-    return Eth9("eth9"), plug, lambda: [path.read_text().strip() for path in sorted(tmp_path.rglob("*")) if path.is_file()]
+    def files():
+        return [path.read_text().strip() for path in sorted(tmp_path.rglob("*")) if path.is_file()]
+
+    return Eth9("eth9"), plug, files
 
 
 def test_ethtool_sets_rules_queues_and_indirection_and_puts_them_back(eth9):
@@ -654,8 +658,8 @@ def test_ethtool_needs_a_queue_for_each_cpu(eth9):
 
 @pytest.fixture
 def virtio(eth9, tmp_path):
-    """The same as virtio_net with rss=on has it on Linux 6.12: its interrupts are the PCI function's that the virtio device
-    belongs to, and each queue has one for each direction. Returns as eth9."""
+    """The same as virtio_net with rss=on has it on Linux 6.12: its interrupts are the PCI function's that the virtio
+    device belongs to, and each queue has one for each direction. Returns as eth9."""
     device_, plug, files = eth9
     pci = tmp_path / "pci0000:00/0000:00:03.0"
     (pci / "virtio2").mkdir(parents=True)
@@ -816,8 +820,9 @@ ABOUT = {"device": "lo", "address": "00:00:00:00:00:00", "backend": "cpumap", "m
 
 @pytest.mark.privileged
 @pytest.mark.parametrize("name, value", [
-    ("device", "-v"), ("device", None), ("address", "x\n"), ("address", 1), ("backend", "vapour"), ("backend", ["cpumap"]),
-    ("mode", "fast"), ("mode", None), ("cpus", None), ("cpus", [-1]), ("cpus", ["0"]), ("cpus", [1 << 40]), ("cpus", []),
+    ("device", "-v"), ("device", None), ("address", "x\n"), ("address", 1), ("backend", "vapour"),
+    ("backend", ["cpumap"]), ("mode", "fast"), ("mode", None), ("cpus", None), ("cpus", [-1]), ("cpus", ["0"]),
+    ("cpus", [1 << 40]), ("cpus", []),
     ("ports", []), ("ports", {"80": 0}), ("ports", {"x": 0}), ("more", 1)])
 def test_the_head_of_a_journal_is_checked(state, name, value):
     with lasting._locked():

@@ -12,8 +12,9 @@ TRANSMITS = re.compile(r"[-.](tx|output)[-.]?\d+(?:@.*)?$", re.IGNORECASE)  # an
 
 def interrupts_of(device: Device) -> set[int]:
     """All of the device. A virtio device has those of the PCI function that it is a part of."""
-    return {int(entry.name) for place in ("device", "device/..") for entry in (device.sysfs / place / "msi_irqs").glob("*")
-            if place == "device" or not (device.sysfs / "device/msi_irqs").exists()}
+    own = device.sysfs / "device/msi_irqs"
+    place = own if own.exists() else device.sysfs / "device/../msi_irqs"
+    return {int(entry.name) for entry in place.glob("*")}
 
 
 def queue_interrupts(device: Device) -> list[int]:

@@ -40,7 +40,7 @@ class Journal(AbstractContextManager):
 
     @classmethod
     def load(cls, file: Path) -> "Journal":
-        """Raises FileNotFoundError, Refused where others than root can write it, JournalError when it is none of ours."""
+        """Raises FileNotFoundError, Refused where others than root can write it, JournalError when it is none."""
         kept = _parsed(file)
         try:
             journal = cls(file, **kept["about"])
@@ -99,6 +99,6 @@ def _parsed(file: Path) -> dict:
     if not isinstance(kept, dict) or not isinstance(kept.get("about"), dict) or not isinstance(kept.get("steps"), list):
         raise JournalError(f"{file} is no journal; {REMEDY}")
     if kept.get("format") != FORMAT:
-        raise JournalError(f"{file} is of another version of fastsocket: switch off with that one what it set, or restart "
-                           "the machine, which forgets both; then remove it")
+        raise JournalError(f"{file} is of another version of fastsocket: switch off with that one what it set, or "
+                           "restart the machine, which forgets both; then remove it")
     return kept

@@ -60,7 +60,8 @@ def _locked() -> Iterator[None]:
             with _at_most(LOCK_SECONDS):
                 fcntl.flock(lock, fcntl.LOCK_EX)
         except TimeoutError:
-            raise Refused(f"{_holder(lock)} holds {path} for more than {LOCK_SECONDS} s: wait for it, or end it") from None
+            raise Refused(f"{_holder(lock)} holds {path} for more than {LOCK_SECONDS} s: wait for it, or end "
+                          "it") from None
         yield
 
 
