@@ -173,7 +173,7 @@ def _followed(path: Path, arguments: list[str], library: Path) -> tuple[Path, li
             except env.EnvError as error:
                 return path, [Obstacle(f"env refuses its arguments: {error}", "see env(1)")]
             lost = [] if _names(command.variables.get("LD_PRELOAD", ""), library) else [_LOST]
-            path = _behind_env(scripts[-1] if scripts else path, command)
+            path = _behind_env(scripts[-1] if scripts else None, command)
             arguments, inherited = command.words[1:], command.variables
             continue
         words = _first_line(path)
@@ -195,14 +195,14 @@ def _names(preload: str, library: Path) -> bool:
     return str(library) in re.split("[: ]", preload)
 
 
-def _behind_env(script: Path, command: env.Command) -> Path:
+def _behind_env(script: Path | None, command: env.Command) -> Path:
     name = command.words[0]
     if "/" in name:
         name = os.path.join(command.directory, name)
     try:
         return find(name, command.variables.get("PATH", os.defpath))
     except NoSuchProgram as error:
-        raise type(error)(f"{script}: the interpreter that env shall run is missing ({error})") from error
+        raise type(error)(f"{script}: its interpreter is missing ({error})" if script else str(error)) from error
 
 
 def _first_line(path: Path) -> list[str] | None:
@@ -211,7 +211,7 @@ def _first_line(path: Path) -> list[str] | None:
         first_line = file.readline(SHEBANG_BYTES) or b""
     if not first_line.startswith(b"#!"):
         return None
-    return os.fsdecode(first_line[2:].split(b"\0")[0]).strip(" \t\n").replace("\t", " ").split(" ", 1)
+    return re.split(r"[ \t]+", os.fsdecode(first_line[2:].split(b"\0")[0]).strip(" \t\n"), maxsplit=1)
 
 
 def _interpreter(script: Path, words: list[str]) -> Path:

@@ -243,13 +243,14 @@ ENV = "/usr/bin/env"
 
 
 @pytest.mark.parametrize("words, kept", [
-    ("-S -i cat", False), ("-iS cat", False), ("-vS-i cat", False), ("-S - cat", False), ("-S -u LD_PRELOAD cat", False),
+    ("-S -i cat", False), ("-iS cat", False), ("-vS-i cat", False), ("-S - cat", False),
+    ("-S -u LD_PRELOAD cat", False),
     ("-S -uLD_PRELOAD cat", False), ("-S -u\\_LD_PRELOAD cat", False), ("-S --unset=LD_PRELOAD cat", False),
     ("-S --uns LD_PRELOAD cat", False), ("-S --ignore-env cat", False), ("-S LD_PRELOAD= cat", False),
     ("-S 'LD_PRELOAD=/lib/other.so' cat", False), ("-S -i PATH=/bin sh -c \"cat /proc/self/maps\"", False),
     ("--split-string=-i cat", False), (f"-S {ENV} -i cat", False), (f"-S -i LD_PRELOAD={LIBRARY} cat", True),
     ("-S LD_PRELOAD=${LD_PRELOAD} cat", True), ("-S -u HOME A=-i cat", True), ("-S -C / cat", True),
-    ("-S --default-signal=PIPE cat # -i", True)])
+    ("-S --default-signal=PIPE cat # -i", True), (" \t -S\t-i \tcat", False)])
 def test_a_script_behind_env_can_if_env_keeps_the_library(tmp_path, words, kept):
     script = write_script(tmp_path / "script", f"#!{ENV} {words}")
     done = fastsocket("check", script)
@@ -274,8 +275,8 @@ def test_env_as_the_command_itself_is_seen_through(arguments, status):
 ENV_WORDS = st.sampled_from([
     "-i", "-", "-u", "-uA", "-u A", "-S", "-S-i", "-v", "-iuB", "--", "--ignore", "--unset=A", "--unset", "--u=B", "-0",
     "--sp=C=3 -u A", "A=2", "B=", "C=x=y", "-S A=1 B=2", "-S'A=1 2'", '-S"B=$x"', "-S${A}=7", "-SA=\\_B=3", "-S-u\tA",
-    "-SB='\\q'", "-SB=\"\\t\" C=#1", "-S#x", "-SB=1\\c C=2", "--null", "-C/", "-C", "--chdir=/", "-Su A", "--debug", "-z",
-    "--de", "-SA=1 # B=2", ""])
+    "-SB='\\q'", "-SB=\"\\t\" C=#1", "-S#x", "-SB=1\\c C=2", "--null", "-C/", "-C", "--chdir=/", "-Su A", "--debug",
+    "-z", "--de", "-SA=1 # B=2", ""])
 
 
 @settings(max_examples=200, deadline=None)
@@ -324,7 +325,8 @@ def test_a_script_that_runs_itself_gets_an_answer(tmp_path):
     assert_one_line(fastsocket("check", write_script(script, f"#!{script}")), 2, "interpreters")
 
 
-@pytest.mark.parametrize("first_line", ["#!/no/such/interpreter", "#!", "#!/usr/bin/env no-such-command"])
+@pytest.mark.parametrize("first_line", ["#!/no/such/interpreter", "#!", "#!/usr/bin/env no-such-command", "#!cat",
+                                        "#!/bin/cat\r"])
 def test_a_script_without_its_interpreter_is_no_program(tmp_path, first_line):
     script = write_script(tmp_path / "script", first_line)
     assert_one_line(fastsocket("check", script), 2, str(script), "interpreter")
