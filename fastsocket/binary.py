@@ -93,7 +93,7 @@ def _in_path(command: str, path: str | None) -> Path:
 
 
 def _refuse(place: Path) -> NoReturn:
-    """What is in PATH and is no program. Raises NotAProgram, FileNotFoundError, NotADirectoryError."""
+    """A file in PATH is no program. Raises NotAProgram, FileNotFoundError, NotADirectoryError."""
     try:
         os.stat(place)
     except (FileNotFoundError, NotADirectoryError):

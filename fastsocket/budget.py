@@ -47,7 +47,7 @@ class Budget:
 
 
 class Budgets:
-    """One for each user. Whoever asks has no bounds on processes of his own."""
+    """One for each user. The caller's own processes have no bounds."""
 
     def __init__(self, own: int):
         self._all = Budget(SECONDS_OF_ALL, float("inf"))

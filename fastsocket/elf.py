@@ -145,7 +145,7 @@ class Elf:
 
     @property
     def symbol_names(self) -> bytes:
-        """Of all its symbols, also those that nobody else can see, as long as they were not stripped."""
+        """Of all its symbols, also those of no interest to a loader, unless it was stripped of them."""
         tables = [self._first(kind) for kind in (SHT_DYNSYM, SHT_SYMTAB)]
         return b"".join(self._names_of(table) for table in tables if table and self._is_readable(table))
 

@@ -1,4 +1,4 @@
-"""fastsocket check: whether it is right, on real programs and scripts, and on files that nobody should believe."""
+"""fastsocket check: whether it is right, on real programs and scripts, and on files that lie."""
 
 import json
 import os

@@ -1,7 +1,7 @@
 """Files that only root can write and read, in directories that only root can: what a later root will act on.
 
-Modes are those given here, whatever the umask. What is already there is taken only from root or the caller, and only as
-what it should be: never through a symbolic link, never a FIFO that would keep root waiting, nothing that others write.
+Modes are those given here, whatever the umask. A file that exists already counts only where it belongs to root or the
+caller, and others cannot write it; never through a symbolic link, never a FIFO, which would keep root waiting.
 """
 
 import errno
