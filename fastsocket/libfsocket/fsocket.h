@@ -331,8 +331,8 @@ struct clone {
 	atomic_int watchers; /* epolls where this process watches it; 0: it does not */
 	atomic_int neighbour_epfd; /* where this process watches it though it is not its own; -1: nowhere */
 	uint64_t cookie;     /* is that descriptor still the socket we made? */
-	uint64_t pending_ms; /* since when a connection has been seen to wait there; 0: none */
-	uint64_t pending_accepted; /* how many its own worker had accepted then */
+	_Atomic uint64_t pending_ms; /* since when a connection has been seen to wait there; 0: none */
+	_Atomic uint64_t pending_accepted; /* how many its own worker had accepted then */
 };
 
 /* An epoll in which the application has its listener. */

@@ -34,6 +34,18 @@ atomic_bool is_inert;
 
 /* ---- the lock, and fork() ------------------------------------------------------------------------------------- */
 
+/*
+ * ThreadSanitizer ignores the mutex within what it takes for a blocking call, such as epoll_wait(): BlockingCall in
+ * LLVM's tsan_interceptors_posix.cpp. So it is told.
+ */
+#ifdef __SANITIZE_THREAD__
+void __tsan_acquire(void *address);
+void __tsan_release(void *address);
+#else
+#define __tsan_acquire(address) ((void)(address))
+#define __tsan_release(address) ((void)(address))
+#endif
+
 void lock_tables(struct held *held)
 {
 	sigset_t all;
@@ -43,10 +55,12 @@ void lock_tables(struct held *held)
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &held->cancel_state);
 	pthread_sigmask(SIG_SETMASK, &all, &held->signals);
 	pthread_mutex_lock(&table_lock);
+	__tsan_acquire(&table_lock);
 }
 
 void unlock_tables(const struct held *held)
 {
+	__tsan_release(&table_lock);
 	pthread_mutex_unlock(&table_lock);
 	pthread_sigmask(SIG_SETMASK, &held->signals, NULL);
 	pthread_setcancelstate(held->cancel_state, NULL);

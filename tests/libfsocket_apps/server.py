@@ -20,6 +20,7 @@ from lines import Commands, say
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 SYS_CLOSE_RANGE = 436
+SYS_SCHED_GETAFFINITY = {"x86_64": 204, "aarch64": 123}[os.uname().machine]
 BACKLOG = 512
 CLOSERS = {
     "closerange": lambda first: os.closerange(first, 65536),
@@ -32,11 +33,11 @@ CLOSERS = {
 
 
 def own_cpus() -> list[int]:
-    """Of this thread, as the kernel has them: the library tells the application what that set itself (proc(5))."""
-    with open("/proc/thread-self/status") as status:
-        allowed = next(line.split()[1] for line in status if line.startswith("Cpus_allowed_list:"))
-    ranges = [part.split("-") for part in allowed.split(",")]
-    return [cpu for first, *last in ranges for cpu in range(int(first), int(last[0] if last else first) + 1)]
+    """Of this thread, as the kernel has them; sched_getaffinity() tells what the application set itself."""
+    mask = ctypes.create_string_buffer(128)
+    LIBC.syscall(SYS_SCHED_GETAFFINITY, 0, len(mask), mask)
+    bits = int.from_bytes(mask.raw, sys.byteorder)
+    return [cpu for cpu in range(bits.bit_length()) if bits >> cpu & 1]
 
 
 def drop_privileges(user: int) -> None:
