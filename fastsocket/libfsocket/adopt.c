@@ -21,6 +21,12 @@
 
 __thread struct adoption adoptions[MAX_LISTENERS] __attribute__((tls_model("initial-exec")));
 
+/* Where the calling thread has been counted as one without a clone of this listener. */
+THREAD_LOCAL struct fallback {
+	uint32_t generation;
+	int cpu;
+} fallbacks[MAX_LISTENERS];
+
 struct adoption *adoption_of(const struct listener *l)
 {
 	struct adoption *mine = &adoptions[l - listeners];
@@ -31,6 +37,7 @@ struct adoption *adoption_of(const struct listener *l)
 void adoptions_forget(void)
 {
 	memset(adoptions, 0, sizeof(adoptions));
+	memset(fallbacks, 0, sizeof(fallbacks));
 }
 
 /* ---- which CPU ------------------------------------------------------------------------------------------------ */
@@ -192,19 +199,23 @@ static void tell(const struct listener *l, const char *problem)
 		fsocket_log("a worker does not get a listener of its own: %s", problem);
 }
 
-static void falls_back(struct listener *l, struct watch *watch, const char *problem)
+static void falls_back(struct listener *l, const char *problem)
 {
+	struct fallback *fallback = &fallbacks[l - listeners];
+
 	page_waits(l->shared);
-	if (watch->fallen_cpu >= 0) /* it did so before, and tries again from time to time */
+	if (fallback->generation == l->generation) /* it did so before, and tries again from time to time */
 		return;
-	watch->fallen_cpu = sched_getcpu();
-	count(&counters_of(watch->fallen_cpu)->fallen_back);
+	*fallback = (struct fallback){ l->generation, sched_getcpu() };
+	count(&counters_of(fallback->cpu)->fallen_back);
 	tell(l, problem);
 	page_arrive();
 }
 
 static void now_serves(struct listener *l, struct watch *watch, int cpu, bool again)
 {
+	struct fallback *fallback = &fallbacks[l - listeners];
+
 	watch->cpu = cpu;
 	atomic_store(&l->shared->seat[cpu].tended_ms, now_ms());
 	page_waits_no_longer(l->shared);
@@ -212,9 +223,9 @@ static void now_serves(struct listener *l, struct watch *watch, int cpu, bool ag
 		count(&counters_of(cpu)->adopted);
 		page_arrive();
 	}
-	if (watch->fallen_cpu >= 0)
-		atomic_fetch_sub(&counters_of(watch->fallen_cpu)->fallen_back, 1);
-	watch->fallen_cpu = -1;
+	if (fallback->generation == l->generation)
+		atomic_fetch_sub(&counters_of(fallback->cpu)->fallen_back, 1);
+	fallback->generation = 0;
 	adoptions[l - listeners] = (struct adoption){ l->generation, cpu, ACCEPTS_PER_GLOBAL_TURN };
 	tell(l, NULL);
 }
@@ -231,7 +242,7 @@ void adopt(struct listener *l, struct watch *watch)
 				    adopt_on(l, watch, cpu);
 	}
 	if (problem)
-		falls_back(l, watch, problem);
+		falls_back(l, problem);
 	else
 		now_serves(l, watch, cpu, again);
 }

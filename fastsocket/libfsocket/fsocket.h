@@ -340,7 +340,6 @@ struct watch {
 	bool used;
 	int epfd, fd;
 	int cpu;            /* whose clone is in the epoll, too; -1: none */
-	int fallen_cpu;     /* where it was counted that there is none; -1: it was not */
 	uint64_t thread;    /* that looks after it; 0: none has waited for this epoll yet */
 	uint64_t looked_ms;
 	struct epoll_event event;
@@ -512,8 +511,11 @@ void clone_is_closed(int fd);
 void watch_changed(struct listener *l, int epfd, int op, int fd, const struct epoll_event *event);
 void epoll_is_closed(int epfd);
 bool any_adopted_here(void);
-/* The calling thread is about to wait for this epoll: look after what it watches. Ms until the next look. */
-int look_after(int epfd);
+/*
+ * The calling thread waits for this epoll: look after what it watches. idle: it has waited in vain for some time. Ms until
+ * the next look.
+ */
+int look_after(int epfd, bool idle);
 
 /* ---- accept.c -------------------------------------------------------------------------------------------------- */
 
@@ -524,7 +526,7 @@ int accept_any(struct listener *l, int fd, struct sockaddr *addr, socklen_t *len
 /* Does this clone's own worker not accept from it? */
 bool is_neglected(const struct listener *l, int cpu);
 /* With the tables locked. Says whether to look again soon. */
-bool neighbours_tend(struct listener *l, const struct watch *watch, uint64_t now);
+bool neighbours_tend(struct listener *l, const struct watch *watch, bool idle, uint64_t now);
 bool neighbours_have_something(struct listener *l);
 
 /* ---- succession.c --------------------------------------------------------------------------------------------- */

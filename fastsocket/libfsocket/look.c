@@ -109,7 +109,7 @@ static void watch_added(struct listener *l, int epfd, int fd, const struct epoll
 		watch = free_watch(l);
 	if (!watch)
 		return;
-	*watch = (struct watch){ .used = true, .epfd = epfd, .fd = fd, .cpu = -1, .fallen_cpu = -1, .event = *event };
+	*watch = (struct watch){ .used = true, .epfd = epfd, .fd = fd, .cpu = -1, .event = *event };
 	set_descriptor(epfd, WATCHING);
 	if (adoption_of(l) && !seccomp_was_installed()) { /* this thread waits for it, or did a moment ago */
 		watch->thread = myself();
@@ -208,7 +208,7 @@ static void has_withdrawn(struct listener *l, struct watch *watch)
 	}
 }
 
-static bool look_at(struct listener *l, struct watch *watch, uint64_t now)
+static bool look_at(struct listener *l, struct watch *watch, bool idle, uint64_t now)
 {
 	bool withdrawn;
 
@@ -225,7 +225,7 @@ static bool look_at(struct listener *l, struct watch *watch, uint64_t now)
 		reconsider(l, watch);
 	if (watch->cpu >= 0)
 		atomic_store(&l->shared->seat[watch->cpu].tended_ms, now);
-	return l->cloned && neighbours_tend(l, watch, now);
+	return l->cloned && neighbours_tend(l, watch, idle, now);
 }
 
 static bool is_outer_epoll(int epfd)
@@ -236,7 +236,7 @@ static bool is_outer_epoll(int epfd)
 	return true;
 }
 
-static bool look(int epfd, uint64_t now)
+static bool look(int epfd, bool idle, uint64_t now)
 {
 	uint64_t me = myself();
 	bool soon = false, is_outer;
@@ -252,19 +252,19 @@ static bool look(int epfd, uint64_t now)
 				continue;
 			watch->thread = me;
 			watch->looked_ms = now;
-			soon = look_at(&listeners[i], watch, now) || soon;
+			soon = look_at(&listeners[i], watch, idle, now) || soon;
 		}
 	unlock_tables(&held);
 	return soon;
 }
 
-int look_after(int epfd)
+int look_after(int epfd, bool idle)
 {
 	uint64_t now = now_ms();
 
 	if (now >= look_again_ms || changes_seen != changes()) {
 		changes_seen = changes();
-		look_again_ms = now + (look(epfd, now) ? LOOK_AGAIN_MS : LOOK_EVERY_MS);
+		look_again_ms = now + (look(epfd, idle, now) ? LOOK_AGAIN_MS : LOOK_EVERY_MS);
 	}
 	return (int)(look_again_ms - now);
 }

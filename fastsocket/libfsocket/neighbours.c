@@ -14,11 +14,15 @@
 #define _GNU_SOURCE
 #include "fsocket.h"
 
-/* A connection that waits for so long while nothing is accepted is anybody's. */
+/*
+ * A connection that waits for so long while nothing is accepted is anybody's: at once for a worker that is idle, later
+ * for one that has enough to do itself, because where all are busy everybody waits.
+ */
 #define STUCK_MS 20
+#define STUCK_FOR_THE_BUSY_MS 500
 
 /* Does the queue hold something while its own worker accepts nothing? */
-static bool is_stuck(struct listener *l, int cpu, uint64_t now)
+static bool is_stuck(struct listener *l, int cpu, bool idle, uint64_t now)
 {
 	struct clone *clone = &l->clone[cpu];
 	uint64_t accepted = atomic_load(&l->shared->seat[cpu].accepted);
@@ -30,7 +34,7 @@ static bool is_stuck(struct listener *l, int cpu, uint64_t now)
 		clone->pending_accepted = accepted;
 		return false;
 	}
-	return now - clone->pending_ms >= STUCK_MS;
+	return now - clone->pending_ms >= (idle ? STUCK_MS : STUCK_FOR_THE_BUSY_MS);
 }
 
 /* May a worker that is not its own accept from it? Connections were seen to wait, and its worker has accepted none since. */
@@ -61,7 +65,7 @@ static bool take_care(struct listener *l, int cpu, const struct watch *watch)
 	return false;
 }
 
-static bool tend(struct listener *l, int cpu, const struct watch *watch, uint64_t now)
+static bool tend(struct listener *l, int cpu, const struct watch *watch, bool idle, uint64_t now)
 {
 	const struct seat *seat = &l->shared->seat[cpu];
 	int by = atomic_load(&l->clone[cpu].neighbour_epfd);
@@ -75,12 +79,12 @@ static bool tend(struct listener *l, int cpu, const struct watch *watch, uint64_
 	}
 	if (!atomic_load(&seat->listening))
 		return false;
-	if (!anybody_at(seat) || is_stuck(l, cpu, now))
+	if (!anybody_at(seat) || is_stuck(l, cpu, idle, now))
 		return take_care(l, cpu, watch);
 	return l->clone[cpu].pending_ms != 0;
 }
 
-bool neighbours_tend(struct listener *l, const struct watch *watch, uint64_t now)
+bool neighbours_tend(struct listener *l, const struct watch *watch, bool idle, uint64_t now)
 {
 	bool look_soon = false;
 	int covered = 0;
@@ -90,7 +94,7 @@ bool neighbours_tend(struct listener *l, const struct watch *watch, uint64_t now
 	for_each_clone(cpu, l) {
 		covered += atomic_load(&l->shared->seat[cpu].listening) != 0;
 		if (cpu != watch->cpu)
-			look_soon = tend(l, cpu, watch, now) || look_soon;
+			look_soon = tend(l, cpu, watch, idle, now) || look_soon;
 	}
 	atomic_store(&l->covered, covered == CPU_COUNT(&l->cpus));
 	return look_soon;
@@ -103,7 +107,7 @@ bool neighbours_have_something(struct listener *l)
 		struct pollfd queue = { .fd = clone_of(l, cpu), .events = POLLIN };
 		bool abandoned = atomic_load(&l->shared->seat[cpu].listening) && !anybody_at(&l->shared->seat[cpu]);
 
-		if (abandoned ? queue.fd >= 0 && real.poll(&queue, 1, 0) == 1 : is_stuck(l, cpu, now_ms()))
+		if (abandoned ? queue.fd >= 0 && real.poll(&queue, 1, 0) == 1 : is_stuck(l, cpu, true, now_ms()))
 			return true;
 	}
 	return false;

@@ -51,7 +51,7 @@ static int wait_in_slices(struct wait *wait, int slice_ms)
 		ready = wait_for_ms(wait, slice_ms);
 		if (ready)
 			return ready;
-		slice_ms = look_after(wait->epfd);
+		slice_ms = look_after(wait->epfd, true);
 		if (left != FOREVER)
 			left = deadline > now_ns() ? deadline - now_ns() : 0;
 	}
@@ -65,7 +65,7 @@ int wait_for_events(struct wait *wait)
 
 	ready = settings.fast_epoll && wait->events && wait->room > 0 ?
 			fast_epoll_collect(wait->epfd, wait->events, wait->room) : 0;
-	slice_ms = descriptor(wait->epfd) == WATCHING ? look_after(wait->epfd) : -1;
+	slice_ms = descriptor(wait->epfd) == WATCHING ? look_after(wait->epfd, false) : -1;
 	errno = saved_errno;
 	if (ready > 0)
 		return ready;
@@ -119,7 +119,7 @@ static int look_at_polled(struct pollfd *fds, nfds_t n)
 
 	for (nfds_t i = 0; i < n; i++) {
 		if (descriptor(fds[i].fd) == WATCHING)
-			look_after(fds[i].fd);
+			look_after(fds[i].fd, true);
 		if (fds[i].events & POLLIN && has_something(fds[i].fd)) {
 			fds[i].revents |= POLLIN;
 			ready++;
@@ -178,7 +178,7 @@ bool selects_a_listener(int n, const fd_set *in)
 static bool look_at_selected(int fd)
 {
 	if (descriptor(fd) == WATCHING)
-		look_after(fd);
+		look_after(fd, true);
 	return has_something(fd);
 }
 
