@@ -343,7 +343,13 @@ def main() -> int:
     except Exception as error:
         if not hasattr(error, "exit_status"):  # ours say how to end; any other is a defect, and shows where
             raise
-        return _complain(str(error), error.exit_status)
+        return _complain(_with_remedy(error), error.exit_status)
+
+
+def _with_remedy(error: Exception) -> str:
+    from fastsocket.libbpf import BpfError
+
+    return f"{error}: {error.cause.value}; python3 lab.py doctor says more" if isinstance(error, BpfError) else str(error)
 
 
 def _complain(message: str, status: int) -> int:

@@ -21,6 +21,7 @@ from bench import bootstrap
 from bench.bootstrap import ROOT, needed_packages
 from bench.record import TRIALS, read_run, read_trials
 from fastsocket.steering.rfs import SOCKET_TABLE, Rfs
+from tests.test_flow_deliver import REFUSING
 from topologies.tag import REGISTRY, RunTag, leftovers, processes_of
 
 CPUS = sorted(os.sched_getaffinity(0))
@@ -170,6 +171,47 @@ def test_without_the_right_to_make_namespaces_it_says_so_and_ends(tmp_path):
                           capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert_one_line(done, 3, "no network namespace", "lab.py doctor")
     assert not (tmp_path / "run").exists()
+
+
+WITHOUT_BPF = [sys.executable, "-m", "tests.without_bpf"]
+
+
+@pytest.mark.privileged
+def test_a_sweep_without_bpf_ends_in_one_line(tmp_path):
+    """Not in the log of libbpf."""
+    done = subprocess.run([*WITHOUT_BPF, *LAB, "sweep", *SHORT, "--out", str(tmp_path / "run")], cwd=ROOT,
+                          capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert_one_line(done, 3, "cannot load the BPF programs", "CONFIG_BPF_SYSCALL", "lab.py doctor")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("launcher, named, remedy", [
+    (WITHOUT_BPF, ["emulated NIC", "locality probe", "lock contention probe", "steering by cpumap"],
+     "CONFIG_BPF_SYSCALL"),
+    (["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /sys/kernel/btf; exec "$@"', "sh"],
+     ["kernel BTF", "locality probe", "lock contention probe"], "CONFIG_DEBUG_INFO_BTF"),
+    (["setpriv", "--bounding-set", "-sys_admin,-bpf"],
+     ["namespaces, multi-queue veth and RPS", "emulated NIC", "steering by cpumap"], "run as root"),
+], ids=["no BPF", "no BTF", "no privilege"])
+def test_doctor_tells_the_remedy_that_fits_the_cause(launcher, named, remedy):
+    done = subprocess.run([*launcher, *LAB, "doctor", "--json"], capture_output=True, text=True, cwd=ROOT)
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    for name in named:
+        assert not checks[name]["ok"]
+        assert remedy in checks[name]["remedy"]
+        assert len(checks[name]["detail"].splitlines()) == 1
+
+
+@pytest.mark.needs("gcc")
+def test_doctor_says_where_a_connection_cannot_be_given_its_port(tmp_path):
+    """As on kernels before 6.3: setsockopt() refuses IP_LOCAL_PORT_RANGE."""
+    (tmp_path / "refusing.c").write_text(REFUSING)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", tmp_path / "refusing.so", tmp_path / "refusing.c"], check=True)
+    done = lab("doctor", "--json", env={**os.environ, "LD_PRELOAD": f"{tmp_path}/refusing.so"})
+    check, = [check for check in json.loads(done.stdout) if check["name"] == "IP_LOCAL_PORT_RANGE"]
+    assert (check["ok"], check["required"]) == (False, False)
+    assert "91d0b78c5177" in check["remedy"]
 
 
 @pytest.mark.privileged
