@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench import container
 from bench.record import Effect, FigureSpec, Options
+from bench.threads import TOPOLOGY, by_core
 from workloads import WORKLOADS
 from workloads.variants import VARIANTS, Variant
 
@@ -125,9 +126,9 @@ def _why_not(experiment: Experiment) -> str:
     return ""
 
 
-def thread_counts(cpus: list[int], topology: Path = Path("/sys/devices/system/cpu")) -> list[int] | None:
+def thread_counts(cpus: list[int], topology: Path = TOPOLOGY) -> list[int] | None:
     """How many CPUs are one thread of each core, and how many all threads are; None where these are the same."""
-    cores = {(topology / f"cpu{cpu}/topology/thread_siblings_list").read_text() for cpu in cpus}
+    cores = by_core(cpus, topology)
     return [len(cores), len(cpus)] if len(cores) < len(cpus) else None
 
 

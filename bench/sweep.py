@@ -15,6 +15,7 @@ from bench.probes import Probes
 from bench.record import (RUN, Options, RecordError, Run, Trial, append_trial, drop_torn_line, read_run, read_trials,
                           write_run)
 from bench.schedule import Slot, schedule
+from bench.threads import cores_first
 from bench.trial import Bench
 from fastsocket.steering import EmulatedNic
 from topologies.tag import RunTag
@@ -34,7 +35,7 @@ def new_run(directory: Path, options: Options) -> Run:
     installed = {tool: said for name in options.workloads for tool, said in WORKLOADS[name].versions().items()}
     run = Run(
         options=options, started=datetime.now().astimezone().isoformat(timespec="seconds"), fingerprint=fingerprint(),
-        versions={**versions(), **installed}, placements=place(options.cores, usable_cpus()),
+        versions={**versions(), **installed}, placements=place(options.cores, cores_first(usable_cpus())),
         unavailable={}, planned_trials=len(schedule(options)))
     try:
         directory.mkdir(parents=True, exist_ok=True)
