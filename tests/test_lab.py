@@ -233,6 +233,68 @@ def test_an_nginx_that_does_not_start_shows_its_own_error_and_leaves_nothing(tmp
     assert not REGISTRY.exists()
 
 
+def in_its_place(command, directory, script):
+    """An environment where a command is this shell script, in which REAL is the command itself."""
+    (directory / "bin").mkdir()
+    (directory / "bin" / command).write_text(f"#!/bin/sh\nREAL={shutil.which(command)}\n{script}\n")
+    (directory / "bin" / command).chmod(0o755)
+    return {**os.environ, "PATH": f"{directory}/bin:{os.environ['PATH']}"}
+
+
+NEVER_ENDS = '[ "$1" = --version ] && exec $REAL --version\nexec sleep 1000'
+
+
+@pytest.mark.privileged
+def test_a_load_generator_that_does_not_end_costs_its_trials_and_not_the_sweep(tmp_path):
+    """Three in a row, and the rest of that workload."""
+    environment = in_its_place("redis-benchmark", tmp_path, NEVER_ENDS) | {"FASTSOCKET_LAB_GRACE_SECONDS": "1"}
+    done = lab("sweep", "--workload", "redis,nginx", "--variant", "base", "--blocks", "1", "--seconds", "1", "--cores",
+               "1", "--out", str(tmp_path / "run"), env=environment)
+    assert done.returncode == 0, done.stderr
+    run, trials = read_run(tmp_path / "run"), read_trials(tmp_path / "run")
+    failed = [trial for trial in trials if trial.failed]
+    assert [trial.workload for trial in failed] == ["redis"] * 3
+    assert [trial.workload for trial in trials if not trial.failed] == ["nginx"] * 4
+    assert run.complete and run.left_out == {"redis": failed[-1].failed}
+    assert failed[-1].failed.startswith("redis-benchmark did not end within 1 s")
+    assert run.options.limits == {"grace_seconds": 1}
+    assert "Failed: 3 of 7 trials." in (tmp_path / "run" / "report.html").read_text()
+    assert leftovers() == []
+    again = lab("sweep", "--resume", "--out", str(tmp_path / "run"))  # with the real one
+    assert again.returncode == 0, again.stderr
+    assert len(read_trials(tmp_path / "run")) == 8 and not read_run(tmp_path / "run").left_out
+
+
+# lab.py with the experiments of another folder.
+ELSEWHERE = """
+import pathlib, sys
+from bench import experiment
+experiment.FOLDER = pathlib.Path(sys.argv.pop(1))
+import lab
+sys.exit(lab.main())
+"""
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("parts, status", [(["redis", "overhead"], 0), (["redis", "scalability-redis"], 3)])
+def test_a_part_that_cannot_be_measured_does_not_end_the_others(tmp_path, parts, status):
+    (tmp_path / "experiments").mkdir()
+    for name in parts:
+        shutil.copy(ROOT / "experiments" / f"{name}.toml", tmp_path / "experiments")
+    (tmp_path / "experiments" / "all.toml").write_text(f'title = "All"\nparts = {json.dumps(parts)}\n')
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, tmp_path / "experiments", "sweep", "all", "--blocks", "1", "--seconds", "1",
+         "--cores", "1", "--out", tmp_path / "run"], capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=ROOT,
+        env=in_its_place("redis-benchmark", tmp_path, "[ $1 = --version ] && exec $REAL $1; exit 7"))
+    if status:
+        assert_one_line(done, status, "nothing could be measured: redis-benchmark failed: it said nothing")
+        return
+    assert done.returncode == status, done.stderr
+    assert "redis-benchmark failed" in read_run(tmp_path / "run" / "redis").options.why_not
+    assert read_run(tmp_path / "run" / "overhead").complete
+    assert "redis-benchmark failed" in (tmp_path / "run" / "report.html").read_text()
+
+
 @pytest.mark.privileged
 def test_doctor_finds_this_machine_able():
     done = lab("doctor", "--json")
