@@ -21,7 +21,9 @@ from bench import bootstrap
 from bench.bootstrap import ROOT, needed_packages
 from bench.record import TRIALS, read_run, read_trials
 from fastsocket.steering.rfs import SOCKET_TABLE, Rfs
+from tests.patience import patient
 from tests.test_flow_deliver import REFUSING
+from tests.test_trial import ALL, BY_CHANCE
 from topologies.tag import REGISTRY, RunTag, leftovers, processes_of
 
 CPUS = sorted(os.sched_getaffinity(0))
@@ -167,7 +169,7 @@ def test_results_may_have_another_place_which_has_to_be_there(tmp_path):
 def test_without_the_right_to_make_namespaces_it_says_so_and_ends(tmp_path):
     """Root in a container may lack it."""
     limited = ["setpriv", "--inh-caps", "-sys_admin", "--bounding-set", "-sys_admin"]
-    done = subprocess.run([*limited, *LAB, "sweep", *SHORT, "--out", str(tmp_path / "run")], timeout=60,
+    done = subprocess.run([*limited, *LAB, "sweep", *SHORT, "--out", str(tmp_path / "run")], timeout=patient(60),
                           capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert_one_line(done, 3, "no network namespace", "lab.py doctor")
     assert not (tmp_path / "run").exists()
@@ -337,18 +339,19 @@ def test_a_sweep_leaves_a_whole_run_directory(finished_run):
 def test_locality_is_what_each_variant_promises(finished_run):
     summary = pandas.read_csv(finished_run / "summary.csv")
     local = summary[summary.metric == "passive_local_percent"].set_index("variant").estimate
-    assert local["fastsocket"] >= 99.9
+    assert local["fastsocket"] >= ALL
     if len(CPUS) > 1:
         for variant in ("base", "latest"):
-            assert local[variant] == pytest.approx(100 / len(CPUS), abs=10)
+            assert local[variant] == BY_CHANCE
 
 
 @pytest.mark.privileged
 def test_every_trial_has_every_probe_and_fastsocket_its_counters(finished_run):
-    wanted = {"cps", "latency_p50_ms", "latency_p99_ms", "latency_max_ms", "errors", "cpu_us_per_request",
-              "passive_local_percent", "accept_local_percent", "contentions_per_connection"}
+    wanted = {"cps", "latency_p50_ms", "latency_p99_ms", "latency_max_ms", "errors", "passive_local_percent",
+              "accept_local_percent", "contentions_per_connection"}
     for trial in read_trials(finished_run):
         assert wanted <= set(trial.metrics)
+        assert ("cpu_us_per_request" in trial.metrics) != ("cpu_us_per_request" in trial.unavailable)
         assert [use.cpu for use in trial.cpu] == CPUS
         assert (trial.library is not None) == (trial.variant == "fastsocket")
         if trial.library:
@@ -396,7 +399,7 @@ def test_an_interrupted_sweep_keeps_its_trials_and_leaves_nothing_else(tmp_path,
     tag, = [f"fastsocket-lab:{lock.stem}" for lock in REGISTRY.glob("*.lock")]
     assert processes_of(tag)
     sweep.process.send_signal(number)
-    out, err = sweep.process.communicate(timeout=60)
+    out, err = sweep.process.communicate(timeout=patient(60))
     assert sweep.process.returncode == 130, err
     assert processes_of(tag) == []
     assert not REGISTRY.exists()
@@ -410,7 +413,7 @@ def test_a_resumed_sweep_ends_with_the_schedule_of_one_that_was_never_stopped(tm
     sweep = Running(tmp_path / "run")
     sweep.wait_for_trials(2)
     sweep.process.send_signal(signal.SIGINT)
-    sweep.process.communicate(timeout=60)
+    sweep.process.communicate(timeout=patient(60))
     kept = read_trials(tmp_path / "run")
     done = lab("sweep", "--resume", "--out", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
@@ -473,4 +476,4 @@ def test_the_next_sweep_removes_it_too(tmp_path):
     assert processes_of(leftover.tag) == []
     assert not leftover.directory.exists()
     second.process.send_signal(signal.SIGINT)
-    assert "removed what a killed run left" in second.process.communicate(timeout=60)[0]
+    assert "removed what a killed run left" in second.process.communicate(timeout=patient(60))[0]
