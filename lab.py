@@ -375,7 +375,9 @@ def main() -> int:
 def _with_remedy(error: Exception) -> str:
     from fastsocket.libbpf import BpfError
 
-    return f"{error}: {error.cause.value}; python3 lab.py doctor says more" if isinstance(error, BpfError) else str(error)
+    if not isinstance(error, BpfError):
+        return str(error)
+    return "; ".join(filter(None, [error.reason, error.cause.value, "python3 lab.py doctor says more"]))
 
 
 def _complain(message: str, status: int) -> int:

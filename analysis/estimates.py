@@ -120,8 +120,8 @@ def _rows(setting: tuple, blocks: pd.DataFrame):
 def _possible(bounds: tuple[float, float], metric: str) -> np.ndarray:
     """An interval without what no value of the metric can be: less than nothing, or more than 100 %.
 
-    Bootstrap-t does not know of such limits, and with means close to one it goes past it. The true mean is within them, so
-    an interval that is cut there holds it as often as the whole one.
+    Bootstrap-t does not know of such limits, and with means close to one it goes past it. The true mean is within them,
+    so an interval that is cut there holds it as often as the whole one.
     """
     return np.clip(bounds, 0, 100 if metric.endswith("_percent") else np.inf)
 

@@ -75,8 +75,8 @@ def missing(run: Run, trials: list[Trial]) -> list[str]:
 def failures(run: Run, trials: list[Trial]) -> list[str]:
     """A sentence per setting and reason of trials that failed, and one per workload that was left out for it."""
     failed = Counter((trial.workload, trial.cores, trial.arm, trial.failed) for trial in trials if trial.failed)
-    return [f"{counted(count, 'trial')} of {place(workload, cores)} as {arm} failed, and {'is' if count == 1 else 'are'} in "
-            f"no number: {why}." for (workload, cores, arm, why), count in failed.items()] + [
+    return [f"{place(workload, cores)} as {arm}: {counted(count, 'trial')} failed, and no number has any of it: {why}."
+            for (workload, cores, arm, why), count in failed.items()] + [
         f"The rest of {workload} was left out, because one trial after the other failed: {why}."
         for workload, why in run.left_out.items()]
 

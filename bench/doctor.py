@@ -21,9 +21,10 @@ from fastsocket.steering import BACKENDS, Backend, cpumap
 from fastsocket.steering.program import SteeringProgram
 
 DESCRIPTORS_NEEDED = 16384
+BPF_NETWORKING = "boot Linux 6.1 or later with CONFIG_NET_CLS_BPF and CONFIG_BPF_SYSCALL, as Debian's are"
 REMEDIES = {
     "ethtool": "use a NIC whose driver takes rules with masked ports: ixgbe, txgbe, mlx5; the emulated NIC needs none",
-    "cpumap": Cause.OTHER.value,
+    "cpumap": BPF_NETWORKING,
     "rfs": "run in the machine's first network namespace, not in a container, on a kernel with CONFIG_RPS",
 }
 INSTALL = "python3 lab.py --yes test installs it"
@@ -61,9 +62,9 @@ def checks() -> Iterator[Check]:
                  "boot a kernel with CONFIG_DEBUG_INFO_BTF, as Debian's are")
     yield _asked("namespaces, multi-queue veth and RPS", _try_network, "boot a kernel with CONFIG_VETH and CONFIG_RPS")
     yield _asked("SO_INCOMING_CPU", _try_incoming_cpu, since("6.2", "b261eda84ec1"), by_privilege=False)
-    yield _asked("IP_LOCAL_PORT_RANGE", _try_port_range, f"Receive Flow Deliver needs it: {since('6.3', '91d0b78c5177')}",
+    yield _asked("IP_LOCAL_PORT_RANGE", _try_port_range, f"for Receive Flow Deliver {since('6.3', '91d0b78c5177')}",
                  required=False, by_privilege=False)
-    yield _asked("emulated NIC", _try_nic, Cause.OTHER.value)
+    yield _asked("emulated NIC", _try_nic, BPF_NETWORKING)
     yield _asked("locality probe", _try_locality, since("6.3", "6e6eda44b939"), required=False)
     yield _asked("lock contention probe", _try_contention, since("5.19", "16edd9b511a1"), required=False)
     for backend in BACKENDS:

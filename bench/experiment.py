@@ -164,8 +164,8 @@ def plan(name: str, length: Length, *, workloads: list[str] | None = None, varia
         experiment=name, workloads=chosen_workloads, variants=chosen_variants, lacking=lacking,
         cores=parse_cores(cores) if cores else _cores(experiment), why_not=_why_not(experiment),
         rates={workload: rate for workload, rate in experiment.rates.items() if workload in chosen_workloads},
-        day=experiment.day, observes=experiment.observes, blocks=blocks or effort.blocks, seconds=seconds or effort.seconds,
-        seed=secrets.randbits(32), limits=limits.changed(limits.read()),
+        day=experiment.day, observes=experiment.observes, blocks=blocks or effort.blocks,
+        seconds=seconds or effort.seconds, seed=secrets.randbits(32), limits=limits.changed(limits.read()),
         figures=figure_specs(name, chosen_workloads))
 
 

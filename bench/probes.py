@@ -39,7 +39,7 @@ def _sum_over_cpus(layout: struct.Struct, values: list[bytes]) -> list[int]:
 
 
 class LocalityProbe:
-    """bpf/locality.bpf.c, attached to the tracepoint that shows reads best. Raises BpfError where the kernel has none."""
+    """bpf/locality.bpf.c, attached to the tracepoint that shows reads best. Raises BpfError where there is none."""
 
     metrics = ("passive_local_percent", "accept_local_percent", "active_local_percent")
 
@@ -58,7 +58,7 @@ class LocalityProbe:
 
 
 class ContentionProbe:
-    """bpf/contention.bpf.c, attached. Raises BpfError where the kernel lacks the tracepoint (Linux 5.19, 16edd9b511a1)."""
+    """bpf/contention.bpf.c, attached. Raises BpfError without the tracepoint (Linux 5.19, commit 16edd9b511a1)."""
 
     metrics = ("contentions_per_connection",)
 

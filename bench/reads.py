@@ -1,5 +1,4 @@
-"""How the kernel lets a probe see that an application reads: one of two tracepoints, as fastsocket/bpf/locality.bpf.c tells.
-"""
+"""How the kernel lets a probe see that an application reads: one of two tracepoints (fastsocket/bpf/locality.bpf.c)."""
 
 from fastsocket.build import bpf_object
 from fastsocket.libbpf import BpfObject, has_tracepoint

@@ -13,11 +13,11 @@ from bench.fingerprint import fingerprint, versions
 from bench.observers import observer
 from bench.placement import place
 from bench.probes import Probes
-from bench.record import (RUN, Options, Placement, RecordError, Run, Trial, append_trial, drop_torn_line, failed_trial,
+from bench.record import (RUN, Options, RecordError, Run, Trial, append_trial, drop_torn_line, failed_trial,
                           read_run, read_trials, write_run)
 from bench.schedule import Slot, schedule
 from bench.threads import cores_first
-from bench.trial import Bench, Observe
+from bench.trial import Bench
 from fastsocket.libbpf import BpfError
 from fastsocket.steering import EmulatedNic
 from topologies.tag import RunTag
@@ -93,39 +93,47 @@ def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], Non
     """Run what remains, calling done after each trial is on disk. Returns the run as finished.
 
     began: time.monotonic() at the start of the command. What was measured is kept whatever interrupts this. A trial
-    that fails is kept, too; a workload that goes on failing is left out. Raises TestbedError, BpfError or, where not one
+    that fails is kept, too; a workload that goes on failing is left out. Raises TestbedError, BpfError or, where no
     trial of the whole run could be measured, WorkloadError.
     """
-    placements = {placement.cores: placement for placement in run.placements}
-    before, failures = run.wall_seconds, Counter()
+    before, tolerance = run.wall_seconds, Tolerance()
     try:
         with bench(run.options.workloads, queues=len(usable_cpus())) as (trials, probes):
             run = run.model_copy(update={"unavailable": probes.unavailable})
             for slot in remaining(directory, run):
-                if slot.workload in run.left_out:
-                    continue
-                rate = offered(run.options, slot.workload, slot.cores, slot.block)
-                observe = observer(run.options.observes, directory, slot.index)
-                trial = _tried(trials, slot, placements[slot.cores], run.options.seconds, rate, observe)
-                append_trial(directory, trial)
-                done(trial)
-                failures[slot.workload] = failures[slot.workload] + 1 if trial.failed else 0
-                if failures[slot.workload] == FAILURES_TOLERATED:
-                    run = run.model_copy(update={"left_out": {**run.left_out, slot.workload: trial.failed}})
+                if slot.workload not in tolerance.left_out:
+                    trial = _tried(trials, slot, run, directory)
+                    append_trial(directory, trial)
+                    done(trial)
+                    tolerance.note(trial)
     finally:
-        run = run.model_copy(update={"wall_seconds": before + time.monotonic() - began,
-                                     "complete": not remaining(directory, run)})
+        run = run.model_copy(update={"wall_seconds": before + time.monotonic() - began, "left_out": tolerance.left_out})
+        run = run.model_copy(update={"complete": not remaining(directory, run)})
         write_run(directory, run)
     _require_one(read_trials(directory))
     return run
 
 
-def _tried(trials: Bench, slot: Slot, placement: Placement, seconds: int, rate: float | None,
-           observe: Observe | None) -> Trial:
+class Tolerance:
+    """How many failures of a workload are borne before the rest of it is left out."""
+
+    def __init__(self):
+        self.left_out: dict[str, str] = {}  # workload -> why
+        self._in_a_row = Counter()
+
+    def note(self, trial: Trial) -> None:
+        self._in_a_row[trial.workload] = self._in_a_row[trial.workload] + 1 if trial.failed else 0
+        if self._in_a_row[trial.workload] == FAILURES_TOLERATED:
+            self.left_out[trial.workload] = trial.failed
+
+
+def _tried(trials: Bench, slot: Slot, run: Run, directory: Path) -> Trial:
     """The trial, or that it failed and why."""
-    started = time.time()
+    placement = next(placement for placement in run.placements if placement.cores == slot.cores)
+    rate, started = offered(run.options, slot.workload, slot.cores, slot.block), time.time()
     try:
-        return trials.run(slot, placement, seconds, rate, observe)
+        return trials.run(slot, placement, run.options.seconds, rate,
+                          observer(run.options.observes, directory, slot.index))
     except (WorkloadError, BpfError) as error:
         return failed_trial(str(error), **vars(slot), started=started, rate=rate)
 

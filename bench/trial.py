@@ -126,7 +126,7 @@ def _untold(load: Load, use: list[CpuUse]) -> dict[str, str]:
     if not load.requests:
         untold["cpu_us_per_request"] = "nothing was served"
     elif _others_seconds(load, use) <= 0:
-        untold["cpu_us_per_request"] = ("the load generator's exact CPU time exceeds the whole of /proc/stat, which some "
+        untold["cpu_us_per_request"] = ("the load generator's own CPU time exceeds all of /proc/stat, which some "
                                         "kernels count by the tick")
     return untold
 

@@ -23,7 +23,7 @@ DEBUG = 2  # LIBBPF_DEBUG: what it parsed, hundreds of lines of it
 
 
 class BpfError(Exception):
-    """libbpf or the kernel refused: the reason in one line, which is the message; what helps; and apart from it the log.
+    """libbpf or the kernel refused: the reason in one line, which is the message; its cause; and, apart, their log.
 
     A traceback shows the log's end, too, as a note (PEP 678).
     """
@@ -66,7 +66,7 @@ def _load_libbpf() -> ctypes.CDLL:
     try:
         library = ctypes.CDLL("libbpf.so.1", use_errno=True)
     except OSError as error:
-        raise BpfError(f"{error}: install Debian's package libbpf1") from error
+        raise BpfError(f"{error}", Cause.NO_LIBBPF) from error
     for name in _POINTERS:
         getattr(library, name).restype = ctypes.c_void_p
     library.bpf_map__value_size.restype = ctypes.c_uint32
@@ -132,7 +132,7 @@ class BpfObject:
         actual = ctypes.c_size_t()
         address = self._libbpf.bpf_map__initial_value(self._map(section), ctypes.byref(actual))
         if not address or actual.value < size:
-            raise BpfError(f"section {section} has {actual.value} bytes, not the {size} expected: run make clean all")
+            raise BpfError(f"section {section} has {actual.value} bytes, not the {size} expected", Cause.STALE)
         return (ctypes.c_ubyte * size).from_address(address)
 
     def resize(self, map_name: str, entries: int) -> None:
@@ -164,8 +164,7 @@ class BpfObject:
         handle = self._map(map_name)
         size = self._libbpf.bpf_map__value_size(handle)
         if len(value) != size:
-            raise BpfError(f"map {map_name} has values of {size} bytes, not the {len(value)} expected: "
-                           "run make clean all")
+            raise BpfError(f"map {map_name} has values of {size} bytes, not the {len(value)} expected", Cause.STALE)
         buffer = ctypes.create_string_buffer(value, size)
         result = self._libbpf.bpf_map_update_elem(self._libbpf.bpf_map__fd(handle), ctypes.byref(ctypes.c_uint32(key)),
                                                   buffer, ctypes.c_uint64(0))

@@ -16,14 +16,16 @@ _STATISTICS = "processed "  # how the verifier's last line begins, which says no
 
 
 class Cause(Enum):
-    """What has to change; the value says how. A tracepoint's remedy depends on which one it is."""
+    """What has to change; the value says how, where that is known. For a tracepoint it depends on which one it is."""
 
     PRIVILEGE = "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
     NO_BPF = "boot a kernel with CONFIG_BPF_SYSCALL, as Debian's are"
     NO_BTF = "boot a kernel with CONFIG_DEBUG_INFO_BTF, as Debian's are"
     NO_TRACEPOINT = "boot a later kernel"
     VERIFIER = "boot another kernel: the verifiers of Linux 6.1, 6.12 and 6.18 take all programs"
-    OTHER = "boot Linux 6.1 or later"
+    NO_LIBBPF = "apt-get install libbpf1"
+    STALE = "build the BPF programs again: make -C fastsocket clean all"
+    OTHER = ""
 
 
 def cause_of(code: int, log: list[str]) -> Cause:

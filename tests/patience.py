@@ -1,5 +1,5 @@
-"""How long tests wait. On a slow machine FASTSOCKET_TEST_PATIENCE=10 makes all of their waits and time-outs ten times as
-long, and lets what only slowness can spoil be less exact."""
+"""How long tests wait. On a slow machine FASTSOCKET_TEST_PATIENCE=10 makes their waits and time-outs ten times as long,
+and lets what only slowness can spoil be less exact."""
 
 import os
 

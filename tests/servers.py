@@ -157,7 +157,8 @@ NGINX_ACCEPT_MUTEX = nginx("nginx accept_mutex", events="accept_mutex on;")
 NGINX_DAEMON = nginx("nginx daemon", main="", pid_file="nginx.pid")
 NGINX_DAEMON_KEEPING_PRELOAD = nginx("nginx daemon, env LD_PRELOAD", main="env LD_PRELOAD;", pid_file="nginx.pid")
 HAPROXY_THREADS = haproxy("haproxy threads", "", "-db", end_status=-signal.SIGTERM)
-HAPROXY_PINNED = haproxy("haproxy pinned threads", f"cpu-map auto:1/1-2 {' '.join(map(str, CPUS))}", "-db", end_status=-signal.SIGTERM)
+HAPROXY_PINNED = haproxy("haproxy pinned threads", f"cpu-map auto:1/1-2 {' '.join(map(str, CPUS))}", "-db",
+                         end_status=-signal.SIGTERM)
 HAPROXY_MASTER_WORKER = haproxy("haproxy master-worker", "", "-W", workers=1)
 REDIS = Server("redis", _redis, watchers=1, request=b"PING\r\nQUIT\r\n", answer=re.compile(rb"\+PONG\r\n\+OK\r\n"))
 MEMCACHED = Server("memcached", _memcached, watchers=1, request=b"version\r\nquit\r\n",

@@ -21,8 +21,8 @@ from analysis.report import outcomes, warnings, write_all, write_report
 from analysis.summary import plain_summary
 from analysis.tables import cpu_by_core, readable_summary, write_tables
 from bench.experiment import Collection, Experiment, figure_specs, names, read
-from bench.record import (CpuUse, Effect, Options, Placement, RecordError, Run, Trial, append_trial, failed_trial, runs_in,
-                          write_run)
+from bench.record import (CpuUse, Effect, Options, Placement, RecordError, Run, Trial, append_trial, failed_trial,
+                          runs_in, write_run)
 from bench.schedule import schedule
 
 BLOCKS = 6  # enough for intervals
@@ -545,7 +545,7 @@ def test_trials_that_failed_are_named_and_are_in_no_number(tmp_path):
     trials = [fails(trial) if trial.block == 0 and trial.variant == "fastsocket" else trial for trial in whole]
     page = write_all(stored(tmp_path, run, trials)).read_text()
     assert "Failed: 2 of 48 trials." in page
-    assert f"2 trials of nginx on 2 cores as fastsocket failed, and are in no number: {TIMED_OUT}." in page
+    assert f"nginx on 2 cores as fastsocket: 2 trials failed, and no number has any of it: {TIMED_OUT}." in page
     row = one(pd.read_csv(tmp_path / "summary.csv"))
     assert (row.n, row.estimate) == (BLOCKS - 1, pytest.approx(1200))
     flat = pd.read_parquet(tmp_path / "trials.parquet")

@@ -111,5 +111,6 @@ def test_a_killed_worker_is_replaced_on_its_cpu(standalone):
     victim = children(process.pid)[0]
     cpu, = os.sched_getaffinity(victim)
     os.kill(victim, signal.SIGKILL)
-    assert until(lambda: victim not in children(process.pid) and adopted(process.pid) == len(CPUS) + 1, process, patient(10))
+    assert until(lambda: victim not in children(process.pid) and adopted(process.pid) == len(CPUS) + 1, process,
+                 patient(10))
     assert fetch_from(cpu, port).startswith("worker")

@@ -9,7 +9,7 @@ from bench.placement import place
 from bench.threads import cores_first
 
 # thread_siblings_list by CPU, as these machines say.
-NEXT_TO_EACH_OTHER = ["0-1", "0-1", "2-3", "2-3", "4-5", "4-5", "6-7", "6-7"]  # QEMU -smp 8,cores=4,threads=2, Linux 6.12
+NEXT_TO_EACH_OTHER = ["0-1", "0-1", "2-3", "2-3", "4-5", "4-5", "6-7", "6-7"]  # QEMU -smp 8,cores=4,threads=2
 FIRST_THREADS_FIRST = ["0,4", "1,5", "2,6", "3,7"] * 2  # as most servers number them
 SOME_WITHOUT = ["0-1", "0-1", "2-3", "2-3", "4", "5", "6", "7"]  # small cores have one thread
 NO_SIBLINGS = ["0", "1", "2", "3"]

@@ -53,7 +53,8 @@ class HAProxy(Workload):
         configuration = directory / "haproxy.cfg"
         answer = limits.read().answer_seconds
         configuration.write_text(CONFIGURATION.format(
-            answer=answer, idle=5 * answer, threads=len(cpus.server), cpu_map=_cpu_map(cpus.server), port=http.PORT, backend=testbed.backend.IP(),
+            threads=len(cpus.server), cpu_map=_cpu_map(cpus.server), port=http.PORT, backend=testbed.backend.IP(),
+            answer=answer, idle=5 * answer,
             bind_options=" shards by-thread" if variant.own_reuseport else ""))
         command = testbed.command(testbed.server, cpus.server, ["haproxy", "-db", "-f", str(configuration)])
 

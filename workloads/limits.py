@@ -1,4 +1,4 @@
-"""How long servers and load generators may take, and how many connections there are: for slow machines by environment."""
+"""How long servers and load generators may take, and how many connections there are: for slow machines to change."""
 
 import os
 from collections.abc import Mapping

@@ -9,9 +9,9 @@
  * connection ever received is its first, made by the worker that accepted it.
  *
  * tcp_rcv_space_adjust (Linux 4.18, commit 6163849d289b) comes in tcp_recvmsg() for each buffer of the socket's queue,
- * once it has been copied. It tells neither length nor flags: a read of several buffers counts as several, and MSG_PEEK as a read.
- * That all which came was one segment of data, and has been read, makes it the first read; where a first request takes
- * several segments no first read is seen.
+ * once it has been copied. It tells neither length nor flags: a read of several buffers counts as several, and MSG_PEEK
+ * as a read. A first read is one after which all is read that came, while only one segment of data has come; where a
+ * first request takes several segments no first read is seen.
  */
 #include <linux/bpf.h>
 #include <stdbool.h>

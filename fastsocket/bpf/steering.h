@@ -193,7 +193,7 @@ static __always_inline __u32 filtered(void *packet, const struct flow *flow)
 	__u64 port = flow->destination;
 	__u16 rule;
 
-	/* The verifiers of 6.1 and 6.12 forget at a byte swap what a port cannot exceed; clang knows, and masks nothing. */
+	/* At a byte swap, Linux 6.1's and 6.12's verifiers forget what a port cannot exceed; clang does not mask it. */
 	asm volatile("%0 &= 0xffff" : "+r"(port));
 	rule = settings.port_rules[port];
 	if (rule)
