@@ -8,7 +8,7 @@ import pytest
 
 from fastsocket.build import build
 from tests.needs import need
-from tests.patience import patient
+from tests.patience import give_the_lab_time, patient
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,6 +28,10 @@ def own_network():
             yield
         finally:
             assert libc.setns(before.fileno(), new_network) == 0, os.strerror(ctypes.get_errno())
+
+
+def pytest_configure():
+    give_the_lab_time()
 
 
 def pytest_addoption(parser):

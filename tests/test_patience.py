@@ -9,12 +9,14 @@ import pytest
 from bench.bootstrap import ROOT
 from tests import servers
 from tests.patience import patient
+from workloads.limits import read
 
 
 @pytest.mark.timeout(30)
 def test_a_time_out_of_its_own_is_stretched(request):
     assert request.node.get_closest_marker("timeout").args == (patient(30),)
     assert servers.WAIT_SECONDS == patient(15)
+    assert read().grace_seconds == patient(20)
 
 
 def test_the_usual_time_out_is_stretched(request):
