@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from itertools import zip_longest
 from pathlib import Path
 
-from fastsocket.steering.cpus import parse_cpus
+from fastsocket.steering.cpus import cpus_in
 
 TOPOLOGY = Path("/sys/devices/system/cpu")
 
@@ -17,7 +17,7 @@ def by_core(cpus: Iterable[int], topology: Path = TOPOLOGY) -> list[list[int]]:
     """These CPUs, those of a core together."""
     cores: dict[tuple[int, ...], list[int]] = {}
     for cpu in sorted(cpus):
-        siblings = parse_cpus((topology / f"cpu{cpu}/topology/thread_siblings_list").read_text())
+        siblings = cpus_in(topology / f"cpu{cpu}/topology/thread_siblings_list")
         cores.setdefault(siblings, []).append(cpu)
     return list(cores.values())
 

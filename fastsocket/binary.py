@@ -6,20 +6,25 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from pwd import getpwuid
+from typing import NoReturn
 
-from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
+from fastsocket import env
+from fastsocket.elf import Elf, NotElf
+from fastsocket.users import user_name
 
 MAX_INTERPRETERS = 5  # of scripts run by scripts: execve(2) goes no further
+MAX_PROGRAMS = 20  # that run one another, if env is among them
 SHEBANG_BYTES = 256
 GLIBC_LOADER = re.compile(r"ld(-linux.*|64|-2\.\d+)?\.so(\.\d+)?")
 GO_SECTIONS = (".go.buildinfo", ".note.go.buildid")
-NOT_ELF = (ELFError, ValueError, OSError)  # what pyelftools makes of other files
+SANITIZER = re.compile(r"lib((a|hwa|l|m|t|ub)san|clang_rt\.\w*san.*)\.so.*")
+# Their own symbols, and one that the runtime names even where it is linked statically and stripped.
+OF_SANITIZERS = re.compile(rb"\0(__(a|hwa|l|m|t)san_init|__sanitizer_symbolize_code)\0")
+LOADER_SECONDS = 10  # that ld.so may take to list libraries
 # What we stand in front of, by what a program must import to do it.
 CALLS = {"listen()": {"listen"}, "accept()": {"accept", "accept4"}, "epoll_ctl()": {"epoll_ctl"}}
 
@@ -28,6 +33,10 @@ class NoSuchProgram(Exception):
     """There is no such file to run."""
 
     exit_status = 2
+
+
+class NotAProgram(NoSuchProgram):
+    """Something is there that cannot be run."""
 
 
 class Unreadable(Exception):
@@ -42,6 +51,10 @@ class Obstacle:
 
     reason: str
     remedy: str
+
+
+class Breakage(Obstacle):
+    """What LD_PRELOAD reaches, and breaks."""
 
 
 @dataclass(frozen=True)
@@ -61,102 +74,171 @@ class Verdict:
         return str(self.program) if self.program == self.executed else f"{self.program}, run by {self.executed},"
 
 
-def find(command: str) -> Path:
-    """The file that a shell would run. Raises NoSuchProgram, and Unreadable where we may not look."""
-    if "/" not in command:
-        found = shutil.which(command)
-        if not found:
-            raise NoSuchProgram(f"{command}: no such command in PATH")
-        return Path(found)
+def find(command: str, path: str | None = None) -> Path:
+    """The file that a shell would run. path: where to look, if not in PATH.
+
+    Raises NoSuchProgram, NotAProgram for what is there and cannot be run, and Unreadable where we may not look.
+    """
+    return _file(command) if "/" in command else _in_path(command, os.environ.get("PATH") if path is None else path)
+
+
+def _in_path(command: str, path: str | None) -> Path:
+    found = shutil.which(command, path=path)
+    if found:
+        return _file(found)
+    for directory in (os.defpath if path is None else path).split(":") if command else ():
+        with suppress(FileNotFoundError, NotADirectoryError):
+            _refuse(Path(directory or ".", command))
+    raise NoSuchProgram(f"{command}: no such command in PATH")
+
+
+def _refuse(place: Path) -> NoReturn:
+    """A file in PATH is no program. Raises NotAProgram, FileNotFoundError, NotADirectoryError."""
     try:
-        status = os.stat(command)
+        os.stat(place)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except (OSError, ValueError) as error:
+        raise NotAProgram(f"{place}: {getattr(error, 'strerror', error)}") from error
+    raise NotAProgram(f"{place}: it may not be executed")
+
+
+def _file(name: str) -> Path:
+    try:
+        status = os.stat(name)
     except PermissionError as error:
-        raise _unreadable(command) from error
-    except OSError as error:
-        raise NoSuchProgram(f"{command}: {error.strerror}") from error
+        raise _unreadable(name, error) from error
+    except FileNotFoundError as error:
+        raise NoSuchProgram(f"{name}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # too long, a loop, a part that is no directory, a NUL
+        raise NotAProgram(f"{name}: {getattr(error, 'strerror', error)}") from error
     if not stat.S_ISREG(status.st_mode):
-        raise NoSuchProgram(f"{command}: not a file")
-    return Path(command)
+        raise NotAProgram(f"{name}: not a file")
+    return Path(name)
 
 
-def _unreadable(file: Path | str) -> Unreadable:
-    return Unreadable(f"{file} may not be read by {_user(os.geteuid())}: run this with sudo")
+def _unreadable(file: Path | str, error: OSError) -> Unreadable:
+    if isinstance(error, PermissionError):
+        return Unreadable(f"{file} may not be read by {user_name(os.geteuid())}: run this with sudo")
+    return Unreadable(f"{file} cannot be read: {error.strerror}")
 
 
-def check(path: Path, library: Path) -> Verdict:
-    """Whether this library can accelerate that program when the caller runs it.
+def check(path: Path, library: Path, arguments: Sequence[str] = ()) -> Verdict:
+    """Whether this library can accelerate that program when the caller runs it with these arguments.
 
     Raises NoSuchProgram when a script's interpreter is missing, Unreadable where we may not look.
     """
-    executed = _executed(path)
+    executed, lost = _followed(path, list(arguments), library)
     try:
-        with _elf(executed) as elf, _elf(library) as ours:
+        with _elf(library) as ours, _elf(executed) as elf:
             linking = _linking_obstacle(elf) or _machine_obstacle(elf, ours) or _libc_obstacle(elf)
-            obstacles = [obstacle for obstacle in (linking, _privilege_obstacle(executed)) if obstacle]
-            return Verdict(path, executed, obstacles, [] if linking else _notes(elf, executed))
-    except NOT_ELF:
+            sanitizer = None if linking else _sanitizer_obstacle(elf)
+            found = (*lost, linking, sanitizer, _privilege_obstacle(executed))
+            return Verdict(path, executed, [obstacle for obstacle in found if obstacle],
+                           [] if linking else _notes(elf, executed))
+    except NotElf:
         unknown = Obstacle("it is neither a whole ELF program nor a script that starts with #!",
                            "start it through its interpreter, such as: sh FILE")
-        return Verdict(path, executed, [unknown], [])
+        return Verdict(path, executed, [*lost, unknown], [])
 
 
 @contextmanager
 def _reading(path: Path):
+    """Whatever happens to the file while it is read. O_NONBLOCK: some of the kernel's files would wait for more."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             yield file
-    except PermissionError as error:
-        raise _unreadable(path) from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 @contextmanager
-def _elf(path: Path) -> Iterator[ELFFile]:
+def _elf(path: Path) -> Iterator[Elf]:
     with _reading(path) as file:
-        yield ELFFile(file)
+        yield Elf(file)
 
 
 # ---- scripts
 
 
-def _executed(path: Path) -> Path:
-    """What the kernel will run in the end: a script's interpreter, and behind env what env will find."""
-    for _ in range(MAX_INTERPRETERS + 1):
-        with _reading(path) as file:
-            first_line = file.readline(SHEBANG_BYTES)
-        if not first_line.startswith(b"#!"):
-            return path
-        path = _interpreter(path, os.fsdecode(first_line[2:]).split())
-    raise NoSuchProgram(f"{path}: more than {MAX_INTERPRETERS} interpreters after another")
+def _followed(path: Path, arguments: list[str], library: Path) -> tuple[Path, list[Obstacle]]:
+    """What the kernel will run in the end: a script's interpreter, and behind env what env will find; and whether our
+    library's name gets so far."""
+    inherited = dict(os.environ) | {"LD_PRELOAD": str(library)}
+    lost, scripts = [], []
+    for _ in range(MAX_PROGRAMS):
+        if path.name == "env" and arguments:
+            try:
+                command = env.parse(arguments, inherited)
+            except env.EnvError as error:
+                return path, [Obstacle(f"env refuses its arguments: {error}", "see env(1)")]
+            lost = [] if _names(command.variables.get("LD_PRELOAD", ""), library) else [_LOST]
+            path = _behind_env(scripts[-1] if scripts else None, command)
+            arguments, inherited = command.words[1:], command.variables
+            continue
+        words = _first_line(path)
+        if words is None:
+            return path, lost
+        scripts.append(path)
+        if len(scripts) > MAX_INTERPRETERS:
+            break
+        path, arguments = _interpreter(path, words), [*words[1:], str(path), *arguments]
+    raise NotAProgram(f"{path}: more than {MAX_INTERPRETERS} interpreters after another")
+
+
+_LOST = Obstacle("env takes LD_PRELOAD out of its environment",
+                 "have env keep it: no -i, no -u LD_PRELOAD, no LD_PRELOAD=; or name the library there: "
+                 "LD_PRELOAD=$(fastsocket path)")
+
+
+def _names(preload: str, library: Path) -> bool:
+    return str(library) in re.split("[: ]", preload)
+
+
+def _behind_env(script: Path | None, command: env.Command) -> Path:
+    name = command.words[0]
+    if "/" in name:
+        name = os.path.join(command.directory, name)
+    try:
+        return find(name, command.variables.get("PATH", os.defpath))
+    except NoSuchProgram as error:
+        raise type(error)(f"{script}: its interpreter is missing ({error})" if script else str(error)) from error
+
+
+def _first_line(path: Path) -> list[str] | None:
+    """Of a script, the interpreter and its one argument, which may have blanks (execve(2)); None: it is no script."""
+    with _reading(path) as file:
+        first_line = file.readline(SHEBANG_BYTES) or b""
+    if not first_line.startswith(b"#!"):
+        return None
+    return re.split(r"[ \t]+", os.fsdecode(first_line[2:].split(b"\0")[0]).strip(" \t\n"), maxsplit=1)
 
 
 def _interpreter(script: Path, words: list[str]) -> Path:
-    if not words:
+    if not words[0]:
         raise NoSuchProgram(f"{script}: its first line names no interpreter")
-    name, *arguments = words
-    if os.path.basename(name) == "env":
-        name = next((word for word in arguments if not word.startswith("-") and "=" not in word), name)
     try:
-        return find(name)
+        return _file(words[0])
     except NoSuchProgram as error:
-        raise NoSuchProgram(f"{script}: its interpreter is missing ({error})") from error
+        raise type(error)(f"{script}: its interpreter is missing ({error})") from error
 
 
 # ---- obstacles
 
 
-def _linking_obstacle(elf: ELFFile) -> Obstacle | None:
-    if any(elf.get_section_by_name(name) for name in GO_SECTIONS):
+def _linking_obstacle(elf: Elf) -> Obstacle | None:
+    if not elf.section_names.isdisjoint(GO_SECTIONS):
         return Obstacle("it is a Go program: Go makes system calls itself, so nothing can be preloaded before them",
                         "none from outside; its authors can open a SO_REUSEPORT listener per core")
-    if not _loader(elf):
+    if not elf.loader:
         return Obstacle("it is statically linked, so there is no dynamic loader to load the library",
                         "link it dynamically (without -static), or install a package that is")
     return None
 
 
-def _machine_obstacle(elf: ELFFile, ours: ELFFile) -> Obstacle | None:
-    def kind(file: ELFFile) -> str:
-        return f"{str(file['e_machine']).removeprefix('EM_')}, {file.elfclass} bits"
+def _machine_obstacle(elf: Elf, ours: Elf) -> Obstacle | None:
+    def kind(file: Elf) -> str:
+        return f"{file.machine}, {file.bits} bits"
 
     if (kind(elf), elf.little_endian) == (kind(ours), ours.little_endian):
         return None
@@ -164,11 +246,19 @@ def _machine_obstacle(elf: ELFFile, ours: ELFFile) -> Obstacle | None:
                     "build the library with that machine's compiler: make CC=… build/libfsocket.so")
 
 
-def _libc_obstacle(elf: ELFFile) -> Obstacle | None:
-    loader = _loader(elf)
-    if GLIBC_LOADER.fullmatch(os.path.basename(loader)):
+def _libc_obstacle(elf: Elf) -> Obstacle | None:
+    if GLIBC_LOADER.fullmatch(os.path.basename(elf.loader)):
         return None
-    return Obstacle(f"its libc is not glibc: its loader is {loader}", "use a build of it for glibc, such as Debian's")
+    return Obstacle(f"its libc is not glibc: its loader is {elf.loader}",
+                    "use a build of it for glibc, such as Debian's")
+
+
+def _sanitizer_obstacle(elf: Elf) -> Breakage | None:
+    """A sanitizer's runtime stands in front of libc itself, and ends the program where it is not the first to."""
+    if any(SANITIZER.fullmatch(name) for name in elf.needed) or OF_SANITIZERS.search(elf.symbol_names):
+        return Breakage("it is built with a sanitizer, whose runtime must be loaded before anything else",
+                        "build it without -fsanitize=")
+    return None
 
 
 def _privilege_obstacle(path: Path) -> Obstacle | None:
@@ -176,8 +266,8 @@ def _privilege_obstacle(path: Path) -> Obstacle | None:
     status = path.stat()
     dropped = "so the loader drops LD_PRELOAD (secure execution)"
     if status.st_mode & stat.S_ISUID and status.st_uid != os.getuid():
-        return Obstacle(f"it is setuid to {_user(status.st_uid)}, {dropped}",
-                        f"start it as {_user(status.st_uid)}, or without the bit: chmod u-s {path}")
+        return Obstacle(f"it is setuid to {user_name(status.st_uid)}, {dropped}",
+                        f"start it as {user_name(status.st_uid)}, or without the bit: chmod u-s {path}")
     if status.st_mode & stat.S_ISGID and status.st_mode & stat.S_IXGRP and status.st_gid != os.getgid():
         return Obstacle(f"it is setgid to group {status.st_gid}, {dropped}",
                         f"start it with that group, or without the bit: chmod g-s {path}")
@@ -188,13 +278,6 @@ def _privilege_obstacle(path: Path) -> Obstacle | None:
     return None
 
 
-def _user(uid: int) -> str:
-    try:
-        return getpwuid(uid).pw_name
-    except KeyError:
-        return f"user {uid}"
-
-
 def _has_capabilities(path: Path) -> bool:
     try:
         return bool(os.getxattr(path, "security.capability"))
@@ -202,15 +285,10 @@ def _has_capabilities(path: Path) -> bool:
         return False
 
 
-def _loader(elf: ELFFile) -> str:
-    """The dynamic loader that the program asks for; empty: it is static."""
-    return next((segment.get_interp_name() for segment in elf.iter_segments("PT_INTERP")), "")
-
-
 # ---- notes
 
 
-def _notes(elf: ELFFile, path: Path) -> list[str]:
+def _notes(elf: Elf, path: Path) -> list[str]:
     missing = _missing_calls(elf, path)
     if not missing:
         return []
@@ -218,7 +296,7 @@ def _notes(elf: ELFFile, path: Path) -> list[str]:
             "can be accelerated"]
 
 
-def _missing_calls(elf: ELFFile, path: Path) -> list[str]:
+def _missing_calls(elf: Elf, path: Path) -> list[str]:
     """Which of CALLS are imported nowhere; cheapest place first."""
     missing = _without(CALLS, elf)
     for library in _libraries(path) if missing else ():
@@ -229,22 +307,19 @@ def _missing_calls(elf: ELFFile, path: Path) -> list[str]:
     return list(missing)
 
 
-def _without(calls: dict[str, set[str]], elf: ELFFile) -> dict[str, set[str]]:
-    imported = set(_imports(elf))
+def _without(calls: dict[str, set[str]], elf: Elf) -> dict[str, set[str]]:
+    imported = elf.imports
     return {call: names for call, names in calls.items() if not names & imported}
-
-
-def _imports(elf: ELFFile) -> Iterator[str]:
-    symbols = elf.get_section_by_name(".dynsym")
-    for symbol in symbols.iter_symbols() if symbols else ():
-        if symbol["st_shndx"] == "SHN_UNDEF":
-            yield symbol.name
 
 
 def _libraries(path: Path) -> list[Path]:
     """The libraries that a program is linked with, but libc, as our own loader finds them: none of their code runs."""
     with _elf(Path(sys.executable)) as ours:
-        loader = _loader(ours)
-    listed = subprocess.run([loader, "--list", path.absolute()], capture_output=True, text=True, errors="replace")
+        loader = ours.loader
+    try:
+        listed = subprocess.run([loader, "--list", path.absolute()], capture_output=True, text=True, errors="replace",
+                                stdin=subprocess.DEVNULL, timeout=LOADER_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):  # of a Python without a loader, or of a file made to keep it busy
+        return []
     found = re.findall(r"^\t\S+ => (/.+) \(0x[0-9a-f]+\)$", listed.stdout, re.MULTILINE)
     return [Path(name) for name in found if not os.path.basename(name).startswith("libc.so")]

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Annotated, Optional
@@ -12,25 +13,21 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from fastsocket import launch
+from fastsocket import arguments, launch
+from fastsocket.arguments import UsageError
 from fastsocket.binary import Verdict, find
 from fastsocket.binary import check as check_binary
 from fastsocket.build import built_library
+from fastsocket.libbpf import BpfError
+from fastsocket.printable import printable
 from fastsocket.prometheus import exposition
 from fastsocket.servers import Ended, Server, absence, survey
 from fastsocket.status import tables
 from fastsocket.steering import Device, Plan, lasting
-from fastsocket.steering.cpus import ONLINE, parse_cpus
 
 INTERRUPTED = 130
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-
-
-class UsageError(Exception):
-    """What was asked for cannot be."""
-
-    exit_status = 2
 
 
 @app.callback()
@@ -52,8 +49,7 @@ FastEpoll = Annotated[Optional[bool], typer.Option(
     help="Put a connection into the epoll only when it has to wait (the library's default: off).")]
 FlowDeliver = Annotated[Optional[bool], typer.Option(
     help="Connect from source ports of the CPU that connects (the library's default: off).")]
-Only = Annotated[Optional[list[int]], typer.Option(metavar="PORT", min=1, max=65535,
-                                                   help="Accelerate this port alone; again for more.")]
+Only = Annotated[Optional[list[str]], typer.Option(metavar="PORT", help="Accelerate this port alone; again for more.")]
 Pin = Annotated[Optional[bool], typer.Option(help="Pin workers that nobody pinned (the library's default: yes).")]
 Strict = Annotated[bool, typer.Option("--strict", help="Rather do not run than run without acceleration.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="The library says on stderr what it does and why not.")]
@@ -75,16 +71,16 @@ def run(command: Command, listen_table: ListenTable = None, fast_epoll: FastEpol
     fastsocket run --strict --fast-epoll -- lighttpd -D -f lighttpd.conf
     """
     library = built_library()
-    if len(only or []) > launch.MAX_ONLY_PORTS:
-        raise UsageError(f"--only: {len(only)} ports, and the library knows {launch.MAX_ONLY_PORTS} at most")
-    wishes = launch.Wishes(listen_table, fast_epoll, flow_deliver, tuple(only or ()), pin, strict, verbose)
-    variables = launch.environment(launch.inherited_environment(), library, wishes)
-    obstacle = launch.obstacle(command[0], library)
-    if obstacle and strict:
-        raise launch.LaunchError(obstacle)
-    if obstacle:
-        _say(f"runs without acceleration: {obstacle}")
-    launch.execute(command, variables)
+    ports = arguments.only_ports(only or [])
+    wishes = launch.Wishes(listen_table, fast_epoll, flow_deliver, ports, pin, strict, verbose)
+    inherited = launch.inherited_environment()
+    variables = launch.environment(inherited, library, wishes)
+    hindrance = launch.hindrance(command, library)
+    if hindrance and strict:
+        raise launch.LaunchError(str(hindrance))
+    if hindrance:
+        _say(f"runs without acceleration: {hindrance}")
+    launch.execute(command, launch.without_library(inherited, library) if hindrance and hindrance.breaks else variables)
 
 
 @app.command()
@@ -109,11 +105,12 @@ def check(binary: Annotated[str, typer.Argument(metavar="BINARY", help="A file, 
 
 
 def _print_verdict(verdict: Verdict) -> None:
-    typer.echo(f"{verdict} {'can' if verdict.can_be_accelerated else 'cannot'} be accelerated")
+    typer.echo(printable(f"{verdict} {'can' if verdict.can_be_accelerated else 'cannot'} be accelerated"))
     for obstacle in verdict.obstacles:
-        typer.echo(f"  {obstacle.reason}\n  -> {obstacle.remedy}")
+        typer.echo(printable(f"  {obstacle.reason}"))
+        typer.echo(printable(f"  -> {obstacle.remedy}"))
     for note in verdict.notes:
-        typer.echo(f"  {note}")
+        typer.echo(printable(f"  {note}"))
 
 
 @app.command()
@@ -148,13 +145,13 @@ def status(pids: Annotated[Optional[list[int]], typer.Argument(
 
 def _look(pids: list[int]) -> list[Server]:
     """The servers asked for. What could not be seen is told on stderr; raises the reason if that is all there is."""
-    found = survey()
+    found = survey(pids)
     if not pids:
         for remark in found.remarks():
             _say(remark)
         return found.servers
     asked = found.of(pids)
-    absent = [absence(pid) for pid in pids if not any(pid in server.processes for server in asked)]
+    absent = [absence(pid, found) for pid in pids if not any(pid in server.processes for server in asked)]
     if not asked:
         raise max(absent, key=lambda reason: reason.exit_status)
     for reason in absent:
@@ -167,7 +164,7 @@ def _watch(pids: list[int], seconds: float) -> None:
     console = Console()
     with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
         while True:
-            found = survey()
+            found = survey(pids)
             view = tables(found.of(pids) if pids else found.servers)
             live.update(view, refresh=True) if console.is_terminal else console.print(view)
             time.sleep(seconds)
@@ -200,28 +197,9 @@ def nic(device: Annotated[str, typer.Argument(metavar="DEVICE", help="A network 
         if not lasting.turn_off(target):
             _say(f"nothing was on at {device}")
     elif mode is not None:
-        lasting.turn_on(target, Plan(mode, _cpus(cpus), _port_rules(port or [])), backend)
+        lasting.turn_on(target, Plan(mode, arguments.cpus(cpus), arguments.port_rules(port or [])), backend)
     found = lasting.described(target)
-    typer.echo(json.dumps(found, indent=2) if as_json else _steering_line(found))
-
-
-def _cpus(text: str | None) -> tuple[int, ...]:
-    if text is None:
-        return tuple(sorted(os.sched_getaffinity(0)))
-    try:
-        cpus = parse_cpus(text)
-    except ValueError:
-        raise UsageError(f"--cpus {text!r}: name CPUs as in 0-3,8") from None
-    if absent := set(cpus) - set(parse_cpus(ONLINE.read_text())):
-        raise UsageError(f"--cpus {text}: {sorted(absent)} not online: {ONLINE} has those that are")
-    return cpus
-
-
-def _port_rules(rules: list[str]) -> dict[int, int]:
-    try:
-        return {int(port): int(cpu) for port, cpu in (rule.split("=") for rule in rules)}
-    except ValueError:
-        raise UsageError(f"--port {' '.join(rules)!r}: write PORT=CPU, as in 6379=1") from None
+    typer.echo(json.dumps(found, indent=2) if as_json else printable(_steering_line(found)))
 
 
 def _steering_line(found: dict) -> str:
@@ -242,23 +220,30 @@ def path() -> None:
 
 
 def _say(message: str) -> None:
-    print(f"fastsocket: {message}", file=sys.stderr)
+    print(f"fastsocket: {printable(message)}", file=sys.stderr)
 
 
 def main() -> int:
     """The command; returns its exit status."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: it was closed
+        stream.reconfigure(errors="backslashreplace")  # whatever a locale cannot say
     try:
         return app(sys.argv[1:] or ["--help"], standalone_mode=False, prog_name="fastsocket") or 0
     except typer.TyperException as error:
         return _complain(error.format_message(), 2)
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
+    except BpfError as error:
+        refusal, *log = str(error).splitlines()
+        return _complain(refusal, error.exit_status, log)
     except Exception as error:
         if not hasattr(error, "exit_status"):  # ours say how to end; any other is a defect, and shows where
             raise
         return _complain(str(error), error.exit_status)
 
 
-def _complain(message: str, status: int) -> int:
+def _complain(message: str, status: int, log: Sequence[str] = ()) -> int:
     _say(message)
+    for line in log:
+        print(printable(line), file=sys.stderr)
     return status

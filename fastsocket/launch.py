@@ -3,12 +3,12 @@
 import os
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from fastsocket.binary import NoSuchProgram, Unreadable, check, find
+from fastsocket.binary import Breakage, NoSuchProgram, NotAProgram, Unreadable, check, find
 
 MAX_ONLY_PORTS = 16  # libfsocket/fsocket.h
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as shells and env(1) have it
@@ -86,20 +86,38 @@ def _preload(library: Path, inherited: str) -> str:
     return ":".join([str(library), *others])
 
 
-def obstacle(command: str, library: Path) -> str | None:
-    """Why a command will run as without the library, and what to do; None: it will be accelerated, if it listens.
+def without_library(inherited: Mapping[str, str], library: Path) -> dict[str, str]:
+    """The environment of a command that the library would break."""
+    preloaded = [name for name in re.split(r"[: ]", inherited.get("LD_PRELOAD", "")) if name and name != str(library)]
+    others = {name: value for name, value in inherited.items() if name != "LD_PRELOAD"}
+    return others | ({"LD_PRELOAD": ":".join(preloaded)} if preloaded else {})
 
-    Raises LaunchError when there is no such command.
-    """
+
+@dataclass(frozen=True)
+class Hindrance:
+    """Why a command will run as without the library, and what to do. breaks: it would not run with it."""
+
+    words: str
+    breaks: bool = False
+
+    def __str__(self) -> str:
+        return self.words
+
+
+def hindrance(command: Sequence[str], library: Path) -> Hindrance | None:
+    """None: the command will be accelerated, if it listens. Raises LaunchError when there is no such command."""
     try:
-        verdict = check(find(command), library)
+        verdict = check(find(command[0]), library, command[1:])
+    except NotAProgram as error:
+        raise LaunchError(str(error), NOT_EXECUTABLE) from error
     except NoSuchProgram as error:
         raise LaunchError(str(error), NOT_FOUND) from error
     except Unreadable as error:
-        return str(error)
+        return Hindrance(str(error))
     if verdict.can_be_accelerated:
         return None
-    return "; ".join(f"{verdict} {found.reason} -> {found.remedy}" for found in verdict.obstacles)
+    return Hindrance("; ".join(f"{verdict} {found.reason} -> {found.remedy}" for found in verdict.obstacles),
+                     any(isinstance(found, Breakage) for found in verdict.obstacles))
 
 
 def execute(command: list[str], variables: dict[str, str]) -> NoReturn:

@@ -1,9 +1,10 @@
 """What libfsocket.so says of a running server, read from outside.
 
 The library keeps it in a memfd that the server's whole process tree maps; any of its processes leads there through
-/proc/PID/maps and /proc/PID/mem (proc(5)). Strides and the offsets of the parts are in the page itself; what a part
-begins with is told here, as section page.c of libfsocket/fsocket.h tells it. Whatever a process maps under that name
-is believed only as far as it can do no harm.
+/proc/PID/maps (proc(5)). Any process can map something under that name, to be seen by root: so the page is read from
+the file itself, never through the other process's memory, where a page fault may wait for as long as its owner likes
+(userfaultfd(2)); geometry is that of the version, not what the page says of it; and nothing else that it says is
+believed further than it can do no harm.
 """
 
 import os
@@ -13,19 +14,24 @@ import time
 from collections.abc import Iterator
 from ctypes import Structure, c_char, c_int32, c_uint8, c_uint32, c_uint64, sizeof
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TypeVar
+
+from fastsocket.printable import printable
+from fastsocket.steering.cpus import machine_cpus
+
+# ---- how libfsocket/fsocket.h lays the page out, section page.c; change both together
 
 MAPPING = "/memfd:fsocket (deleted)"
 MAGIC = b"FSOCKET"
-VERSION = 3
+VERSION = 4
 MAX_CPUS = 1024  # CPU_SETSIZE
 MAX_LISTENERS = 64
 MAX_ADOPTERS = 8
 
 
 class Header(Structure):
-    """How struct page begins."""
+    """How struct page begins, up to what is not read from outside."""
 
     _fields_ = [("magic", c_char * 8), ("version", c_uint32), ("cpus", c_uint32),
                 ("counters_offset", c_uint32), ("counters_stride", c_uint32),
@@ -44,7 +50,8 @@ class CountersLine(Structure):
 class SeatLine(Structure):
     """How struct seat begins."""
 
-    _fields_ = [("adopter", c_uint64 * MAX_ADOPTERS), ("tended_ms", c_uint64), ("listening", c_uint32)]
+    _fields_ = [("adopter", c_uint64 * MAX_ADOPTERS), ("tended_ms", c_uint64), ("accepted", c_uint64),
+                ("listening", c_uint32)]
 
 
 class ListenerHead(Structure):
@@ -54,7 +61,20 @@ class ListenerHead(Structure):
                 ("why_not", c_char * 112)]
 
 
-Part = TypeVar("Part", bound=Structure)
+COUNTERS_OFFSET, COUNTERS_STRIDE = 64, 128
+SEATS_OFFSET, SEATS_STRIDE = 320 + 2 * 8 * MAX_CPUS, 128  # behind the shards and the waiting
+LISTENERS_OFFSET = COUNTERS_OFFSET + MAX_CPUS * COUNTERS_STRIDE
+LISTENERS_STRIDE = SEATS_OFFSET + MAX_CPUS * SEATS_STRIDE
+PAGE_BYTES = LISTENERS_OFFSET + MAX_LISTENERS * LISTENERS_STRIDE
+# What the header of an honest page says of all that.
+GEOMETRY = {"counters_offset": COUNTERS_OFFSET, "counters_stride": COUNTERS_STRIDE,
+            "listeners_offset": LISTENERS_OFFSET, "listeners_stride": LISTENERS_STRIDE, "listeners": MAX_LISTENERS,
+            "seats_offset": SEATS_OFFSET, "seats_stride": SEATS_STRIDE, "adopters": MAX_ADOPTERS}
+
+# ---- what it says
+
+MAPS_BYTES = 16 << 20  # of a process's list of mappings, which can be made as long as 65530 long names
+MAPS_CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -112,24 +132,55 @@ class NotPreloaded(Exception):
 
 
 class OtherVersion(NotPreloaded):
-    """There is a page, but the library that made it is older or newer than we are."""
+    """There is a page, but the library that made it is older or newer than we are, or it is none of libfsocket's."""
 
 
 @dataclass(frozen=True)
 class Mapping:
     """Where a process has the page, and which page that is."""
 
-    address: int
-    memfd: tuple[str, int]  # device and inode
+    span: str   # first and last address, as in /proc/PID/maps
+    inode: int  # of the memfd, which says which one it is
+
+    @property
+    def address(self) -> int:
+        return int(self.span.split("-")[0], 16)
 
 
 def mapping_of(pid: int) -> Mapping:
     """Raises NotPreloaded; FileNotFoundError, ProcessLookupError or PermissionError as /proc does."""
-    for line in Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines():
+    for line in _lines(f"/proc/{pid}/maps", MAPS_BYTES):
         if line.endswith(MAPPING):
-            span, _, _, device, inode, *_ = line.split(maxsplit=5)
-            return Mapping(int(span.split("-")[0], 16), (device, int(inode)))
+            span, _, _, device, inode, name = line.split(maxsplit=5)
+            if name == MAPPING and device == _memfds()[0]:  # else a file of the same name, of any file system
+                return Mapping(span, int(inode))
     raise NotPreloaded(f"process {pid} runs without libfsocket.so, or does not listen yet")
+
+
+def _lines(file: str, most: int) -> Iterator[str]:
+    """Of a file of the kernel, as far as that many bytes go."""
+    left, rest = most, b""
+    with open(file, "rb", buffering=0) as opened:
+        while left > 0 and (chunk := opened.read(min(left, MAPS_CHUNK))):
+            left -= len(chunk)
+            *whole, rest = (rest + chunk).split(b"\n")
+            yield from (line.decode(errors="replace") for line in whole)
+
+
+@cache
+def _memfds() -> tuple[str, str]:
+    """The kernel's one file system of memfds: its device as /proc/PID/maps writes it, and its mount."""
+    memfd = os.memfd_create("any", os.MFD_CLOEXEC)
+    try:
+        device = os.fstat(memfd).st_dev
+        return f"{os.major(device):02x}:{os.minor(device):02x}", _mount_of(memfd)
+    finally:
+        os.close(memfd)
+
+
+def _mount_of(descriptor: int) -> str:
+    """The mount that a file is on, from the kernel itself: of FUSE even fstat() would ask somebody's process."""
+    return Path(f"/proc/self/fdinfo/{descriptor}").read_text().partition("mnt_id:")[2].split()[0]
 
 
 class Page:
@@ -138,71 +189,98 @@ class Page:
     Raises NotPreloaded; FileNotFoundError, ProcessLookupError or PermissionError as /proc does.
     """
 
-    def __init__(self, pid: int):
-        self._address = mapping_of(pid).address
-        self._memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, pid: int, mapping: Mapping | None = None):
+        found = mapping or mapping_of(pid)
+        self._file, self._start = _opened(pid, found)
         try:
-            self._header = self._read(Header, 0)
-            self._check(pid)
+            header = Header.from_buffer_copy(self._read(0, sizeof(Header)))
+            self._check(pid, header)
         except BaseException:
             self.close()
             raise
+        self._cpus = min(header.cpus, machine_cpus())
 
-    def _check(self, pid: int) -> None:
-        header = self._header
+    @staticmethod
+    def _check(pid: int, header: Header) -> None:
         if header.magic != MAGIC or header.version != VERSION:
             raise OtherVersion(f"process {pid} has another version of libfsocket.so")
-        if header.cpus > MAX_CPUS or header.listeners > MAX_LISTENERS or header.adopters != MAX_ADOPTERS:
+        if header.cpus > MAX_CPUS or any(getattr(header, name) != value for name, value in GEOMETRY.items()):
             raise OtherVersion(f"process {pid} has something else under libfsocket's name")
 
-    def _read(self, part: type[Part], offset: int) -> Part:
-        raw = os.pread(self._memory, sizeof(part), self._address + offset)
-        if len(raw) < sizeof(part):
-            raise ProcessLookupError("the process has ended")
-        return part.from_buffer_copy(raw)
+    def _read(self, offset: int, size: int) -> bytes:
+        raw = os.pread(self._file, size, self._start + offset)
+        if len(raw) < size:
+            raise ProcessLookupError("the process has ended, or has cut its page")
+        return raw
 
     def counters(self) -> list[CpuCounters]:
         """One entry per configured CPU."""
-        header = self._header
-        lines = [self._read(CountersLine, header.counters_offset + cpu * header.counters_stride)
-                 for cpu in range(header.cpus)]
-        return [CpuCounters(cpu, *(getattr(line, name) for name, _ in line._fields_))
-                for cpu, line in enumerate(lines)]
+        lines = self._read(COUNTERS_OFFSET, self._cpus * COUNTERS_STRIDE)
+        return [_counters(cpu, CountersLine.from_buffer_copy(lines, cpu * COUNTERS_STRIDE))
+                for cpu in range(self._cpus)]
 
-    def listeners(self) -> list[Listener]:
-        """All that the page tells of: who is named there may have ended since."""
-        return [self._listener(head, offset) for head, offset in self._places()]
+    def listeners(self) -> Iterator[Listener]:
+        """All that the page tells of: who is named there may have ended since.
 
-    def _places(self) -> Iterator[tuple[ListenerHead, int]]:
-        """Places are taken in their order and never given back, so the first free one ends the list."""
-        for index in range(self._header.listeners):
-            offset = self._header.listeners_offset + index * self._header.listeners_stride
-            head = self._read(ListenerHead, offset)
+        Places are taken in their order and never given back, so the first free one ends the list.
+        """
+        for index in range(MAX_LISTENERS):
+            place = self._read(LISTENERS_OFFSET + index * LISTENERS_STRIDE, SEATS_OFFSET + self._cpus * SEATS_STRIDE)
+            head = ListenerHead.from_buffer_copy(place)
             if not head.in_use:
                 return
-            yield head, offset
-
-    def _listener(self, head: ListenerHead, offset: int) -> Listener:
-        seats = [self._local_listener(cpu, offset + self._header.seats_offset + cpu * self._header.seats_stride)
-                 for cpu in range(self._header.cpus)]
-        address, port = _address_and_port(bytes(head.address))
-        return Listener(address, port, head.creator or None, printable(head.why_not.decode(errors="replace")),
-                        [seat for seat in seats if seat.listening or seat.adopters])
-
-    def _local_listener(self, cpu: int, offset: int) -> LocalListener:
-        line = self._read(SeatLine, offset)
-        adopters = [Adopter(adopter >> 32, adopter & 0xFFFFFFFF) for adopter in line.adopter if adopter]
-        ago = max(0, time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000_000 - line.tended_ms)
-        return LocalListener(cpu, bool(line.listening), adopters, ago if line.tended_ms else None)
+            yield _listener(head, place[SEATS_OFFSET:], self._cpus)
 
     def close(self) -> None:
-        os.close(self._memory)
+        os.close(self._file)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exception):
         self.close()
+
+
+def _opened(pid: int, mapping: Mapping) -> tuple[int, int]:
+    """The page's file, and where it begins in there: the memfd itself, or what the process has in its memory where the
+    kernel lets only root have the memfd; then the process is one of the caller's own."""
+    try:
+        place = os.open(f"/proc/{pid}/map_files/{mapping.span}", os.O_PATH | os.O_CLOEXEC)
+    except PermissionError:
+        return os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC), mapping.address
+    try:
+        if _mount_of(place) != _memfds()[1]:  # it has been put there since
+            raise OtherVersion(f"process {pid} has something else under libfsocket's name")
+        return _opened_memfd(pid, f"/proc/self/fd/{place}"), 0
+    finally:
+        os.close(place)
+
+
+def _opened_memfd(pid: int, path: str) -> int:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    size = os.fstat(file).st_size
+    if size == PAGE_BYTES:
+        return file
+    os.close(file)
+    raise OtherVersion(f"process {pid} has another version of libfsocket.so: its page has {size} bytes")
+
+
+def _counters(cpu: int, line: CountersLine) -> CpuCounters:
+    return CpuCounters(cpu, *(getattr(line, name) for name, _ in line._fields_))
+
+
+def _listener(head: ListenerHead, seats: bytes, cpus: int) -> Listener:
+    clones = [_local_listener(cpu, SeatLine.from_buffer_copy(seats, cpu * SEATS_STRIDE)) for cpu in range(cpus)]
+    address, port = _address_and_port(bytes(head.address))
+    creator = head.creator if head.creator > 0 else None
+    return Listener(address, port, creator, printable(head.why_not.decode(errors="replace")),
+                    [clone for clone in clones if clone.listening or clone.adopters])
+
+
+def _local_listener(cpu: int, line: SeatLine) -> LocalListener:
+    adopters = [Adopter(adopter >> 32, adopter & 0xFFFFFFFF) for adopter in dict.fromkeys(line.adopter) if adopter]
+    ago = max(0, time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000_000 - line.tended_ms)
+    return LocalListener(cpu, bool(line.listening), adopters, ago if line.tended_ms else None)
 
 
 def _address_and_port(address: bytes) -> tuple[str, int]:
@@ -212,11 +290,6 @@ def _address_and_port(address: bytes) -> tuple[str, int]:
         return socket.inet_ntop(family, address[4:8]), port
     scope, = struct.unpack_from("=I", address, 24)
     return socket.inet_ntop(socket.AF_INET6, address[8:24]) + (f"%{scope}" if scope else ""), port
-
-
-def printable(text: str) -> str:
-    """Other people's words, fit for the terminal of whoever asks, who may be root."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def counters(pid: int) -> list[CpuCounters]:

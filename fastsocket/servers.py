@@ -1,13 +1,18 @@
 """The servers that run with libfsocket.so: found in /proc, each with the processes that share its page."""
 
 import os
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
-from fastsocket.page import Adopter, CpuCounters, Listener, NotPreloaded, OtherVersion, Page, mapping_of, printable
+from fastsocket.budget import Budget, Budgets, Spent
+from fastsocket.page import Adopter, CpuCounters, Listener, Mapping, NotPreloaded, OtherVersion, Page, mapping_of
+from fastsocket.printable import printable
+from fastsocket.users import user_name
+
+MOST_THREADS = 4096  # of a process in a container, whose threads have to be asked for their numbers
 
 
 @dataclass(frozen=True)
@@ -21,13 +26,20 @@ class Server:
     counters: list[CpuCounters]
 
 
-@dataclass(frozen=True)
+SHOWN = 5  # of a list in a remark
+
+
+@dataclass
 class Survey:
     """What a look at all processes found."""
 
-    servers: list[Server]
-    other_version: list[int]  # a process of each server whose library is older or newer than we are
-    out_of_reach: int         # how many processes we were not allowed to look into
+    servers: list[Server] = field(default_factory=list)
+    other_version: list[int] = field(default_factory=list)  # a process of each server whose library is not of our age
+    out_of_reach: int = 0                                   # how many processes we were not allowed to look into
+    left_out: dict[int, list[int]] = field(default_factory=dict)  # users, and their processes beyond what we look into
+
+    def leave_out(self, user: int, pids: Iterable[int]) -> None:
+        self.left_out.setdefault(user, []).extend(pids)
 
     def of(self, pids: list[int]) -> list[Server]:
         """The servers that any of these processes belongs to."""
@@ -35,11 +47,22 @@ class Survey:
 
     def remarks(self) -> list[str]:
         """What keeps this from being all that runs, a line each."""
-        said = [f"the server of process {pid} runs with another version of libfsocket.so: restart it"
-                for pid in self.other_version]
+        said = []
+        if self.other_version:
+            said.append(f"servers with another version of libfsocket.so, or a false page: restart them; processes "
+                        f"{_some(self.other_version)}")
+        if self.left_out:
+            users = [f"{len(pids)} of {user_name(uid)}" for uid, pids in self.left_out.items()]
+            said.append("processes that were left out, because all of their user take too long or have too much to "
+                        f"say: {_some(users)}; name some: fastsocket status PID")
         if self.out_of_reach:
             said.append(f"processes that could not be looked into: {self.out_of_reach}; {_remedy()}")
         return said
+
+
+def _some(words: Sequence[object]) -> str:
+    more = [f"and {len(words) - SHOWN} more"] if len(words) > SHOWN else []
+    return ", ".join([*map(str, words[:SHOWN]), *more])
 
 
 def _remedy() -> str:
@@ -53,13 +76,15 @@ class Ended(Exception):
 
 
 class OutOfReach(Exception):
-    """We may not look into the process."""
+    """We may not look into the process, or have looked into enough of its user's."""
 
     exit_status = 3
 
 
-def absence(pid: int) -> Ended | NotPreloaded | OutOfReach:
+def absence(pid: int, found: Survey) -> Ended | NotPreloaded | OutOfReach:
     """Why a process belongs to no server that was seen."""
+    if any(pid in pids for pids in found.left_out.values()):
+        return OutOfReach(f"process {pid} was left out: its user has too many, or they say too much")
     try:
         with Page(pid):
             return NotPreloaded(f"process {pid} has begun to listen just now: ask again")
@@ -71,33 +96,64 @@ def absence(pid: int) -> Ended | NotPreloaded | OutOfReach:
         return Ended(f"process {pid} has ended")
 
 
-def survey() -> Survey:
-    """Look at every process. One that ends meanwhile is not there."""
-    groups, out_of_reach = _processes_by_page()
-    servers, other_version = [], []
-    for pids in groups:
+def survey(first: Sequence[int] = ()) -> Survey:
+    """Look at every process. One that ends meanwhile is not there.
+
+    first: the processes that matter most. Those of other users are looked into as far as their budgets go.
+    """
+    found, budgets = Survey(), Budgets(os.geteuid())
+    for user, processes in _processes_by_page(found, budgets, set(first)):
+        budget, pids = budgets.of(user), list(processes)
         try:
-            servers.append(_server(pids))
+            with budget.spending():
+                found.servers.append(_server(processes, budget))
+        except Spent:
+            found.leave_out(user, pids)
         except OtherVersion:
-            other_version.append(pids[0])
+            found.other_version.append(pids[0])
         except PermissionError:
-            out_of_reach += len(pids)
+            found.out_of_reach += len(pids)
         except (NotPreloaded, OSError):
             continue
-    return Survey(sorted(servers, key=lambda server: server.pid), other_version, out_of_reach)
+    found.servers.sort(key=lambda server: server.pid)
+    return found
 
 
-def _processes_by_page() -> tuple[list[list[int]], int]:
-    """The processes of each server, and how many processes kept us out."""
-    groups, out_of_reach = defaultdict(list), 0
-    for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdecimal()):
+def _processes_by_page(found: Survey, budgets: Budgets, first: set[int]) -> list[tuple[int, dict[int, Mapping]]]:
+    """The processes of each server, with the user who is answerable for it: of theirs, the one with most rights."""
+    groups: dict[int, tuple[int, dict[int, Mapping]]] = {}
+    for user, pid in _by_user(first):
         try:
-            groups[mapping_of(pid).memfd].append(pid)
+            with budgets.of(user).spending():
+                mapping = mapping_of(pid)
+            groups.setdefault(mapping.inode, (user, {}))[1][pid] = mapping
+        except Spent:
+            found.leave_out(user, [pid])
         except PermissionError:
-            out_of_reach += 1
+            found.out_of_reach += 1
         except (NotPreloaded, OSError):
             continue
-    return list(groups.values()), out_of_reach
+    return list(groups.values())
+
+
+def _by_user(first: set[int]) -> list[tuple[int, int]]:
+    """User and number of every process: system users before others, so that these cannot hide those."""
+    found = []
+    for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):
+        with suppress(OSError):
+            found.append((_user(pid), pid not in first, pid))
+    return [(user, pid) for user, _, pid in sorted(found)]
+
+
+def _user(pid: int) -> int:
+    """Root owns the files of any process that may not be dumped, which each can say of itself (proc(5))."""
+    owner = os.stat(f"/proc/{pid}").st_uid
+    return owner or int(_status(Path(f"/proc/{pid}"))["Uid"].split()[0])
+
+
+def _status(directory: Path) -> dict[str, str]:
+    lines = (directory / "status").read_text(errors="replace").splitlines()
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
 
 
 @dataclass(frozen=True)
@@ -108,16 +164,17 @@ class _Task:
     own_pid: int  # as it knows itself: in a container that is another number
     parent: int
     name: str
+    is_contained: bool  # it has numbers of its own
 
 
 def _task(directory: Path) -> _Task:
-    lines = (directory / "status").read_text(errors="replace").splitlines()
-    status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-    own_pids = status.get("NSpid", status["Pid"])  # outermost PID namespace first
-    return _Task(int(directory.name), int(own_pids.split()[-1]), int(status["PPid"]), printable(status["Name"]))
+    status = _status(directory)
+    own_pids = status.get("NSpid", status["Pid"]).split()  # outermost PID namespace first
+    return _Task(int(directory.name), int(own_pids[-1]), int(status["PPid"]), printable(status["Name"]),
+                 len(own_pids) > 1)
 
 
-def _tasks(directories: Iterator[Path]) -> list[_Task]:
+def _tasks(directories: Iterable[Path]) -> list[_Task]:
     """Of those that have not ended meanwhile."""
     found = []
     for directory in directories:
@@ -126,38 +183,62 @@ def _tasks(directories: Iterator[Path]) -> list[_Task]:
     return found
 
 
-def _server(pids: list[int]) -> Server:
-    processes = _tasks(Path(f"/proc/{pid}") for pid in pids)
+def _server(mappings: dict[int, Mapping], budget: Budget) -> Server:
+    """Raises Spent, and what Page raises."""
+    processes = _tasks(Path(f"/proc/{pid}") for pid in mappings)
     if not processes:
         raise ProcessLookupError("all of them have ended")
     alive = {process.pid for process in processes}
     root = next((process for process in processes if process.parent not in alive), processes[0])
-    with Page(root.pid) as page:
-        listeners, counters = page.listeners(), page.counters()
-    living = _living(processes)
-    seen = [_as_seen(listener, living) for listener in listeners if _is_in_use(listener, living)]
-    return Server(root.pid, root.name, sorted(alive), seen, counters)
+    living = _Living(processes)
+    budget.show(1 + len(alive))
+    with Page(root.pid, mappings[root.pid]) as page:
+        listeners = [seen for seen in (living.at(listener, budget) for listener in page.listeners()) if seen]
+        counters = page.counters()
+    budget.show(len(counters))
+    return Server(root.pid, root.name, sorted(alive), listeners, counters)
 
 
-def _living(processes: list[_Task]) -> dict[Adopter, Adopter]:
-    """Every thread of a server: how it knows itself -> how we know it."""
-    return {Adopter(process.own_pid, thread.own_pid): Adopter(process.pid, thread.pid)
-            for process in processes for thread in _tasks(_threads(process.pid))}
+class _Living:
+    """The threads of a server that are alive: how each knows itself, and how we know it."""
+
+    def __init__(self, processes: list[_Task]):
+        self._processes = {process.own_pid: process for process in processes}
+        self._known: dict[Adopter, Adopter | None] = {}
+        self._threads: dict[int, dict[int, int]] = {}
+
+    def at(self, listener: Listener, budget: Budget) -> Listener | None:
+        """The listener with those alone; None where it is closed. A creator that has ended may have been the parent of
+        a daemon: only one that let go closed its listener. Raises Spent."""
+        budget.check()
+        creator = self._seen(Adopter(listener.creator, listener.creator)) if listener.creator else None
+        cpus = [replace(cpu, adopters=[seen for adopter in cpu.adopters if (seen := self._seen(adopter))])
+                for cpu in listener.cpus]
+        shown = [cpu for cpu in cpus if cpu.listening or cpu.adopters]
+        if not listener.creator and not any(cpu.adopters for cpu in shown):
+            return None
+        budget.show(1 + sum(1 + len(cpu.adopters) for cpu in shown))
+        return replace(listener, creator=creator.process if creator else None, cpus=shown)
+
+    def _seen(self, adopter: Adopter) -> Adopter | None:
+        if adopter not in self._known:
+            self._known[adopter] = self._look(adopter)
+        return self._known[adopter]
+
+    def _look(self, adopter: Adopter) -> Adopter | None:
+        process = self._processes.get(adopter.process)
+        thread = self._thread(process, adopter.thread) if process else None
+        return Adopter(process.pid, thread) if thread else None
+
+    def _thread(self, process: _Task, own: int) -> int | None:
+        """Of a thread that is alive."""
+        if not process.is_contained:
+            return own if os.path.exists(f"/proc/{process.pid}/task/{own}") else None
+        if process.pid not in self._threads:
+            self._threads[process.pid] = {thread.own_pid: thread.pid for thread in _tasks(_threads(process.pid))}
+        return self._threads[process.pid].get(own)
 
 
 def _threads(pid: int) -> Iterator[Path]:
     with suppress(FileNotFoundError, ProcessLookupError):
-        yield from Path(f"/proc/{pid}/task").iterdir()
-
-
-def _is_in_use(listener: Listener, living: dict[Adopter, Adopter]) -> bool:
-    """A creator that has ended may have been the parent of a daemon: only one that let go closed its listener."""
-    return listener.creator is not None or any(adopter in living for cpu in listener.cpus for adopter in cpu.adopters)
-
-
-def _as_seen(listener: Listener, living: dict[Adopter, Adopter]) -> Listener:
-    creator = living.get(Adopter(listener.creator, listener.creator)) if listener.creator else None
-    cpus = [replace(cpu, adopters=[living[adopter] for adopter in cpu.adopters if adopter in living])
-            for cpu in listener.cpus]
-    return replace(listener, creator=creator.process if creator else None,
-                   cpus=[cpu for cpu in cpus if cpu.listening or cpu.adopters])
+        yield from islice(Path(f"/proc/{pid}/task").iterdir(), MOST_THREADS)

@@ -1,28 +1,24 @@
 """The command fastsocket as a person and a program call it, on real binaries and real servers."""
 
 import json
-import mmap
 import os
 import shutil
 import signal
-import struct
+import socket
 import subprocess
 import sys
 from contextlib import suppress
-from ctypes import Structure
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from fastsocket import page
-from fastsocket.binary import check, find
 from fastsocket.build import HERE, LIBRARY
 from fastsocket.launch import LaunchError, Wishes, environment
 from fastsocket.servers import Server, survey
-from tests.needs import need
 from tests.test_libfsocket import CPUS, Server as ServerApp
 
 ROOT = HERE.parent
@@ -71,7 +67,9 @@ def as_nobody(function):
     (["run"], ["COMMAND"]),
     (["run", "--only", "0", "--", "true"], ["--only"]),
     (["run", "--only", "http", "--", "true"], ["--only"]),
-    (["run", *["--only", "80"] * 17, "--", "true"], ["17 ports", "16"]),
+    (["run", "--only", "65536", "--", "true"], ["--only", "1 to 65535"]),
+    (["run", "--only", "80", "--only", "443", "--only", "80", "--", "true"], ["--only 80", "once"]),
+    (["run", *[word for port in range(17) for word in ("--only", str(80 + port))], "--", "true"], ["17 ports", "16"]),
     (["run", "--fast", "--", "true"], ["--fast"]),
     (["check"], ["BINARY"]),
     (["check", "no-such-command"], ["no-such-command", "PATH"]),
@@ -83,6 +81,18 @@ def as_nobody(function):
 ])
 def test_bad_input_gets_one_line_and_status_2(arguments, words):
     assert_one_line(fastsocket(*arguments), 2, *words)
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31m", "two\nlines", "\udcff", "\u202egnp.sh", "tab\t"])
+def test_names_that_are_no_text_for_a_terminal_are_spelled_out(tmp_path, name):
+    (tmp_path / name).write_text("no program")
+    for done, status in [(fastsocket("check", tmp_path / name), 1), (fastsocket("run", "--", tmp_path / name), 126),
+                         (fastsocket("check", name), 2), (fastsocket("run", "--", name), 127),
+                         (fastsocket("run", "--only", name, "--", "true"), 2), (fastsocket("nic", name, "rss"), 2),
+                         (fastsocket("status", name), 2), (fastsocket(name), 2), (fastsocket(f"--{name}"), 2)]:
+        assert done.returncode == status, done.stderr
+        assert name not in done.stdout + done.stderr and "Traceback" not in done.stderr
+        assert all(line.isprintable() for line in (done.stdout + done.stderr).split("\n"))
 
 
 def test_help_teaches_every_verb():
@@ -110,6 +120,19 @@ def test_without_the_library_every_verb_that_needs_it_says_how_to_build_it(tmp_p
         assert_one_line(done, 3, "make")
     subprocess.run(done.stderr.partition("not built: ")[2], shell=True, check=True, capture_output=True)
     assert (tmp_path / "fastsocket" / "build" / "libfsocket.so").exists()
+
+
+@pytest.mark.needs("gcc")
+@pytest.mark.parametrize("option", ["-m32", "-mx32"])
+def test_a_32_bit_target_is_refused_in_one_sentence(tmp_path, option):
+    if os.uname().machine != "x86_64":
+        pytest.skip("needs a compiler that knows both")
+    shutil.copytree(HERE, tmp_path / "fastsocket", ignore=shutil.ignore_patterns("build"))
+    making = ["make", "-s", "-C", tmp_path / "fastsocket", f"CC=gcc {option}", "build/libfsocket.so"]
+    done = subprocess.run(making, capture_output=True, text=True)
+    assert done.returncode == 2 and "for 64-bit programs alone" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "fastsocket/build/libfsocket.so").exists()
 
 
 # ---- the environment that run composes
@@ -196,283 +219,46 @@ def test_a_file_that_is_no_program_is_126(tmp_path):
     assert fastsocket("run", "--", tmp_path / "notes").returncode == 126
 
 
-# ---- check, and whether it is right
-
-
-@pytest.fixture
-def compile_program(tmp_path):
-    """A program like cat, linked as these options of gcc say."""
-    need("gcc")
-
-    def compile_with(*options):
-        source, program = tmp_path / "print.c", tmp_path / "print"
-        source.write_text('#include <stdio.h>\nint main(int n, char **v) { FILE *f = fopen(v[n - 1], "r"); int c;\n'
-                          'while ((c = getc(f)) != EOF) putchar(c); return 0; }\n')
-        subprocess.run(["gcc", *options, "-o", program, source], check=True)
-        return program
-
-    return compile_with
-
-
-@pytest.fixture
-def copy_of(tmp_path):
-    def copy(command, name="copied"):
-        shutil.copy(find(command), tmp_path / name)
-        return tmp_path / name
-
-    return copy
-
-
-def is_loaded(program) -> bool:
-    """What the loader does: the program prints its own mappings."""
-    return str(LIBRARY) in fastsocket("run", "--", program, MAPS).stdout
-
-
-def assert_no(program, *words):
-    """It cannot be accelerated; and that is told by run, which runs it all the same unless it is to be strict."""
-    checked = fastsocket("check", program)
-    assert checked.returncode == 1
-    ran, refused = fastsocket("run", "--", program, MAPS), fastsocket("run", "--strict", "--", program, MAPS)
-    assert_one_line(ran, 0, "runs without acceleration", *words)
-    assert_one_line(refused, 3, *words)
-    assert ran.stdout and not refused.stdout
-    for word in ("cannot be accelerated", "->", *words):
-        assert word in checked.stdout
-    assert not is_loaded(program)
-
-
-def assert_yes(program):
-    checked = fastsocket("check", program)
-    assert checked.returncode == 0, checked.stdout
-    assert "can be accelerated" in checked.stdout
-    ran = fastsocket("run", "--strict", "--", program, MAPS)
-    assert (ran.returncode, ran.stderr) == (0, "")
-    assert is_loaded(program)
-
-
-def write_script(path, first_line):
-    path.write_text(f"{first_line}\n")
-    path.chmod(0o755)
-    return path
-
-
-def test_a_plain_program_can():
-    assert_yes("cat")
-
-
-@pytest.mark.parametrize("option", ["-static", "-static-pie"])
-def test_a_static_program_cannot(compile_program, option):
-    assert_no(compile_program(option), "statically linked")
-
-
-@pytest.mark.privileged
-@pytest.mark.parametrize("mode, word", [(0o4755, "setuid to nobody"), (0o2755, f"setgid to group {NOBODY}")])
-def test_a_program_that_changes_its_identity_cannot(copy_of, mode, word):
-    program = copy_of("cat")
-    os.chown(program, NOBODY, NOBODY)
-    program.chmod(mode)
-    assert_no(program, word, "secure execution")
-
-
-@pytest.mark.privileged
-def test_a_setuid_program_of_the_caller_can(copy_of):
-    program = copy_of("cat")
-    program.chmod(0o6755)
-    assert_yes(program)
-
-
-@pytest.mark.privileged
-def test_file_capabilities_are_in_the_way_of_all_but_root(copy_of, monkeypatch):
-    program = copy_of("cat")
-    net_bind_service, version_2_effective = 1 << 10, 0x02000001  # capabilities(7), linux/capability.h
-    os.setxattr(program, "security.capability", struct.pack("<5I", version_2_effective, net_bind_service, 0, 0, 0))
-    assert_yes(program)
-    monkeypatch.setattr(os, "getuid", lambda: NOBODY)
-    obstacle, = check(program, LIBRARY).obstacles
-    assert "file capabilities" in obstacle.reason and "AmbientCapabilities" in obstacle.remedy
-
-
-@pytest.mark.parametrize("section", [".go.buildinfo", ".note.go.buildid"])
-@pytest.mark.parametrize("options", [[], ["-static"]])
-def test_a_go_program_cannot(compile_program, section, options):
-    """Whether it is linked with libc or not, and then no word of linking it dynamically."""
-    program = compile_program(*options)
-    subprocess.run(["objcopy", "--add-section", f"{section}=/dev/null", program], check=True)
-    obstacle, = check(program, LIBRARY).obstacles
-    assert "Go" in obstacle.reason and "link" not in obstacle.remedy
-
-
-def test_a_program_for_another_libc_cannot(compile_program):
-    program = compile_program("-Wl,--dynamic-linker=/lib/ld-musl-x86_64.so.1")
-    obstacle, = check(program, LIBRARY).obstacles
-    assert "/lib/ld-musl-x86_64.so.1" in obstacle.reason and "glibc" in obstacle.remedy
-
-
-@pytest.mark.parametrize("offset, value, kind", [(18, 183, "AARCH64, 64 bits"), (4, 1, "32 bits")])
-def test_a_program_for_another_machine_cannot(copy_of, offset, value, kind):
-    """e_machine and EI_CLASS, at their places in the ELF header."""
-    program = copy_of("true")
-    content = bytearray(program.read_bytes())
-    content[offset] = value
-    program.write_bytes(content)
-    done = fastsocket("check", program)
-    assert done.returncode == 1
-    assert kind in done.stdout or "neither a whole ELF" in done.stdout
-
-
-@pytest.mark.parametrize("content", [b"", b"buy milk\n", b"\x7fELF", b"\x7fELF" + bytes(100)])
-def test_what_is_no_program_cannot(tmp_path, content):
-    (tmp_path / "file").write_bytes(content)
-    done = fastsocket("check", tmp_path / "file")
-    assert done.returncode == 1
-    assert "neither a whole ELF program nor a script" in done.stdout
-
-
-@settings(max_examples=60, deadline=None)
-@given(damage=st.lists(st.tuples(st.integers(0, 1200), st.integers(0, 255)), min_size=1, max_size=8))
-def test_a_damaged_program_gets_an_answer(tmp_path_factory, damage):
-    """ELF headers and program headers are at the front."""
-    program, content = tmp_path_factory.getbasetemp() / "damaged", bytearray(find("true").read_bytes())
-    for offset, value in damage:
-        content[offset] = value
-    program.write_bytes(content)
-    check(program, LIBRARY)
-
-
-@pytest.mark.parametrize("first_line", ["#!/bin/cat", "#! /bin/cat", "#!/usr/bin/env cat", "#!/usr/bin/env -S A=b cat"])
-def test_a_script_can_if_what_runs_it_can(tmp_path, first_line):
-    script = write_script(tmp_path / "script", first_line)
-    assert_yes(script)
-    assert check(script, LIBRARY).executed.name == "cat"
-
-
-def test_a_script_cannot_if_what_runs_it_cannot(tmp_path, compile_program):
-    assert_no(write_script(tmp_path / "script", f"#!{compile_program('-static')}"), "statically linked", "script")
-
-
-def test_a_script_of_a_script_is_followed(tmp_path):
-    first = write_script(tmp_path / "first", "#!/bin/cat")
-    assert_yes(write_script(tmp_path / "second", f"#!{first}"))
-
-
-def test_scripts_are_followed_as_far_as_the_kernel_goes(tmp_path):
-    """execve(2): five interpreters that are scripts, and then ELOOP."""
-    interpreter = "/bin/cat"
-    for depth in range(1, 7):
-        interpreter = write_script(tmp_path / f"script{depth}", f"#!{interpreter}")
-        ran, checked = subprocess_status(interpreter), fastsocket("check", interpreter).returncode
-        assert (ran == 0) == (checked == 0), depth
-
-
-def subprocess_status(program) -> int | None:
-    try:
-        return subprocess.run([program, MAPS], capture_output=True).returncode
-    except OSError:
-        return None
-
-
-def test_a_script_that_runs_itself_gets_an_answer(tmp_path):
-    script = tmp_path / "script"
-    assert_one_line(fastsocket("check", write_script(script, f"#!{script}")), 2, "interpreters")
-
-
-@pytest.mark.parametrize("first_line", ["#!/no/such/interpreter", "#!", "#!/usr/bin/env no-such-command"])
-def test_a_script_without_its_interpreter_is_no_program(tmp_path, first_line):
-    script = write_script(tmp_path / "script", first_line)
-    assert_one_line(fastsocket("check", script), 2, str(script), "interpreter")
-    assert_one_line(fastsocket("run", "--", script), 127, str(script), "interpreter")
-
-
-@pytest.mark.parametrize("command", ["true", "nginx"])
-def test_a_program_that_never_listens_is_told_from_a_server(command):
-    verdict = check(find(command), LIBRARY)
-    assert verdict.can_be_accelerated
-    assert bool(verdict.notes) == (command == "true")
-
-
-@pytest.mark.needs("gcc")
-def test_calls_in_libraries_count(tmp_path):
-    """The program itself imports serve() alone."""
-    (tmp_path / "serve.c").write_text("#include <sys/socket.h>\n#include <sys/epoll.h>\n"
-                                      "int serve(void) { return listen(0, 0) + accept(0, 0, 0) + "
-                                      "epoll_ctl(0, 0, 0, 0); }\n")
-    (tmp_path / "main.c").write_text("int serve(void); int main(void) { return serve(); }\n")
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", "libserve.so", "serve.c"], cwd=tmp_path, check=True)
-    subprocess.run(["gcc", "-o", "main", "main.c", "-L.", "-lserve", "-Wl,-rpath,$ORIGIN"], cwd=tmp_path, check=True)
-    assert check(tmp_path / "main", LIBRARY).notes == []
-
-
-def refusal(command) -> list:
-    """The exception that find() and check() end with."""
-    try:
-        check(find(command), LIBRARY)
-    except Exception as error:
-        return [type(error).__name__, error.exit_status, str(error)]
-
-
-@pytest.mark.privileged
-def test_a_program_that_may_not_be_read_is_status_3_and_a_remedy(copy_of):
-    program = copy_of("cat")  # in a directory that is root's alone
-    name, status, message = as_nobody(lambda: refusal(str(program)))
-    assert (name, status) == ("Unreadable", 3)
-    assert str(program) in message and "nobody" in message and "sudo" in message
-
-
-def test_check_for_programs(compile_program):
-    program = compile_program("-static")
-    done = fastsocket("check", "--json", program)
-    answer = json.loads(done.stdout)
-    assert done.returncode == 1
-    assert not answer["can_be_accelerated"]
-    assert answer["program"] == answer["executed"] == str(program)
-    assert [set(obstacle) for obstacle in answer["obstacles"]] == [{"reason", "remedy"}]
-
-
-# ---- the page
-
-LAYOUT = {"struct page": page.Header, "struct cpu_counters": page.CountersLine, "struct seat": page.SeatLine,
-          "struct shared_listener": page.ListenerHead}
-
-
-def fields_of(mirror: type[Structure]) -> dict[str, tuple[int, int]]:
-    return {name: (getattr(mirror, name).offset, getattr(mirror, name).size) for name, _ in mirror._fields_}
-
-
-@pytest.mark.needs("gcc")
-def test_python_and_c_agree_on_the_page(tmp_path):
-    questions = [f'printf("%s %zu %zu\\n", "{struct}.{field}", offsetof({struct}, {field}), '
-                 f'sizeof((({struct} *)0)->{field}));\n'
-                 for struct, mirror in LAYOUT.items() for field in fields_of(mirror)]
-    (tmp_path / "layout.c").write_text(
-        "#define _GNU_SOURCE\n#include <stddef.h>\n#include <stdio.h>\n#include \"fsocket.h\"\nint main(void) {\n"
-        + "".join(questions) + 'printf("version %d %d\\n", FSOCKET_PAGE_VERSION, MAX_LISTENERS);\n'
-        'printf("most %d %d\\n", CPU_SETSIZE, MAX_ADOPTERS); puts(FSOCKET_PAGE_MAGIC " 0 0"); return 0; }\n')
-    subprocess.run(["gcc", "-I", HERE / "libfsocket", "-o", "layout", "layout.c"], cwd=tmp_path, check=True)
-    lines = subprocess.run([tmp_path / "layout"], capture_output=True, text=True, check=True).stdout.splitlines()
-    in_c = {name: (int(offset), int(size)) for name, offset, size in (line.rsplit(" ", 2) for line in lines)}
-    in_python = {f"{struct}.{field}": place for struct, mirror in LAYOUT.items()
-                 for field, place in fields_of(mirror).items()}
-    assert in_c == in_python | {"version": (page.VERSION, page.MAX_LISTENERS), page.MAGIC.decode(): (0, 0),
-                                "most": (page.MAX_CPUS, page.MAX_ADOPTERS)}
-
-
-@settings(max_examples=100, deadline=None)
-@given(numbers=st.lists(st.integers(0, 2**32 - 1) | st.integers(0, 4096), min_size=10, max_size=10),
-       rest=st.binary(max_size=4096))
-def test_what_anybody_maps_under_our_name_does_no_harm(numbers, rest):
-    """A user may, to be seen by root: a page that is honest about nothing but its version."""
-    numbers[0], numbers[1], numbers[6], numbers[9] = page.VERSION, numbers[1] % 1025, numbers[6] % 65, page.MAX_ADOPTERS
-    memory = os.memfd_create("fsocket")
-    os.truncate(memory, 1 << 20)
-    try:
-        with mmap.mmap(memory, 1 << 20) as mapped:
-            content = page.MAGIC.ljust(8, b"\0") + struct.pack("=10I", *numbers) + rest
-            mapped[:len(content)] = content
-            with suppress(page.NotPreloaded, OSError), page.Page(os.getpid()) as read:
-                read.counters()
-                assert all(listener.why_not.isprintable() for listener in read.listeners())
-    finally:
-        os.close(memory)
+def status_of_env(command) -> int:
+    """What env(1) ends with when it is to run the same."""
+    return subprocess.run(["env", str(command)], capture_output=True, stdin=subprocess.DEVNULL, cwd=ROOT).returncode
+
+
+def a_socket(path):
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+THINGS = {"a directory": Path.mkdir, "a FIFO": os.mkfifo, "a socket": a_socket, "nothing": lambda path: None,
+          "a dangling link": lambda path: path.symlink_to("nowhere"),
+          "a looping link": lambda path: path.symlink_to(path),
+          "no program": lambda path: path.write_text("buy milk\n"), "an empty file": Path.touch,
+          "a link to a program": lambda path: path.symlink_to("/bin/true"),
+          "a link to a directory": lambda path: path.symlink_to("/")}
+
+
+@pytest.mark.parametrize("make", THINGS.values(), ids=THINGS)
+def test_what_is_run_in_vain_ends_as_with_env(tmp_path, make):
+    """By its name with a slash, and in PATH."""
+    make(tmp_path / "thing")
+    path = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    for name, environment_ in (str(tmp_path / "thing"), os.environ), ("thing", path):
+        expected = subprocess.run(["env", name], capture_output=True, env=environment_, cwd=ROOT).returncode
+        done = fastsocket("run", "--", name, env=environment_)
+        assert done.returncode == expected, done.stderr
+        assert "Traceback" not in done.stderr and all(map(str.isprintable, done.stderr.splitlines()))
+        checked = fastsocket("check", name, env=environment_)
+        assert checked.returncode in {0: [0], 126: [1, 2], 127: [2]}[expected]
+        assert len(checked.stderr.splitlines()) <= 1 and "Traceback" not in checked.stderr
+
+
+@pytest.mark.parametrize("name", ["", "/", "/etc/passwd/x", "/" + "x" * 300, "x" * 300, "x/" * 3000, "/dev/null",
+                                  "/proc/self/mem", "/proc/self/environ", "/sys/kernel/uevent_seqnum"])
+def test_names_that_lead_nowhere_end_as_with_env(name):
+    done, checked = fastsocket("run", "--", name), fastsocket("check", name)
+    assert done.returncode == status_of_env(name)
+    assert checked.returncode in (1, 2, 3)
+    assert "Traceback" not in done.stderr + checked.stderr
 
 
 # ---- status

@@ -30,7 +30,7 @@ from tests.needs import IPV6, need
 APPS = Path(__file__).parent / "libfsocket_apps"
 CPUS = sorted(os.sched_getaffinity(0))[:2]
 LOOPBACK = "127.0.0.1"
-ACCEPTS_PER_GLOBAL_TURN = 32  # local_listen_table.c
+ACCEPTS_PER_GLOBAL_TURN = 32  # fsocket.h
 CLOSERS = ["closerange", "one by one", "close_range", "closefrom", "system call"]  # server.py
 # As the application's own code sees it: which option, and a value that is not the default.
 INHERITED = {
@@ -188,14 +188,38 @@ def test_connections_reach_the_thread_of_their_cpu(server):
 
 
 def test_unpinned_workers_are_pinned_one_per_cpu(server):
-    workers = [server.ask("fork", name) for name in "ab"]
+    for name in "ab":
+        server.ask("fork", name)
+    workers = [server.ask("tell", name, "about") for name in "ab"]
     assert sorted(worker["cpus"] for worker in workers) == [[cpu] for cpu in CPUS]
     for worker in workers:
         assert pids(server.request(worker["cpus"][0], 10)) == {worker["pid"]}
 
 
+def test_a_pin_of_ours_is_told_to_nobody_and_passed_on_to_nobody(server):
+    """What a worker starts may use the CPUs that the application gave it, and so says the worker itself."""
+    for name in "ab":
+        server.ask("fork", name)
+    for name in "ab":
+        assert len(server.ask("tell", name, "about")["cpus"]) == 1
+        assert server.ask("tell", name, "cpus_seen") == {
+            "itself": CPUS, "thread": CPUS, "fork": CPUS, "vfork and exec": CPUS, "system()": CPUS, "posix_spawn()": CPUS}
+        assert len(server.ask("tell", name, "about")["cpus"]) == 1
+
+
+def test_fewer_workers_than_cpus_keep_their_freedom(preload):
+    with Server(preload) as server:
+        server.listen()
+        assert server.ask("fork", "a")["cpus"] == CPUS
+        for cpu in CPUS:
+            assert all(answer["cpus"] == CPUS for answer in server.request(cpu, 10))
+        assert server.total("adopted") == 0
+
+
 def test_more_unpinned_workers_than_cpus_share_them_evenly(server):
-    cpus = [server.ask("fork", name)["cpus"] for name in "abcd"]
+    for name in "abcd":
+        server.ask("fork", name)
+    cpus = [server.ask("tell", name, "about")["cpus"] for name in "abcd"]
     assert sorted(cpus) == [[CPUS[0]]] * 2 + [[CPUS[1]]] * 2
     for cpu in CPUS:
         assert {tuple(answer["cpus"]) for answer in server.request(cpu, 20)} == {(cpu,)}
@@ -686,7 +710,7 @@ def test_calls_that_succeed_keep_errno(preload):
 # ---- failure is harmless
 
 
-@pytest.mark.parametrize("left, problem", [(1, "no memory to share"), (3, "the listener cannot be cloned")])
+@pytest.mark.parametrize("left, problem", [(1, "no memory to share"), (3, "clones for all CPUs would take more than")])
 def test_too_few_descriptors_for_clones(preload, left, problem):
     """The listener takes the first; the second is enough for the page, the third for one clone of two."""
     with Server(preload, log=f"libfsocket: {problem}") as server:

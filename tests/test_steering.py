@@ -1,9 +1,11 @@
 """Steering on devices of one's own: what each backend does, that its end leaves no trace, and the command nic."""
 
+import dataclasses
 import json
 import os
 import re
 import select
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,19 +15,21 @@ from pathlib import Path
 import pytest
 from mininet.topo import Topo
 
-from fastsocket.steering import (BACKENDS, Device, DeviceError, EmulatedNic, Plan, PlanError, Refused, choose,
-                                 command, core_of_port, ethtool, rfs, steer)
-from fastsocket.steering import journal as journal_module
+from fastsocket.steering import (BACKENDS, Device, DeviceError, EmulatedNic, Plan, PlanError, Refused, able, backends,
+                                 command, core_of_port, ethtool, interrupts, lasting, rfs, steer, steps)
 from fastsocket.steering.cpumap import Cpumap
 from fastsocket.steering.cpus import cpu_mask, parse_cpus
 from fastsocket.steering.ethtool import Ethtool
-from fastsocket.steering.journal import FileWritten, Journal
+from fastsocket.steering.journal import FORMAT, Journal, JournalError
 from fastsocket.steering.rfs import SOCKET_TABLE, Rfs
+from fastsocket.steering.steps import DeviceId, QueueFile, Sysctl
 from tests.patience import patient
 from tests.test_testbed import (CPUS, NEEDS_TWO_CPUS, SOURCES, active_connection_cpu, cpu_that_handled, listen, rss_cpu,
                                 run_in, steered, tag, testbed)
 from topologies.namespace import inside
+from topologies.tag import JOURNAL, RunTag
 from topologies.testbed import Testbed, device, ipv6_address
+from workloads.variants import VARIANTS
 
 __all__ = ["tag", "testbed"]  # fixtures
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,49 +58,207 @@ def snapshot(testbed):
 # ---- plain parts
 
 
-@pytest.mark.parametrize("text, cpus", [("0", (0,)), ("0-3", (0, 1, 2, 3)), ("8,0-1\n", (0, 1, 8)), ("2,2", (2,))])
+@pytest.mark.parametrize("text, cpus", [("0", (0,)), ("0-3", (0, 1, 2, 3)), ("8,0-1", (0, 1, 8)), ("2,2", (2,))])
 def test_cpu_lists(text, cpus):
     assert parse_cpus(text) == cpus
 
 
-@pytest.mark.parametrize("text", ["", "x", "1-", "-1", "1,,2"])
+@pytest.mark.parametrize("text", ["", "x", "1-", "-1", "1,,2", "3-1", " 1", "1\n", "0, 1", "1_0",
+                                  "+1", "١", "1-2-3", "0-99999999999999999999", "9" * 5000])
 def test_what_is_no_cpu_list_is_refused(text):
     with pytest.raises(ValueError):
         parse_cpus(text)
 
 
-def test_a_journal_undoes_in_reverse_order_from_its_file_too(tmp_path):
-    setting, kept = tmp_path / "setting", tmp_path / "journal.json"
-    setting.write_text("before")
+@pytest.fixture
+def proc_sys(tmp_path, monkeypatch):
+    """A tree of settings in the place of the machine's own."""
+    settings_ = tmp_path / "sys"
+    for name in steps.SYSCTLS:
+        (settings_ / name).parent.mkdir(parents=True, exist_ok=True)
+        (settings_ / name).write_text("7\n")
+    monkeypatch.setattr(steps, "PROC_SYS", settings_)
+    return settings_
+
+
+TABLE, DEFER = steps.SYSCTLS
+
+
+def test_a_journal_undoes_in_reverse_order_from_its_file_too(tmp_path, proc_sys):
+    setting, kept = proc_sys / TABLE, tmp_path / "journal.json"
     journal = Journal(kept, mode="rss")
-    journal.write(setting, "first")
-    journal.write(setting, "second")
+    journal.write(setting, "8")
+    journal.write(setting, "9")
     again = Journal.load(kept)
     assert again.about == {"mode": "rss"}
-    assert again.steps == [FileWritten(str(setting), "before"), FileWritten(str(setting), "first")]
+    assert again.steps == [Sysctl(TABLE, "7"), Sysctl(TABLE, "8")]
     again.undo()
-    assert setting.read_text() == "before"
+    assert setting.read_text() == "7"
     assert not kept.exists()
 
 
-def test_a_journal_goes_on_undoing_after_a_failure(tmp_path):
-    setting, unwritable = tmp_path / "setting", tmp_path / "directory"
-    setting.write_text("before")
-    unwritable.mkdir()
+def test_a_journal_goes_on_undoing_after_a_failure(proc_sys):
     journal = Journal()
-    journal.write(setting, "after")
-    journal.note(FileWritten(str(unwritable), ""))
-    with pytest.raises(IsADirectoryError):
+    journal.write(proc_sys / TABLE, "8")
+    journal.write(proc_sys / DEFER, "8")
+    (proc_sys / DEFER).unlink()
+    (proc_sys / DEFER).mkdir()
+    with pytest.raises(Refused, match=DEFER):
         journal.undo()
-    assert setting.read_text() == "before"
+    assert (proc_sys / TABLE).read_text() == "7"
 
 
-def test_what_is_no_journal_is_refused(tmp_path):
-    steps = '{"about": {}, "steps": [["%s", {}]]}'
-    for text in ("", "{}", steps % "Unknown", steps % "FileWritten"):
-        (tmp_path / "file").write_text(text)
+def test_what_is_already_as_before_is_not_written(proc_sys):
+    """An interrupt that the kernel manages cannot be moved: neither there nor back (EIO)."""
+    journal = Journal()
+    journal.write(proc_sys / TABLE, "7")
+    (proc_sys / TABLE).write_text(" 7 \n")
+    journal.undo()
+    assert (proc_sys / TABLE).read_text() == " 7 \n"
+
+
+def test_only_known_settings_can_be_written(proc_sys):
+    (proc_sys / "kernel").mkdir()
+    (proc_sys / "kernel/core_pattern").write_text("core")
+    with pytest.raises(ValueError, match="core_pattern"):
+        Journal().write(proc_sys / "kernel/core_pattern", "|/evil")
+    assert (proc_sys / "kernel/core_pattern").read_text() == "core"
+
+
+def test_the_settings_of_the_lab_are_known():
+    assert {name for variant in VARIANTS.values() for name in variant.machine_sysctls} <= set(steps.SYSCTLS)
+
+
+LO = DeviceId("lo", None, 1, 1)
+STEPS = [Sysctl(TABLE, "0"), QueueFile(LO, "rps_cpus", 0, "00000000,00000003"),
+         QueueFile(LO, "rps_flow_cnt", 1, "4096"),
+         steps.InterruptMoved(LO, 40, "0-3,8"), steps.EgressFilter(LO, 1, 2, True), steps.XdpAttached(LO, 3, 2),
+         steps.IndirectionSet(LO, 2, 0), steps.NtupleSet(LO, "off"), steps.RuleAdded(LO, 2045)]
+
+
+def kept_of(step) -> dict:
+    return {"kind": type(step).__name__, **dataclasses.asdict(step)}
+
+
+def write_journal(file, kept) -> None:
+    file.write_text(kept if isinstance(kept, str) else json.dumps(kept))
+    file.chmod(0o600)
+
+
+def test_a_journal_reads_what_it_wrote(tmp_path):
+    journal = Journal(tmp_path / "file")
+    for step in STEPS:
+        journal.note(step)
+    assert Journal.load(tmp_path / "file").steps == STEPS
+    assert {type(step).__name__ for step in STEPS} == set(steps.KINDS)
+
+
+OTHER_VALUES = [None, True, -1, 1 << 70, 1.5, "", "\n", "../../x", "-v", "x" * 300, [], {}, ["sh", "-c", "id"]]
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: type(step).__name__)
+def test_each_field_of_a_step_is_checked(step):
+    good = kept_of(step)
+    assert steps.step(good) == step
+    places = [(good, name) for name in good] + [(good["device"], name) for name in good.get("device", ())]
+    for holder, name in places:
+        for value in OTHER_VALUES:
+            if (name, value) in [("process", None), ("made_hook", True)]:
+                continue
+            before, holder[name] = holder[name], value
+            with pytest.raises(ValueError):
+                steps.step(good)
+            holder[name] = before
+        before = holder.pop(name)
         with pytest.raises(ValueError):
-            Journal.load(tmp_path / "file")
+            steps.step(good)
+        holder[name] = before
+    with pytest.raises(ValueError):
+        steps.step(good | {"more": 1})
+
+
+@pytest.mark.parametrize("text, words", [
+    ("", "is no journal"), ("[]", "is no journal"), ("[" * 100_000, "is no journal"), ("{}", "is no journal"),
+    ('{"about": {}, "steps": []}', "of another version"),
+    ('{"about": {}, "steps": [["CommandRun", {"undoing": ["touch", "%s"]}]]}', "of another version"),
+    ('{"about": {}, "steps": [["FileWritten", {"path": "%s", "before": "x"}]]}', "of another version"),
+    ('{"format": 2, "about": {"file": "%s"}, "steps": []}', "is no journal"),
+    ('{"format": 2, "about": {}, "steps": [{"kind": "CommandRun", "undoing": ["touch", "%s"]}]}', "is no journal"),
+    ('{"format": 2, "about": {}, "steps": [{"kind": "Sysctl", "name": "../..%s", "before": "1"}]}', "is no journal"),
+])
+def test_what_is_no_journal_of_this_version_is_refused_and_nothing_done(tmp_path, text, words):
+    touched = tmp_path / "touched"
+    write_journal(tmp_path / "file", text.replace("%s", str(touched)))
+    with pytest.raises(JournalError, match=words) as refused:
+        Journal.load(tmp_path / "file")
+    assert refused.value.exit_status == 3 and str(refused.value).isprintable()
+    assert "then remove it" in str(refused.value)
+    assert not touched.exists()
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o777])
+def test_a_journal_is_its_owners_alone_whatever_the_umask(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        Journal(tmp_path / "file").save()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o7777 == 0o600
+
+
+@pytest.mark.privileged
+def test_a_run_of_the_lab_can_keep_a_journal_whatever_the_umask():
+    before = os.umask(0)
+    try:
+        with RunTag() as run:
+            Journal(run.directory / f"machine{JOURNAL}").save()
+            assert Journal.load(run.directory / f"machine{JOURNAL}").steps == []
+    finally:
+        os.umask(before)
+
+
+def a_link(file):
+    write_journal(file.with_name("elsewhere"), {"format": FORMAT, "about": {}, "steps": []})
+    file.symlink_to("elsewhere")
+
+
+def a_writable_file(file):
+    write_journal(file, {"format": FORMAT, "about": {}, "steps": []})
+    file.chmod(0o622)
+
+
+def in_a_writable_directory(file):
+    write_journal(file, {"format": FORMAT, "about": {}, "steps": []})
+    file.parent.chmod(0o777)
+
+
+def a_file_of_nobody(file):
+    write_journal(file, {"format": FORMAT, "about": {}, "steps": []})
+    os.chown(file, 65534, 65534)
+
+
+def in_a_directory_of_nobody(file):
+    write_journal(file, {"format": FORMAT, "about": {}, "steps": []})
+    os.chown(file.parent, 65534, 65534)
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("made", [a_link, a_writable_file, in_a_writable_directory, a_file_of_nobody,
+                                  in_a_directory_of_nobody, os.mkfifo, Path.mkdir, lambda file: file.symlink_to(file)])
+def test_what_others_may_have_written_is_not_read(tmp_path, made):
+    directory = tmp_path / "state"
+    directory.mkdir(mode=0o700)
+    made(directory / "file")
+    with pytest.raises(Refused, match="cannot trust .*remove"):
+        Journal.load(directory / "file")
+
+
+def test_a_device_of_another_namespace_or_number_is_not_touched():
+    here = DeviceId.of(Device("lo"))
+    assert here.find() == Device("lo")
+    for other in ({"namespace": here.namespace + 1}, {"index": here.index + 1}, {"name": "nowhere0"},
+                  {"process": (1 << 22) - 1}):
+        assert dataclasses.replace(here, **other).find() is None
 
 
 def test_a_device_that_is_not_there_is_named():
@@ -109,15 +271,15 @@ def test_a_device_that_is_not_there_is_named():
 @pytest.mark.parametrize("name", [None, *(backend.name for backend in BACKENDS)])
 def test_choosing_gives_what_can_or_every_reason(server, name):
     if name in (None, "cpumap"):
-        assert choose(server, Plan("perfect", CPUS), name).name == "cpumap"
+        assert [backend.name for backend in able(server, Plan("perfect", CPUS), name)] == ["cpumap"]
     else:
         with pytest.raises(Refused, match=f"^{name}: "):
-            choose(server, Plan("perfect", CPUS), name)
+            able(server, Plan("perfect", CPUS), name)
 
 
 def test_an_unknown_backend_is_refused():
     with pytest.raises(PlanError, match="'vapour': choose from ethtool, cpumap, rfs"):
-        choose(Device("lo"), Plan("rss", [0]), "vapour")
+        able(Device("lo"), Plan("rss", [0]), "vapour")
 
 
 # ---- on, off, and nothing left
@@ -149,9 +311,9 @@ def test_a_backend_leaves_no_trace(testbed, server, backend, mode):
 
 @pytest.mark.privileged
 @pytest.mark.parametrize("entries, meanwhile", [("0", 32768), ("1024", 32768), ("65536", 65536)])
-def test_rfs_gives_the_machine_its_socket_table_back(server, tmp_path, monkeypatch, entries, meanwhile):
+def test_rfs_gives_the_machine_its_socket_table_back(server, proc_sys, monkeypatch, entries, meanwhile):
     """On a file in its place, because the table is everybody's on this machine."""
-    table = tmp_path / "rps_sock_flow_entries"
+    table = proc_sys / TABLE
     table.write_text(entries)
     monkeypatch.setattr(rfs, "SOCKET_TABLE", table)
     with steer(Rfs(), server, Plan("atr", CPUS)):
@@ -383,17 +545,20 @@ def eth9(tmp_path, monkeypatch):
         sysfs = tmp_path / "sys"
         index = 9
 
-    monkeypatch.setattr(ethtool, "INTERRUPTS", tmp_path / "interrupts")
-    monkeypatch.setattr(ethtool, "IRQ", tmp_path / "irq")
+    monkeypatch.setattr(interrupts, "INTERRUPTS", tmp_path / "interrupts")
+    monkeypatch.setattr(interrupts, "IRQ", tmp_path / "irq")
     monkeypatch.setattr(ethtool, "machine_cpus", lambda: 4)
     monkeypatch.setattr(ethtool, "core_of_port", lambda port: core_of_port(port, 4))
-    monkeypatch.setattr(journal_module, "Device", Eth9)
+    monkeypatch.setattr(steps, "Device", Eth9)
 
     def plug(nic):
         monkeypatch.setattr(command, "run", nic.run)
         return nic
 
-    return Eth9("eth9"), plug, lambda: [path.read_text() for path in sorted(tmp_path.rglob("*")) if path.is_file()]
+    def files():
+        return [path.read_text().strip() for path in sorted(tmp_path.rglob("*")) if path.is_file()]
+
+    return Eth9("eth9"), plug, files
 
 
 def test_ethtool_sets_rules_queues_and_indirection_and_puts_them_back(eth9):
@@ -407,7 +572,7 @@ def test_ethtool_sets_rules_queues_and_indirection_and_puts_them_back(eth9):
             "flow-type tcp4 src-port 0 m 0x3ff dst-port 1 m 0xfffc action 0",
             "flow-type tcp4 src-port 0 m 0x3ff dst-port 3 m 0xfffc action 1"]
         assert sum("tcp6" in rule for rule in rules.values()) == 2
-        assert (ethtool.IRQ / "41/smp_affinity_list").read_text() == "3"
+        assert (interrupts.IRQ / "41/smp_affinity_list").read_text() == "3"
         assert (device_.sysfs / "queues/tx-1/xps_cpus").read_text() == "00000008"
     assert (nic.state(), files()) == before
 
@@ -493,6 +658,83 @@ def test_ethtool_needs_a_queue_for_each_cpu(eth9):
     assert files() == before
 
 
+@pytest.fixture
+def virtio(eth9, tmp_path):
+    """The same as virtio_net with rss=on has it on Linux 6.12: its interrupts are the PCI function's that the virtio
+    device belongs to, and each queue has one for each direction. Returns as eth9."""
+    device_, plug, files = eth9
+    pci = tmp_path / "pci0000:00/0000:00:03.0"
+    (pci / "virtio2").mkdir(parents=True)
+    shutil.rmtree(device_.sysfs / "device")
+    (device_.sysfs / "device").symlink_to(pci / "virtio2")
+    for number in range(50, 59):
+        (pci / f"msi_irqs/{number}").mkdir(parents=True)
+        (tmp_path / f"irq/{number}").mkdir()
+        (tmp_path / f"irq/{number}/smp_affinity_list").write_text("0-3\n")
+    (tmp_path / "interrupts").write_text(
+        "           CPU0       CPU1\n 50:  0  0 PCI-MSIX-0000:00:03.0   0-edge      virtio2-config\n" + "".join(
+            f" {51 + 2 * queue}:  9  0 PCI-MSIX-0000:00:03.0   {1 + 2 * queue}-edge      virtio2-input.{queue}\n"
+            f" {52 + 2 * queue}:  9  0 PCI-MSIX-0000:00:03.0   {2 + 2 * queue}-edge      virtio2-output.{queue}\n"
+            for queue in range(4)))
+    plug(ReplayedNic("virtio_net", 4)).ntuple = "off [fixed]"
+    return device_, plug, files
+
+
+def test_a_nic_without_rules_does_rss_itself_and_nothing_else(virtio):
+    device_, _, _ = virtio
+    assert Ethtool().why_not(device_, "rss") is None
+    assert "virtio_net has no ATR" in Ethtool().why_not(device_, "atr")
+    assert "virtio_net takes no filter rules (ntuple-filters: off [fixed])" in Ethtool().why_not(device_, "perfect")
+
+
+def test_virtio_nets_own_table_and_interrupts_are_set_and_put_back(virtio):
+    device_, plug, files = virtio
+    nic = plug(ReplayedNic("virtio_net", 4))
+    nic.ntuple = "off [fixed]"
+    before = nic.state(), files()
+    with steer(Ethtool(), device_, Plan("rss", (1, 3))):
+        assert nic.indirection == [0, 1] * 64
+        assert [(interrupts.IRQ / f"{number}/smp_affinity_list").read_text().strip() for number in range(50, 56)] == [
+            "0-3", "1", "0-3", "3", "0-3", "0-3"]
+        assert (device_.sysfs / "queues/tx-1/xps_cpus").read_text() == "00000008"
+    assert (nic.state(), files()) == before
+    assert not [command_ for command_ in nic.commands if command_.startswith(("-N", "-K"))]
+
+
+class _Stub:
+    """A backend that could, and says so of every plan it is given."""
+
+    modes = ("rss",)
+
+    def __init__(self, name, refuses=False):
+        self.name, self.refuses, self.plans = name, refuses, []
+
+    def why_not(self, device, mode):
+        return None
+
+    def apply(self, device, plan, journal):
+        self.plans.append(plan)
+        journal.write(steps.PROC_SYS / TABLE, self.name[-1])
+        if self.refuses:
+            raise Refused("4 queues for 8 CPUs")
+
+
+@pytest.mark.privileged
+def test_where_the_nic_refuses_halfway_the_next_way_is_taken(state, proc_sys, monkeypatch):
+    """Such as for want of queues. A backend that was named is taken at its word."""
+    nic, other = _Stub("nic1", refuses=True), _Stub("other2")
+    for module in (backends, lasting):
+        monkeypatch.setattr(module, "BACKENDS", (nic, other))
+    lasting.turn_on(Device("lo"), Plan("rss", (0, 1)))
+    assert (lasting.described(Device("lo"))["backend"], (proc_sys / TABLE).read_text()) == ("other2", "2")
+    with pytest.raises(Refused, match="4 queues for 8 CPUs"):
+        lasting.turn_on(Device("lo"), Plan("rss", (0,)), "nic1")
+    assert lasting.described(Device("lo"))["backend"] == "other2"
+    assert [plan.cpus for plan in other.plans] == [(0, 1), (0, 1)]
+    assert lasting.turn_off(Device("lo"))
+    assert (proc_sys / TABLE).read_text() == "7"
+
+
 # ---- the command
 
 
@@ -504,6 +746,95 @@ def nic_command(testbed, *arguments, wrap=()):
 
 def shown(testbed):
     return json.loads(nic_command(testbed, "server-eth0", "--json").stdout)
+
+
+@pytest.fixture
+def state(tmp_path, monkeypatch):
+    """Where journals are, in a place of our own."""
+    monkeypatch.setattr(lasting, "STATE", tmp_path / "fastsocket" / "nic")
+    return lasting.STATE
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("umask", [0, 0o777])
+def test_what_the_command_keeps_is_roots_alone_whatever_the_umask(state, umask):
+    """Also where an older version has made it for all to read."""
+    for already in (False, True):
+        before = os.umask(umask)
+        try:
+            with lasting._locked():
+                Journal(state / "1-1.json").save()
+        finally:
+            os.umask(before)
+        assert {path.name: path.stat().st_mode & 0o7777 for path in (state.parent, *state.parent.rglob("*"))} == {
+            "fastsocket": 0o700, "nic": 0o700, "lock": 0o600, "1-1.json": 0o600}
+        for path in (state.parent, state):
+            path.chmod(0o755)
+        (state / "lock").chmod(0o644)
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("place", [".", "..", "lock"])
+@pytest.mark.parametrize("spoilt", ["of nobody", "for all", "a link", "a FIFO"])
+def test_a_place_that_is_not_roots_alone_is_refused_in_one_line(state, place, spoilt):
+    with lasting._locked():
+        pass
+    target = Path(os.path.normpath(state / place))
+    if spoilt == "of nobody":
+        os.chown(target, 65534, 65534)
+    elif spoilt == "for all":
+        target.chmod(0o777)
+    else:
+        target.rename(target.with_name("elsewhere"))
+        target.symlink_to("elsewhere") if spoilt == "a link" else os.mkfifo(target)
+    with pytest.raises(Refused, match=f"cannot trust {target}: .*remove") as refused:
+        with lasting._locked():
+            pass
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.privileged
+def test_nobody_cannot_open_the_lock_and_who_holds_it_is_named(state, monkeypatch):
+    monkeypatch.setattr(lasting, "LOCK_SECONDS", 0.2)
+    with lasting._locked():
+        assert not may_open(state / "lock")
+        child = os.fork()
+        if not child:
+            os._exit(waits_in_vain(os.getppid()))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def may_open(path) -> bool:
+    opens = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "cat", path]
+    return subprocess.run(opens, capture_output=True).returncode == 0
+
+
+def waits_in_vain(holder: int) -> int:
+    try:
+        with lasting._locked():
+            return 1
+    except Refused as refusal:
+        return 0 if f"process {holder} holds" in str(refusal) and "0.2 s" in str(refusal) else 2
+
+
+ABOUT = {"device": "lo", "address": "00:00:00:00:00:00", "backend": "cpumap", "mode": "rss", "cpus": [0], "ports": {}}
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("name, value", [
+    ("device", "-v"), ("device", None), ("address", "x\n"), ("address", 1), ("backend", "vapour"),
+    ("backend", ["cpumap"]), ("mode", "fast"), ("mode", None), ("cpus", None), ("cpus", [-1]), ("cpus", ["0"]),
+    ("cpus", [1 << 40]), ("cpus", []),
+    ("ports", []), ("ports", {"80": 0}), ("ports", {"x": 0}), ("more", 1)])
+def test_the_head_of_a_journal_is_checked(state, name, value):
+    with lasting._locked():
+        write_journal(lasting._file(Device("lo")), {"format": FORMAT, "about": ABOUT, "steps": []})
+        assert lasting.described(Device("lo"))["mode"] == "rss"
+        write_journal(lasting._file(Device("lo")), {"format": FORMAT, "about": ABOUT | {name: value}, "steps": []})
+    for act in (lasting.described, lasting.turn_off, lambda device: lasting.turn_on(device, Plan("rss", CPUS))):
+        with pytest.raises(JournalError, match="then remove it") as refused:
+            act(Device("lo"))
+        assert str(refused.value).isprintable()
 
 
 @pytest.mark.privileged
@@ -571,9 +902,13 @@ def test_off_on_an_untouched_device_says_so(testbed):
     (["nowhere0"], 2, "there is no network device nowhere0"),
     (["server-eth0", "fast"], 2, "'fast': choose from rss, atr, perfect"),
     (["server-eth0", "rss", "--cpus", "x"], 2, "name CPUs as in 0-3,8"),
-    (["server-eth0", "rss", "--cpus", "1000"], 2, "[1000] not online"),
+    (["server-eth0", "rss", "--cpus", "0-999999999"], 2, "there is no CPU 999999999"),
+    (["server-eth0", "rss", "--cpus", ""], 2, "name CPUs as in 0-3,8"),
+    (["server-eth0", "rss", "--cpus", "1-0"], 2, "goes backwards: 0-1"),
     (["server-eth0", "perfect", "--port", "80"], 2, "write PORT=CPU"),
-    (["server-eth0", "perfect", "--port", "80=999"], 2, "not one of the CPUs"),
+    (["server-eth0", "perfect", "--port", "80=8191"], 2, "there is no CPU 8191"),
+    (["server-eth0", "perfect", "--port", f"80={CPUS[-1]}", "--cpus", f"{CPUS[0]}"], 2, "not one of the CPUs"),
+    (["server-eth0", "perfect", "--port", "80=0", "--port", "80=0"], 2, "name each port once"),
     (["server-eth0", "perfect", "--port", "0=0"], 2, "port 0"),
     (["server-eth0", "rss", "--port", "80=0"], 2, "belong to the mode perfect"),
     (["server-eth0", "rss", "--backend", "vapour"], 2, "choose from ethtool, cpumap, rfs"),

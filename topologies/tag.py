@@ -45,7 +45,8 @@ class RunTag:
         self.mount_point = self.directory / "tag"
         REGISTRY.mkdir(mode=0o755, exist_ok=True)
         self._lock = _appear_locked(_lock_of(self.directory))
-        self.mount_point.mkdir(parents=True)
+        self.directory.mkdir(mode=0o755)  # whatever the umask: a journal in it is acted on later
+        self.mount_point.mkdir()
 
     def __enter__(self):
         return self

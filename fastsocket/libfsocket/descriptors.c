@@ -24,7 +24,9 @@ static void close_listener(int fd)
 	if (descriptor(fd) == LISTENER)
 		listeners_close(fd);
 	else if (descriptor(fd) == CLONE)
-		llt_drop_clone(fd);
+		clone_is_closed(fd);
+	else if (descriptor(fd) == WATCHING)
+		epoll_is_closed(fd);
 	unlock_tables(&held);
 }
 
@@ -36,12 +38,21 @@ void known_descriptor_closing(int fd)
 {
 	enum descriptor kind = descriptor(fd);
 
-	if (kind == LISTENER || kind == CLONE)
+	if (kind == LISTENER || kind == CLONE || kind == WATCHING)
 		close_listener(fd);
-	else if (kind < DELIVERED)
-		set_descriptor(fd, UNKNOWN);
+	else if (kind < LISTENER || kind == FRESH)
+		atomic_store_explicit(&descriptors[fd], UNKNOWN, memory_order_release);
 	else if (tables_are_ours())
 		fast_epoll_closing(fd);
+}
+
+/* A number that was something to us names something new: it was closed behind our back, or is another process's. */
+bool descriptor_is_replaced(int fd)
+{
+	if (!tables_are_ours())
+		return false;
+	known_descriptor_closing(fd);
+	return true;
 }
 
 void descriptors_closing(unsigned int first, unsigned int last)

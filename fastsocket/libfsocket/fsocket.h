@@ -2,30 +2,42 @@
 /*
  * libfsocket: the parts of Fastsocket that fit before an unmodified kernel, for unmodified applications.
  *
- * preload.c             the libc calls we stand in front of
- * real.c                the calls behind ours, and the one way in which the library speaks
- * settings.c            what the environment asks for, read once
- * descriptors.c         what each descriptor is to us: nothing, a listener, a clone, a connection just accepted, …
- * listeners.c           the application's listeners: found, duplicated, inherited, closed
- * local_listen_table.c  Local Listen Table: a listener per CPU, adopted by the worker that runs there
- * clone.c               what makes a socket the clone of a listener
- * incoming_cpu.c        whether this kernel steers among clones
- * neighbours.c          a listener whose worker is gone, stopped or busy is tended by the others
- * succession.c          a listener that goes to another program loses no connection on the way
- * fast_epoll.c          Fast-Epoll: a connection enters the epoll only when it has to wait
- * flow_deliver.c        Receive Flow Deliver: an active connection has a source port of its CPU
- * waiting.c             what a thread does for the two above when it goes to epoll_wait()
- * page.c                what happened and who serves what, in memory that the whole server shares
+ * preload.c       the libc calls we stand in front of
+ * real.c          the calls behind ours
+ * log.c           the one way in which the library speaks
+ * settings.c      what the environment asks for, read once
+ * descriptors.c   what each descriptor is to us: nothing, a listener, a clone, a connection just accepted, …
+ * listeners.c     the application's listeners: found, duplicated, inherited, closed
+ * page.c          what happened and who serves what, in memory that the whole server shares
+ *
+ * Local Listen Table, a listener per CPU:
+ * clone.c         sockets that are bound to a listener's address, one for each CPU
+ * options.c       a clone is its listener's equal
+ * group.c         who else listens on the address
+ * incoming_cpu.c  whether this kernel steers among clones
+ * affinity.c      a worker stays on its CPU, and what it starts does not
+ * adopt.c         a worker takes the clone of its CPU
+ * look.c          what a worker watches, and looking after it now and then
+ * neighbours.c    a clone whose worker is gone, stopped or busy is tended by the others
+ * accept.c        from the clone first, then from the application's listener
+ * succession.c    a listener that goes to another program loses no connection on the way
+ *
+ * fast_epoll.c    Fast-Epoll: a connection enters the epoll only when it has to wait
+ * flow_deliver.c  Receive Flow Deliver: an active connection has a source port of its CPU
+ * waiting.c       what a thread does for these when it waits
  *
  * The rule that everything here obeys: when in doubt, do what libc would have done.
  */
 #ifndef FSOCKET_H
 #define FSOCKET_H
 
+#include <pthread.h>
 #include <sched.h>
+#include <spawn.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <signal.h>
 #include <poll.h>
 #include <time.h>
@@ -77,6 +89,20 @@ struct real_calls {
 	int (*execve)(const char *, char *const[], char *const[]);
 	int (*close_range)(unsigned int, unsigned int, int);
 	void (*closefrom)(int);
+	int (*execveat)(int, const char *, char *const[], char *const[], int);
+	int (*fexecve)(int, char *const[], char *const[]);
+	int (*execvpe)(const char *, char *const[], char *const[]);
+	int (*posix_spawn)(pid_t *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *,
+			   char *const[], char *const[]);
+	int (*posix_spawnp)(pid_t *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *,
+			    char *const[], char *const[]);
+	int (*system)(const char *);
+	FILE *(*popen)(const char *, const char *);
+	int (*pthread_create)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+	int (*sched_getaffinity)(pid_t, size_t, cpu_set_t *);
+	int (*pthread_getaffinity_np)(pthread_t, size_t, cpu_set_t *);
+	int (*unshare)(int);
+	int (*prctl)(int, ...);
 } __attribute__((aligned(64)));
 extern struct real_calls real;
 void find_real_calls(void);
@@ -88,7 +114,10 @@ static inline void need_real_calls(void)
 		find_real_calls();
 }
 
-/* One line on stderr, unless stderr is no place for it. errno is kept. */
+/* ---- log.c ----------------------------------------------------------------------------------------------------- */
+
+void log_start(void);
+/* One line on stderr, if that is what it was at the start and takes the line at once. errno is kept. */
 void fsocket_log(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* ---- settings.c ----------------------------------------------------------------------------------------------- */
@@ -99,7 +128,7 @@ struct settings {
 	bool listen_table;
 	bool fast_epoll;
 	bool flow_deliver;
-	bool may_pin;
+	enum { PIN_WHERE_FREE, PIN_ALWAYS, PIN_NEVER } pin;
 	bool strict;
 	bool verbose;
 	size_t only_ports;
@@ -119,7 +148,7 @@ extern char *settings_assignments[MAX_SETTINGS_VARIABLES];
  */
 #define FSOCKET_PAGE_NAME "fsocket"
 #define FSOCKET_PAGE_MAGIC "FSOCKET"
-#define FSOCKET_PAGE_VERSION 3
+#define FSOCKET_PAGE_VERSION 4
 
 #define MAX_LISTENERS 64
 /* A thread past these, on one CPU, adopts too, but nobody waits for it when the last of these stops listening. */
@@ -140,7 +169,8 @@ struct cpu_counters {
 /* Who accepts from the local listener of one CPU. */
 struct seat {
 	_Atomic uint64_t adopter[MAX_ADOPTERS]; /* process << 32 | thread; 0 or a dead one: a free place */
-	_Atomic uint64_t tended_ms;             /* CLOCK_MONOTONIC when one of them last waited for it; 0: nobody does */
+	_Atomic uint64_t tended_ms;             /* CLOCK_MONOTONIC when one of them last looked after it */
+	_Atomic uint64_t accepted;              /* connections that they accepted from it */
 	_Atomic uint32_t listening;
 	uint64_t cookie, inode;                 /* of the clone: how another program finds it */
 } __attribute__((aligned(64)));
@@ -156,7 +186,10 @@ struct shared_listener {
 	_Atomic uint64_t resume_ms;    /* when what we got from another program may be shared out among our clones; 0: now */
 	_Atomic uint32_t unattended;   /* nobody accepts from any clone: new connections go to the application's listener */
 	_Atomic uint64_t let_go_ms;
-	struct seat waiting;           /* who watches it without having adopted a clone */
+	_Atomic uint32_t refused;      /* enum refusal: why nobody is to adopt a clone any more */
+	_Atomic uint64_t checked_ms;   /* when somebody last looked who else listens there */
+	_Atomic uint64_t shard[CPU_SETSIZE];   /* cookies of the application's own listeners for it */
+	_Atomic uint64_t waiting[CPU_SETSIZE]; /* workers that watch it without having adopted a clone */
 	struct seat seat[CPU_SETSIZE];
 };
 
@@ -180,8 +213,14 @@ bool page_is_open(void);
 bool page_open(void);
 /* The process has no listener any more: its descriptor of the page goes, its mapping stays. */
 void page_close(void);
-/* Become one server with another process: map its page. False: it has none, or we may not, or have our own already. */
-bool page_join(pid_t pid);
+void page_goes_along(bool goes);
+/*
+ * Become one server with another process: map its page, which has a place for this listener. False: there is no such
+ * page, or we may not, or have our own already.
+ */
+bool page_join(pid_t pid, uint64_t cookie);
+/* Does the process have our real, effective and saved user? */
+bool page_same_user(pid_t pid);
 struct shared_listener *page_find(uint64_t cookie);
 /* A place in the page for a listener; NULL: there is none. */
 struct shared_listener *page_place(void);
@@ -203,7 +242,14 @@ uint64_t now_ms(void);
 /* The calling thread, as an adopter. */
 uint64_t myself(void);
 bool anybody_at(const struct seat *seat);
-bool anybody_else_at(const struct seat *seat);
+/* Living workers that watch a listener, with a clone or without. */
+size_t page_workers(const struct shared_listener *listener);
+/* The calling thread watches a listener without a clone, or does so no longer. */
+void page_waits(struct shared_listener *listener);
+void page_waits_no_longer(struct shared_listener *listener);
+void page_no_thread_waits(struct shared_listener *listener);
+bool page_has_process(const struct shared_listener *listener, pid_t pid);
+void page_add_shard(struct shared_listener *listener, uint64_t cookie);
 /* Does the calling thread take a seat that is free? */
 bool claim(struct seat *seat);
 void enrol(struct seat *seat);
@@ -223,6 +269,8 @@ enum descriptor {
 	OPENED,    /* a TCP socket that has just been made */
 	LISTENER,  /* of the application; listener_by_fd[] says which */
 	CLONE,     /* one of ours */
+	WATCHING,  /* an epoll that has a listener in it, or an epoll that has one */
+	GUARDED,   /* a TCP socket on which the application set something that no clone can get */
 	FRESH,     /* just accepted, in no epoll */
 	DELIVERED, /* one that is connected, or about to be, from a port of ours, and confined to it */
 	DEFERRED,  /* the application believes that it is in its epoll; nothing has happened there yet */
@@ -234,18 +282,36 @@ extern _Atomic uint8_t descriptors[MAX_FDS];
 extern _Atomic uint32_t descriptors_end;
 void extend_descriptors(uint32_t end);
 
+/* The calling thread has a descriptor table of its own (unshare(2)): numbers mean something else there. */
+extern __thread bool has_own_table __attribute__((tls_model("initial-exec")));
+/* The process has installed a seccomp filter before it was accelerated: do nothing but what it does itself. */
+extern atomic_bool is_inert;
+
 static inline enum descriptor descriptor(int fd)
 {
-	return (unsigned int)fd < MAX_FDS ? atomic_load_explicit(&descriptors[fd], memory_order_acquire) : PLAIN;
+	if (!likely((unsigned int)fd < MAX_FDS && !has_own_table &&
+		    !atomic_load_explicit(&is_inert, memory_order_relaxed)))
+		return PLAIN;
+	return atomic_load_explicit(&descriptors[fd], memory_order_acquire);
 }
+
+/* False: the number is not ours to write about. */
+bool descriptor_is_replaced(int fd);
 
 static inline void set_descriptor(int fd, enum descriptor kind)
 {
-	if ((unsigned int)fd >= MAX_FDS)
+	if ((unsigned int)fd >= MAX_FDS || has_own_table)
 		return;
 	if (kind != UNKNOWN && !likely((uint32_t)fd < atomic_load_explicit(&descriptors_end, memory_order_relaxed)))
 		extend_descriptors((uint32_t)fd + 1);
 	atomic_store_explicit(&descriptors[fd], (uint8_t)kind, memory_order_release);
+}
+
+/* A call has just returned this descriptor. */
+static inline void new_descriptor(int fd, enum descriptor kind)
+{
+	if (likely(descriptor(fd) < LISTENER) || descriptor_is_replaced(fd))
+		set_descriptor(fd, kind);
 }
 
 /* The application is about to close these, or has just closed them by dup2(): let go of what is ours among them. */
@@ -265,13 +331,18 @@ struct clone {
 	atomic_int watchers; /* epolls where this process watches it; 0: it does not */
 	atomic_int neighbour_epfd; /* where this process watches it though it is not its own; -1: nowhere */
 	uint64_t cookie;     /* is that descriptor still the socket we made? */
+	uint64_t pending_ms; /* since when a connection has been seen to wait there; 0: none */
+	uint64_t pending_accepted; /* how many its own worker had accepted then */
 };
 
-/* An epoll where the application watches its listener, and the CPU whose clone is watched there, too. */
+/* An epoll in which the application has its listener. */
 struct watch {
-	uint64_t thread; /* that asked for it; 0: free */
-	int epfd;
-	int cpu;         /* -1: none adopted */
+	bool used;
+	int epfd, fd;
+	int cpu;            /* whose clone is in the epoll, too; -1: none */
+	int fallen_cpu;     /* where it was counted that there is none; -1: it was not */
+	uint64_t thread;    /* that looks after it; 0: none has waited for this epoll yet */
+	uint64_t looked_ms;
 	struct epoll_event event;
 };
 #define MAX_WATCHES 256
@@ -292,6 +363,10 @@ struct listener {
 	atomic_bool blocks;      /* accept() on it does */
 	atomic_bool own_reuseport; /* the application set SO_REUSEPORT itself */
 	atomic_bool sharded;     /* ... and opened several such listeners: they are its own local listeners */
+	atomic_bool guarded;     /* the application set something that no clone can get */
+	atomic_bool signals;     /* O_ASYNC */
+	atomic_bool covered;     /* every CPU that has a clone has one that listens */
+	const char *why_not;     /* why it has neither clones nor shards */
 	cpu_set_t cpus;          /* that have a clone */
 	atomic_int cpus_end;     /* past the highest of them */
 	atomic_int neighbours;   /* clones watched here that are not our own */
@@ -324,6 +399,8 @@ void lock_tables(struct held *held);
 void unlock_tables(const struct held *held);
 /* False in the child of a vfork(), which borrows its parent's memory but not its descriptors. */
 bool tables_are_ours(void);
+/* Was this process made without the handlers of fork()? Then what the tables say of threads is the parent's. */
+void notice_copy(void);
 void listeners_start(void);
 
 /* False: the listener cannot be accelerated, and the application is not to run without. */
@@ -337,6 +414,36 @@ void listeners_flags_changed(int fd);
 /* With the tables locked: one descriptor of a listener is closed. */
 void listeners_close(int fd);
 
+/* ---- options.c ------------------------------------------------------------------------------------------------- */
+
+/* Give a socket the options of another one, as far as they can be given. False: some could not. */
+bool options_copy(int from, int to);
+/* The same, and is everything equal then? */
+bool options_make_equal(int from, int to);
+/* The same for one option. */
+bool option_follows(int from, int to, int level, int name);
+bool option_can_be_copied(int fd, int level, int name);
+bool has_filter(int fd);
+
+/* ---- affinity.c ------------------------------------------------------------------------------------------------ */
+
+void affinity_start(void);
+void affinity_seccomp_installed(void);
+bool seccomp_at_start(void);
+bool seccomp_was_installed(void);
+bool affinity_may_pin(void);
+/* Pin the calling thread. */
+bool affinity_pin(int cpu);
+void affinity_renew(int cpu, const cpu_set_t *present);
+/* While the calling thread makes a thread or a process: between these two it has its own affinity. */
+bool affinity_lift(void);
+void affinity_put_back(bool lifted);
+void affinity_forget(void);
+/* Is the calling thread pinned by us? Then *ret_own is what the application gave it. */
+bool affinity_is_hidden(cpu_set_t *ret_own);
+bool affinity_of_this_thread(cpu_set_t *ret_cpus);
+bool affinity_own(cpu_set_t *ret_cpus);
+
 /* ---- clone.c, incoming_cpu.c ---------------------------------------------------------------------------------- */
 
 bool set_int(int fd, int level, int name, int value);
@@ -344,48 +451,86 @@ int get_int(int fd, int level, int name, int missing);
 uint64_t cookie_of(int fd);
 /* The same with a number that the application is unlikely to have plans for; takes -1 as well. */
 int out_of_the_way(int fd);
-/* A bound socket that does not listen yet, or -1 with errno. */
-int bind_clone(int fd, int cpu);
-bool copy_rest(int from, int to);
-bool has_filter(int fd);
 bool kernel_honours_incoming_cpu(void);
 
-/* ---- local_listen_table.c ------------------------------------------------------------------------------------- */
-
-int llt_accept(struct listener *l, int fd, struct sockaddr *addr, socklen_t *len, int flags);
-/* These lock the tables. */
-void llt_epoll_ctl(struct listener *l, int epfd, int op, const struct epoll_event *event);
-void llt_setsockopt(struct listener *l, int level, int name, const void *value, socklen_t size);
-void llt_shutdown(struct listener *l, int how);
-/* Does the calling thread watch a listener? */
-bool llt_tends(void);
-/* Look after what it watches; ms until it has to be done again, -1: it watches nothing. */
-int llt_tend(void);
-void llt_forget_threads(void);
-
-/* These want them locked. llt_clone() returns NULL, or the step that did not work. */
-const char *llt_clone(struct listener *l);
-bool llt_add_clone(struct listener *l, int cpu, int fd);
-void llt_listen_again(struct listener *l, int backlog);
-void llt_drop(struct listener *l);
-void llt_drop_clone(int fd);
+/* All of these want the tables locked, but for clones_shutdown() and clones_setsockopt(), which lock them. */
+/* Returns NULL, or the step that did not work. */
+const char *clones_make(struct listener *l);
+bool clone_bind(struct listener *l, int cpu);
+bool clone_add(struct listener *l, int cpu, int fd);
+void clone_forget(struct listener *l, int cpu);
+void clones_close(struct listener *l);
+void clones_listen_again(struct listener *l, int backlog);
+void clones_shutdown(struct listener *l, int how);
+void clones_setsockopt(struct listener *l, int level, int name, const void *value, socklen_t size);
 /* The clone of a CPU, or -1 where it is gone. */
 int clone_of(const struct listener *l, int cpu);
-bool start_watching(struct listener *l, int cpu, const struct watch *watch);
-void stop_watching(struct listener *l, int cpu, int epfd);
-void stop_listening(struct listener *l, int cpu);
+bool clone_marks_cpu(int fd, int cpu);
+bool clone_listens(const struct listener *l, int cpu);
+void clone_stop_listening(struct listener *l, int cpu);
+bool clone_watch(struct listener *l, int cpu, int epfd, struct epoll_event event);
+void clone_unwatch(struct listener *l, int cpu, int epfd);
+void clone_is_no_neighbour(struct listener *l, int cpu, int epfd);
+
+/* ---- group.c --------------------------------------------------------------------------------------------------- */
+
+/* Has this server opened every listener of the address? */
+bool group_is_ours(const struct listener *l);
+void group_check(struct listener *l, uint64_t now);
+
+/* ---- adopt.c --------------------------------------------------------------------------------------------------- */
+
+#define TEXT_OPTION "it has an option that no clone of it can get"
+#define TEXT_NEIGHBOUR "another program listens on its address, too"
+#define TEXT_HANDED_OVER "it was handed over to another program"
+#define TEXT_TOO_MANY "the server has more than 64 listeners"
+
+/* The global listener has its turn after this many accepts, so that a busy local one cannot starve it. */
+#define ACCEPTS_PER_GLOBAL_TURN 32
+
+struct adoption {
+	uint32_t generation;
+	int cpu;
+	unsigned int until_global_turn;
+};
+extern __thread struct adoption adoptions[MAX_LISTENERS] __attribute__((tls_model("initial-exec")));
+
+/* What the calling thread has adopted of this listener, or NULL. */
+struct adoption *adoption_of(const struct listener *l);
+void adoptions_forget(void);
+/* With the tables locked: the calling thread adopts a clone, or says why not. */
+void adopt(struct listener *l, struct watch *watch);
+void reconsider(struct listener *l, struct watch *watch);
+void give_up(struct listener *l, struct watch *watch);
+/* No thread of this process accepts any longer. */
+void adopters_leave(struct listener *l);
+void clone_is_closed(int fd);
+
+/* ---- look.c ---------------------------------------------------------------------------------------------------- */
+
+/* epoll_ctl() on a listener. Locks the tables. */
+void watch_changed(struct listener *l, int epfd, int op, int fd, const struct epoll_event *event);
+void epoll_is_closed(int epfd);
+bool any_adopted_here(void);
+/* The calling thread is about to wait for this epoll: look after what it watches. Ms until the next look. */
+int look_after(int epfd);
+
+/* ---- accept.c -------------------------------------------------------------------------------------------------- */
+
+int accept_any(struct listener *l, int fd, struct sockaddr *addr, socklen_t *len, int flags);
 
 /* ---- neighbours.c --------------------------------------------------------------------------------------------- */
 
-/* Has nobody looked after this clone for a while? */
-bool is_neglected(const struct seat *seat, uint64_t now);
-/* With the tables locked. */
-void neighbours_tend(struct listener *l, const struct watch *watch, uint64_t now);
+/* Does this clone's own worker not accept from it? */
+bool is_neglected(const struct listener *l, int cpu);
+/* With the tables locked. Says whether to look again soon. */
+bool neighbours_tend(struct listener *l, const struct watch *watch, uint64_t now);
+bool neighbours_have_something(struct listener *l);
 
 /* ---- succession.c --------------------------------------------------------------------------------------------- */
 
-/* The application passes descriptors on, or has got some. */
-void succession_sends(const struct msghdr *message);
+/* The application has passed descriptors on, or has got some. */
+void succession_sent(const struct msghdr *message);
 void succession_received(const struct msghdr *message);
 /* How many variables a program that the application starts lacks to go on as we do, and putting them there. */
 size_t succession_lacks(char *const environment[]);
@@ -408,6 +553,14 @@ void succession_waits(struct listener *l);
 /* Returns whether the listener has a successor elsewhere: nobody is to adopt a clone of ours. */
 bool succession_tend(struct listener *l, uint64_t now);
 bool succession_withdrawn(const struct listener *l);
+
+/* Why no worker of the server is to have a clone any more. */
+enum refusal { NOT_REFUSED, REFUSED_BY_OPTION, REFUSED_BY_NEIGHBOUR };
+enum refusal succession_refusal(const struct listener *l);
+void succession_refuse(struct listener *l, enum refusal why);
+void succession_allow(struct listener *l, enum refusal why);
+/* The process is about to become another program, or has not become one. */
+void succession_executes(bool begins);
 
 /* ---- fast_epoll.c --------------------------------------------------------------------------------------------- */
 
@@ -477,5 +630,11 @@ struct wait {
 	const struct timespec *timeout;
 };
 int wait_for_events(struct wait *wait);
+/* Is there a listener among these, or an epoll that has one? */
+bool polls_a_listener(const struct pollfd *fds, nfds_t n);
+int poll_in_slices(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask);
+bool selects_a_listener(int n, const fd_set *in);
+int select_in_slices(int n, fd_set *in, fd_set *out, fd_set *except, const struct timespec *timeout,
+		     const sigset_t *mask);
 
 #endif

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Does this kernel honour SO_INCOMING_CPU inside a reuseport group? It did not from 4.6 until b261eda84ec1 (6.2). */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <stdio.h>
@@ -25,6 +26,15 @@ static int probe_listener(struct sockaddr_in *address, int cpu)
 
 #define PROBE_CONNECTIONS 8
 
+/* Closed so, a connection leaves no TIME_WAIT behind, which would hold a port for a minute. */
+static void reset(int fd)
+{
+	struct linger at_once = { .l_onoff = 1 };
+
+	real.setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+	real.close(fd);
+}
+
 static bool probe_connections_arrive(int fd, const struct sockaddr_in *address)
 {
 	int arrived = 0;
@@ -37,23 +47,32 @@ static bool probe_connections_arrive(int fd, const struct sockaddr_in *address)
 			server = real.accept4(fd, NULL, NULL, SOCK_CLOEXEC);
 		if (server >= 0) {
 			arrived++;
-			real.close(server);
+			reset(server);
 		}
 		if (client >= 0)
-			real.close(client);
+			reset(client);
 	}
 	return arrived == PROBE_CONNECTIONS;
 }
 
-/* Over loopback a SYN is handled on the CPU that sends it: all must reach the member marked with ours, of three. */
+/*
+ * Over loopback a SYN is handled on the CPU that sends it: all must reach the member marked with ours, of three. Where
+ * it cannot be tried, errno says why; where it can, errno is 0.
+ */
 static bool probe_incoming_cpu(void)
 {
 	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	cpu_set_t before, here;
 	int cpu = sched_getcpu(), member[3];
 	bool honoured;
+	int error;
 
-	if (cpu < 0 || sched_getaffinity(0, sizeof(before), &before))
+	errno = 0;
+	if (seccomp_at_start()) { /* the filter may kill who pins */
+		errno = EPERM;
+		return false;
+	}
+	if (cpu < 0 || !affinity_of_this_thread(&before))
 		return false;
 	CPU_ZERO(&here);
 	CPU_SET(cpu, &here);
@@ -62,11 +81,17 @@ static bool probe_incoming_cpu(void)
 	member[0] = probe_listener(&address, cpu);
 	member[1] = probe_listener(&address, cpu + 1);
 	member[2] = probe_listener(&address, cpu + 2);
-	honoured = member[0] >= 0 && member[1] >= 0 && member[2] >= 0 && probe_connections_arrive(member[0], &address);
+	honoured = member[0] >= 0 && member[1] >= 0 && member[2] >= 0;
+	if (honoured) {
+		honoured = probe_connections_arrive(member[0], &address);
+		errno = errno == EAGAIN ? 0 : errno; /* they arrived elsewhere */
+	}
+	error = errno;
 	for (size_t i = 0; i < COUNT(member); i++)
 		if (member[i] >= 0)
 			real.close(member[i]);
 	sched_setaffinity(0, sizeof(before), &before);
+	errno = error;
 	return honoured;
 }
 
@@ -74,9 +99,13 @@ static bool probe_incoming_cpu(void)
 bool kernel_honours_incoming_cpu(void)
 {
 	struct utsname system;
+	static atomic_bool was_honoured;
 	int major = 0, minor = 0;
 
 	if (uname(&system) || sscanf(system.release, "%d.%d", &major, &minor) != 2)
 		return false;
-	return major > 6 || (major == 6 && minor >= 2) || probe_incoming_cpu();
+	if (major > 6 || (major == 6 && minor >= 2) || atomic_load(&was_honoured))
+		return true;
+	atomic_store(&was_honoured, probe_incoming_cpu());
+	return atomic_load(&was_honoured);
 }

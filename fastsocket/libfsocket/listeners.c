@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "fsocket.h"
@@ -24,6 +25,12 @@ _Atomic(struct listener *) listener_by_fd[MAX_FDS];
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
 static uint32_t next_generation = 1;
 static pid_t table_owner;
+/* The kernel clears this in a child that has a copy of our memory, and not in one that borrows it: madvise(2). */
+static atomic_int never_a_copy = 1;
+static atomic_int *no_copy = &never_a_copy;
+
+__thread bool has_own_table __attribute__((tls_model("initial-exec")));
+atomic_bool is_inert;
 
 /* ---- the lock, and fork() ------------------------------------------------------------------------------------- */
 
@@ -46,41 +53,65 @@ void unlock_tables(const struct held *held)
 	errno = held->saved_errno;
 }
 
+static void forget_parent(void)
+{
+	table_owner = getpid();
+	for (size_t i = 0; i < MAX_LISTENERS; i++)
+		if (listeners[i].generation)
+			memset(listeners[i].watch, 0, sizeof(listeners[i].watch));
+	adoptions_forget();
+	fast_epoll_forget_threads();
+	flow_deliver_after_fork();
+}
+
+/* A child that was made without fork(), and so without the handlers below, has one thread and nobody holds the lock. */
+void notice_copy(void)
+{
+	if (likely(atomic_load_explicit(no_copy, memory_order_relaxed)))
+		return;
+	atomic_store(no_copy, 1);
+	table_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+	affinity_forget();
+	forget_parent();
+}
+
 bool tables_are_ours(void)
 {
-	return getpid() == table_owner;
+	notice_copy();
+	return !has_own_table && getpid() == table_owner;
 }
 
 /* The forking thread's signals stay blocked from before_fork() to after_fork(). */
 static struct held held_over_fork;
+static bool lifted_over_fork;
 
 static void before_fork(void)
 {
 	struct held held;
 
+	notice_copy();
 	if (settings.fast_epoll)
 		fast_epoll_before_fork();
 	lock_tables(&held);
 	held_over_fork = held;
+	lifted_over_fork = affinity_lift();
 }
 
 static void after_fork(void)
 {
 	struct held held = held_over_fork;
 
+	affinity_put_back(lifted_over_fork);
 	unlock_tables(&held);
 }
 
 /* What the parent's threads watch is theirs to look after: the child chooses CPUs of its own. */
 static void after_fork_in_child(void)
 {
-	table_owner = getpid();
-	for (size_t i = 0; i < MAX_LISTENERS; i++)
-		if (listeners[i].generation)
-			memset(listeners[i].watch, 0, sizeof(listeners[i].watch));
-	llt_forget_threads();
-	fast_epoll_forget_threads();
-	flow_deliver_after_fork();
+	lifted_over_fork = false;
+	affinity_forget();
+	atomic_store(no_copy, 1);
+	forget_parent();
 	after_fork();
 }
 
@@ -157,12 +188,15 @@ static bool blocks(int fd)
 	return flags < 0 || !(flags & O_NONBLOCK);
 }
 
+/* Signals of O_ASYNC tell of the one listener alone (fcntl(2)). */
 void listeners_flags_changed(int fd)
 {
 	struct listener *l = find_listener(fd);
 
-	if (!likely(!l))
-		l->blocks = blocks(fd);
+	if (likely(!l))
+		return;
+	l->blocks = blocks(fd);
+	l->signals = real.fcntl(fd, F_GETFL) & O_ASYNC;
 }
 
 static void describe(struct listener *l, int fd, int backlog, enum origin origin)
@@ -185,13 +219,19 @@ static void describe(struct listener *l, int fd, int backlog, enum origin origin
 	memset(l->watch, 0, sizeof(l->watch));
 	l->cookie = cookie_of(fd);
 	l->blocks = blocks(fd);
+	l->signals = real.fcntl(fd, F_GETFL) & O_ASYNC;
+	l->covered = false;
+	l->why_not = NULL;
+	l->guarded = descriptor(fd) == GUARDED ||
+		     (get_int(fd, SOL_SOCKET, SO_INCOMING_CPU, -1) >= 0 && !succession_is_marked(fd));
 	l->own_reuseport = get_int(fd, SOL_SOCKET, SO_REUSEPORT, 0) && !succession_is_marked(fd);
 	memset(&l->address, 0, sizeof(l->address));
 	getsockname(fd, (struct sockaddr *)&l->address, &size);
 }
 
-static void say_why_not(const struct listener *l, const char *problem)
+static void say_why_not(struct listener *l, const char *problem)
 {
+	l->why_not = problem;
 	snprintf(l->shared->why_not, sizeof(l->shared->why_not), "%s", problem);
 }
 
@@ -202,12 +242,15 @@ static bool join_shards(struct listener *l)
 	if (!leader || !settings.listen_table || !port_is_wanted(l))
 		return false;
 	if (leader->cloned)
-		llt_drop(leader);
+		adopters_leave(leader);
+	page_add_shard(leader->shared, leader->cookie);
+	page_add_shard(leader->shared, l->cookie);
+	leader->guarded = l->guarded = leader->guarded || l->guarded;
 	leader->sharded = true;
 	l->sharded = true;
 	l->shared = leader->shared;
 	atomic_store(&l->shared->creator, getpid());
-	sched_getaffinity(0, sizeof(l->cpus), &l->cpus);
+	affinity_own(&l->cpus);
 	leader->cpus = l->cpus;
 	leader->cpus_end = CPU_SETSIZE;
 	l->cpus_end = CPU_SETSIZE;
@@ -227,14 +270,14 @@ static const char *prepare(struct listener *l)
 		return NULL;
 	l->shared = page_place();
 	if (!l->shared)
-		return "the server has more than 64 listeners";
+		return TEXT_TOO_MANY;
 	l->shared->cookie = l->cookie;
 	l->shared->address = l->address;
 	if (!settings.listen_table)
 		problem = "FSOCKET_LISTEN_TABLE=off";
 	else if (!port_is_wanted(l))
 		problem = "FSOCKET_ONLY names other ports";
-	else if (!(problem = llt_clone(l)))
+	else if (!(problem = clones_make(l)))
 		problem = "no worker waits for it with epoll";
 	say_why_not(l, problem);
 	return l->cloned || !settings.listen_table || !port_is_wanted(l) ? NULL : problem;
@@ -243,6 +286,8 @@ static const char *prepare(struct listener *l)
 static void add_descriptor(struct listener *l, int fd)
 {
 	l->descriptors++;
+	if (descriptor(fd) == GUARDED)
+		l->guarded = true;
 	atomic_store_explicit(&listener_by_fd[fd], l, memory_order_release);
 	set_descriptor(fd, LISTENER);
 }
@@ -263,7 +308,7 @@ static const char *know(int fd, int backlog, enum origin origin)
 	int lock;
 
 	if (!l)
-		return "the server has more than 64 listeners";
+		return TEXT_TOO_MANY;
 	l->shared = NULL;
 	lock = succession_lock(cookie_of(fd));
 	describe(l, fd, backlog, origin);
@@ -277,9 +322,22 @@ static const char *know(int fd, int backlog, enum origin origin)
 	return problem;
 }
 
-static void complain(const char *problem)
+/* Once for each reason: a server may have thousands of listeners. */
+static void complain(const char *problem, int error)
 {
-	fsocket_log("%s (%s); the application runs without Fastsocket on this listener", problem, strerror(errno));
+	static _Atomic(const char *) told[16];
+
+	for (size_t i = 0; i < COUNT(told); i++) {
+		const char *present = NULL;
+
+		if (atomic_compare_exchange_strong(&told[i], &present, problem)) {
+			fsocket_log("%s%s%s%s; the application runs without Fastsocket on this listener", problem,
+				    error ? " (" : "", error ? strerror(error) : "", error ? ")" : "");
+			return;
+		}
+		if (present == problem)
+			return;
+	}
 }
 
 /* ---- what happens to it --------------------------------------------------------------------------------------- */
@@ -289,18 +347,21 @@ bool listeners_listen(int fd, int backlog)
 	const char *problem = NULL;
 	struct listener *l;
 	struct held held;
+	int error;
 
-	if ((unsigned int)fd >= MAX_FDS || !is_tcp_listener(fd))
+	if ((unsigned int)fd >= MAX_FDS || !is_tcp_listener(fd) || seccomp_was_installed() || !tables_are_ours())
 		return true;
 	lock_tables(&held);
 	l = find_listener(fd);
+	errno = 0;
 	if (l)
-		llt_listen_again(l, backlog);
+		clones_listen_again(l, backlog);
 	else
 		problem = know(fd, backlog, LISTENED);
-	if (problem)
-		complain(problem);
+	error = errno;
 	unlock_tables(&held);
+	if (problem)
+		complain(problem, error);
 	return !problem || !settings.strict;
 }
 
@@ -310,7 +371,7 @@ struct listener *listeners_discover(int fd, enum origin origin)
 	struct listener *l;
 	struct held held;
 
-	if ((unsigned int)fd >= MAX_FDS)
+	if ((unsigned int)fd >= MAX_FDS || seccomp_was_installed() || !tables_are_ours())
 		return NULL;
 	if (!is_tcp_listener(fd)) {
 		set_descriptor(fd, PLAIN);
@@ -321,8 +382,8 @@ struct listener *listeners_discover(int fd, enum origin origin)
 	l = with_cookie(cookie_of(fd));
 	if (l)
 		add_descriptor(l, fd);
-	else if (know(fd, backlog_of(fd), origin) && settings.verbose)
-		fsocket_log("a listener that came from elsewhere is not accelerated");
+	else
+		know(fd, backlog_of(fd), origin);
 	unlock_tables(&held);
 	errno = saved_errno;
 	return find_listener(fd);
@@ -358,15 +419,33 @@ static void name_by_another(struct listener *l)
 		}
 }
 
+static bool is_shared_with_another(const struct listener *l)
+{
+	for (size_t i = 0; i < MAX_LISTENERS; i++)
+		if (&listeners[i] != l && listeners[i].generation && listeners[i].shared == l->shared)
+			return true;
+	return false;
+}
+
 /* The place in the page is the listener's for as long as any process of the server may use it. */
 static void let_go(struct listener *l)
 {
 	int32_t creator = getpid();
 
-	atomic_store(&l->shared->let_go_ms, now_ms());
-	atomic_compare_exchange_strong(&l->shared->creator, &creator, 0);
 	l->generation = 0;
+	if (!is_shared_with_another(l)) {
+		atomic_store(&l->shared->let_go_ms, now_ms());
+		atomic_compare_exchange_strong(&l->shared->creator, &creator, 0);
+	}
 	close_page_unless_needed();
+}
+
+/* Of several shards that share a place, the one that is closed gives up what its own epolls watched. */
+static void shard_closes(struct listener *l)
+{
+	for (size_t i = 0; i < MAX_WATCHES; i++)
+		if (l->watch[i].used)
+			give_up(l, &l->watch[i]);
 }
 
 void listeners_close(int fd)
@@ -382,13 +461,29 @@ void listeners_close(int fd)
 			name_by_another(l);
 		return;
 	}
-	leave_with_all_threads(&l->shared->waiting);
-	llt_drop(l);
+	if (l->sharded && is_shared_with_another(l)) {
+		shard_closes(l);
+	} else {
+		page_no_thread_waits(l->shared);
+		adopters_leave(l);
+	}
 	let_go(l);
+}
+
+static void note_copies(void)
+{
+	size_t size = (size_t)sysconf(_SC_PAGESIZE);
+	void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (map == MAP_FAILED || madvise(map, size, MADV_WIPEONFORK))
+		return;
+	atomic_store((atomic_int *)map, 1);
+	no_copy = map;
 }
 
 void listeners_start(void)
 {
 	table_owner = getpid();
+	note_copies();
 	pthread_atfork(before_fork, after_fork, after_fork_in_child);
 }

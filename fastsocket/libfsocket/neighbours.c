@@ -1,54 +1,110 @@
 // SPDX-License-Identifier: MIT
 /*
- * A listener of a CPU is one worker's, and that worker may be stopped, busy for long, killed, or have stopped watching.
- * Its connections must not wait for it: each worker looks at the others' listeners now and then, and watches, too,
- * those that nobody has tended for a while, until somebody does again.
+ * A clone is one worker's, and that worker may be stopped, busy for long, killed, have paused its listener, or have run
+ * out of descriptors. Its connections must not wait for it. So each worker looks at the other clones now and then.
  *
- * They watch without EPOLLEXCLUSIVE, whatever the application asked for: such a watch would take the one wakeup that a
- * connection gives away from the owner, who may have just come (back), and a neighbour that sees the owner does not
+ * What counts is the queue, not the worker's pulse: a clone whose connections nobody accepts for some milliseconds is
+ * anybody's, and so is a clone that no living worker has. The neighbours watch it, too, until its own worker accepts
+ * again.
+ *
+ * They watch without EPOLLEXCLUSIVE, even if the application asked for it: such a watch would take the one wakeup that
+ * a connection gives away from the owner, who may have just come (back), and a neighbour that sees the owner does not
  * accept. Source: Linux fs/eventpoll.c, ep_poll_callback(); kernel/sched/wait.c, __wake_up_common().
  */
 #define _GNU_SOURCE
 #include "fsocket.h"
 
-/* A worker says that it is there every 250 ms; one that has missed two of these is late. */
-#define LATE_MS 600
+/* A connection that waits for so long while nothing is accepted is anybody's. */
+#define STUCK_MS 20
 
-bool is_neglected(const struct seat *seat, uint64_t now)
-{
-	uint64_t tended = atomic_load(&seat->tended_ms);
-
-	if (!atomic_load(&seat->listening))
-		return false;
-	return (now > tended && now - tended > LATE_MS) || !anybody_at(seat);
-}
-
-static void take_care(struct listener *l, int cpu, const struct watch *watch)
+/* Does the queue hold something while its own worker accepts nothing? */
+static bool is_stuck(struct listener *l, int cpu, uint64_t now)
 {
 	struct clone *clone = &l->clone[cpu];
-	struct watch beside = *watch;
+	uint64_t accepted = atomic_load(&l->shared->seat[cpu].accepted);
+	struct pollfd queue = { .fd = clone_of(l, cpu), .events = POLLIN };
+	bool waits = queue.fd >= 0 && real.poll(&queue, 1, 0) == 1;
+
+	if (!waits || !clone->pending_ms || clone->pending_accepted != accepted) {
+		clone->pending_ms = waits ? now : 0;
+		clone->pending_accepted = accepted;
+		return false;
+	}
+	return now - clone->pending_ms >= STUCK_MS;
+}
+
+/* May a worker that is not its own accept from it? Connections were seen to wait, and its worker has accepted none since. */
+bool is_neglected(const struct listener *l, int cpu)
+{
+	const struct seat *seat = &l->shared->seat[cpu];
+	const struct clone *clone = &l->clone[cpu];
+
+	return atomic_load(&seat->listening) &&
+	       ((clone->pending_ms && atomic_load(&seat->accepted) == clone->pending_accepted) || !anybody_at(seat));
+}
+
+/* Says whether the process watches the clone as a neighbour. */
+static bool take_care(struct listener *l, int cpu, const struct watch *watch)
+{
+	struct clone *clone = &l->clone[cpu];
+	struct epoll_event event = watch->event;
 	int nobody = -1;
 
 	if (!atomic_compare_exchange_strong(&clone->neighbour_epfd, &nobody, watch->epfd))
-		return;
-	beside.event.events &= ~(uint32_t)EPOLLEXCLUSIVE;
+		return true;
+	event.events &= ~(uint32_t)EPOLLEXCLUSIVE;
 	atomic_fetch_add(&l->neighbours, 1);
-	if (clone_of(l, cpu) < 0 || !start_watching(l, cpu, &beside)) {
-		atomic_store(&clone->neighbour_epfd, -1);
-		atomic_fetch_sub(&l->neighbours, 1);
-	}
+	if (clone_of(l, cpu) >= 0 && clone_watch(l, cpu, watch->epfd, event))
+		return true;
+	atomic_store(&clone->neighbour_epfd, -1);
+	atomic_fetch_sub(&l->neighbours, 1);
+	return false;
 }
 
-void neighbours_tend(struct listener *l, const struct watch *watch, uint64_t now)
+static bool tend(struct listener *l, int cpu, const struct watch *watch, uint64_t now)
+{
+	const struct seat *seat = &l->shared->seat[cpu];
+	int by = atomic_load(&l->clone[cpu].neighbour_epfd);
+
+	if (by >= 0 && is_neglected(l, cpu))
+		return true;
+	if (by >= 0) {
+		clone_unwatch(l, cpu, by);
+		l->clone[cpu].pending_ms = 0;
+		return true;
+	}
+	if (!atomic_load(&seat->listening))
+		return false;
+	if (!anybody_at(seat) || is_stuck(l, cpu, now))
+		return take_care(l, cpu, watch);
+	return l->clone[cpu].pending_ms != 0;
+}
+
+bool neighbours_tend(struct listener *l, const struct watch *watch, uint64_t now)
+{
+	bool look_soon = false;
+	int covered = 0;
+
+	if (l->blocks || !(watch->event.events & EPOLLIN) || watch->event.events & EPOLLONESHOT)
+		return false;
+	for_each_clone(cpu, l) {
+		covered += atomic_load(&l->shared->seat[cpu].listening) != 0;
+		if (cpu != watch->cpu)
+			look_soon = tend(l, cpu, watch, now) || look_soon;
+	}
+	atomic_store(&l->covered, covered == CPU_COUNT(&l->cpus));
+	return look_soon;
+}
+
+/* For a thread that waits with poll() or select() for the listener itself. */
+bool neighbours_have_something(struct listener *l)
 {
 	for_each_clone(cpu, l) {
-		bool mine = atomic_load(&l->clone[cpu].neighbour_epfd) == watch->epfd;
+		struct pollfd queue = { .fd = clone_of(l, cpu), .events = POLLIN };
+		bool abandoned = atomic_load(&l->shared->seat[cpu].listening) && !anybody_at(&l->shared->seat[cpu]);
 
-		if (cpu == watch->cpu)
-			continue;
-		if (is_neglected(&l->shared->seat[cpu], now))
-			take_care(l, cpu, watch);
-		else if (mine)
-			stop_watching(l, cpu, watch->epfd);
+		if (abandoned ? queue.fd >= 0 && real.poll(&queue, 1, 0) == 1 : is_stuck(l, cpu, now_ms()))
+			return true;
 	}
+	return false;
 }

@@ -3,6 +3,9 @@
  * What happened and who serves what, in a memfd: shared by a server's whole process tree, named in /proc/PID/maps so
  * that a reader finds it, and gone with the last process, however that one ends. No lock guards it, because a worker
  * may be stopped or killed at any instruction: every field is written by one process or changed atomically.
+ *
+ * A worker that has dropped its privileges still writes here, and its master reads. So the file is sealed against
+ * shrinking (memfd_create(2)), and no size, offset or index is ever taken from it: the header is for other programs.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -12,6 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -21,16 +25,19 @@
 #define PAGE_BYTES ((unsigned long)sysconf(_SC_PAGESIZE))
 /* What /proc/PID/fd says of a page. */
 #define MEMFD "/memfd:" FSOCKET_PAGE_NAME " "
+#define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
 static struct page *page;
 static int page_fd = -1; /* open while the process has listeners, for whoever succeeds it */
 static ino_t page_inode;
 
-static void describe(struct page *new, long cpus)
+static long cpus;
+
+static void describe(struct page *new)
 {
 	memcpy(new->magic, FSOCKET_PAGE_MAGIC, sizeof(new->magic));
 	new->version = FSOCKET_PAGE_VERSION;
-	new->cpus = (uint32_t)(cpus < CPU_SETSIZE ? cpus : CPU_SETSIZE);
+	new->cpus = (uint32_t)cpus;
 	new->counters_offset = offsetof(struct page, cpu);
 	new->counters_stride = sizeof(struct cpu_counters);
 	new->listeners_offset = offsetof(struct page, listener);
@@ -80,16 +87,38 @@ void page_close(void)
 	page_fd = -1;
 }
 
+/* Across execve(), or not. */
+void page_goes_along(bool goes)
+{
+	if (goes)
+		reopen();
+	if (page_fd >= 0)
+		real.fcntl(page_fd, F_SETFD, goes ? 0 : FD_CLOEXEC);
+}
+
 bool page_is_open(void)
 {
 	return page;
 }
 
-static long cpus;
-
 void page_start(void)
 {
 	cpus = sysconf(_SC_NPROCESSORS_CONF);
+	if (cpus > CPU_SETSIZE)
+		cpus = CPU_SETSIZE;
+}
+
+/* The kernel sends SIGXFSZ to a process that makes a file longer than its limit: setrlimit(2). */
+static bool may_be_so_long(size_t bytes)
+{
+	struct rlimit limit;
+
+	return !getrlimit(RLIMIT_FSIZE, &limit) && (limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= bytes);
+}
+
+static bool make_sealed(int fd, size_t bytes)
+{
+	return may_be_so_long(bytes) && !ftruncate(fd, (off_t)bytes) && !real.fcntl(fd, F_ADD_SEALS, SEALS);
 }
 
 bool page_open(void)
@@ -101,36 +130,57 @@ bool page_open(void)
 		reopen();
 		return true;
 	}
-	fd = out_of_the_way(memfd_create(FSOCKET_PAGE_NAME, MFD_CLOEXEC));
+	fd = out_of_the_way(memfd_create(FSOCKET_PAGE_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING));
 	if (fd < 0)
 		return false;
 	if (!cpus)
 		page_start();
-	if (cpus > 0 && !ftruncate(fd, sizeof(*new)))
+	if (cpus > 0 && make_sealed(fd, sizeof(*new)))
 		new = map_page(fd);
 	if (!new) {
 		real.close(fd);
 		return false;
 	}
-	describe(new, cpus);
+	describe(new);
 	use_page(new, fd);
 	return true;
+}
+
+static struct shared_listener *place_of(struct page *in, uint64_t cookie)
+{
+	for (size_t i = 0; in && i < MAX_LISTENERS; i++)
+		if (atomic_load(&in->listener[i].in_use) && in->listener[i].cookie == cookie)
+			return &in->listener[i];
+	return NULL;
+}
+
+struct shared_listener *page_find(uint64_t cookie)
+{
+	return place_of(page, cookie);
 }
 
 static bool is_compatible(const struct page *other)
 {
 	return memcmp(other->magic, FSOCKET_PAGE_MAGIC, sizeof(other->magic)) == 0 &&
-	       other->version == FSOCKET_PAGE_VERSION && other->listeners_stride == sizeof(struct shared_listener);
+	       other->version == FSOCKET_PAGE_VERSION;
 }
 
-static bool join(int fd)
+/* Memory of our own user, which cannot get shorter while it is mapped. */
+static bool can_be_trusted(int fd)
 {
 	struct stat status;
-	struct page *other = NULL;
+	int seals = real.fcntl(fd, F_GET_SEALS);
 
-	if (fd >= 0 && !fstat(fd, &status) && status.st_size == sizeof(*other))
-		other = map_page(fd);
-	if (other && is_compatible(other)) {
+	return seals >= 0 && (seals & SEALS) == SEALS && !fstat(fd, &status) && status.st_uid == geteuid() &&
+	       status.st_size == sizeof(struct page);
+}
+
+/* Takes the descriptor. Only a page that has a place for this listener is worth sharing. */
+static bool join(int fd, uint64_t cookie)
+{
+	struct page *other = fd >= 0 && can_be_trusted(fd) ? map_page(fd) : NULL;
+
+	if (other && is_compatible(other) && place_of(other, cookie)) {
 		use_page(other, out_of_the_way(fd));
 		return true;
 	}
@@ -141,7 +191,26 @@ static bool join(int fd)
 	return false;
 }
 
-bool page_join(pid_t pid)
+/* A process of another user may have written itself on the listener: what it offers is never taken (proc(5), status). */
+bool page_same_user(pid_t pid)
+{
+	unsigned int uid[3];
+	uid_t r, e, saved;
+	char path[64], line[128];
+	bool same = false;
+	FILE *status;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	status = fopen(path, "re");
+	while (status && !same && fgets(line, sizeof(line), status))
+		same = sscanf(line, "Uid: %u %u %u", &uid[0], &uid[1], &uid[2]) == 3 && !getresuid(&r, &e, &saved) &&
+		       uid[0] == r && uid[1] == e && uid[2] == saved;
+	if (status)
+		fclose(status);
+	return same;
+}
+
+bool page_join(pid_t pid, uint64_t cookie)
 {
 	char path[64], target[64];
 	ssize_t length;
@@ -155,24 +224,16 @@ bool page_join(pid_t pid)
 		length = readlinkat(dirfd(directory), entry->d_name, target, sizeof(target) - 1);
 		target[length > 0 ? length : 0] = '\0';
 		if (strncmp(target, MEMFD, strlen(MEMFD)) == 0)
-			joined = join(openat(dirfd(directory), entry->d_name, O_RDWR | O_CLOEXEC));
+			joined = join(openat(dirfd(directory), entry->d_name, O_RDWR | O_CLOEXEC), cookie);
 	}
 	if (directory)
 		closedir(directory);
 	return joined;
 }
 
-struct shared_listener *page_find(uint64_t cookie)
-{
-	for (size_t i = 0; page && i < MAX_LISTENERS; i++)
-		if (atomic_load(&page->listener[i].in_use) && page->listener[i].cookie == cookie)
-			return &page->listener[i];
-	return NULL;
-}
-
 struct cpu_counters *counters_of(int cpu)
 {
-	return &page->cpu[cpu >= 0 && (uint32_t)cpu < page->cpus ? cpu : 0];
+	return &page->cpu[cpu >= 0 && cpu < cpus ? cpu : 0];
 }
 
 struct cpu_counters *counters_here(void)
@@ -218,8 +279,11 @@ uint64_t myself(void)
 static bool is_alive(uint64_t adopter)
 {
 	int saved_errno = errno;
-	bool alive = adopter && (syscall(SYS_tgkill, adopter >> 32, adopter & UINT32_MAX, 0) == 0 || errno != ESRCH);
+	bool alive;
 
+	if (!adopter || seccomp_was_installed()) /* the filter may forbid the question */
+		return adopter;
+	alive = syscall(SYS_tgkill, adopter >> 32, adopter & UINT32_MAX, 0) == 0 || errno != ESRCH;
 	errno = saved_errno;
 	return alive;
 }
@@ -232,12 +296,39 @@ bool anybody_at(const struct seat *seat)
 	return false;
 }
 
-bool anybody_else_at(const struct seat *seat)
+static size_t alive_among(const _Atomic uint64_t *workers, size_t n)
 {
-	for (size_t i = 0; i < MAX_ADOPTERS; i++)
-		if (atomic_load(&seat->adopter[i]) != myself() && is_alive(atomic_load(&seat->adopter[i])))
+	size_t alive = 0;
+
+	for (size_t i = 0; i < n; i++)
+		alive += is_alive(atomic_load_explicit(&workers[i], memory_order_relaxed));
+	return alive;
+}
+
+size_t page_workers(const struct shared_listener *listener)
+{
+	size_t workers = alive_among(listener->waiting, COUNT(listener->waiting));
+
+	for (long cpu = 0; cpu < cpus; cpu++)
+		workers += alive_among(listener->seat[cpu].adopter, MAX_ADOPTERS);
+	return workers;
+}
+
+static bool is_among(const _Atomic uint64_t *workers, size_t n, pid_t pid)
+{
+	for (size_t i = 0; i < n; i++)
+		if (atomic_load_explicit(&workers[i], memory_order_relaxed) >> 32 == (uint64_t)pid)
 			return true;
 	return false;
+}
+
+bool page_has_process(const struct shared_listener *listener, pid_t pid)
+{
+	bool has = atomic_load(&listener->creator) == pid || is_among(listener->waiting, COUNT(listener->waiting), pid);
+
+	for (long cpu = 0; cpu < cpus && !has; cpu++)
+		has = is_among(listener->seat[cpu].adopter, MAX_ADOPTERS, pid);
+	return has;
 }
 
 static bool sit_down(_Atomic uint64_t *place)
@@ -253,14 +344,24 @@ bool claim(struct seat *seat)
 	return !anybody_at(seat) && sit_down(&seat->adopter[0]);
 }
 
+static void sit_among(_Atomic uint64_t *places, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (atomic_load(&places[i]) == myself())
+			return;
+	for (size_t i = 0; i < n; i++)
+		if (sit_down(&places[i]))
+			return;
+}
+
 void enrol(struct seat *seat)
 {
-	for (size_t i = 0; i < MAX_ADOPTERS; i++)
-		if (atomic_load(&seat->adopter[i]) == myself())
-			return;
-	for (size_t i = 0; i < MAX_ADOPTERS; i++)
-		if (sit_down(&seat->adopter[i]))
-			return;
+	sit_among(seat->adopter, MAX_ADOPTERS);
+}
+
+void page_waits(struct shared_listener *listener)
+{
+	sit_among(listener->waiting, COUNT(listener->waiting));
 }
 
 static bool stand_up(_Atomic uint64_t *place, uint64_t present)
@@ -274,17 +375,43 @@ void leave(struct seat *seat)
 		stand_up(&seat->adopter[i], myself());
 }
 
-bool leave_with_all_threads(struct seat *seat)
+void page_waits_no_longer(struct shared_listener *listener)
+{
+	for (size_t i = 0; i < COUNT(listener->waiting); i++)
+		stand_up(&listener->waiting[i], myself());
+}
+
+static bool all_threads_stand_up(_Atomic uint64_t *places, size_t n)
 {
 	bool was_here = false;
 
-	for (size_t i = 0; i < MAX_ADOPTERS; i++) {
-		uint64_t adopter = atomic_load(&seat->adopter[i]);
+	for (size_t i = 0; i < n; i++) {
+		uint64_t adopter = atomic_load(&places[i]);
 
-		if (adopter >> 32 == (uint64_t)getpid() && stand_up(&seat->adopter[i], adopter))
+		if (adopter >> 32 == (uint64_t)getpid() && stand_up(&places[i], adopter))
 			was_here = true;
 	}
 	return was_here;
+}
+
+bool leave_with_all_threads(struct seat *seat)
+{
+	return all_threads_stand_up(seat->adopter, MAX_ADOPTERS);
+}
+
+void page_no_thread_waits(struct shared_listener *listener)
+{
+	all_threads_stand_up(listener->waiting, COUNT(listener->waiting));
+}
+
+void page_add_shard(struct shared_listener *listener, uint64_t cookie)
+{
+	for (size_t i = 0; i < COUNT(listener->shard); i++) {
+		uint64_t none = 0;
+
+		if (atomic_compare_exchange_strong(&listener->shard[i], &none, cookie) || none == cookie)
+			return;
+	}
 }
 
 /* ---- places in the page --------------------------------------------------------------------------------------- */
@@ -293,12 +420,7 @@ static bool is_abandoned(const struct shared_listener *listener)
 {
 	uint64_t creator = (uint64_t)atomic_load(&listener->creator);
 
-	if (is_alive(creator << 32 | creator) || anybody_at(&listener->waiting))
-		return false;
-	for (uint32_t cpu = 0; cpu < page->cpus; cpu++)
-		if (anybody_at(&listener->seat[cpu]))
-			return false;
-	return true;
+	return !is_alive(creator << 32 | creator) && page_workers(listener) == 0;
 }
 
 static struct shared_listener *take_place(struct shared_listener *listener, uint32_t expected)
@@ -312,8 +434,10 @@ static struct shared_listener *take_place(struct shared_listener *listener, uint
 	atomic_store(&listener->unattended, 0);
 	atomic_store(&listener->let_go_ms, 0);
 	listener->why_not[0] = '\0';
-	memset(&listener->waiting, 0, sizeof(listener->waiting));
-	memset(listener->seat, 0, page->cpus * sizeof(listener->seat[0]));
+	atomic_store(&listener->refused, 0);
+	memset(listener->shard, 0, sizeof(listener->shard));
+	memset(listener->waiting, 0, sizeof(listener->waiting));
+	memset(listener->seat, 0, (size_t)cpus * sizeof(listener->seat[0]));
 	return listener;
 }
 

@@ -80,7 +80,8 @@ void read_settings(void)
 	settings.listen_table = all && is_on("FSOCKET_LISTEN_TABLE", true);
 	settings.fast_epoll = all && is_on("FSOCKET_FAST_EPOLL", false);
 	settings.flow_deliver = all && is_on("FSOCKET_FLOW_DELIVER", false);
-	settings.may_pin = !pin || strcmp(pin, "never") != 0;
+	settings.pin = pin && strcmp(pin, "never") == 0 ? PIN_NEVER :
+		       pin && strcmp(pin, "always") == 0 ? PIN_ALWAYS : PIN_WHERE_FREE;
 	settings.strict = is_on("FSOCKET_STRICT", false);
 	settings.verbose = is_on("FSOCKET_VERBOSE", false);
 	if (value_of("FSOCKET_ONLY"))

@@ -17,7 +17,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/filter.h>
+#include <netinet/in.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,7 +67,7 @@ void succession_mark(const struct listener *l)
 int succession_lock(uint64_t cookie)
 {
 	struct sockaddr_un name = { .sun_family = AF_UNIX };
-	int length = snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1, "fsocket/%lu", cookie);
+	int length = snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1, "fsocket/%" PRIu64, cookie);
 	socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length);
 	int fd = real.socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
@@ -83,18 +85,23 @@ void succession_unlock(int lock)
 		real.close(lock);
 }
 
-/* False where there is no group, and so nobody whose clones would receive. */
+/*
+ * The filter belongs to the group. Where the application set SO_REUSEPORT itself, another server's listeners may come
+ * into the group, and would get nothing. False: there is no group, or it is not for us to filter.
+ */
 static bool attach_filter(const struct listener *l)
 {
 	struct sock_filter first[] = { BPF_STMT(BPF_RET | BPF_K, 0) };
 	struct sock_fprog program = { .len = COUNT(first), .filter = first };
 
-	return !real.setsockopt(l->fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof(program));
+	return !l->own_reuseport && !l->guarded && group_is_ours(l) &&
+	       !real.setsockopt(l->fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof(program));
 }
 
 static void detach_filter(const struct listener *l)
 {
-	set_int(l->fd, SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0);
+	if (!l->own_reuseport && !l->guarded)
+		set_int(l->fd, SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0);
 }
 
 /* Whoever may still accept without epoll shall not wait for what arrives in a clone that nobody looks at. */
@@ -137,8 +144,43 @@ bool succession_withdrawn(const struct listener *l)
 
 static void withdraw(struct listener *l)
 {
-	if (l->cloned && any_listens(l) && send_all_to_first(l))
+	if (l->cloned && any_listens(l) && !succession_withdrawn(l) && send_all_to_first(l))
 		atomic_store(&l->shared->withdrawn_ms, now_ms());
+}
+
+/* Without a filter clones get their part of what comes by chance, until they are empty. */
+static void withdraw_without_filter(struct listener *l)
+{
+	for_each_clone(cpu, l)
+		clone_marks_cpu(atomic_load(&l->clone[cpu].fd), -1);
+	atomic_store(&l->shared->withdrawn_ms, now_ms());
+}
+
+enum refusal succession_refusal(const struct listener *l)
+{
+	return (enum refusal)atomic_load(&l->shared->refused);
+}
+
+void succession_refuse(struct listener *l, enum refusal why)
+{
+	uint32_t not_yet = NOT_REFUSED;
+
+	if (!l->cloned && !l->sharded)
+		return;
+	atomic_compare_exchange_strong(&l->shared->refused, &not_yet, why);
+	if (!l->cloned || !any_listens(l) || succession_withdrawn(l))
+		return;
+	withdraw(l);
+	if (!succession_withdrawn(l))
+		withdraw_without_filter(l);
+	page_depart();
+}
+
+void succession_allow(struct listener *l, enum refusal why)
+{
+	uint32_t present = why;
+
+	atomic_compare_exchange_strong(&l->shared->refused, &present, NOT_REFUSED);
 }
 
 /* ---- the new program ------------------------------------------------------------------------------------------- */
@@ -151,17 +193,38 @@ static int cpu_with_inode(const struct listener *l, unsigned long inode)
 	return -1;
 }
 
-static void take_clone(struct listener *l, int pidfd, const char *number, unsigned long inode)
+/* What the other process calls a clone may be anything else: a clone listens on the same address, for its CPU. */
+static bool is_clone_of(const struct listener *l, int cpu, int fd)
+{
+	struct sockaddr_storage address = { 0 };
+	socklen_t size = sizeof(address);
+
+	return cookie_of(fd) == l->shared->seat[cpu].cookie && !CPU_ISSET(cpu, &l->cpus) &&
+	       get_int(fd, SOL_SOCKET, SO_PROTOCOL, -1) == IPPROTO_TCP && get_int(fd, SOL_SOCKET, SO_REUSEPORT, 0) &&
+	       !getsockname(fd, (struct sockaddr *)&address, &size) &&
+	       memcmp(&address, &l->address, sizeof(address)) == 0;
+}
+
+/* pidfd -1: the process was another program until a moment ago, and has left its clones to us. */
+static int fetched(int pidfd, int number)
+{
+	return pidfd < 0 ? real.fcntl(number, F_DUPFD_CLOEXEC, 0) : (int)syscall(SYS_pidfd_getfd, pidfd, number, 0);
+}
+
+static void take_clone(struct listener *l, int pidfd, int number, unsigned long inode)
 {
 	int cpu = cpu_with_inode(l, inode);
-	int fd = cpu < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, pidfd, atoi(number), 0);
+	int fd = cpu < 0 ? -1 : fetched(pidfd, number);
 
 	if (fd < 0)
 		return;
-	if (cookie_of(fd) == l->shared->seat[cpu].cookie && !CPU_ISSET(cpu, &l->cpus))
-		llt_add_clone(l, cpu, out_of_the_way(fd));
-	else
+	if (!is_clone_of(l, cpu, fd)) {
 		real.close(fd);
+		return;
+	}
+	clone_add(l, cpu, out_of_the_way(fd));
+	if (pidfd < 0)
+		real.close(number);
 }
 
 static void take_clones(struct listener *l, pid_t pid, int pidfd)
@@ -178,7 +241,7 @@ static void take_clones(struct listener *l, pid_t pid, int pidfd)
 
 		target[length > 0 ? length : 0] = '\0';
 		if (sscanf(target, "socket:[%lu]", &inode) == 1)
-			take_clone(l, pidfd, entry->d_name, inode);
+			take_clone(l, pidfd, atoi(entry->d_name), inode);
 	}
 	if (directory)
 		closedir(directory);
@@ -196,23 +259,31 @@ static bool has_all_that_listen(const struct listener *l)
 static bool join_page(struct listener *l, pid_t pid)
 {
 	l->shared = page_find(l->cookie);
-	if (!l->shared && page_join(pid))
+	if (!l->shared && page_join(pid, l->cookie))
 		l->shared = page_find(l->cookie);
 	return l->shared != NULL;
+}
+
+static void take_from(struct listener *l, pid_t pid)
+{
+	int pidfd = pid == getpid() ? -1 : (int)syscall(SYS_pidfd_open, pid, 0);
+
+	if ((pidfd >= 0 || pid == getpid()) && page_same_user(pid) && join_page(l, pid))
+		take_clones(l, pid, pidfd);
+	if (pidfd >= 0)
+		real.close(pidfd);
 }
 
 bool succession_take_over(struct listener *l)
 {
 	pid_t pid = mark_on(l->fd) & PID_MASK;
-	int pidfd = pid == getpid() ? -1 : (int)syscall(SYS_pidfd_open, pid, 0);
 
-	if (pidfd >= 0 && join_page(l, pid))
-		take_clones(l, pid, pidfd);
-	if (pidfd >= 0)
-		real.close(pidfd);
+	if (pid != getpid() || l->origin == INHERITED_BY_EXEC)
+		take_from(l, pid);
 	if (!l->shared || !has_all_that_listen(l)) {
+		if (l->shared)
+			adopters_leave(l);
 		l->shared = NULL;
-		llt_drop(l);
 		return false;
 	}
 	l->cloned = true;
@@ -239,8 +310,16 @@ static void close_empty_clones(struct listener *l)
 		struct pollfd queue = { .fd = clone_of(l, cpu), .events = POLLIN };
 
 		if (atomic_load(&l->shared->seat[cpu].listening) && real.poll(&queue, 1, 0) == 0)
-			stop_listening(l, cpu);
+			clone_stop_listening(l, cpu);
 	}
+}
+
+/* Does the mark name a process that lives and is none of ours? */
+static bool succeeded(const struct listener *l)
+{
+	pid_t pid = mark_on(l->fd) & PID_MASK;
+
+	return pid != getpid() && !page_has_process(l->shared, pid) && (!kill(pid, 0) || errno != ESRCH);
 }
 
 bool succession_tend(struct listener *l, uint64_t now)
@@ -260,6 +339,11 @@ bool succession_tend(struct listener *l, uint64_t now)
 	}
 	if (withdrawn && now - withdrawn > EMPTYING_MS)
 		close_empty_clones(l);
+	if (withdrawn && now - withdrawn > SUCCEEDING_MS && !succession_refusal(l) && !succeeded(l)) {
+		atomic_store(&l->shared->withdrawn_ms, 0);
+		share_out(l);
+		return false;
+	}
 	if (!withdrawn && kill(mark_on(l->fd) & PID_MASK, 0) && errno == ESRCH)
 		succession_mark(l); /* who succeeds us finds us, not one that is dead */
 	return withdrawn != 0;
@@ -267,17 +351,21 @@ bool succession_tend(struct listener *l, uint64_t now)
 
 /* ---- descriptors on their way ---------------------------------------------------------------------------------- */
 
+/*
+ * The kernel has accepted the message by now, so it can be read, and control data is where it says. Lengths are bounded
+ * all the same: the application may change it at any time.
+ */
 static void for_each_passed(const struct msghdr *message, void (*visit)(int fd))
 {
 	struct msghdr *readable = (struct msghdr *)message; /* CMSG_NXTHDR() wants it so, and changes nothing */
 
 	for (struct cmsghdr *header = CMSG_FIRSTHDR(readable); header; header = CMSG_NXTHDR(readable, header)) {
-		size_t n = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		size_t room = (size_t)((char *)message->msg_control + message->msg_controllen - (char *)header);
+		size_t length = header->cmsg_len < room ? header->cmsg_len : room;
 
-		if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS ||
-		    header->cmsg_len < CMSG_LEN(0))
+		if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS || length < CMSG_LEN(0))
 			continue;
-		for (size_t i = 0; i < n; i++) {
+		for (size_t i = 0; i < (length - CMSG_LEN(0)) / sizeof(int); i++) {
 			int fd;
 
 			memcpy(&fd, CMSG_DATA(header) + i * sizeof(fd), sizeof(fd));
@@ -286,6 +374,7 @@ static void for_each_passed(const struct msghdr *message, void (*visit)(int fd))
 	}
 }
 
+/* The receiver may have taken over already, and then its process is in the mark. */
 static void is_sent(int fd)
 {
 	struct listener *l = find_listener(fd);
@@ -297,7 +386,7 @@ static void is_sent(int fd)
 	if (!l)
 		return;
 	lock_tables(&held);
-	if (find_listener(fd) == l)
+	if (find_listener(fd) == l && l->cloned && !succeeded(l))
 		withdraw(l);
 	unlock_tables(&held);
 }
@@ -310,9 +399,12 @@ static void is_received(int fd)
 		listeners_discover(fd, RECEIVED);
 }
 
-void succession_sends(const struct msghdr *message)
+void succession_sent(const struct msghdr *message)
 {
+	int saved_errno = errno;
+
 	for_each_passed(message, is_sent);
+	errno = saved_errno;
 }
 
 void succession_received(const struct msghdr *message)
@@ -330,6 +422,14 @@ static bool goes_along(const struct listener *l)
 	int flags = l->generation && (l->cloned || l->sharded) ? real.fcntl(l->fd, F_GETFD) : -1;
 
 	return flags >= 0 && !(flags & FD_CLOEXEC);
+}
+
+static bool any_adopter(const struct listener *l)
+{
+	for (int cpu = 0; cpu < l->cpus_end; cpu++)
+		if (anybody_at(&l->shared->seat[cpu]))
+			return true;
+	return false;
 }
 
 static bool has_variable(char *const environment[], const char *assignment)
@@ -367,4 +467,49 @@ void succession_extend(char *extended[], char *const environment[])
 		if (settings_assignments[i] && !has_variable(environment, settings_assignments[i]))
 			*extended++ = settings_assignments[i];
 	*extended = NULL;
+}
+
+/* In the program that a process becomes in place: not in a child that is about to be another program. */
+static bool stays_here(const struct listener *l)
+{
+	return goes_along(l) && l->cloned && l->creator == getpid();
+}
+
+static void close_on_exec(int fd, bool on)
+{
+	if (fd >= 0)
+		real.fcntl(fd, F_SETFD, on ? FD_CLOEXEC : 0);
+}
+
+static bool leave_to_successor(struct listener *l, bool leave)
+{
+	if (!stays_here(l) || (leave && any_adopter(l)))
+		return false;
+	if (leave)
+		succession_unattended(l);
+	if (leave && !atomic_load(&l->shared->unattended))
+		return false;
+	for_each_clone(cpu, l)
+		if (clone_listens(l, cpu))
+			close_on_exec(clone_of(l, cpu), !leave);
+	if (leave)
+		succession_mark(l);
+	return true;
+}
+
+/*
+ * What waits in a clone shall not be reset when this process becomes another program and no worker has the clone. So
+ * the clones stay open, and the filter sends what comes from now on to the application's listener, should the new
+ * program run without the library.
+ */
+void succession_executes(bool begins)
+{
+	bool any = false;
+
+	if (!page_is_open() || !tables_are_ours())
+		return;
+	for (size_t i = 0; i < MAX_LISTENERS; i++)
+		any = (listeners[i].generation && leave_to_successor(&listeners[i], begins)) || any;
+	if (any)
+		page_goes_along(begins);
 }

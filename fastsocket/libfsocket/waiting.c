@@ -51,14 +51,10 @@ static int wait_in_slices(struct wait *wait, int slice_ms)
 		ready = wait_for_ms(wait, slice_ms);
 		if (ready)
 			return ready;
-		slice_ms = llt_tend();
+		slice_ms = look_after(wait->epfd);
 		if (left != FOREVER)
 			left = deadline > now_ns() ? deadline - now_ns() : 0;
-		if (slice_ms < 0)
-			break;
 	}
-	if (left == FOREVER)
-		return wait_as_asked(wait);
 	return wait_for_ms(wait, (int)((left + NS_PER_MS - 1) / NS_PER_MS));
 }
 
@@ -69,11 +65,158 @@ int wait_for_events(struct wait *wait)
 
 	ready = settings.fast_epoll && wait->events && wait->room > 0 ?
 			fast_epoll_collect(wait->epfd, wait->events, wait->room) : 0;
-	slice_ms = llt_tend();
+	slice_ms = descriptor(wait->epfd) == WATCHING ? look_after(wait->epfd) : -1;
 	errno = saved_errno;
 	if (ready > 0)
 		return ready;
 	if (slice_ms < 0 || (timeout_ns(wait) != FOREVER && timeout_ns(wait) <= slice_ms * NS_PER_MS))
 		return wait_as_asked(wait);
 	return wait_in_slices(wait, slice_ms);
+}
+
+/* ---- poll() and select() --------------------------------------------------------------------------------------- */
+
+#define POLL_SLICE_MS 50
+
+static bool needs_looks(int fd)
+{
+	enum descriptor kind = descriptor(fd);
+	struct listener *l;
+
+	if (kind == WATCHING)
+		return true;
+	l = find_listener(fd);
+	return l && l->cloned && !l->blocks;
+}
+
+bool polls_a_listener(const struct pollfd *fds, nfds_t n)
+{
+	for (nfds_t i = 0; i < n; i++)
+		if (!likely(descriptor(fds[i].fd) != LISTENER && descriptor(fds[i].fd) != WATCHING) &&
+		    needs_looks(fds[i].fd))
+			return true;
+	return false;
+}
+
+/* Does a clone of this listener, which nobody else looks after, hold a connection? The application may accept it. */
+static bool has_something(int fd)
+{
+	struct listener *l = find_listener(fd);
+	struct held held;
+	bool has;
+
+	if (!l || !l->cloned)
+		return false;
+	lock_tables(&held);
+	has = find_listener(fd) == l && neighbours_have_something(l);
+	unlock_tables(&held);
+	return has;
+}
+
+static int look_at_polled(struct pollfd *fds, nfds_t n)
+{
+	int ready = 0;
+
+	for (nfds_t i = 0; i < n; i++) {
+		if (descriptor(fds[i].fd) == WATCHING)
+			look_after(fds[i].fd);
+		if (fds[i].events & POLLIN && has_something(fds[i].fd)) {
+			fds[i].revents |= POLLIN;
+			ready++;
+		}
+	}
+	return ready;
+}
+
+static int64_t ns_of(const struct timespec *timeout)
+{
+	return timeout ? timeout->tv_sec * 1000 * NS_PER_MS + timeout->tv_nsec : FOREVER;
+}
+
+static struct timespec slice_of(int64_t left)
+{
+	int64_t slice = left == FOREVER || left > POLL_SLICE_MS * NS_PER_MS ? POLL_SLICE_MS * NS_PER_MS : left;
+
+	return (struct timespec){ .tv_sec = slice / (1000 * NS_PER_MS), .tv_nsec = slice % (1000 * NS_PER_MS) };
+}
+
+int poll_in_slices(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
+{
+	int saved_errno = errno;
+	int64_t left = ns_of(timeout), deadline = left == FOREVER ? 0 : now_ns() + left;
+	struct timespec slice;
+	int ready;
+
+	do {
+		errno = saved_errno;
+		slice = slice_of(left);
+		ready = real.ppoll(fds, n, &slice, mask);
+		if (ready == 0)
+			ready = look_at_polled(fds, n);
+		if (left != FOREVER)
+			left = deadline > now_ns() ? deadline - now_ns() : 0;
+	} while (ready == 0 && left != 0);
+	return ready;
+}
+
+/* Listeners and the epolls that have them are few, so they are asked for rather than every number below n. */
+static bool for_each_selected(int n, const fd_set *in, bool (*visit)(int fd))
+{
+	bool any = false;
+
+	for (int fd = 0; in && fd < n && fd < FD_SETSIZE; fd++)
+		if (FD_ISSET(fd, in) && (descriptor(fd) == LISTENER || descriptor(fd) == WATCHING))
+			any = visit(fd) || any;
+	return any;
+}
+
+bool selects_a_listener(int n, const fd_set *in)
+{
+	return for_each_selected(n, in, needs_looks);
+}
+
+static bool look_at_selected(int fd)
+{
+	if (descriptor(fd) == WATCHING)
+		look_after(fd);
+	return has_something(fd);
+}
+
+static int ready_after_look(int n, const fd_set *asked, fd_set *in)
+{
+	int ready = 0;
+
+	for (int fd = 0; fd < n && fd < FD_SETSIZE; fd++)
+		if (FD_ISSET(fd, asked) && (descriptor(fd) == LISTENER || descriptor(fd) == WATCHING) &&
+		    look_at_selected(fd)) {
+			FD_SET(fd, in);
+			ready++;
+		}
+	return ready;
+}
+
+int select_in_slices(int n, fd_set *in, fd_set *out, fd_set *except, const struct timespec *timeout,
+		     const sigset_t *mask)
+{
+	fd_set asked[3], *given[3] = { in, out, except };
+	int64_t left = ns_of(timeout), deadline = left == FOREVER ? 0 : now_ns() + left;
+	int saved_errno = errno, ready;
+	struct timespec slice;
+
+	for (size_t i = 0; i < COUNT(given); i++)
+		if (given[i])
+			asked[i] = *given[i];
+	do {
+		errno = saved_errno;
+		for (size_t i = 0; i < COUNT(given); i++)
+			if (given[i])
+				*given[i] = asked[i];
+		slice = slice_of(left);
+		ready = real.pselect(n, in, out, except, &slice, mask);
+		if (ready == 0)
+			ready = ready_after_look(n, &asked[0], in);
+		if (left != FOREVER)
+			left = deadline > now_ns() ? deadline - now_ns() : 0;
+	} while (ready == 0 && left != 0);
+	return ready;
 }

@@ -6,7 +6,7 @@
     rfs       the kernel's Receive Flow Steering
 """
 
-from fastsocket.steering.backends import BACKENDS, Backend, choose, steer
+from fastsocket.steering.backends import BACKENDS, Backend, able, steer
 from fastsocket.steering.command import Refused
 from fastsocket.steering.device import Device, DeviceError
 from fastsocket.steering.emulated import EmulatedNic, Link
@@ -14,4 +14,4 @@ from fastsocket.steering.plan import MODES, Mode, Plan, PlanError
 from fastsocket.steering.ports import core_of_port
 
 __all__ = ["BACKENDS", "MODES", "Backend", "Device", "DeviceError", "EmulatedNic", "Link", "Mode", "Plan", "PlanError",
-           "Refused", "choose", "core_of_port", "steer"]
+           "Refused", "able", "core_of_port", "steer"]

@@ -29,19 +29,19 @@ class Backend(Protocol):
 BACKENDS: tuple[Backend, ...] = (Ethtool(), Cpumap(), Rfs())  # the best first: what the NIC does costs no CPU
 
 
-def choose(device: Device, plan: Plan, name: str | None = None) -> Backend:
-    """The backend of this name, else the first that can. Raises PlanError for a name that is none, Refused with each
-    one's reason."""
+def able(device: Device, plan: Plan, name: str | None = None) -> list[Backend]:
+    """The backends that can do the plan's mode on the device, the best first; of this name alone, where one is given.
+
+    Raises PlanError for a name that is none, and Refused with each one's reason where none can.
+    """
     named = [backend for backend in BACKENDS if name in (None, backend.name)]
     if not named:
         raise PlanError(f"backend {name!r}: choose from {', '.join(backend.name for backend in BACKENDS)}")
-    reasons = []
-    for backend in named:
-        reason = backend.why_not(device, plan.mode)
-        if reason is None:
-            return backend
-        reasons.append(f"{backend.name}: {reason}")
-    raise Refused("; ".join(reasons))
+    reasons = {backend: backend.why_not(device, plan.mode) for backend in named}
+    found = [backend for backend, reason in reasons.items() if reason is None]
+    if not found:
+        raise Refused("; ".join(f"{backend.name}: {reason}" for backend, reason in reasons.items()))
+    return found
 
 
 @contextmanager

@@ -11,9 +11,10 @@ from fastsocket.libbpf import BpfError
 from fastsocket.steering.command import Refused
 from fastsocket.steering.cpus import machine_cpus
 from fastsocket.steering.device import Device
-from fastsocket.steering.journal import Journal, XdpAttached
+from fastsocket.steering.journal import Journal
 from fastsocket.steering.plan import MODES, Mode, Plan
 from fastsocket.steering.program import LEARN, SteeringProgram, settings
+from fastsocket.steering.steps import DeviceId, XdpAttached
 
 QUEUE_PACKETS = 2048  # that wait for a CPU's thread; as in the kernel's sample xdp_redirect_cpu
 
@@ -52,9 +53,9 @@ class Cpumap:
     def _without_rps(device: Device, journal: Journal) -> None:
         """RPS would steer once more, after us."""
         try:
-            for queue in device.queue_files("rps_cpus"):
+            for number, queue in enumerate(device.queue_files("rps_cpus")):
                 if queue.read_text().strip("0,\n"):
-                    journal.write(queue, "0")
+                    journal.write_queue(device, "rps_cpus", number, "0")
         except OSError as error:
             raise Refused(f"cannot write {error.filename}: {error.strerror}") from error
 
@@ -63,7 +64,7 @@ class Cpumap:
         descriptor, index = program.descriptor("fastsocket_nic"), device.index
         identity, refusal = libbpf.program_id(descriptor), None
         for flags in _attach_modes(device):
-            journal.note(XdpAttached(device.name, device.process, identity, flags))
+            journal.note(XdpAttached(DeviceId.of(device), identity, flags))
             try:
                 with device.inside():
                     libbpf.attach_xdp(descriptor, index, flags)

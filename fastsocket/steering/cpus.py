@@ -1,23 +1,44 @@
 """CPU numbers: the machine's, lists of them, and the forms in which the kernel reads and writes those."""
 
+import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 POSSIBLE, ONLINE = Path("/sys/devices/system/cpu/possible"), Path("/sys/devices/system/cpu/online")
+MOST_CPUS = 1 << 13  # the most that a kernel can be built for (NR_CPUS_RANGE_END in arch/x86/Kconfig)
+_PART = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
 
-def parse_cpus(text: str) -> tuple[int, ...]:
-    """The CPUs of a list as in "0-3,8" (the kernel's cpulist format). Raises ValueError."""
+def parse_cpus(text: str, count: int = MOST_CPUS) -> tuple[int, ...]:
+    """The CPUs of a list as in "0-3,8" (the kernel's cpulist format), each once, in order.
+
+    count: CPUs are numbered below it. Each part is bounded before it is counted out, because a list may be anybody's.
+    Raises ValueError, whose message says what is wrong.
+    """
     cpus: set[int] = set()
-    for part in text.strip().split(","):
-        first, dash, last = part.partition("-")
-        cpus |= set(range(int(first), int(last if dash else first) + 1))
+    for part in text.split(","):
+        found = _PART.fullmatch(part)
+        if not found:
+            raise ValueError("name CPUs as in 0-3,8")
+        first, last = int(found[1]), int(found[2] or found[1])
+        if last < first:
+            raise ValueError(f"{part} goes backwards: {last}-{first}")
+        if last >= count:
+            raise ValueError(f"there is no CPU {last}: they are numbered from 0 to {count - 1}")
+        cpus.update(range(first, last + 1))
     return tuple(sorted(cpus))
 
 
+def cpus_in(file: Path) -> tuple[int, ...]:
+    """The list that a file of the kernel holds."""
+    return parse_cpus(file.read_text().strip())
+
+
+@cache
 def machine_cpus() -> int:
-    """The highest possible CPU number, plus 1."""
-    return parse_cpus(POSSIBLE.read_text())[-1] + 1
+    """The highest possible CPU number, plus 1. It stays as it is until the machine boots."""
+    return cpus_in(POSSIBLE)[-1] + 1
 
 
 def cpu_mask(cpus: Sequence[int]) -> str:

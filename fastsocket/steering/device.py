@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CLONE_NEWNET = 0x40000000
+NAME = re.compile(r"(?!-)[^\s/:]{1,15}")  # dev_valid_name() in net/core/dev.c, and no option of a tool
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -59,18 +61,14 @@ class Device:
     @property
     def index(self) -> int:
         """Its number in its namespace. Raises DeviceError."""
+        absent = DeviceError(f"there is no network device {self.name}: ip link shows those that are")
+        if not NAME.fullmatch(self.name):
+            raise absent
         try:
             with self.inside():
                 return socket.if_nametoindex(self.name)
         except OSError as error:
-            raise DeviceError(f"there is no network device {self.name}: ip link shows those that are") from error
-
-    def exists(self) -> bool:
-        """Is it, and its process, there?"""
-        try:
-            return self.index > 0
-        except DeviceError:
-            return False
+            raise absent from error
 
     @property
     def namespace(self) -> int:

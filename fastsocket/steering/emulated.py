@@ -72,8 +72,8 @@ class EmulatedNic(AbstractContextManager):
     def apply(self, device: Device, plan: Plan, journal: Journal) -> None:
         """Steer what arrives at this receiver's end."""
         program = self._programs[device]
-        for queue in device.queue_files("rps_cpus"):
-            journal.write(queue, cpu_mask(plan.cpus))
+        for queue in range(len(device.queue_files("rps_cpus"))):
+            journal.write_queue(device, "rps_cpus", queue, cpu_mask(plan.cpus))
         journal.note(_Restored(program, program.settings))
         program.set(settings(plan, self._netns[device]))
 

@@ -23,14 +23,15 @@ from fastsocket.steering import command
 from fastsocket.steering.command import Refused
 from fastsocket.steering.cpus import cpu_mask, machine_cpus
 from fastsocket.steering.device import Device
-from fastsocket.steering.journal import CommandRun, Journal
+from fastsocket.steering.interrupts import INTERRUPTS, queue_interrupts
+from fastsocket.steering.journal import Journal
 from fastsocket.steering.plan import MODES, Mode, Plan
 from fastsocket.steering.ports import core_of_port, port_mask
+from fastsocket.steering.steps import DeviceId, IndirectionSet, NtupleSet, RuleAdded
 
 WITHOUT_PORT_MASKS = ("i40e", "ice", "iavf")
 WITH_ATR = ("ixgbe", "i40e", "txgbe")
 NETWORK = Path("/sys/class/net")
-INTERRUPTS, IRQ = Path("/proc/interrupts"), Path("/proc/irq")
 ADDED = re.compile(r"Added rule with ID (\d+)")
 
 
@@ -62,13 +63,15 @@ class Ethtool:
             return f"the driver {driver} takes no filter rules (ntuple-filters: {ntuple})"
         if mode == "perfect" and driver in WITHOUT_PORT_MASKS:
             return f"the driver {driver} takes no rules with a masked port"
-        return None if _interrupts(device) else f"the interrupts of {device}'s queues are not in {INTERRUPTS}"
+        return None if queue_interrupts(device) else f"the interrupts of {device}'s queues are not in {INTERRUPTS}"
 
     def apply(self, device: Device, plan: Plan, journal: Journal) -> None:
         """Raises Refused with the words of whoever refused, DeviceError."""
         with device.inside():
             self._queues(device, plan, journal)
-            journal.change(device, ["ethtool", "-X", device.name, "equal", str(len(plan.cpus))], _indirection(device))
+            before = _indirection(device)
+            command.run(["ethtool", "-X", device.name, "equal", str(len(plan.cpus))])
+            journal.note(before)
             if plan.mode != "rss" and (wanted := "on" if plan.mode == "perfect" else "off") != _ntuple(device):
                 self._switch_ntuple(device, wanted, journal)
             if plan.mode == "perfect":
@@ -79,21 +82,22 @@ class Ethtool:
         """Off on ixgbe switches ATR on. It would take somebody else's rules with it."""
         if wanted == "off" and not re.search(r"Total 0 rules", command.run(["ethtool", "-n", device.name])):
             raise Refused(f"{device} has filter rules, which ATR would remove: ethtool -N {device} delete them first")
-        journal.change(device, ["ethtool", "-K", device.name, "ntuple", wanted],
-                       ["ethtool", "-K", device.name, "ntuple", _ntuple(device)])
+        before = NtupleSet(DeviceId.of(device), _ntuple(device))
+        command.run(["ethtool", "-K", device.name, "ntuple", wanted])
+        journal.note(before)
 
     @staticmethod
     def _queues(device: Device, plan: Plan, journal: Journal) -> None:
         """The interrupt and the transmissions of queue i to the i-th CPU."""
-        interrupts, transmit = _interrupts(device), device.queue_files("xps_cpus")
+        interrupts, transmit = queue_interrupts(device), len(device.queue_files("xps_cpus"))
         if len(interrupts) < len(plan.cpus):
             raise Refused(f"{device} has {len(interrupts)} queues for {len(plan.cpus)} CPUs: "
                           f"ethtool -L {device} combined {len(plan.cpus)}, or name fewer with --cpus")
         try:
             for queue, cpu in enumerate(plan.cpus):
-                journal.write(IRQ / str(interrupts[queue]) / "smp_affinity_list", str(cpu))
-            for queue, cpu in zip(transmit, plan.cpus):
-                journal.write(queue, cpu_mask([cpu]))
+                journal.move_interrupt(device, interrupts[queue], cpu)
+            for queue, cpu in enumerate(plan.cpus[:transmit]):
+                journal.write_queue(device, "xps_cpus", queue, cpu_mask([cpu]))
         except OSError as error:
             raise Refused(f"cannot write {error.filename}: {error.strerror}") from error
 
@@ -125,7 +129,7 @@ def _add_rule(device: Device, rule: list[str], journal: Journal) -> None:
     added = ADDED.search(said)
     if not added:
         raise Refused(f"ethtool -N {device} does not say which rule it added: {said.strip()}")
-    journal.note(CommandRun(device.name, device.process, ["ethtool", "-N", device.name, "delete", added[1]]))
+    journal.note(RuleAdded(DeviceId.of(device), int(added[1])))
 
 
 def _driver(device: Device) -> str:
@@ -144,8 +148,8 @@ def _value(shown: str, key: str) -> str:
     return found[1]
 
 
-def _indirection(device: Device) -> list[str]:
-    """The command that writes the indirection table back as it is. Raises Refused when ethtool has none."""
+def _indirection(device: Device) -> IndirectionSet:
+    """The indirection table as it is, to be written back. Raises Refused when ethtool has none."""
     shown = command.run(["ethtool", "-x", device.name])
     rings = re.search(r"with (\d+) RX ring", shown)
     entries = [int(entry) for row in re.findall(r"^\s*\d+:((?:\s+\d+)+)\s*$", shown, re.MULTILINE)
@@ -156,14 +160,6 @@ def _indirection(device: Device) -> list[str]:
     if entries != [first + number % count for number in range(len(entries))]:
         raise Refused(f"the indirection table of {device} was set in a way that ethtool -X cannot write back: "
                       f"ethtool -X {device} default")
-    back = ["default"] if (first, count) == (0, int(rings[1])) else ["start", str(first), "equal", str(count)]
-    return ["ethtool", "-X", device.name, *back]
+    is_default = (first, count) == (0, int(rings[1]))
+    return IndirectionSet(DeviceId.of(device), first, 0 if is_default else count)
 
-
-def _interrupts(device: Device) -> list[int]:
-    """The interrupt of each receive queue, in order: those of the device whose name ends in the queue's number."""
-    ours = {int(entry.name) for entry in (device.sysfs / "device/msi_irqs").glob("*")}
-    named = re.findall(r"^\s*(\d+):.*\s(\S+)$", INTERRUPTS.read_text(), re.MULTILINE)
-    numbered = [(re.search(r"(\d+)(?:@.*)?$", name), int(number)) for number, name in named if int(number) in ours]
-    return [number for found, number in sorted(((found, number) for found, number in numbered if found),
-                                               key=lambda pair: int(pair[0][1]))]

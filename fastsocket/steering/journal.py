@@ -1,99 +1,29 @@
 """What was changed, and how to put it back: in reverse order, now or from a file by a later process."""
 
 import json
-import os
-import subprocess
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
-from fastsocket import libbpf
-from fastsocket.steering import command
+from fastsocket.steering import private, steps
 from fastsocket.steering.device import Device
+from fastsocket.steering.interrupts import affinity
+
+FORMAT = 2
+REMEDY = "undo by hand what it names, or restart the machine, which forgets both; then remove it"
 
 
 class Step(Protocol):
-    """One change. A journal that is saved holds only dataclasses from STEPS."""
+    """One change. A journal that is kept in a file holds only those of steps.KINDS."""
 
     def undo(self) -> None: ...
 
 
-@dataclass(frozen=True)
-class FileWritten:
-    """A setting in /sys or /proc/sys, and its value before."""
+class JournalError(ValueError):
+    """A file is no journal that can be acted on; the message names it, and says what to do."""
 
-    path: str
-    before: str
-
-    def undo(self) -> None:
-        if Path(self.path).exists():  # else its device is gone, and the setting with it
-            Path(self.path).write_text(self.before)
-
-
-@dataclass(frozen=True)
-class EgressFilter:
-    """Our tc filter at a device's egress. made_hook: the clsact qdisc is ours, too."""
-
-    name: str
-    process: int | None
-    handle: int
-    program_id: int
-    made_hook: bool
-
-    def undo(self) -> None:
-        device = Device(self.name, self.process)
-        if not device.exists():
-            return
-        index = device.index
-        with device.inside():
-            libbpf.detach_egress(index, self.handle, self.program_id)
-            if self.made_hook and not _has_filters(self.name):
-                libbpf.destroy_clsact(index)
-
-
-def _has_filters(device: str) -> bool:
-    """Somebody else's, which would go with our clsact."""
-    shown = [subprocess.run(["tc", "filter", "show", "dev", device, direction], capture_output=True).stdout
-             for direction in ("ingress", "egress")]
-    return any(shown)
-
-
-@dataclass(frozen=True)
-class XdpAttached:
-    """Our XDP program on a device. flags: the mode that it was attached in."""
-
-    name: str
-    process: int | None
-    program_id: int
-    flags: int
-
-    def undo(self) -> None:
-        device = Device(self.name, self.process)
-        if not device.exists():
-            return
-        index = device.index
-        with device.inside():
-            if libbpf.xdp_program_id(index) == self.program_id:
-                libbpf.detach_xdp(index, self.flags)
-
-
-@dataclass(frozen=True)
-class CommandRun:
-    """Something that a tool did to a device. undoing: the command that puts it back."""
-
-    name: str
-    process: int | None
-    undoing: list[str]
-
-    def undo(self) -> None:
-        device = Device(self.name, self.process)
-        if device.exists():
-            with device.inside():
-                command.run(self.undoing)
-
-
-STEPS = {kind.__name__: kind for kind in (FileWritten, EgressFilter, XdpAttached, CommandRun)}
+    exit_status = 3
 
 
 class Journal(AbstractContextManager):
@@ -110,13 +40,13 @@ class Journal(AbstractContextManager):
 
     @classmethod
     def load(cls, file: Path) -> "Journal":
-        """Raises OSError when it cannot be read, ValueError when it is no journal."""
+        """Raises FileNotFoundError, Refused where others than root can write it, JournalError when it is none."""
+        kept = _parsed(file)
         try:
-            kept = json.loads(file.read_text())
             journal = cls(file, **kept["about"])
-            journal.steps = [STEPS[kind](**fields) for kind, fields in kept["steps"]]
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{file} is no journal") from error
+            journal.steps = [steps.step(one) for one in kept["steps"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise JournalError(f"{file} is no journal: {error}; {REMEDY}") from error
         return journal
 
     def note(self, step: Step) -> None:
@@ -126,21 +56,26 @@ class Journal(AbstractContextManager):
 
     def save(self) -> None:
         if self._file:
-            kept = {"about": self.about, "steps": [(type(step).__name__, asdict(step)) for step in self.steps]}
-            new = self._file.with_suffix(".new")
-            new.write_text(json.dumps(kept, indent=1))
-            os.replace(new, self._file)
+            kept = {"format": FORMAT, "about": self.about,
+                    "steps": [{"kind": type(step).__name__, **asdict(step)} for step in self.steps]}
+            private.replace(self._file, json.dumps(kept, indent=1).encode())
 
     def write(self, path: Path, value: str) -> None:
-        """Change a setting in /sys or /proc/sys. Raises OSError."""
-        before = path.read_text()
-        self.note(FileWritten(str(path), before))
+        """Change a setting below /proc/sys, one of those that steps.py knows. Raises OSError."""
+        self.note(steps.Sysctl(str(path.relative_to(steps.PROC_SYS)), path.read_text().strip()))
         path.write_text(value)
 
-    def change(self, device: Device, doing: list[str], undoing: list[str]) -> None:
-        """Run a command in the device's namespace that another one undoes. Raises Refused."""
-        command.run(doing)
-        self.note(CommandRun(device.name, device.process, undoing))
+    def write_queue(self, device: Device, file: str, queue: int, value: str) -> None:
+        """Change a setting of a device's queue in sysfs. Raises OSError."""
+        path = device.queue_files(file)[queue]
+        self.note(steps.QueueFile(steps.DeviceId.of(device), file, queue, path.read_text().strip()))
+        path.write_text(value)
+
+    def move_interrupt(self, device: Device, interrupt: int, cpu: int) -> None:
+        """Give an interrupt of the device to a CPU. Raises OSError."""
+        path = affinity(interrupt)
+        self.note(steps.InterruptMoved(steps.DeviceId.of(device), interrupt, path.read_text().strip()))
+        path.write_text(str(cpu))
 
     def undo(self) -> None:
         """All of it, newest first; one that fails does not keep the others. Raises the first failure."""
@@ -149,7 +84,21 @@ class Journal(AbstractContextManager):
                 stack.callback(step.undo)
         self.steps = []
         if self._file:
-            self._file.unlink(missing_ok=True)
+            private.remove(self._file)
 
     def __exit__(self, *exception):
         self.undo()
+
+
+def _parsed(file: Path) -> dict:
+    content = private.read(file)
+    try:
+        kept = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise JournalError(f"{file} is no journal; {REMEDY}") from error
+    if not isinstance(kept, dict) or not isinstance(kept.get("about"), dict) or not isinstance(kept.get("steps"), list):
+        raise JournalError(f"{file} is no journal; {REMEDY}")
+    if kept.get("format") != FORMAT:
+        raise JournalError(f"{file} is of another version of fastsocket: switch off with that one what it set, or "
+                           "restart the machine, which forgets both; then remove it")
+    return kept

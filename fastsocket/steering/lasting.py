@@ -6,17 +6,26 @@ to the device's network namespace and number, and to its address, so that no oth
 """
 
 import fcntl
+import os
+import re
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from fastsocket.steering.backends import choose
+from fastsocket.libbpf import BpfError
+from fastsocket.steering import private
+from fastsocket.steering.backends import BACKENDS, able
 from fastsocket.steering.command import Refused
-from fastsocket.steering.device import Device
-from fastsocket.steering.journal import Journal
-from fastsocket.steering.plan import Plan
+from fastsocket.steering.device import NAME, Device, DeviceError
+from fastsocket.steering.journal import REMEDY, Journal, JournalError
+from fastsocket.steering.plan import MAX_CPUS, Plan
+from fastsocket.steering.steps import number, one_of, word
 
 STATE = Path("/run/fastsocket/nic")
+LOCK_SECONDS = 5  # more than one command takes, and little for a person
+HARDWARE_ADDRESS = re.compile(r"([0-9a-f]{2}(:[0-9a-f]{2})*)?")
 CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_BPF = 12, 21, 39  # <linux/capability.h>
 
 
@@ -25,7 +34,10 @@ def _file(device: Device) -> Path:
 
 
 def _address(device: Device) -> str:
-    return (device.sysfs / "address").read_text().strip()
+    try:
+        return (device.sysfs / "address").read_text().strip()
+    except OSError as error:
+        raise DeviceError(f"{device} has gone meanwhile") from error
 
 
 def _need_capabilities() -> None:
@@ -40,36 +52,99 @@ def _need_capabilities() -> None:
 
 @contextmanager
 def _locked() -> Iterator[None]:
-    """One command at a time."""
+    """One command at a time. Raises Refused when another one does not end."""
+    path = STATE / "lock"
+    with private.directory(STATE, make=True) as parent, private.opened(path, os.O_RDWR | os.O_CREAT, parent) as lock:
+        os.fchmod(lock, private.FILE)
+        try:
+            with _at_most(LOCK_SECONDS):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        except TimeoutError:
+            raise Refused(f"{_holder(lock)} holds {path} for more than {LOCK_SECONDS} s: wait for it, or end "
+                          "it") from None
+        yield
+
+
+@contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Raises TimeoutError out of a call that waits for longer. In the main thread alone, as signals are."""
+    def late(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
-        STATE.mkdir(parents=True, exist_ok=True)
-        with open(STATE / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-    except PermissionError as error:
-        raise Refused(f"cannot write {error.filename}: run it as root") from error
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _holder(lock: int) -> str:
+    """Which process has a lock on that file (proc(5), /proc/locks)."""
+    status = os.fstat(lock)
+    ours = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    for line in Path("/proc/locks").read_text().splitlines():
+        _, *blocked, kind, _, _, pid, file, _, _ = line.split()
+        if (blocked, kind, file) == ([], "FLOCK", ours):
+            return f"process {pid}"
+    return "a process that is not seen from here"
+
+
+@dataclass(frozen=True)
+class _About:
+    """What was asked for, and of which device: the head of a journal, as somebody else may have written it."""
+
+    device: str
+    address: str
+    backend: str
+    mode: str
+    cpus: list[int]
+    ports: dict[str, int]
+
+    def __post_init__(self):
+        """Raises ValueError, TypeError."""
+        word(self.device, NAME)
+        word(self.address, HARDWARE_ADDRESS)
+        one_of(self.backend, *(backend.name for backend in BACKENDS))
+        for cpu in (*self.cpus, *self.ports.values()):
+            number(cpu, MAX_CPUS - 1)
+        for port in self.ports:
+            word(port, re.compile("[0-9]{1,5}"))
+        self.plan  # which checks the rest
+
+    @property
+    def plan(self) -> Plan:
+        return Plan(self.mode, tuple(self.cpus), {int(port): cpu for port, cpu in self.ports.items()})
+
+
+def _about(journal: Journal, file: Path) -> _About:
+    try:
+        return _About(**journal.about)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise JournalError(f"{file} is no journal of a device: {error}; {REMEDY}") from error
 
 
 def current(device: Device) -> Journal | None:
-    """What is set on the device by us; its ``about`` says what. Raises DeviceError, Refused."""
+    """What is set on the device by us; its ``about`` says what. Raises DeviceError, Refused, JournalError."""
     file, address = _file(device), _address(device)
     try:
-        journal = Journal.load(file)
+        with private.directory(STATE.parent):
+            journal = Journal.load(file)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise Refused(f"cannot read {file}: {error}; what it held must be undone by hand, then remove it") from error
-    if journal.about["address"] != address:
+    about = _about(journal, file)
+    if about.address != address:
         return None  # that device is gone, and what was set on it, too
-    if journal.about["device"] != device.name:
-        raise Refused(f"{device} was {journal.about['device']} when it was set up: give it back that name first")
+    if about.device != device.name:
+        raise Refused(f"{device} was {about.device} when it was set up: give it back that name first")
     return journal
 
 
 def turn_on(device: Device, plan: Plan, backend: str | None = None) -> None:
     """Steer so until turn_off(), in place of what we had set before; that stays where this cannot be done.
 
-    backend: its name; None for the first that can. Raises what choose() and the backend raise, and DeviceError.
+    backend: its name; None for the first that can. Raises what able() and the backend raise, and DeviceError.
     """
     device.sysfs  # its own complaints come first
     _need_capabilities()
@@ -78,18 +153,29 @@ def turn_on(device: Device, plan: Plan, backend: str | None = None) -> None:
         if before:
             before.undo()
         try:
-            _apply(device, plan, backend)
+            _apply_best(device, plan, backend)
         except BaseException:
             if before:
-                ports = {int(port): cpu for port, cpu in before.about["ports"].items()}
-                _apply(device, Plan(before.about["mode"], before.about["cpus"], ports), before.about["backend"])
+                about = _about(before, _file(device))
+                _apply(device, about.plan, about.backend)
             raise
 
 
-def _apply(device: Device, plan: Plan, name: str | None) -> None:
-    backend = choose(device, plan, name)
-    journal = Journal(_file(device), device=device.name, address=_address(device), backend=backend.name,
-                      mode=plan.mode, cpus=list(plan.cpus), ports={str(port): cpu for port, cpu in plan.ports.items()})
+def _apply_best(device: Device, plan: Plan, name: str | None) -> None:
+    """By the first backend that can, and does not find out halfway that it cannot."""
+    *better, last = able(device, plan, name)
+    for backend in better:
+        try:
+            return _apply(device, plan, backend.name)
+        except (Refused, BpfError):
+            continue
+    _apply(device, plan, last.name)
+
+
+def _apply(device: Device, plan: Plan, name: str) -> None:
+    backend = next(backend for backend in BACKENDS if backend.name == name)
+    journal = Journal(_file(device), device=device.name, address=_address(device), backend=name, mode=plan.mode,
+                      cpus=list(plan.cpus), ports={str(port): cpu for port, cpu in plan.ports.items()})
     try:
         backend.apply(device, plan, journal)
         journal.save()
@@ -99,7 +185,7 @@ def _apply(device: Device, plan: Plan, name: str | None) -> None:
 
 
 def turn_off(device: Device) -> bool:
-    """Undo turn_on(); False where there is nothing to undo. Raises DeviceError, Refused."""
+    """Undo turn_on(); False where there is nothing to undo. Raises DeviceError, Refused, JournalError."""
     if current(device) is None:
         return False
     _need_capabilities()

@@ -7,10 +7,11 @@ from fastsocket.build import bpf_object
 from fastsocket.libbpf import BpfObject, attach_egress, program_id
 from fastsocket.steering.cpus import machine_cpus
 from fastsocket.steering.device import Device
-from fastsocket.steering.journal import EgressFilter, Journal
+from fastsocket.steering.journal import Journal
 from fastsocket.steering.plan import MAX_CPUS, MODES, Plan
 from fastsocket.steering.ports import port_mask
 from fastsocket.steering.rss import INDIRECTION_ENTRIES, contributions, indirection
+from fastsocket.steering.steps import DeviceId, EgressFilter
 
 LEARNED_ENTRIES = 8192
 OWN_NETNS = -1
@@ -59,7 +60,7 @@ class SteeringProgram(BpfObject):
     def attach_egress(self, name: str, device: Device, handle: int, journal: Journal) -> None:
         """Attach a tc program at a device's egress. Raises BpfError, DeviceError."""
         def note(made_hook: bool) -> None:
-            journal.note(EgressFilter(device.name, device.process, handle, program_id(descriptor), made_hook))
+            journal.note(EgressFilter(DeviceId.of(device), handle, program_id(descriptor), made_hook))
 
         index, descriptor = device.index, self.descriptor(name)
         with device.inside():

@@ -36,12 +36,11 @@ class Rfs:
 
     def apply(self, device: Device, plan: Plan, journal: Journal) -> None:
         """Raises Refused, DeviceError."""
-        counts = device.queue_files("rps_flow_cnt")
+        queues = len(device.queue_files("rps_flow_cnt"))
         try:
-            for queue in device.queue_files("rps_cpus"):
-                journal.write(queue, cpu_mask(plan.cpus))
-            for queue in counts:
-                journal.write(queue, str(ENTRIES // len(counts)))
+            for queue in range(queues):
+                journal.write_queue(device, "rps_cpus", queue, cpu_mask(plan.cpus))
+                journal.write_queue(device, "rps_flow_cnt", queue, str(ENTRIES // queues))
             journal.write(SOCKET_TABLE, str(max(ENTRIES, int(SOCKET_TABLE.read_text()))))
         except OSError as error:
             raise Refused(f"cannot write {error.filename}: {error.strerror}") from error

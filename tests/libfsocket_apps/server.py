@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import select
+import shlex
 import socket
 import subprocess
 import sys
@@ -30,10 +31,22 @@ CLOSERS = {
 }
 
 
+def own_cpus() -> list[int]:
+    """Of this thread, as the kernel has them: the library tells the application what that set itself (proc(5))."""
+    with open("/proc/thread-self/status") as status:
+        allowed = next(line.split()[1] for line in status if line.startswith("Cpus_allowed_list:"))
+    ranges = [part.split("-") for part in allowed.split(",")]
+    return [cpu for first, *last in ranges for cpu in range(int(first), int(last[0] if last else first) + 1)]
+
+
 def drop_privileges(user: int) -> None:
     os.setgroups([])
     os.setgid(user)
     os.setuid(user)
+
+
+TELL_CPUS = [sys.executable, "-c", "import json, os; print(json.dumps(sorted(os.sched_getaffinity(0))))"]
+CHANGES_WHAT_IT_WATCHES = ("add", "mod", "pin", "go", "nest")
 
 
 class Worker:
@@ -50,9 +63,16 @@ class Worker:
         self.add()
 
     def about(self) -> dict:
-        return {"pid": os.getpid(), "cpus": sorted(os.sched_getaffinity(0)), "user": os.getuid()}
+        return {"pid": os.getpid(), "cpus": own_cpus(), "user": os.getuid()}
+
+    def look(self) -> None:
+        """Wait for no time: a worker gets its clone when it waits."""
+        ready = [descriptor for descriptor, _ in (self.outer or self.epoll).poll(0)]
+        if not self.held and any(descriptor != self.commands.fileno() for descriptor in ready):
+            self.accept_all()
 
     def serve(self) -> None:
+        self.look()
         say(self.about())
         while self.step():
             pass
@@ -69,7 +89,12 @@ class Worker:
     def obey(self, command: list | None) -> bool:
         if command:
             method, *arguments = command
-            say(getattr(self, method)(*arguments))
+            if method == "about":
+                self.look()
+            answer = getattr(self, method)(*arguments)
+            if method in CHANGES_WHAT_IT_WATCHES:
+                self.look()
+            say(answer)
         return command is not None
 
     def accept_all(self) -> str:
@@ -121,6 +146,29 @@ class Worker:
     def drop_privileges(self, user: int) -> int:
         drop_privileges(user)
         return os.getuid()
+
+    def cpus_seen(self) -> dict[str, list[int]]:
+        """By the worker's own question, and by what it starts in each way."""
+        seen = {"itself": sorted(os.sched_getaffinity(0))}
+        thread = threading.Thread(target=lambda: seen.update(thread=own_cpus()))
+        thread.start()
+        thread.join()
+        reading, writing = os.pipe()
+        if (child := os.fork()) == 0:
+            os.write(writing, json.dumps(own_cpus()).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        seen["fork"] = json.loads(os.read(reading, 100_000))
+        seen["vfork and exec"] = json.loads(subprocess.check_output(TELL_CPUS))
+        os.set_inheritable(writing, True)
+        os.system(f"{shlex.join(TELL_CPUS)} >&{writing}")
+        seen["system()"] = json.loads(os.read(reading, 100_000))
+        spawned = os.posix_spawn(sys.executable, TELL_CPUS, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, writing, 1)])
+        os.waitpid(spawned, 0)
+        seen["posix_spawn()"] = json.loads(os.read(reading, 100_000))
+        os.close(reading)
+        os.close(writing)
+        return seen
 
     def pin(self, cpu: int) -> None:
         os.sched_setaffinity(0, {cpu})

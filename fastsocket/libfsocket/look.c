@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: MIT
+/*
+ * What the application watches with epoll, and looking after it. A thread that waits for an epoll in which the
+ * application has a listener wakes now and then, adopts a clone or gives one up, and takes care of its neighbours'.
+ *
+ * A watch is known by the epoll's and the listener's number, and numbers are used again. So each look first has the
+ * kernel prove that this epoll holds this listener.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+
+#include "fsocket.h"
+
+/* A thread that watches listeners looks after them this often, and so soon again when a connection waits. */
+#define LOOK_EVERY_MS 250
+#define LOOK_AGAIN_MS 20
+/* A watch falls to another thread that waits for its epoll when its own has not looked for so long. */
+#define ABSENT_MS 1000
+
+THREAD_LOCAL uint64_t look_again_ms;
+THREAD_LOCAL uint32_t changes_seen;
+/* Watches that were added, so that the next wait looks at once. */
+static _Atomic uint32_t additions;
+
+static uint32_t changes(void)
+{
+	return page_changes() + atomic_load_explicit(&additions, memory_order_relaxed);
+}
+
+/* ---- the watches ---------------------------------------------------------------------------------------------- */
+
+static struct watch *watch_of(struct listener *l, int epfd, int fd)
+{
+	for (size_t i = 0; i < MAX_WATCHES; i++)
+		if (l->watch[i].used && l->watch[i].epfd == epfd && l->watch[i].fd == fd)
+			return &l->watch[i];
+	return NULL;
+}
+
+static struct watch *free_watch(struct listener *l)
+{
+	for (size_t i = 0; i < MAX_WATCHES; i++)
+		if (!l->watch[i].used)
+			return &l->watch[i];
+	return NULL;
+}
+
+static struct watch *any_watch_in(struct listener *l, int epfd)
+{
+	for (size_t i = 0; i < MAX_WATCHES; i++)
+		if (l->watch[i].used && l->watch[i].epfd == epfd)
+			return &l->watch[i];
+	return NULL;
+}
+
+static bool is_watched(struct listener *l)
+{
+	for (size_t i = 0; i < MAX_WATCHES; i++)
+		if (l->watch[i].used)
+			return true;
+	return false;
+}
+
+/* An epoll that holds the listener refuses to take it a second time. */
+static bool is_proved(const struct watch *watch)
+{
+	struct epoll_event event = { 0 };
+
+	if (real.epoll_ctl(watch->epfd, EPOLL_CTL_ADD, watch->fd, &event))
+		return errno == EEXIST;
+	real.epoll_ctl(watch->epfd, EPOLL_CTL_DEL, watch->fd, &event);
+	return false;
+}
+
+static void unwatch_neighbours(struct listener *l, int epfd)
+{
+	for_each_clone(cpu, l)
+		if (atomic_load(&l->clone[cpu].neighbour_epfd) == epfd)
+			clone_unwatch(l, cpu, epfd);
+}
+
+/* By its last name in this epoll: what the library has put into the epoll goes, too. */
+static void remove_watch(struct listener *l, struct watch *watch)
+{
+	struct watch gone = *watch, *other;
+
+	watch->used = false;
+	other = any_watch_in(l, gone.epfd);
+	if (other && gone.cpu >= 0) {
+		other->cpu = gone.cpu;
+		other->thread = gone.thread;
+		gone.event = other->event;
+		real.epoll_ctl(gone.epfd, EPOLL_CTL_MOD, atomic_load(&l->clone[gone.cpu].fd), &gone.event);
+		return;
+	}
+	if (other)
+		return;
+	unwatch_neighbours(l, gone.epfd);
+	give_up(l, &gone);
+	if (!is_watched(l))
+		page_no_thread_waits(l->shared);
+}
+
+static void watch_added(struct listener *l, int epfd, int fd, const struct epoll_event *event)
+{
+	struct watch *watch = watch_of(l, epfd, fd);
+
+	if (!watch)
+		watch = free_watch(l);
+	if (!watch)
+		return;
+	*watch = (struct watch){ .used = true, .epfd = epfd, .fd = fd, .cpu = -1, .fallen_cpu = -1, .event = *event };
+	set_descriptor(epfd, WATCHING);
+	if (adoption_of(l) && !seccomp_was_installed()) { /* this thread waits for it, or did a moment ago */
+		watch->thread = myself();
+		adopt(l, watch);
+	}
+	atomic_fetch_add(&additions, 1);
+}
+
+static void watch_modified(struct listener *l, int epfd, int fd, const struct epoll_event *event)
+{
+	struct watch *watch = watch_of(l, epfd, fd);
+
+	if (!watch)
+		return;
+	watch->event = *event;
+	if (!(event->events & EPOLLIN)) { /* a pause */
+		unwatch_neighbours(l, epfd);
+		give_up(l, watch);
+		return;
+	}
+	for_each_clone(cpu, l) {
+		struct epoll_event copy = *event;
+
+		if (l->cloned && atomic_load(&l->clone[cpu].watchers))
+			real.epoll_ctl(epfd, EPOLL_CTL_MOD, atomic_load(&l->clone[cpu].fd), &copy);
+	}
+	if (watch->cpu < 0)
+		atomic_fetch_add(&additions, 1);
+}
+
+/*
+ * Only nginx with EPOLLEXCLUSIVE takes its listener out and puts it back at once, every 16 accepts. It keeps its seat
+ * meanwhile, so that its neighbours do not come for nothing.
+ */
+static void watch_deleted(struct listener *l, int epfd, int fd)
+{
+	struct watch *watch = watch_of(l, epfd, fd);
+
+	if (!watch)
+		return;
+	if (watch->event.events & EPOLLEXCLUSIVE && watch->cpu >= 0 && l->cloned) {
+		clone_unwatch(l, watch->cpu, epfd);
+		watch->cpu = -1;
+	}
+	remove_watch(l, watch);
+}
+
+void watch_changed(struct listener *l, int epfd, int op, int fd, const struct epoll_event *event)
+{
+	struct held held;
+
+	lock_tables(&held);
+	if (op == EPOLL_CTL_ADD)
+		watch_added(l, epfd, fd, event);
+	else if (op == EPOLL_CTL_MOD)
+		watch_modified(l, epfd, fd, event);
+	else
+		watch_deleted(l, epfd, fd);
+	unlock_tables(&held);
+}
+
+/* With the tables locked: the application closes an epoll. */
+void epoll_is_closed(int epfd)
+{
+	for (size_t i = 0; i < MAX_LISTENERS; i++)
+		for (struct watch *watch; listeners[i].generation && (watch = any_watch_in(&listeners[i], epfd));)
+			remove_watch(&listeners[i], watch);
+	set_descriptor(epfd, UNKNOWN);
+}
+
+bool any_adopted_here(void)
+{
+	for (size_t i = 0; i < MAX_LISTENERS; i++)
+		for (size_t j = 0; listeners[i].generation && j < MAX_WATCHES; j++)
+			if (listeners[i].watch[j].used && listeners[i].watch[j].cpu >= 0)
+				return true;
+	return false;
+}
+
+/* ---- looking after them --------------------------------------------------------------------------------------- */
+
+/* A thread that waits for an epoll looks after its watches; one that waits for it by another epoll, for those of nobody. */
+static bool falls_to(const struct watch *watch, uint64_t thread, int epfd, bool is_outer, uint64_t now)
+{
+	if (watch->thread == thread)
+		return true;
+	return (watch->epfd == epfd || is_outer) && (!watch->thread || now - watch->looked_ms > ABSENT_MS);
+}
+
+/* Every clone is being emptied, or is closed: nothing of ours is to be tried first any more. */
+static void has_withdrawn(struct listener *l, struct watch *watch)
+{
+	if (watch->cpu >= 0 && !atomic_load(&l->shared->seat[watch->cpu].listening)) {
+		give_up(l, watch);
+		adoptions[l - listeners].generation = 0;
+	}
+}
+
+static bool look_at(struct listener *l, struct watch *watch, uint64_t now)
+{
+	bool withdrawn;
+
+	if (!is_proved(watch)) {
+		remove_watch(l, watch);
+		return false;
+	}
+	group_check(l, now);
+	withdrawn = l->cloned && succession_tend(l, now);
+	listeners_flags_changed(watch->fd);
+	if (withdrawn)
+		has_withdrawn(l, watch);
+	else
+		reconsider(l, watch);
+	if (watch->cpu >= 0)
+		atomic_store(&l->shared->seat[watch->cpu].tended_ms, now);
+	return l->cloned && neighbours_tend(l, watch, now);
+}
+
+static bool is_outer_epoll(int epfd)
+{
+	for (size_t i = 0; i < MAX_LISTENERS; i++)
+		if (listeners[i].generation && any_watch_in(&listeners[i], epfd))
+			return false;
+	return true;
+}
+
+static bool look(int epfd, uint64_t now)
+{
+	uint64_t me = myself();
+	bool soon = false, is_outer;
+	struct held held;
+
+	lock_tables(&held);
+	is_outer = is_outer_epoll(epfd);
+	for (size_t i = 0; i < MAX_LISTENERS; i++)
+		for (size_t j = 0; listeners[i].generation && j < MAX_WATCHES; j++) {
+			struct watch *watch = &listeners[i].watch[j];
+
+			if (!watch->used || !falls_to(watch, me, epfd, is_outer, now))
+				continue;
+			watch->thread = me;
+			watch->looked_ms = now;
+			soon = look_at(&listeners[i], watch, now) || soon;
+		}
+	unlock_tables(&held);
+	return soon;
+}
+
+int look_after(int epfd)
+{
+	uint64_t now = now_ms();
+
+	if (now >= look_again_ms || changes_seen != changes()) {
+		changes_seen = changes();
+		look_again_ms = now + (look(epfd, now) ? LOOK_AGAIN_MS : LOOK_EVERY_MS);
+	}
+	return (int)(look_again_ms - now);
+}
