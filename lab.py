@@ -97,7 +97,6 @@ def sweep(experiment: ExperimentName = "scalability", workload: Workloads = None
 
     python3 lab.py sweep --quick --workload nginx
     """
-    from analysis.report import write_all
     from bench import experiment as experiments
 
     if quick and paper:
@@ -117,15 +116,40 @@ def sweep(experiment: ExperimentName = "scalability", workload: Workloads = None
     _need_root()
     _remove_leftovers()
     with _results_in(out, experiment) as directory:
-        for part, options in planned.items():
-            of_part = directory if len(planned) == 1 else directory / part
-            if options.why_not:
-                _leave_out(of_part, options, resume)
-                continue
-            if status := _measure(of_part, _opened_run(of_part, options, resume, is_part=len(planned) > 1)):
-                raise typer.Exit(status)
         if len(planned) > 1:
-            typer.echo(f"all of it: {write_all(directory)}")
+            status = _measure_parts(directory, planned, resume)
+        else:
+            status = _measure_part(directory, *planned.values(), resume, is_part=False)
+    raise typer.Exit(status)
+
+
+def _measure_parts(directory: Path, planned: dict, resume: bool) -> int:
+    """Returns the exit status. A part of which nothing can be measured costs that part, unless it is so of all."""
+    from analysis.report import write_all
+    from bench.sweep import is_measured
+    from workloads.process import WorkloadError
+
+    failed = {}
+    for part, options in planned.items():
+        try:
+            if status := _measure_part(directory / part, options, resume, is_part=True):
+                return status
+        except WorkloadError as error:
+            failed[part] = error
+    if failed and not any(is_measured(directory / part) for part in planned):
+        raise failed.popitem()[1]
+    for part, error in failed.items():
+        _leave_out(directory / part, planned[part].model_copy(update={"why_not": str(error)}), resume)
+    typer.echo(f"all of it: {write_all(directory)}")
+    return 0
+
+
+def _measure_part(directory: Path, options, resume: bool, is_part: bool) -> int:
+    """Returns the exit status."""
+    if options.why_not:
+        _leave_out(directory, options, resume)
+        return 0
+    return _measure(directory, _opened_run(directory, options, resume, is_part))
 
 
 @contextmanager
@@ -201,10 +225,9 @@ def _print_schedules(planned: list) -> None:
 
 
 def _measure(directory: Path, run) -> int:
-    """Returns the exit status."""
+    """Returns the exit status. Raises what ended it, WorkloadError where nothing could be measured."""
     from analysis.live import LiveTable
-    from bench.record import TRIALS
-    from bench.sweep import measure
+    from bench.sweep import is_measured, measure
     from fastsocket.build import build
 
     status = 0
@@ -215,16 +238,19 @@ def _measure(directory: Path, run) -> int:
     except KeyboardInterrupt:
         status = INTERRUPTED
     finally:
-        if not (directory / TRIALS).exists():
+        if not is_measured(directory):
             _remove_empty_run(directory)
-    if (directory / TRIALS).exists():
+    if is_measured(directory):
         _conclude(directory)
     return status
 
 
 def _remove_empty_run(directory: Path) -> None:
-    """A run without a trial is no run: leave no trace of it, but nothing of anybody else's either."""
-    (directory / "run.json").unlink(missing_ok=True)
+    """A run without a measured trial is no run: leave no trace of it, but nothing of anybody else's either."""
+    from bench.record import RUN, TRIALS
+
+    for name in (RUN, TRIALS):
+        (directory / name).unlink(missing_ok=True)
     if not any(directory.iterdir()):
         directory.rmdir()
 
@@ -343,7 +369,15 @@ def main() -> int:
     except Exception as error:
         if not hasattr(error, "exit_status"):  # ours say how to end; any other is a defect, and shows where
             raise
-        return _complain(str(error), error.exit_status)
+        return _complain(_with_remedy(error), error.exit_status)
+
+
+def _with_remedy(error: Exception) -> str:
+    from fastsocket.libbpf import BpfError
+
+    if not isinstance(error, BpfError):
+        return str(error)
+    return "; ".join(filter(None, [error.reason, error.cause.value, "python3 lab.py doctor says more"]))
 
 
 def _complain(message: str, status: int) -> int:

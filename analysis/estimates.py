@@ -113,8 +113,17 @@ def _rows(setting: tuple, blocks: pd.DataFrame):
     arms, whole = _by_arm(blocks), blocks.trials.max()
     for arm, part in arms.items():
         ratio, bounds = _contrast([arm], [BASE], arms, whole)
-        yield (workload, arm, cores, metric, part["mean"].mean(), *interval(part["mean"].to_numpy()), len(part),
-               ratio, *bounds)
+        yield (workload, arm, cores, metric, part["mean"].mean(), *_possible(interval(part["mean"].to_numpy()), metric),
+               len(part), ratio, *bounds)
+
+
+def _possible(bounds: tuple[float, float], metric: str) -> np.ndarray:
+    """An interval without what no value of the metric can be: less than nothing, or more than 100 %.
+
+    Bootstrap-t does not know of such limits, and with means close to one it goes past it. The true mean is within them,
+    so an interval that is cut there holds it as often as the whole one.
+    """
+    return np.clip(bounds, 0, 100 if metric.endswith("_percent") else np.inf)
 
 
 def _by_arm(blocks: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from analysis.estimates import THROUGHPUT, control_is_off, counted, throughput
-from analysis.tables import COMPARISONS, NOT_AVAILABLE, SUMMARY, readable_comparisons
+from analysis.tables import COMPARISONS, NOT_AVAILABLE, SUMMARY, failures, readable_comparisons
 from bench.record import Run, Trial, read_run, read_trials
 
 COLUMNS = ("workload", "cores", "variant", "trials", "median 1/s", "p99 ms", "passive local %", "errors")
@@ -62,6 +62,9 @@ class LiveTable(AbstractContextManager):
         self._progress.update(self._task, completed=len(self._trials), left=self._time_left())
         if self._console.is_terminal:
             self._live.update(self._render())
+        elif trial.failed:
+            self._console.print(f"{trial.workload} {trial.arm} on {counted(trial.cores)} failed: {trial.failed}",
+                                soft_wrap=True)
         elif new_block:
             self._console.print(f"block {trial.block + 1} of {self._run.options.blocks}, {self._time_left()} left")
 
@@ -75,15 +78,21 @@ def _medians(trials: list[Trial]) -> Table:
     for trial in trials:
         groups[trial.workload, trial.cores, trial.arm].append(trial)
     for (workload, cores, arm), group in sorted(groups.items()):
-        throughput = next(name for name in THROUGHPUT if name in group[0].metrics)
-        table.add_row(workload, str(cores), arm, str(len(group)), _median(group, throughput, "{:,.0f}"),
-                      _median(group, "latency_p99_ms", "{:.1f}"), _median(group, "passive_local_percent", "{:.1f}"),
-                      f"{sum(trial.metrics['errors'] for trial in group):.0f}")
+        table.add_row(workload, str(cores), arm, str(len(group)), _median(group, "{:,.0f}", *THROUGHPUT),
+                      _median(group, "{:.1f}", "latency_p99_ms"), _median(group, "{:.1f}", "passive_local_percent"),
+                      _errors(group))
     return table
 
 
-def _median(trials: list[Trial], metric: str, form: str) -> str:
-    values = [trial.metrics[metric] for trial in trials if metric in trial.metrics]
+def _errors(trials: list[Trial]) -> str:
+    """Of the load generator; and how many trials failed, if any."""
+    failed = sum(bool(trial.failed) for trial in trials)
+    return f"{sum(trial.metrics.get('errors', 0) for trial in trials):.0f}" + (f", {failed} failed" if failed else "")
+
+
+def _median(trials: list[Trial], form: str, *metrics: str) -> str:
+    """Of the one of these metrics that the trials have."""
+    values = [trial.metrics[metric] for trial in trials for metric in metrics if metric in trial.metrics]
     return form.format(median(values)) if values else NOT_AVAILABLE
 
 
@@ -103,6 +112,8 @@ def print_outcome(directory: Path, report: Path, wall_seconds: float) -> None:
         console.print(_as_table(compared))
     for warning in control_is_off(summary):
         console.print(Text(warning, style="yellow"))
+    for sentence in failures(run, trials):
+        console.print(Text(sentence, style="yellow"))
     if not run.complete:
         console.print(Text(f"incomplete: {len(trials)} of {run.planned_trials} trials; go on with "
                            f"--resume --out {directory}", style="yellow"))

@@ -13,7 +13,7 @@ from analysis.estimates import (BASE, CONTROL, COST, comparisons, control_is_off
 from analysis.figures import draw_figures
 from analysis.figures.profile import FLAME
 from analysis.summary import plain_summary
-from analysis.tables import (cpu_by_core, html, missing, readable_comparisons, readable_cpu, readable_summary,
+from analysis.tables import (cpu_by_core, failures, html, missing, readable_comparisons, readable_cpu, readable_summary,
                              write_tables)
 from bench.record import TRIALS, RecordError, Run, Trial, read_run, read_trials, runs_in
 
@@ -33,7 +33,7 @@ def write_all(directory: Path) -> Path:
     runs = []
     for part in runs_in(directory):
         run, trials = read_run(part), read_trials(part)
-        if not trials and not run.options.why_not:
+        if all(trial.failed for trial in trials) and not run.options.why_not:
             raise RecordError(f"{part / TRIALS} holds no finished trial yet; go on with lab.py sweep --resume")
         runs.append((part, run, trials, estimate(trials)))
         if trials:
@@ -89,13 +89,13 @@ def outcomes(run: Run, summary: pd.DataFrame) -> list[str]:
 
 def warnings(run: Run, trials: list[Trial]) -> list[str]:
     """What a reader has to know before trusting the numbers, a sentence each."""
-    return [*_incomplete(run, trials), *_sharing(run), *_lacking(run), *_spoilt(trials),
+    return [*_incomplete(run, trials), *_sharing(run), *_lacking(run), *_failed(run, trials), *_spoilt(trials),
             *(f"Not available here: {sentence}." for sentence in missing(run, trials))]
 
 
 def _claim(variant: str, row) -> str:
     if row is None:
-        return f"{variant} has no trial yet"
+        return f"{variant} has no measured trial"
     if pd.isna(row.ratio_low):
         return f"{variant} has too few complete blocks for an interval, so no claim is made"
     more, less, unit = _WORDS[row.metric]
@@ -136,6 +136,11 @@ def _lacking(run: Run) -> list[str]:
             for workload, lacking in run.options.lacking.items() for variant, why in lacking.items()]
 
 
+def _failed(run: Run, trials: list[Trial]) -> list[str]:
+    count = sum(bool(trial.failed) for trial in trials)
+    return [f"Failed: {count} of {len(trials)} trials.", *failures(run, trials)] if count else []
+
+
 def _spoilt(trials: list[Trial]) -> list[str]:
     reasons = Counter(reason for trial in trials for reason in trial.spoilt)
     if not reasons:
@@ -154,6 +159,8 @@ def _method(run: Run, trials: list[Trial]) -> list[str]:
         "An estimate is the mean of the blocks' means; a ratio to base is the exponential of the mean of the blocks' "
         "paired log-ratios. Intervals are 95 % bootstrap-t intervals over blocks, so about one control in twenty is "
         "off by chance."]
+    if options.limits:
+        sentences.append(f"Not as usual: {', '.join(f'{name} {value}' for name, value in options.limits.items())}.")
     if run.wall_seconds > 0:
         share = sum(trial.seconds for trial in trials) / run.wall_seconds
         sentences.append(f"Of {run.wall_seconds:.0f} s from start to end, {share:.0%} was measuring.")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 from great_tables import GT
 
-from analysis.estimates import BASE, CONTROL, COST, comparisons, estimate, throughput
+from analysis.estimates import BASE, CONTROL, COST, comparisons, counted, estimate, place, throughput
 from bench.record import TRIALS, CpuUse, Run, Trial
 
 SUMMARY = "summary.csv"
@@ -55,7 +55,7 @@ def flat(trials: list[Trial]) -> pd.DataFrame:
     plain = ["index", "block", "workload", "variant", "control", "arm", "cores", "started", "seconds",
              "load_cpu_seconds"]
     return pd.DataFrame([{**{name: getattr(trial, name) for name in plain}, "spoilt": "; ".join(trial.spoilt),
-                          **trial.metrics} for trial in trials])
+                          "failed": trial.failed, **trial.metrics} for trial in trials])
 
 
 def arms(run: Run) -> list[str]:
@@ -70,6 +70,15 @@ def missing(run: Run, trials: list[Trial]) -> list[str]:
                       for metric, reason in trial.unavailable.items() if metric not in run.unavailable)
     return everywhere + [f"{metric} in {count} of {len(trials)} trials: {reason}"
                          for (metric, reason), count in lacking.items()]
+
+
+def failures(run: Run, trials: list[Trial]) -> list[str]:
+    """A sentence per setting and reason of trials that failed, and one per workload that was left out for it."""
+    failed = Counter((trial.workload, trial.cores, trial.arm, trial.failed) for trial in trials if trial.failed)
+    return [f"{place(workload, cores)} as {arm}: {counted(count, 'trial')} failed, and no number has any of it: {why}."
+            for (workload, cores, arm, why), count in failed.items()] + [
+        f"The rest of {workload} was left out, because one trial after the other failed: {why}."
+        for workload, why in run.left_out.items()]
 
 
 def without_prefix(reason: str) -> str:

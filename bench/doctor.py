@@ -4,25 +4,32 @@ import json
 import os
 import resource
 import socket
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from bench import container
+from bench import container, reads
 from bench.bootstrap import VENV, has_environment, needed_packages
-from fastsocket.build import BuildError, bpf_object, build
-from fastsocket.libbpf import BpfError, BpfObject
-from fastsocket.steering import BACKENDS, Backend
+from bench.probes import ContentionProbe, LocalityProbe
+from fastsocket.build import BuildError, build
+from fastsocket.libbpf import BpfError
+from fastsocket.refusal import Cause
+from fastsocket.steering import BACKENDS, Backend, cpumap
 from fastsocket.steering.program import SteeringProgram
 
 DESCRIPTORS_NEEDED = 16384
+BPF_NETWORKING = "boot Linux 6.1 or later with CONFIG_NET_CLS_BPF and CONFIG_BPF_SYSCALL, as Debian's are"
 REMEDIES = {
     "ethtool": "use a NIC whose driver takes rules with masked ports: ixgbe, txgbe, mlx5; the emulated NIC needs none",
-    "cpumap": "run as root on Linux 5.18 or later with CONFIG_BPF_SYSCALL",
+    "cpumap": BPF_NETWORKING,
     "rfs": "run in the machine's first network namespace, not in a container, on a kernel with CONFIG_RPS",
 }
 INSTALL = "python3 lab.py --yes test installs it"
+PORT_RANGE = 51  # IP_LOCAL_PORT_RANGE in <linux/in.h>, for which Python 3.11 has no name
+PORT_TRIES = 20  # another process may take the port meanwhile
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class Check:
     required: bool
     detail: str
     remedy: str  # empty where all is well
+    log: list[str] = field(default_factory=list)  # of libbpf and the verifier, where these refused
 
 
 def checks() -> Iterator[Check]:
@@ -53,16 +61,20 @@ def checks() -> Iterator[Check]:
     yield _check("kernel BTF", Path("/sys/kernel/btf/vmlinux").exists(), "/sys/kernel/btf/vmlinux",
                  "boot a kernel with CONFIG_DEBUG_INFO_BTF, as Debian's are")
     yield _asked("namespaces, multi-queue veth and RPS", _try_network, "boot a kernel with CONFIG_VETH and CONFIG_RPS")
-    yield _asked("SO_INCOMING_CPU", _try_incoming_cpu, "boot Linux 6.2 or later, or one with commit b261eda84ec1",
-                 by_privilege=False)
-    yield _asked("emulated NIC", _try_nic, "run as root on Linux 5.15 or later")
-    yield _asked("locality probe", lambda: _try_probe("locality", "sock_recv_length"),
-                 "boot Linux 6.3 or later with CONFIG_DEBUG_INFO_BTF", required=False)
-    yield _asked("lock contention probe", lambda: _try_probe("contention", "contention_begin"),
-                 "boot Linux 5.19 or later with CONFIG_DEBUG_INFO_BTF", required=False)
+    yield _asked("SO_INCOMING_CPU", _try_incoming_cpu, since("6.2", "b261eda84ec1"), by_privilege=False)
+    yield _asked("IP_LOCAL_PORT_RANGE", _try_port_range, f"for Receive Flow Deliver {since('6.3', '91d0b78c5177')}",
+                 required=False, by_privilege=False)
+    yield _asked("emulated NIC", _try_nic, BPF_NETWORKING)
+    yield _asked("locality probe", _try_locality, since("6.3", "6e6eda44b939"), required=False)
+    yield _asked("lock contention probe", _try_contention, since("5.19", "16edd9b511a1"), required=False)
     for backend in BACKENDS:
         yield _asked(f"steering by {backend.name}", lambda: _try_backend(backend), REMEDIES[backend.name],
                      required=False, by_privilege=backend.name == "cpumap")
+
+
+def since(version: str, commit: str) -> str:
+    """The remedy for what a kernel lacks. Distributions backport such things: Debian's 6.1 has two of them."""
+    return f"boot Linux {version} or later, or a kernel with a backport of commit {commit}"
 
 
 def _check(name: str, ok: bool, detail: str, remedy: str, required: bool = True) -> Check:
@@ -73,13 +85,22 @@ class _No(Exception):
     """The answer is no; the message says why."""
 
 
+class _NotAllowed(_No):
+    """It takes privilege."""
+
+
 def _asked(name: str, ask: Callable[[], str], remedy: str, required: bool = True, by_privilege: bool = True) -> Check:
     """What takes privilege takes, in a container, first what that was not given."""
-    if by_privilege and (missing := container.lacking()):
-        remedy = container.options(missing)
+    lacks = container.lacking() if by_privilege else []
+    remedy = container.options(lacks) if lacks else remedy
     try:
         return _check(name, True, ask(), remedy, required)
-    except (_No, BpfError, BuildError, OSError) as error:
+    except BpfError as error:
+        plain = lacks or error.cause in (Cause.NO_TRACEPOINT, Cause.OTHER)
+        return Check(name, False, required, error.reason, remedy if plain else error.cause.value, error.log)
+    except _NotAllowed as error:
+        return _check(name, False, str(error), remedy if lacks else Cause.PRIVILEGE.value, required)
+    except (_No, BuildError, OSError) as error:
         return _check(name, False, str(error).splitlines()[0], remedy, required)
 
 
@@ -88,6 +109,8 @@ def _try_network() -> str:
               "ip link add probe0 numrxqueues 2 numtxqueues 2 type veth peer name probe1 && "
               "echo 1 > /sys/class/net/probe0/queues/rx-1/rps_cpus")
     done = subprocess.run(["unshare", "--net", "--mount", "sh", "-c", script], capture_output=True, text=True)
+    if "not permitted" in done.stderr or "denied" in done.stderr:
+        raise _NotAllowed(done.stderr.splitlines()[0])
     if done.returncode:
         raise _No(done.stderr.strip() or "refused")
     return "made and configured in a namespace of their own"
@@ -120,6 +143,35 @@ def _try_incoming_cpu() -> str:
     return "honoured among SO_REUSEPORT listeners"
 
 
+def _try_port_range() -> str:
+    """By its effect: the kernel must choose the one port that is left to it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for _ in range(PORT_TRIES):
+            if _port_from_range(listener, wanted := _ephemeral_port()) == wanted:
+                return "a connection gets the port that it is left"
+    raise _No("the kernel does not keep to it")
+
+
+def _ephemeral_port() -> int:
+    """One that the kernel chose, and that is free again."""
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        return chosen.getsockname()[1]
+
+
+def _port_from_range(listener: socket.socket, port: int) -> int:
+    """Of a connection that may have this port alone; 0 where it is taken."""
+    with socket.socket() as connection:
+        try:
+            connection.setsockopt(socket.IPPROTO_IP, PORT_RANGE, struct.pack("=I", port | port << 16))
+        except OSError:
+            raise _No("the kernel does not know it") from None
+        if connection.connect_ex(listener.getsockname()):
+            return 0
+        listener.accept()[0].close()
+        return connection.getsockname()[1]
+
+
 def _try_nic() -> str:
     build()
     with SteeringProgram("emulated"):
@@ -128,17 +180,27 @@ def _try_nic() -> str:
 
 def _try_backend(backend: Backend) -> str:
     build()
+    if isinstance(backend, cpumap.Cpumap):
+        cpumap.loaded().close()
     reason = backend.why_not(mode=backend.modes[-1])
     if reason:
         raise _No(reason)
     return f"can do {', '.join(backend.modes)}"
 
 
-def _try_probe(name: str, program: str) -> str:
+def _try_locality() -> str:
     build()
-    with BpfObject(bpf_object(name)) as probe:
-        probe.load()
-        probe.attach(program)
+    with ExitStack() as stack:
+        probe = LocalityProbe(stack)
+    if probe.seen_by != reads.TRACEPOINTS[0]:
+        return f"loads and attaches, to {probe.seen_by}, which tells less: {reads.OF_LINUX_6_3}"
+    return f"loads and attaches, to {probe.seen_by}"
+
+
+def _try_contention() -> str:
+    build()
+    with ExitStack() as stack:
+        ContentionProbe(stack)
     return "loads and attaches"
 
 
@@ -154,4 +216,5 @@ def main(arguments: list[str]) -> int:
 
 def _line(check: Check) -> str:
     verdict = "ok     " if check.ok else "MISSING" if check.required else "without"
-    return f"{verdict}  {check.name}: {check.detail}" + (f"\n         -> {check.remedy}" if check.remedy else "")
+    more = "; doctor --json has the whole log" if check.log else ""
+    return f"{verdict}  {check.name}: {check.detail}" + (f"\n         -> {check.remedy}{more}" if check.remedy else "")

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench import container
 from bench.record import Effect, FigureSpec, Options
-from workloads import WORKLOADS
+from bench.threads import TOPOLOGY, by_core
+from workloads import WORKLOADS, limits
 from workloads.variants import VARIANTS, Variant
 
 FOLDER = Path(__file__).resolve().parent.parent / "experiments"
@@ -125,9 +126,9 @@ def _why_not(experiment: Experiment) -> str:
     return ""
 
 
-def thread_counts(cpus: list[int], topology: Path = Path("/sys/devices/system/cpu")) -> list[int] | None:
+def thread_counts(cpus: list[int], topology: Path = TOPOLOGY) -> list[int] | None:
     """How many CPUs are one thread of each core, and how many all threads are; None where these are the same."""
-    cores = {(topology / f"cpu{cpu}/topology/thread_siblings_list").read_text() for cpu in cpus}
+    cores = by_core(cpus, topology)
     return [len(cores), len(cpus)] if len(cores) < len(cpus) else None
 
 
@@ -146,7 +147,10 @@ def parse_cores(text: str) -> list[int]:
 
 def plan(name: str, length: Length, *, workloads: list[str] | None = None, variants: list[str] | None = None,
          cores: str | None = None, blocks: int | None = None, seconds: int | None = None) -> Options:
-    """The options of a run: what the experiment says, except where the caller says otherwise. Raises UsageError."""
+    """The options of a run: what the experiment says, except where the caller says otherwise.
+
+    Raises UsageError, LimitError.
+    """
     experiment = read(name)
     effort: Effort = getattr(experiment, length)
     chosen_workloads = list(dict.fromkeys(workloads or experiment.workloads))
@@ -160,7 +164,8 @@ def plan(name: str, length: Length, *, workloads: list[str] | None = None, varia
         experiment=name, workloads=chosen_workloads, variants=chosen_variants, lacking=lacking,
         cores=parse_cores(cores) if cores else _cores(experiment), why_not=_why_not(experiment),
         rates={workload: rate for workload, rate in experiment.rates.items() if workload in chosen_workloads},
-        day=experiment.day, observes=experiment.observes, blocks=blocks or effort.blocks, seconds=seconds or effort.seconds, seed=secrets.randbits(32),
+        day=experiment.day, observes=experiment.observes, blocks=blocks or effort.blocks,
+        seconds=seconds or effort.seconds, seed=secrets.randbits(32), limits=limits.changed(limits.read()),
         figures=figure_specs(name, chosen_workloads))
 
 

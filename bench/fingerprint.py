@@ -8,7 +8,7 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import container
+from bench import container, reads
 
 LIBRARIES = ("mininet", "pyroute2", "pandas", "scipy")
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +37,7 @@ def fingerprint() -> dict[str, str]:
         "virtual machine": "yes" if " hypervisor" in Path("/proc/cpuinfo").read_text() else "no",
         "container": f"{container.engine()}, {platform.node()}" if container.engine() else "no",
         "mitigations": _mitigations(),
+        "reads seen by": reads.tracepoint(),
         "load before": " ".join(f"{value:.2f}" for value in os.getloadavg()),
     }
 

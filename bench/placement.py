@@ -4,7 +4,7 @@ from bench.record import Placement
 
 
 def place(core_counts: list[int], cpus: list[int]) -> list[Placement]:
-    """A placement per core count.
+    """A placement per core count, of CPUs in the order in which they are to be used: bench/threads.py, cores_first().
 
     The server has the first CPUs. The load generator has the same ones at every core count, so that the curve shows
     the server alone: those that no server uses where they are at least as many as the largest server has, else all.
@@ -12,4 +12,4 @@ def place(core_counts: list[int], cpus: list[int]) -> list[Placement]:
     largest = max(core_counts)
     others = cpus[largest:]
     load = others if len(others) >= largest else cpus
-    return [Placement(cores=cores, server_cpus=cpus[:cores], load_cpus=load) for cores in core_counts]
+    return [Placement(cores=cores, server_cpus=sorted(cpus[:cores]), load_cpus=sorted(load)) for cores in core_counts]

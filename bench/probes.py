@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import reads
 from fastsocket.build import bpf_object
 from fastsocket.libbpf import BpfError, BpfObject
 
@@ -38,14 +39,14 @@ def _sum_over_cpus(layout: struct.Struct, values: list[bytes]) -> list[int]:
 
 
 class LocalityProbe:
-    """bpf/locality.bpf.c, attached. Raises BpfError where the kernel lacks the tracepoint (before 6.3)."""
+    """bpf/locality.bpf.c, attached to the tracepoint that shows reads best. Raises BpfError where there is none."""
 
-    metrics = ("passive_local_percent", "accept_local_percent")
+    metrics = ("passive_local_percent", "accept_local_percent", "active_local_percent")
 
-    def __init__(self, stack: ExitStack):
-        self._object = stack.enter_context(BpfObject(bpf_object("locality")))
-        self._object.load()
-        self._object.attach("sock_recv_length")
+    def __init__(self, stack: ExitStack, seen_by: str | None = None):
+        self.seen_by = seen_by or reads.tracepoint()
+        self._object = stack.enter_context(reads.load("locality", self.seen_by))
+        self._object.attach(self.seen_by)
 
     def watch(self, server_pid: int, ports: range) -> None:
         """Count in the network namespace of this process; connections to its ports are the passive ones."""
@@ -57,7 +58,7 @@ class LocalityProbe:
 
 
 class ContentionProbe:
-    """bpf/contention.bpf.c, attached. Raises BpfError where the kernel lacks the tracepoint (before 5.19)."""
+    """bpf/contention.bpf.c, attached. Raises BpfError without the tracepoint (Linux 5.19, commit 16edd9b511a1)."""
 
     metrics = ("contentions_per_connection",)
 
@@ -83,8 +84,7 @@ class Probes(AbstractContextManager):
         try:
             return probe(self._stack)
         except BpfError as error:
-            reason = str(error).splitlines()[0]
-            self.unavailable.update({metric: f"not available here: {reason}" for metric in probe.metrics})
+            self.unavailable.update({metric: f"not available here: {error.reason}" for metric in probe.metrics})
             return None
 
     def start(self, server_pid: int, ports: range) -> None:

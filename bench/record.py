@@ -50,6 +50,7 @@ class Options(Record):
     rates: dict[str, int] = {}  # workload -> requests per second and core offered; those that lack get all they take
     day: bool = False  # those rates are the peak of a day, whose blocks are its hours: bench/day.py
     seed: int
+    limits: dict[str, int] = {}  # of workloads/limits.py that were not the default
     why_not: str = ""  # this machine cannot run it; it then has no trials
     observes: Literal["profile", "walk"] | None = None  # beside the metrics, in each trial: bench/observers.py
     figures: list[FigureSpec] = []
@@ -80,6 +81,7 @@ class Run(Record):
     versions: dict[str, str]     # of the servers, the tools and the libraries
     placements: list[Placement]
     unavailable: dict[str, str]  # metric -> why it cannot be had on this machine
+    left_out: dict[str, str] = {}  # workload -> why the rest of its trials was not run
     planned_trials: int
     complete: bool = False
     wall_seconds: float = 0.0    # from the start of the command to the end of the last trial
@@ -138,11 +140,18 @@ class Trial(Record):
     load_cpu_seconds: float
     library: list[LibraryCounters] | None
     spoilt: list[str]  # why this trial deserves less trust; it is kept all the same
+    failed: str = ""   # why it could not be measured: it then has no metrics
 
     @property
     def arm(self) -> str:
         """What the trial stands for in comparisons: its variant, or "control"."""
         return "control" if self.control else self.variant
+
+
+def failed_trial(reason: str, **slot) -> Trial:
+    """Of a bench.schedule.Slot's fields, and when it was, and its rate."""
+    return Trial(**slot, seconds=0.0, metrics={}, unavailable={}, latency_ms={}, load_errors={}, cpu=[],
+                 load_cpu_seconds=0.0, library=None, spoilt=[], failed=reason)
 
 
 class RecordError(Exception):

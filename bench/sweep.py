@@ -1,6 +1,7 @@
 """A sweep: every trial of a schedule on one testbed, each recorded as soon as it is done."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -12,14 +13,19 @@ from bench.fingerprint import fingerprint, versions
 from bench.observers import observer
 from bench.placement import place
 from bench.probes import Probes
-from bench.record import (RUN, Options, RecordError, Run, Trial, append_trial, drop_torn_line, read_run, read_trials,
-                          write_run)
+from bench.record import (RUN, Options, RecordError, Run, Trial, append_trial, drop_torn_line, failed_trial,
+                          read_run, read_trials, write_run)
 from bench.schedule import Slot, schedule
+from bench.threads import cores_first
 from bench.trial import Bench
+from fastsocket.libbpf import BpfError
 from fastsocket.steering import EmulatedNic
 from topologies.tag import RunTag
 from topologies.testbed import Testbed
-from workloads import WORKLOADS
+from workloads import WORKLOADS, limits
+from workloads.process import WorkloadError
+
+FAILURES_TOLERATED = 3  # trials of a workload in a row, before the rest of it is left out
 
 
 def is_run(directory: Path) -> bool:
@@ -34,7 +40,7 @@ def new_run(directory: Path, options: Options) -> Run:
     installed = {tool: said for name in options.workloads for tool, said in WORKLOADS[name].versions().items()}
     run = Run(
         options=options, started=datetime.now().astimezone().isoformat(timespec="seconds"), fingerprint=fingerprint(),
-        versions={**versions(), **installed}, placements=place(options.cores, usable_cpus()),
+        versions={**versions(), **installed}, placements=place(options.cores, cores_first(usable_cpus())),
         unavailable={}, planned_trials=len(schedule(options)))
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -45,7 +51,10 @@ def new_run(directory: Path, options: Options) -> Run:
 
 
 def resumed_run(directory: Path) -> Run:
-    """The run to go on with. Raises UsageError when there is none, or when the machine now has fewer CPUs."""
+    """The run to go on with, also with what it left out: a server may have been mended.
+
+    Raises UsageError when there is none, or when the machine now has fewer CPUs or makes other loads.
+    """
     try:
         run = read_run(directory)
         drop_torn_line(directory)
@@ -54,13 +63,17 @@ def resumed_run(directory: Path) -> Run:
     needed = {cpu for placement in run.placements for cpu in (*placement.server_cpus, *placement.load_cpus)}
     if not needed <= set(usable_cpus()):
         raise UsageError(f"{directory} was measured on CPUs {sorted(needed)}, of which this machine lacks some")
-    return run
+    was = limits.Limits(**run.options.limits).connections_per_core
+    if limits.read().connections_per_core != was:
+        raise UsageError(f"{directory} was measured with {was} connections per core: "
+                         f"set {limits.PREFIX}CONNECTIONS_PER_CORE={was}")
+    return run.model_copy(update={"left_out": {}})
 
 
 def remaining(directory: Path, run: Run) -> list[Slot]:
-    """The trials that are not recorded yet."""
+    """The trials that are not recorded yet, of workloads that are not left out."""
     done = {trial.index for trial in read_trials(directory)}
-    return [slot for slot in schedule(run.options) if slot.index not in done]
+    return [slot for slot in schedule(run.options) if slot.index not in done and slot.workload not in run.left_out]
 
 
 @contextmanager
@@ -79,22 +92,59 @@ def bench(workloads: list[str], queues: int):
 def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], None]) -> Run:
     """Run what remains, calling done after each trial is on disk. Returns the run as finished.
 
-    began: time.monotonic() at the start of the command. What was measured is kept whatever interrupts this.
-    Raises WorkloadError, TestbedError or BpfError.
+    began: time.monotonic() at the start of the command. What was measured is kept whatever interrupts this. A trial
+    that fails is kept, too; a workload that goes on failing is left out. Raises TestbedError, BpfError or, where no
+    trial of the whole run could be measured, WorkloadError.
     """
-    placements = {placement.cores: placement for placement in run.placements}
-    before = run.wall_seconds
+    before, tolerance = run.wall_seconds, Tolerance()
     try:
         with bench(run.options.workloads, queues=len(usable_cpus())) as (trials, probes):
             run = run.model_copy(update={"unavailable": probes.unavailable})
             for slot in remaining(directory, run):
-                rate = offered(run.options, slot.workload, slot.cores, slot.block)
-                observe = observer(run.options.observes, directory, slot.index)
-                trial = trials.run(slot, placements[slot.cores], run.options.seconds, rate, observe)
-                append_trial(directory, trial)
-                done(trial)
+                if slot.workload not in tolerance.left_out:
+                    trial = _tried(trials, slot, run, directory)
+                    append_trial(directory, trial)
+                    done(trial)
+                    tolerance.note(trial)
     finally:
-        run = run.model_copy(update={"wall_seconds": before + time.monotonic() - began,
-                                     "complete": not remaining(directory, run)})
+        run = run.model_copy(update={"wall_seconds": before + time.monotonic() - began, "left_out": tolerance.left_out})
+        run = run.model_copy(update={"complete": not remaining(directory, run)})
         write_run(directory, run)
+    _require_one(read_trials(directory))
     return run
+
+
+class Tolerance:
+    """How many failures of a workload are borne before the rest of it is left out."""
+
+    def __init__(self):
+        self.left_out: dict[str, str] = {}  # workload -> why
+        self._in_a_row = Counter()
+
+    def note(self, trial: Trial) -> None:
+        self._in_a_row[trial.workload] = self._in_a_row[trial.workload] + 1 if trial.failed else 0
+        if self._in_a_row[trial.workload] == FAILURES_TOLERATED:
+            self.left_out[trial.workload] = trial.failed
+
+
+def _tried(trials: Bench, slot: Slot, run: Run, directory: Path) -> Trial:
+    """The trial, or that it failed and why."""
+    placement = next(placement for placement in run.placements if placement.cores == slot.cores)
+    rate, started = offered(run.options, slot.workload, slot.cores, slot.block), time.time()
+    try:
+        return trials.run(slot, placement, run.options.seconds, rate,
+                          observer(run.options.observes, directory, slot.index))
+    except (WorkloadError, BpfError) as error:
+        return failed_trial(str(error), **vars(slot), started=started, rate=rate)
+
+
+def is_measured(directory: Path) -> bool:
+    """Whether a trial of the run has been."""
+    return any(not trial.failed for trial in read_trials(directory))
+
+
+def _require_one(trials: list[Trial]) -> None:
+    """Raises WorkloadError if there is none that did not fail."""
+    if all(trial.failed for trial in trials):
+        why = trials[-1].failed if trials else "no server here has one of these variants"
+        raise WorkloadError(f"nothing could be measured: {why}")

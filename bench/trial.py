@@ -68,7 +68,7 @@ class Bench:
         return Trial(
             **vars(slot), started=started, seconds=load.seconds, rate=rate,
             metrics={**_metrics(workload.metric, load, use), **observed},
-            unavailable={**_untold(load), **self._probes.unavailable},
+            unavailable={**_untold(load, use), **self._probes.unavailable},
             latency_ms=load.latency_ms, load_errors=load.errors, cpu=use, load_cpu_seconds=load.cpu_seconds,
             library=library, spoilt=_spoilt(load, use))
 
@@ -109,14 +109,26 @@ def _metrics(throughput: str, load: Load, use: list[CpuUse]) -> dict[str, float]
         **{metric: load.latency_ms[key] for metric, key in LATENCIES.items() if key in load.latency_ms},
         "errors": float(sum(load.errors.values())),
     }
-    if load.requests:
-        measured["cpu_us_per_request"] = 1e6 * (busy_seconds(use) - load.cpu_seconds) / load.requests
+    if load.requests and _others_seconds(load, use) > 0:
+        measured["cpu_us_per_request"] = 1e6 * _others_seconds(load, use) / load.requests
     return measured
 
 
-def _untold(load: Load) -> dict[str, str]:
-    return {metric: "the load generator does not tell" for metric, key in LATENCIES.items()
-            if key not in load.latency_ms}
+def _others_seconds(load: Load, use: list[CpuUse]) -> float:
+    """CPU time without the load generator's own."""
+    return busy_seconds(use) - load.cpu_seconds
+
+
+def _untold(load: Load, use: list[CpuUse]) -> dict[str, str]:
+    """Why a metric cannot be had from this trial."""
+    untold = {metric: "the load generator does not tell" for metric, key in LATENCIES.items()
+              if key not in load.latency_ms}
+    if not load.requests:
+        untold["cpu_us_per_request"] = "nothing was served"
+    elif _others_seconds(load, use) <= 0:
+        untold["cpu_us_per_request"] = ("the load generator's own CPU time exceeds all of /proc/stat, which some "
+                                        "kernels count by the tick")
+    return untold
 
 
 def _spoilt(load: Load, use: list[CpuUse]) -> list[str]:

@@ -11,14 +11,13 @@ from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
 
-from fastsocket.build import bpf_object
-from fastsocket.libbpf import BpfObject
+from bench import reads
 
 PASSIVE_STEPS = (3, 5, 7, 8, 9)
 ACTIVE_STEPS = (10, 12, 13, 14, 15)
 APPLICATION_STEP = {**dict.fromkeys(PASSIVE_STEPS, 9), **dict.fromkeys(ACTIVE_STEPS, 10)}  # on the application's CPU
 _SEEN, _EVENT = struct.Struct("=Q"), struct.Struct("=QIHHHHI")
-_PROGRAMS = ("comes_in", "goes_out", "changes_state", "is_read")
+_PROGRAMS = ("comes_in", "goes_out", "changes_state")
 
 
 class What(IntEnum):
@@ -60,10 +59,10 @@ def walk_path(run_directory: Path, trial: int) -> Path:
 @contextmanager
 def walked(path: Path, server_pid: int, ports: range, scratch: Path):
     """Leave the steps of the connections to these ports meanwhile at path. Raises BpfError without the tracepoints."""
-    with BpfObject(bpf_object("walk")) as program:
-        program.load()
+    seen_by = reads.tracepoint()
+    with reads.load("walk", seen_by) as program:
         program.write(".data", struct.pack("=I", Path(f"/proc/{server_pid}/ns/net").stat().st_ino))
-        for name in _PROGRAMS:
+        for name in (*_PROGRAMS, seen_by):
             program.attach(name)
         yield
         seen = program.read(".bss")

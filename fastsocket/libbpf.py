@@ -7,22 +7,34 @@ stable and small, so ctypes it is. Names follow libbpf's: <bpf/libbpf.h>, <bpf/b
 import ctypes
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from fastsocket.refusal import Cause, cause_of, telling_line
 
 INGRESS, EGRESS = 1 << 0, 1 << 1  # BPF_TC_INGRESS, BPF_TC_EGRESS
 FILTER_PRIORITY = 0x4653  # "FS": our tc filters are known by their place, so that a later process can remove them
 XDP_IF_NO_EXIST = 1 << 0  # XDP_FLAGS_UPDATE_IF_NOEXIST in <linux/if_link.h>
 XDP_GENERIC, XDP_NATIVE = 1 << 1, 1 << 2  # XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE
+TRACE_RAW_TP = 23  # BPF_TRACE_RAW_TP in <linux/bpf.h>
 LOG_LINES_SHOWN = 30
 DEBUG = 2  # LIBBPF_DEBUG: what it parsed, hundreds of lines of it
 
 
 class BpfError(Exception):
-    """libbpf or the kernel's verifier refused; the message ends with their log."""
+    """libbpf or the kernel refused: the reason in one line, which is the message; its cause; and, apart, their log.
+
+    A traceback shows the log's end, too, as a note (PEP 678).
+    """
 
     exit_status = 3
+
+    def __init__(self, reason: str, cause: Cause = Cause.OTHER, log: Sequence[str] = ()):
+        super().__init__(reason)
+        self.reason, self.cause, self.log = reason, cause, list(log)
+        if log:
+            self.add_note("\n".join(log[-LOG_LINES_SHOWN:]))
 
 
 class _TcHook(ctypes.Structure):
@@ -54,7 +66,7 @@ def _load_libbpf() -> ctypes.CDLL:
     try:
         library = ctypes.CDLL("libbpf.so.1", use_errno=True)
     except OSError as error:
-        raise BpfError(f"{error}: install Debian's package libbpf1") from error
+        raise BpfError(f"{error}", Cause.NO_LIBBPF) from error
     for name in _POINTERS:
         getattr(library, name).restype = ctypes.c_void_p
     library.bpf_map__value_size.restype = ctypes.c_uint32
@@ -96,8 +108,7 @@ class BpfObject:
             previous(ctypes.c_void_p(before))
 
     def _failure(self, what: str, code: int) -> BpfError:
-        shown = "\n".join(line for line in self._log[-LOG_LINES_SHOWN:])
-        return BpfError(f"cannot {what}: {os.strerror(code)}" + (f"\n{shown}" if shown else ""))
+        return BpfError(f"cannot {what}: {telling_line(code, self._log)}", cause_of(code, self._log), self._log)
 
     def _check(self, result: int, what: str) -> int:
         if result < 0:
@@ -121,7 +132,7 @@ class BpfObject:
         actual = ctypes.c_size_t()
         address = self._libbpf.bpf_map__initial_value(self._map(section), ctypes.byref(actual))
         if not address or actual.value < size:
-            raise BpfError(f"section {section} has {actual.value} bytes, not the {size} expected: run make clean all")
+            raise BpfError(f"section {section} has {actual.value} bytes, not the {size} expected", Cause.STALE)
         return (ctypes.c_ubyte * size).from_address(address)
 
     def resize(self, map_name: str, entries: int) -> None:
@@ -133,6 +144,10 @@ class BpfObject:
         """Have the verifier check the programs, and load them."""
         with self._logging():
             self._check(self._libbpf.bpf_object__load(self._object), "load the BPF programs")
+
+    def leave_out(self, program: str) -> None:
+        """Do not load this one, for which the kernel may lack something."""
+        self._check(self._libbpf.bpf_program__set_autoload(self._program(program), False), f"leave out {program}")
 
     def attach(self, program: str) -> None:
         """Attach a tracing program where its section name says."""
@@ -149,8 +164,7 @@ class BpfObject:
         handle = self._map(map_name)
         size = self._libbpf.bpf_map__value_size(handle)
         if len(value) != size:
-            raise BpfError(f"map {map_name} has values of {size} bytes, not the {len(value)} expected: "
-                           "run make clean all")
+            raise BpfError(f"map {map_name} has values of {size} bytes, not the {len(value)} expected", Cause.STALE)
         buffer = ctypes.create_string_buffer(value, size)
         result = self._libbpf.bpf_map_update_elem(self._libbpf.bpf_map__fd(handle), ctypes.byref(ctypes.c_uint32(key)),
                                                   buffer, ctypes.c_uint64(0))
@@ -199,9 +213,15 @@ class BpfObject:
         self.close()
 
 
+def has_tracepoint(name: str) -> bool:
+    """Whether the kernel has it for programs with BTF (tp_btf)."""
+    with _quiet(_load_libbpf()) as library:
+        return library.libbpf_find_vmlinux_btf_id(name.encode(), TRACE_RAW_TP) > 0
+
+
 def _expect(result: int, what: str, *accepted: int) -> None:
     if result < 0 and result not in accepted:
-        raise BpfError(f"cannot {what}: {os.strerror(-result)}")
+        raise BpfError(f"cannot {what}: {os.strerror(-result)}", cause_of(-result, []))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import pytest
 
 from fastsocket.build import build
 from tests.needs import need
+from tests.patience import give_the_lab_time, patient
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,6 +30,10 @@ def own_network():
             assert libc.setns(before.fileno(), new_network) == 0, os.strerror(ctypes.get_errno())
 
 
+def pytest_configure():
+    give_the_lab_time()
+
+
 def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="the long variant of every test that has one")
 
@@ -48,9 +53,13 @@ def pytest_runtest_setup(item):
         need(*marker.args)
 
 
-def pytest_collection_modifyitems(items):
-    """Fast unit tests first, so that a plain mistake shows at once."""
+def pytest_collection_modifyitems(config, items):
+    """Fast unit tests first, so that a plain mistake shows at once. And time-outs as long as it takes here."""
     items.sort(key=lambda item: item.get_closest_marker("privileged") is not None)
+    for item in items:
+        marker = item.get_closest_marker("timeout")
+        seconds = marker.args[0] if marker else config.getoption("timeout")
+        item.add_marker(pytest.mark.timeout(patient(seconds)), append=False)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -18,9 +18,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from tests.patience import patient
+
 OUTCOMES = ("ok", "refused", "reset", "unanswered", "wrong", "hung")
-HUNG_SECONDS = 5
-LATE_SECONDS = 1
+HUNG_SECONDS = patient(5)
+LATE_SECONDS = patient(1)
 CONCURRENCY = 16
 ROOT = Path(__file__).resolve().parent.parent
 

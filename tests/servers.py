@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fastsocket.build import LIBRARY
 from tests.load import Load
+from tests.patience import patient
 from workloads.process import POLL_SECONDS, children
 from workloads.readiness import listening_inodes, watchers
 
@@ -23,7 +24,8 @@ LOOPBACK = "127.0.0.1"
 PAGE = b"hello\n"
 HTTP_REQUEST = b"GET / HTTP/1.0\r\n\r\n"
 HTTP_ANSWER = re.compile(rb"HTTP/1\.[01] 200 OK\r\n(.*\r\n)+\r\n" + PAGE)
-WAIT_SECONDS = 15
+WAIT_SECONDS = patient(15)
+CPUS = sorted(os.sched_getaffinity(0))[:2]  # that a server is pinned to
 
 NGINX_CONFIGURATION = """\
 {main}
@@ -155,7 +157,8 @@ NGINX_ACCEPT_MUTEX = nginx("nginx accept_mutex", events="accept_mutex on;")
 NGINX_DAEMON = nginx("nginx daemon", main="", pid_file="nginx.pid")
 NGINX_DAEMON_KEEPING_PRELOAD = nginx("nginx daemon, env LD_PRELOAD", main="env LD_PRELOAD;", pid_file="nginx.pid")
 HAPROXY_THREADS = haproxy("haproxy threads", "", "-db", end_status=-signal.SIGTERM)
-HAPROXY_PINNED = haproxy("haproxy pinned threads", "cpu-map auto:1/1-2 0-1", "-db", end_status=-signal.SIGTERM)
+HAPROXY_PINNED = haproxy("haproxy pinned threads", f"cpu-map auto:1/1-2 {' '.join(map(str, CPUS))}", "-db",
+                         end_status=-signal.SIGTERM)
 HAPROXY_MASTER_WORKER = haproxy("haproxy master-worker", "", "-W", workers=1)
 REDIS = Server("redis", _redis, watchers=1, request=b"PING\r\nQUIT\r\n", answer=re.compile(rb"\+PONG\r\n\+OK\r\n"))
 MEMCACHED = Server("memcached", _memcached, watchers=1, request=b"version\r\nquit\r\n",

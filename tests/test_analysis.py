@@ -11,15 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
+from rich.console import Console
 
 from analysis.estimates import COLUMNS, MIN_BLOCKS, comparisons, contrasts, control_is_off, estimate
 from analysis.figures import KINDS, FigureError, draw_figures, figure_ids, require_figure
 from analysis.figures.effects import published
+from analysis.live import LiveTable
 from analysis.report import outcomes, warnings, write_all, write_report
 from analysis.summary import plain_summary
 from analysis.tables import cpu_by_core, readable_summary, write_tables
 from bench.experiment import Collection, Experiment, figure_specs, names, read
-from bench.record import CpuUse, Effect, Options, Placement, RecordError, Run, Trial, append_trial, runs_in, write_run
+from bench.record import (CpuUse, Effect, Options, Placement, RecordError, Run, Trial, append_trial, failed_trial,
+                          runs_in, write_run)
 from bench.schedule import schedule
 
 BLOCKS = 6  # enough for intervals
@@ -193,6 +196,18 @@ def test_equal_values_have_an_interval_without_width():
     row = one(estimate(trials_of(a_run(), lambda index, arm, cores: 1000)))
     assert (row.ci_low, row.ci_high) == (1000, 1000)
     assert (row.ratio_low, row.ratio_high) == (1, 1)
+
+
+@pytest.mark.parametrize("metric, values, limits", [
+    ("passive_local_percent", [100, 100, 100, 100, 96], (0, 100)), ("passive_local_percent", [0, 0, 0, 0, 4], (0, 100)),
+    ("errors", [0, 0, 0, 0, 50], (0, np.inf))])
+def test_an_interval_stays_within_what_can_be(metric, values, limits):
+    """Where most blocks are at a limit, bootstrap-t goes past it."""
+    run = a_run(blocks=5, cores=[2])
+    trials = [trial.model_copy(update={"metrics": {metric: float(values[trial.block])}}) for trial in trials_of(run)]
+    row = one(estimate(trials), metric=metric)
+    assert limits[0] <= row.ci_low <= row.estimate <= row.ci_high <= limits[1]
+    assert limits[0] == row.ci_low or limits[1] == row.ci_high or metric == "errors"
 
 
 def test_what_is_not_positive_has_no_ratio():
@@ -513,7 +528,58 @@ def test_a_variant_that_a_server_lacks_is_left_out_with_the_reason(tmp_path):
     assert [trial for trial in trials if (trial.workload, trial.variant) == ("nginx", "latest")]
     page = write_report(tmp_path, [(tmp_path, run, trials, estimate(trials))]).read_text()
     assert "redis is not run as latest: a single thread accepts." in page
-    assert "latest has no trial yet" not in page
+    assert "latest has no measured trial" not in page
+
+
+TIMED_OUT = "redis-benchmark did not end within 20 s"
+
+
+def fails(trial: Trial) -> Trial:
+    slot = ("index", "block", "workload", "variant", "control", "cores", "started")
+    return failed_trial(TIMED_OUT, **{name: getattr(trial, name) for name in slot}, rate=None)
+
+
+def test_trials_that_failed_are_named_and_are_in_no_number(tmp_path):
+    run = a_run(cores=[2])
+    whole = trials_of(run, steady)
+    trials = [fails(trial) if trial.block == 0 and trial.variant == "fastsocket" else trial for trial in whole]
+    page = write_all(stored(tmp_path, run, trials)).read_text()
+    assert "Failed: 2 of 48 trials." in page
+    assert f"nginx on 2 cores as fastsocket: 2 trials failed, and no number has any of it: {TIMED_OUT}." in page
+    row = one(pd.read_csv(tmp_path / "summary.csv"))
+    assert (row.n, row.estimate) == (BLOCKS - 1, pytest.approx(1200))
+    flat = pd.read_parquet(tmp_path / "trials.parquet")
+    assert (flat.failed == TIMED_OUT).sum() == flat.cps.isna().sum() == 2
+
+
+@pytest.mark.parametrize("experiment", sorted(name for name in names() if isinstance(read(name), Experiment)))
+def test_a_workload_of_which_all_trials_failed_costs_only_itself(tmp_path, experiment):
+    """Its figures are drawn, and say that there is nothing."""
+    run = a_run(workloads=["nginx", "redis"], cores=[2], left_out={"redis": TIMED_OUT})
+    run = run.model_copy(update={"options": run.options.model_copy(
+        update={"figures": figure_specs(experiment, ["nginx", "redis"])})})
+    trials = [fails(trial) if trial.workload == "redis" else trial for trial in trials_of(run, steady, rate=1000.0)]
+    page = write_all(stored(tmp_path, run, trials)).read_text()
+    assert f"The rest of redis was left out, because one trial after the other failed: {TIMED_OUT}." in page
+    assert "nginx on 2 cores: fastsocket is faster than base" in page
+    assert all((tmp_path / "figures" / f"{name}.svg").exists() for name in figure_ids(run))
+
+
+def test_a_run_of_failed_trials_alone_is_none(tmp_path):
+    run = a_run(cores=[2])
+    stored(tmp_path, run, [fails(trial) for trial in trials_of(run)])
+    with pytest.raises(RecordError, match="holds no finished trial"):
+        write_all(tmp_path)
+
+
+def test_the_terminal_shows_failed_trials_beside_the_others(tmp_path, capsys):
+    run = a_run(cores=[2], planned_trials=48)
+    with LiveTable(run, tmp_path) as live:
+        for number, trial in enumerate(trials_of(run)):
+            live.add(fails(trial) if number % 2 else trial)
+        Console(width=200).print(live._render())
+    assert f"nginx fastsocket on 2 cores failed: {TIMED_OUT}" in (shown := capsys.readouterr().out)
+    assert re.search(r"0, \d+ failed", shown)
 
 
 def test_a_sound_run_has_no_warnings_and_no_share_of_an_unknown_time(tmp_path):
@@ -543,7 +609,7 @@ def test_nothing_is_claimed_without_an_interval(tmp_path):
     [sentence] = outcomes(run, estimate(trials))
     assert sentence.count("no claim is made") == 2 and "times" not in sentence
     [nothing_yet] = outcomes(run, estimate(trials[:0]))
-    assert nothing_yet.count("has no trial yet") == 2
+    assert nothing_yet.count("has no measured trial") == 2
     page = write_report(tmp_path, [(tmp_path, run, trials, estimate(trials))]).read_text()
     assert "No A/A control with an interval" in page and "is fine" not in page
 

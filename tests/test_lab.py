@@ -21,7 +21,11 @@ from bench import bootstrap
 from bench.bootstrap import ROOT, needed_packages
 from bench.record import TRIALS, read_run, read_trials
 from fastsocket.steering.rfs import SOCKET_TABLE, Rfs
+from tests.patience import patient
+from tests.test_flow_deliver import REFUSING
+from tests.test_trial import ALL, BY_CHANCE
 from topologies.tag import REGISTRY, RunTag, leftovers, processes_of
+from workloads.process import family
 
 CPUS = sorted(os.sched_getaffinity(0))
 LAB = [sys.executable, str(ROOT / "lab.py")]
@@ -166,10 +170,51 @@ def test_results_may_have_another_place_which_has_to_be_there(tmp_path):
 def test_without_the_right_to_make_namespaces_it_says_so_and_ends(tmp_path):
     """Root in a container may lack it."""
     limited = ["setpriv", "--inh-caps", "-sys_admin", "--bounding-set", "-sys_admin"]
-    done = subprocess.run([*limited, *LAB, "sweep", *SHORT, "--out", str(tmp_path / "run")], timeout=60,
+    done = subprocess.run([*limited, *LAB, "sweep", *SHORT, "--out", str(tmp_path / "run")], timeout=patient(60),
                           capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert_one_line(done, 3, "no network namespace", "lab.py doctor")
     assert not (tmp_path / "run").exists()
+
+
+WITHOUT_BPF = [sys.executable, "-m", "tests.without_bpf"]
+
+
+@pytest.mark.privileged
+def test_a_sweep_without_bpf_ends_in_one_line(tmp_path):
+    """Not in the log of libbpf."""
+    done = subprocess.run([*WITHOUT_BPF, *LAB, "sweep", *SHORT, "--out", str(tmp_path / "run")], cwd=ROOT,
+                          capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert_one_line(done, 3, "cannot load the BPF programs", "CONFIG_BPF_SYSCALL", "lab.py doctor")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("launcher, named, remedy", [
+    (WITHOUT_BPF, ["emulated NIC", "locality probe", "lock contention probe", "steering by cpumap"],
+     "CONFIG_BPF_SYSCALL"),
+    (["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /sys/kernel/btf; exec "$@"', "sh"],
+     ["kernel BTF", "locality probe", "lock contention probe"], "CONFIG_DEBUG_INFO_BTF"),
+    (["setpriv", "--bounding-set", "-sys_admin,-bpf"],
+     ["namespaces, multi-queue veth and RPS", "emulated NIC", "steering by cpumap"], "run as root"),
+], ids=["no BPF", "no BTF", "no privilege"])
+def test_doctor_tells_the_remedy_that_fits_the_cause(launcher, named, remedy):
+    done = subprocess.run([*launcher, *LAB, "doctor", "--json"], capture_output=True, text=True, cwd=ROOT)
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    for name in named:
+        assert not checks[name]["ok"]
+        assert remedy in checks[name]["remedy"]
+        assert len(checks[name]["detail"].splitlines()) == 1
+
+
+@pytest.mark.needs("gcc")
+def test_doctor_says_where_a_connection_cannot_be_given_its_port(tmp_path):
+    """As on kernels before 6.3: setsockopt() refuses IP_LOCAL_PORT_RANGE."""
+    (tmp_path / "refusing.c").write_text(REFUSING)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", tmp_path / "refusing.so", tmp_path / "refusing.c"], check=True)
+    done = lab("doctor", "--json", env={**os.environ, "LD_PRELOAD": f"{tmp_path}/refusing.so"})
+    check, = [check for check in json.loads(done.stdout) if check["name"] == "IP_LOCAL_PORT_RANGE"]
+    assert (check["ok"], check["required"]) == (False, False)
+    assert "91d0b78c5177" in check["remedy"]
 
 
 @pytest.mark.privileged
@@ -188,7 +233,69 @@ def test_an_nginx_that_does_not_start_shows_its_own_error_and_leaves_nothing(tmp
     done = lab("sweep", *SHORT, "--cores", "1", "--out", str(tmp_path / "run"), env=environment)
     assert_one_line(done, 3, 'unknown directive "nonsense"')
     assert not (tmp_path / "run").exists()
-    assert not REGISTRY.exists()
+    assert leftovers() == []
+
+
+def in_its_place(command, directory, script):
+    """An environment where a command is this shell script, in which REAL is the command itself."""
+    (directory / "bin").mkdir()
+    (directory / "bin" / command).write_text(f"#!/bin/sh\nREAL={shutil.which(command)}\n{script}\n")
+    (directory / "bin" / command).chmod(0o755)
+    return {**os.environ, "PATH": f"{directory}/bin:{os.environ['PATH']}"}
+
+
+NEVER_ENDS = '[ "$1" = --version ] && exec $REAL --version\nexec sleep 1000'
+
+
+@pytest.mark.privileged
+def test_a_load_generator_that_does_not_end_costs_its_trials_and_not_the_sweep(tmp_path):
+    """Three in a row, and the rest of that workload."""
+    environment = in_its_place("redis-benchmark", tmp_path, NEVER_ENDS) | {"FASTSOCKET_LAB_GRACE_SECONDS": "1"}
+    done = lab("sweep", "--workload", "redis,nginx", "--variant", "base", "--blocks", "1", "--seconds", "1", "--cores",
+               "1", "--out", str(tmp_path / "run"), env=environment)
+    assert done.returncode == 0, done.stderr
+    run, trials = read_run(tmp_path / "run"), read_trials(tmp_path / "run")
+    failed = [trial for trial in trials if trial.failed]
+    assert [trial.workload for trial in failed] == ["redis"] * 3
+    assert [trial.workload for trial in trials if not trial.failed] == ["nginx"] * 4
+    assert run.complete and run.left_out == {"redis": failed[-1].failed}
+    assert failed[-1].failed.startswith("redis-benchmark did not end within 1 s")
+    assert run.options.limits["grace_seconds"] == 1
+    assert "Failed: 3 of 7 trials." in (tmp_path / "run" / "report.html").read_text()
+    assert leftovers() == []
+    again = lab("sweep", "--resume", "--out", str(tmp_path / "run"))  # with the real one
+    assert again.returncode == 0, again.stderr
+    assert len(read_trials(tmp_path / "run")) == 8 and not read_run(tmp_path / "run").left_out
+
+
+# lab.py with the experiments of another folder.
+ELSEWHERE = """
+import pathlib, sys
+from bench import experiment
+experiment.FOLDER = pathlib.Path(sys.argv.pop(1))
+import lab
+sys.exit(lab.main())
+"""
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("parts, status", [(["redis", "overhead"], 0), (["redis", "scalability-redis"], 3)])
+def test_a_part_that_cannot_be_measured_does_not_end_the_others(tmp_path, parts, status):
+    (tmp_path / "experiments").mkdir()
+    for name in parts:
+        shutil.copy(ROOT / "experiments" / f"{name}.toml", tmp_path / "experiments")
+    (tmp_path / "experiments" / "all.toml").write_text(f'title = "All"\nparts = {json.dumps(parts)}\n')
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, tmp_path / "experiments", "sweep", "all", "--blocks", "1", "--seconds", "1",
+         "--cores", "1", "--out", tmp_path / "run"], capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=ROOT,
+        env=in_its_place("redis-benchmark", tmp_path, "[ $1 = --version ] && exec $REAL $1; exit 7"))
+    if status:
+        assert_one_line(done, status, "nothing could be measured: redis-benchmark failed: it said nothing")
+        return
+    assert done.returncode == status, done.stderr
+    assert "redis-benchmark failed" in read_run(tmp_path / "run" / "redis").options.why_not
+    assert read_run(tmp_path / "run" / "overhead").complete
+    assert "redis-benchmark failed" in (tmp_path / "run" / "report.html").read_text()
 
 
 @pytest.mark.privileged
@@ -233,18 +340,19 @@ def test_a_sweep_leaves_a_whole_run_directory(finished_run):
 def test_locality_is_what_each_variant_promises(finished_run):
     summary = pandas.read_csv(finished_run / "summary.csv")
     local = summary[summary.metric == "passive_local_percent"].set_index("variant").estimate
-    assert local["fastsocket"] >= 99.9
+    assert local["fastsocket"] >= ALL
     if len(CPUS) > 1:
         for variant in ("base", "latest"):
-            assert local[variant] == pytest.approx(100 / len(CPUS), abs=10)
+            assert local[variant] == BY_CHANCE
 
 
 @pytest.mark.privileged
 def test_every_trial_has_every_probe_and_fastsocket_its_counters(finished_run):
-    wanted = {"cps", "latency_p50_ms", "latency_p99_ms", "latency_max_ms", "errors", "cpu_us_per_request",
-              "passive_local_percent", "accept_local_percent", "contentions_per_connection"}
+    wanted = {"cps", "latency_p50_ms", "latency_p99_ms", "latency_max_ms", "errors", "passive_local_percent",
+              "accept_local_percent", "contentions_per_connection"}
     for trial in read_trials(finished_run):
         assert wanted <= set(trial.metrics)
+        assert ("cpu_us_per_request" in trial.metrics) != ("cpu_us_per_request" in trial.unavailable)
         assert [use.cpu for use in trial.cpu] == CPUS
         assert (trial.library is not None) == (trial.variant == "fastsocket")
         if trial.library:
@@ -289,13 +397,13 @@ class Running:
 def test_an_interrupted_sweep_keeps_its_trials_and_leaves_nothing_else(tmp_path, number):
     sweep = Running(tmp_path / "run")
     sweep.wait_for_trials(2)
-    tag, = [f"fastsocket-lab:{lock.stem}" for lock in REGISTRY.glob("*.lock")]
-    assert processes_of(tag)
+    ours = set(family(sweep.process.pid))
+    tag, = [tag for lock in REGISTRY.glob("*.lock") if ours & set(processes_of(tag := f"fastsocket-lab:{lock.stem}"))]
     sweep.process.send_signal(number)
-    out, err = sweep.process.communicate(timeout=60)
+    out, err = sweep.process.communicate(timeout=patient(60))
     assert sweep.process.returncode == 130, err
     assert processes_of(tag) == []
-    assert not REGISTRY.exists()
+    assert leftovers() == []
     assert len(read_trials(tmp_path / "run")) >= 2
     assert not read_run(tmp_path / "run").complete
     assert "Incomplete: " in (tmp_path / "run" / "report.html").read_text()
@@ -306,7 +414,7 @@ def test_a_resumed_sweep_ends_with_the_schedule_of_one_that_was_never_stopped(tm
     sweep = Running(tmp_path / "run")
     sweep.wait_for_trials(2)
     sweep.process.send_signal(signal.SIGINT)
-    sweep.process.communicate(timeout=60)
+    sweep.process.communicate(timeout=patient(60))
     kept = read_trials(tmp_path / "run")
     done = lab("sweep", "--resume", "--out", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
@@ -369,4 +477,4 @@ def test_the_next_sweep_removes_it_too(tmp_path):
     assert processes_of(leftover.tag) == []
     assert not leftover.directory.exists()
     second.process.send_signal(signal.SIGINT)
-    assert "removed what a killed run left" in second.process.communicate(timeout=60)[0]
+    assert "removed what a killed run left" in second.process.communicate(timeout=patient(60))[0]

@@ -13,6 +13,7 @@ import pytest
 
 from fastsocket import page
 from fastsocket.build import LIBRARY
+from tests.patience import patient
 from workloads.process import children, running, until
 
 CPUS = sorted(os.sched_getaffinity(0))
@@ -38,7 +39,7 @@ def free_port():
 
 
 def fetch(port):
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=patient(5)) as answer:
         return answer.read().decode()
 
 
@@ -51,13 +52,13 @@ def answers(port):
 
 @pytest.fixture
 def standalone(tmp_path):
-    """nginx on loopback under the preload, with nothing of the lab around it, two unpinned workers."""
+    """nginx on loopback under the preload, with nothing of the lab around it, an unpinned worker for each CPU."""
     port, configuration = free_port(), tmp_path / "nginx.conf"
     configuration.write_text(STANDALONE.format(directory=tmp_path, port=port, workers=len(CPUS)))
     command = ["nginx", "-p", str(tmp_path), "-c", str(configuration), "-e", str(tmp_path / "error.log"),
                "-g", "daemon off;"]
     with running(command, env={**os.environ, "LD_PRELOAD": str(LIBRARY)}) as process:
-        ready = until(lambda: adopted(process.pid) == len(CPUS) and answers(port), process, 10)
+        ready = until(lambda: adopted(process.pid) == len(CPUS) and answers(port), process, patient(10))
         assert ready, (tmp_path / "error.log").read_text()
         yield process, port
 
@@ -83,7 +84,7 @@ def test_the_preload_works_without_the_lab(standalone):
     assert all(len(seen) == 1 for seen in workers.values()), "each CPU's connections have one worker"
     assert len(set.union(*workers.values())) == len(CPUS), "and each worker has its own CPU"
     after = page.counters(process.pid)
-    assert [now.accepted_local - was.accepted_local for now, was in zip(after, before)][:len(CPUS)] == [5] * len(CPUS)
+    assert [after[cpu].accepted_local - before[cpu].accepted_local for cpu in CPUS] == [5] * len(CPUS)
 
 
 def test_unpinned_workers_are_pinned_to_a_cpu_each(standalone):
@@ -110,5 +111,6 @@ def test_a_killed_worker_is_replaced_on_its_cpu(standalone):
     victim = children(process.pid)[0]
     cpu, = os.sched_getaffinity(victim)
     os.kill(victim, signal.SIGKILL)
-    assert until(lambda: victim not in children(process.pid) and adopted(process.pid) == len(CPUS) + 1, process, 10)
+    assert until(lambda: victim not in children(process.pid) and adopted(process.pid) == len(CPUS) + 1, process,
+                 patient(10))
     assert fetch_from(cpu, port).startswith("worker")

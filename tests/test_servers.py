@@ -7,6 +7,7 @@ import pytest
 
 from fastsocket import page
 from tests import servers
+from tests.patience import patient
 from tests.servers import Served, Server, served, wait_until
 from workloads.process import family
 
@@ -93,7 +94,7 @@ NEEDS_NODE = pytest.mark.needs("node")
     pytest.param(*row, id=row[0].name, marks=NEEDS_NODE if row[0].name.startswith("node") else ()) for row in EXPECTED])
 def test_serves_and_is_accelerated_as_expected(server, expected, tmp_path):
     with served(server, tmp_path, preload=True) as one:
-        wait_until(lambda: total(one, "adopted") in expected.adopted, f"{expected.adopted} adopted", 5)
+        wait_until(lambda: total(one, "adopted") in expected.adopted, f"{expected.adopted} adopted", patient(5))
         before = accepted(one)
         with one.load(CPUS, CONNECTIONS) as load:
             load.wait()

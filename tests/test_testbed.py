@@ -12,8 +12,10 @@ import pytest
 
 from bench.probes import Probes
 from fastsocket.steering import EmulatedNic, Plan
-from fastsocket.steering.ports import core_of_port
+from fastsocket.steering.cpus import machine_cpus
+from fastsocket.steering.ports import core_of_port, port_mask
 from fastsocket.steering.rss import indirection, toeplitz
+from tests.patience import patient
 from topologies.namespace import inside
 from topologies.pair import Pair
 from topologies.tag import RunTag, leftovers, processes_of
@@ -21,6 +23,7 @@ from topologies.testbed import SYSCTLS, Testbed, ipv6_address
 
 pytestmark = pytest.mark.privileged
 CPUS = sorted(os.sched_getaffinity(0))
+SOURCES = range(20000, 20000 + max(30, 4 * len(CPUS)))  # enough that RSS uses every CPU
 NEEDS_TWO_CPUS = pytest.mark.skipif(len(CPUS) < 2, reason="one CPU: nothing to steer between")
 
 
@@ -135,7 +138,7 @@ def test_all_of_it_goes_with_the_testbed(tag):
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 def test_rss_handles_each_connection_where_its_hash_says(testbed, nic, family):
     with nic.steer(Plan("rss", CPUS)), listen(testbed, family, 80) as listener:
-        expected = {port: rss_cpu(testbed, port, 80, family) for port in range(20000, 20030)}
+        expected = {port: rss_cpu(testbed, port, 80, family) for port in SOURCES}
         seen = {port: cpu_that_handled(testbed, listener, port, family) for port in expected}
     assert seen == expected
     assert set(seen.values()) == set(CPUS)
@@ -155,8 +158,9 @@ def test_perfect_filters_steer_answers_by_destination_port(testbed, nic, port):
     with inside(testbed.client):
         backend = socket.create_server((testbed.client.IP(), port))
     with nic.steer(Plan("perfect", CPUS)), backend:
-        seen = {port: active_connection_cpu(testbed, backend, port) for port in range(22000, 22016)}
+        seen = {port: active_connection_cpu(testbed, backend, port) for port in steered(22000)}
     assert seen == {port: core_of_port(port) for port in seen}
+    assert set(seen.values()) == set(CPUS)
 
 
 @NEEDS_TWO_CPUS
@@ -165,6 +169,12 @@ def test_perfect_filters_leave_ports_of_absent_cpus_to_rss(testbed, nic):
         backend = socket.create_server((testbed.client.IP(), 80))
     with nic.steer(Plan("perfect", CPUS[1:2])), backend:
         assert {active_connection_cpu(testbed, backend, port) for port in range(22000, 22008)} == {CPUS[1]}
+
+
+def steered(first: int) -> list[int]:
+    """From this port on as many as it takes to have some of every CPU, but none of CPUs that we may not use."""
+    ports = range(first, first + 8 * (port_mask(machine_cpus()) + 1))
+    return [port for port in ports if core_of_port(port) in CPUS]
 
 
 def active_connection_cpu(testbed, backend, source_port, family=socket.AF_INET):
@@ -176,7 +186,7 @@ def active_connection_cpu(testbed, backend, source_port, family=socket.AF_INET):
         active.connect(backend.getsockname()[:2])
     with active, backend.accept()[0] as passive:
         passive.sendall(b"x")
-        select.select([active], [], [], 5)
+        select.select([active], [], [], patient(5))
         return active.getsockopt(socket.SOL_SOCKET, socket.SO_INCOMING_CPU)
 
 

@@ -1,14 +1,17 @@
 """One real trial of each kind of server: are packets handled on the core whose application reads them?"""
 
 import os
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 
+from bench import reads
+from bench.probes import Locality, LocalityProbe
 from bench.record import Placement
 from bench.schedule import Slot
 from bench.sweep import bench
+from tests.patience import IS_SLOW
 from topologies.namespace import inside
 from workloads import WORKLOADS
 from workloads.nginx import Nginx
@@ -16,7 +19,9 @@ from workloads.variants import SKB_DEFER_MAX, VARIANTS
 
 CPUS = sorted(os.sched_getaffinity(0))
 PLACEMENT = Placement(cores=len(CPUS), server_cpus=CPUS, load_cpus=CPUS)
-BY_CHANCE = pytest.approx(100 / len(CPUS), abs=10)
+# Where one CPU of the machine plays all of them in turn, the one that has the packet is often the first to read it.
+BY_CHANCE = pytest.approx(100 / len(CPUS), abs=50 if IS_SLOW else 10)
+ALL = 90 if IS_SLOW else 99.9  # percent: a worker that is off for long is helped out by its neighbours
 
 pytestmark = [pytest.mark.privileged, pytest.mark.timeout(60),
               pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
@@ -28,22 +33,22 @@ def trials():
         yield made
 
 
-def measured(trials, workload: str, variant: str):
-    return trials.run(Slot(0, 0, workload, variant, False, len(CPUS)), PLACEMENT, seconds=1)
+def measured(trials, workload: str, variant: str, observe=None):
+    return trials.run(Slot(0, 0, workload, variant, False, len(CPUS)), PLACEMENT, seconds=1, observe=observe)
 
 
 def test_a_proxy_has_both_kinds_of_connections_on_their_cores(trials):
     base, fastsocket = (measured(trials, "haproxy", variant).metrics for variant in ("base", "fastsocket"))
     for kind in ("passive_local_percent", "active_local_percent"):
         assert base[kind] == BY_CHANCE
-        assert fastsocket[kind] >= 99.9
+        assert fastsocket[kind] >= ALL
 
 
 def test_without_chosen_ports_only_atr_finds_the_cores_of_active_connections(trials):
     """Perfect filters have nothing to go by, and rules that are told nothing are no better than RSS."""
     assert measured(trials, "haproxy", "any-port").metrics["active_local_percent"] == BY_CHANCE
     assert measured(trials, "haproxy", "rss").metrics["active_local_percent"] == BY_CHANCE
-    assert measured(trials, "haproxy", "atr-any-port").metrics["active_local_percent"] >= 99
+    assert measured(trials, "haproxy", "atr-any-port").metrics["active_local_percent"] >= min(ALL, 99)
 
 
 def test_every_connection_of_a_proxy_is_delivered(trials):
@@ -55,7 +60,32 @@ def test_every_connection_of_a_proxy_is_delivered(trials):
 
 def test_instances_get_their_packets_on_their_cores(trials):
     assert measured(trials, "redis", "base").metrics["passive_local_percent"] == BY_CHANCE
-    assert measured(trials, "redis", "fastsocket").metrics["passive_local_percent"] >= 99.9
+    assert measured(trials, "redis", "fastsocket").metrics["passive_local_percent"] >= ALL
+
+
+@pytest.mark.parametrize("workload, variant", [("haproxy", "base"), ("haproxy", "fastsocket"), ("redis", "base")])
+def test_both_ways_to_see_reads_agree(trials, workload, variant):
+    """Older kernels have only the second, so here it has to see what the first one does."""
+    if reads.tracepoint() != reads.TRACEPOINTS[0]:
+        pytest.skip("this kernel has only the second one")
+    with ExitStack() as stack:
+        second, seen = LocalityProbe(stack, reads.TRACEPOINTS[1]), []
+
+        @contextmanager
+        def meanwhile(server_pid, ports, scratch):
+            second.watch(server_pid, ports)
+            before = second.read()
+            yield
+            seen.append(Locality(*(now - was for now, was in zip(second.read(), before))))
+
+        trial = measured(trials, workload, variant, meanwhile)
+    locality, = seen
+    if workload == "haproxy":  # each connection has one request
+        assert locality.accepts == pytest.approx(locality.passive_reads, rel=0.01)
+    assert locality.passive_reads >= 0.99 * trial.metrics[WORKLOADS[workload].metric] * trial.seconds
+    shares = {name: value for name, value in trial.metrics.items() if name.endswith("_local_percent")}
+    assert len(shares) == (3 if workload == "haproxy" else 2)
+    assert locality.percentages() == pytest.approx(shares, abs=1)
 
 
 class Looking(Nginx):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from topologies.proxy import Proxy
 from topologies.testbed import Testbed
-from workloads import http
+from workloads import http, limits
 from workloads.load import Demand, Load
 from workloads.nginx import nginx
 from workloads.process import started
@@ -26,9 +26,9 @@ defaults
     mode http
     option httpclose
     retries 0
-    timeout connect 2s
-    timeout client 10s
-    timeout server 10s
+    timeout connect {answer}s
+    timeout client {idle}s
+    timeout server {idle}s
 frontend clients
     bind 0.0.0.0:{port} backlog 65535{bind_options}
     bind :::{port} v6only backlog 65535{bind_options}
@@ -51,8 +51,10 @@ class HAProxy(Workload):
     @contextmanager
     def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path):
         configuration = directory / "haproxy.cfg"
+        answer = limits.read().answer_seconds
         configuration.write_text(CONFIGURATION.format(
             threads=len(cpus.server), cpu_map=_cpu_map(cpus.server), port=http.PORT, backend=testbed.backend.IP(),
+            answer=answer, idle=5 * answer,
             bind_options=" shards by-thread" if variant.own_reuseport else ""))
         command = testbed.command(testbed.server, cpus.server, ["haproxy", "-db", "-f", str(configuration)])
 

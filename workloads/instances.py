@@ -9,15 +9,12 @@ from statistics import fmean
 from subprocess import PIPE
 
 from topologies.testbed import Testbed
-from workloads import paced
+from workloads import limits, paced
 from workloads.load import Demand, Load
 from workloads.process import finish, reaped_cpu_seconds, running, started
 from workloads.readiness import watchers
 from workloads.variants import Variant
 from workloads.workload import Cpus, Workload
-
-
-GRACE_SECONDS = 20
 
 
 class Instances(Workload):
@@ -52,8 +49,8 @@ class Instances(Workload):
         rate = demand.rate / len(cpus.server)
         commands = [testbed.command(testbed.client, cpus.load, [
             sys.executable, paced.__file__, testbed.server.IP(), str(port), str(rate), str(demand.seconds),
-            json.dumps(self.dialogue())]) for port in self.ports(cpus)]
-        outs, cpu_seconds = on_all(commands, "paced.py", demand.seconds + GRACE_SECONDS)
+            str(limits.read().grace_seconds / 4), json.dumps(self.dialogue())]) for port in self.ports(cpus)]
+        outs, cpu_seconds = on_all(commands, "paced.py", demand.seconds)
         return together([Load(cpu_seconds=0.0, **json.loads(out)) for out in outs], cpu_seconds)
 
     @contextmanager
@@ -81,13 +78,16 @@ def together(loads: list[Load], cpu_seconds: float) -> Load:
         cpu_seconds=cpu_seconds)
 
 
-def on_all(commands: list[list[str]], name: str, timeout: float) -> tuple[list[str], float]:
-    """Run load generators at the same time: what each printed, and their CPU time. Raises WorkloadError."""
+def on_all(commands: list[list[str]], name: str, seconds: float) -> tuple[list[str], float]:
+    """Run load generators of so many seconds at the same time: what each printed, and their CPU time.
+
+    Raises WorkloadError.
+    """
     spent_before = reaped_cpu_seconds()
     with ExitStack() as generators:
         processes = [generators.enter_context(running(command, stdout=PIPE, stderr=PIPE, text=True))
                      for command in commands]
-        outs = [finish(process, name, timeout) for process in processes]
+        outs = [finish(process, name, seconds) for process in processes]
     return outs, reaped_cpu_seconds() - spent_before
 
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from topologies.testbed import Testbed
-from workloads.instances import GRACE_SECONDS, Instances, on_all, together
+from workloads.instances import Instances, on_all, together
 from workloads.load import Demand, Load
 from workloads.process import WorkloadError
 from workloads.workload import Cpus
@@ -33,7 +33,7 @@ class Memcached(Instances):
         commands = [testbed.command(testbed.client, cpus.load, [
             "memcaslap", "-s", f"{testbed.server.IP()}:{port}", "-T", "1", "-c", str(CLIENTS), "-X", str(VALUE_BYTES),
             "-t", f"{demand.seconds}s", "-S", f"{demand.seconds}s"]) for port in self.ports(cpus)]
-        outs, cpu_seconds = on_all(commands, "memcaslap", demand.seconds + GRACE_SECONDS)
+        outs, cpu_seconds = on_all(commands, "memcaslap", demand.seconds)
         return together([_load(out) for out in outs], cpu_seconds)
 
 

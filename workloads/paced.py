@@ -4,7 +4,7 @@ An open loop: requests come at random times whatever the answers do (a Poisson p
 request was due, so that a server that stalls is charged for all that waited (Tene: How NOT to Measure Latency). It is a
 process of its own, so that its CPU time can be told from the server's.
 
-python3 workloads/paced.py ADDRESS PORT RATE SECONDS '{"prepare": …, "prepared": …, "request": …, "answer": …}'
+python3 workloads/paced.py ADDRESS PORT RATE SECONDS GRACE '{"prepare": …, "prepared": …, "request": …, "answer": …}'
 """
 
 import json
@@ -16,15 +16,14 @@ import time
 from collections import deque
 
 CONNECTIONS = 50
-GRACE_SECONDS = 5  # for the last answers
 PERCENTILES = (50, 95, 99)
 
 
 class Connection:
     """One request at a time; what comes back must be the answer, byte for byte."""
 
-    def __init__(self, address: tuple[str, int]):
-        self.socket = socket.create_connection(address, timeout=GRACE_SECONDS)
+    def __init__(self, address: tuple[str, int], grace: float):
+        self.socket = socket.create_connection(address, timeout=grace)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.due = 0.0
         self._received = b""
@@ -42,9 +41,9 @@ class Connection:
         return self._received == answer
 
 
-def prepare(address: tuple[str, int], request: bytes, answer: bytes) -> None:
+def prepare(address: tuple[str, int], grace: float, request: bytes, answer: bytes) -> None:
     """Bring in what is going to be asked for. Raises OSError when the server does not answer as it should."""
-    connection = Connection(address)
+    connection = Connection(address, grace)
     with connection.socket:
         connection.ask(request, 0.0)
         while (right := connection.receive(answer)) is None:
@@ -53,15 +52,15 @@ def prepare(address: tuple[str, int], request: bytes, answer: bytes) -> None:
         raise OSError(f"{address[0]}:{address[1]} does not store what is to be asked for")
 
 
-def run(address: tuple[str, int], rate: float, seconds: float, request: bytes, answer: bytes) -> dict:
-    """The result, as workloads.load.Load has it, but without CPU time."""
-    connections = [Connection(address) for _ in range(CONNECTIONS)]
+def run(address: tuple[str, int], rate: float, seconds: float, grace: float, request: bytes, answer: bytes) -> dict:
+    """The result, as workloads.load.Load has it, but without CPU time. grace: seconds for the last answers."""
+    connections = [Connection(address, grace) for _ in range(CONNECTIONS)]
     waiting = {connection.socket: connection for connection in connections}
     idle, latencies, wrong = deque(connections), [], 0
     began = due = time.monotonic()
     while due < began + seconds or len(idle) < len(connections):
         now = time.monotonic()
-        if now > began + seconds + GRACE_SECONDS:
+        if now > began + seconds + grace:
             wrong += len(connections) - len(idle)
             break
         while idle and due <= now and due < began + seconds:
@@ -92,10 +91,10 @@ def _percentiles(latencies: list[float]) -> dict[str, float]:
 
 
 def main() -> None:
-    address, rate, seconds = (sys.argv[1], int(sys.argv[2])), float(sys.argv[3]), float(sys.argv[4])
-    spoken = {name: text.encode() for name, text in json.loads(sys.argv[5]).items()}
-    prepare(address, spoken["prepare"], spoken["prepared"])
-    print(json.dumps(run(address, rate, seconds, spoken["request"], spoken["answer"])))
+    address, (rate, seconds, grace) = (sys.argv[1], int(sys.argv[2])), map(float, sys.argv[3:6])
+    spoken = {name: text.encode() for name, text in json.loads(sys.argv[6]).items()}
+    prepare(address, grace, spoken["prepare"], spoken["prepared"])
+    print(json.dumps(run(address, rate, seconds, grace, spoken["request"], spoken["answer"])))
 
 
 if __name__ == "__main__":

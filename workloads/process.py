@@ -9,8 +9,9 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from workloads import limits
+
 STOP_SECONDS = 5
-START_SECONDS = 10
 POLL_SECONDS = 0.005
 ERROR_LINES_SHOWN = 5
 
@@ -73,7 +74,7 @@ def started(name: str, command: list[str], directory: Path, is_ready, **popen):
     is raised when it does not start.
     """
     with open(directory / "stderr.log", "ab") as log, running(command, stdout=log, stderr=log, **popen) as process:
-        if not until(lambda: is_ready(process.pid), process, START_SECONDS):
+        if not until(lambda: is_ready(process.pid), process, limits.read().start_seconds):
             raise WorkloadError(f"{name} does not start: {_last_words(directory)}")
         yield process.pid
 
@@ -83,15 +84,22 @@ def _last_words(directory: Path) -> str:
     return " | ".join(dict.fromkeys(lines[-ERROR_LINES_SHOWN:])) or "it said nothing"
 
 
-def finish(process: subprocess.Popen, name: str, timeout: float) -> str:
-    """What a load generator printed. Raises WorkloadError when it fails, or doesn't end within the seconds given."""
+def finish(process: subprocess.Popen, name: str, seconds: float) -> str:
+    """What a load generator of so many seconds printed. Raises WorkloadError when it fails or doesn't end."""
+    timeout = seconds + limits.read().grace_seconds
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired as error:
-        raise WorkloadError(f"{name} did not end within {timeout:g} s") from error
+        raise WorkloadError(f"{name} did not end within {timeout:g} s: on a slow machine "
+                            f"set {limits.PREFIX}GRACE_SECONDS") from error
     if process.returncode:
-        raise WorkloadError(f"{name} failed: {(err or out).strip()}")
+        raise WorkloadError(f"{name} failed: {_last_line(err) or _last_line(out) or 'it said nothing'}")
     return out
+
+
+def _last_line(text: str) -> str:
+    """Where programs say what ended them."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def reaped_cpu_seconds() -> float:

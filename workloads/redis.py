@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from topologies.testbed import Testbed
-from workloads.instances import GRACE_SECONDS, Instances, on_all, together
+from workloads.instances import Instances, on_all, together
 from workloads.load import Demand, Load
 from workloads.workload import Cpus
 
@@ -29,8 +29,8 @@ class Redis(Instances):
 
     def rehearse(self, testbed: Testbed, cpus: Cpus) -> float:
         """Set the keys, and get some."""
-        self._benchmark(testbed, cpus, "set", self._keys, GRACE_SECONDS)
-        rehearsed = self._benchmark(testbed, cpus, "get", REHEARSED_REQUESTS, GRACE_SECONDS)
+        self._benchmark(testbed, cpus, "set", self._keys)
+        rehearsed = self._benchmark(testbed, cpus, "get", REHEARSED_REQUESTS)
         return rehearsed.requests / rehearsed.seconds
 
     def dialogue(self) -> dict[str, str]:
@@ -40,12 +40,13 @@ class Redis(Instances):
 
     def at_full_speed(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
         each = int(demand.pace * demand.seconds / len(cpus.server))
-        return self._benchmark(testbed, cpus, "get", each, demand.seconds + GRACE_SECONDS)
+        return self._benchmark(testbed, cpus, "get", each, demand.seconds)
 
-    def _benchmark(self, testbed: Testbed, cpus: Cpus, test: str, requests: int, timeout: float) -> Load:
+    def _benchmark(self, testbed: Testbed, cpus: Cpus, test: str, requests: int,
+                   seconds: float = 0) -> Load:
         """On all instances at once, so many requests to each."""
         commands = [self._command(testbed, cpus, port, test, requests) for port in self.ports(cpus)]
-        outs, cpu_seconds = on_all(commands, "redis-benchmark", timeout)
+        outs, cpu_seconds = on_all(commands, "redis-benchmark", seconds)
         return together([_load(out, requests) for out in outs], cpu_seconds)
 
     def _command(self, testbed: Testbed, cpus: Cpus, port: int, test: str, requests: int) -> list[str]:

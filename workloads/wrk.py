@@ -6,14 +6,13 @@ import subprocess
 from pathlib import Path
 
 from topologies.testbed import Testbed
+from workloads import limits
 from workloads.http import PORT
 from workloads.load import Demand, Load
 from workloads.process import finish, reaped_cpu_seconds, running
 from workloads.workload import Cpus
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
-CONNECTIONS_PER_CORE = 100
-GRACE_SECONDS = 20
 
 
 def wrk(testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
@@ -24,13 +23,13 @@ def wrk(testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
 
     Raises WorkloadError when wrk is missing or fails.
     """
-    threads = len(cpus.load)
-    connections = max(CONNECTIONS_PER_CORE * len(cpus.server), threads)
+    limit, threads = limits.read(), len(cpus.load)
+    connections = max(limit.connections_per_core * len(cpus.server), threads)
     command = testbed.command(testbed.client, cpus.load, [
         "wrk", "--threads", str(threads), "--connections", str(connections), "--duration", f"{demand.seconds}s",
-        "--script", str(SCRIPT), f"http://{testbed.server.IP()}:{PORT}/"])
+        "--timeout", f"{limit.answer_seconds}s", "--script", str(SCRIPT), f"http://{testbed.server.IP()}:{PORT}/"])
     spent_before = reaped_cpu_seconds()
     environment = os.environ | ({"WRK_DELAY_MS": str(1000 * connections / demand.rate)} if demand.rate else {})
     with running(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        out = finish(process, "wrk", demand.seconds + GRACE_SECONDS)
+        out = finish(process, "wrk", demand.seconds)
     return Load(cpu_seconds=reaped_cpu_seconds() - spent_before, **json.loads(out.splitlines()[-1]))

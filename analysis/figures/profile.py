@@ -123,7 +123,7 @@ def _shares(view: View, variant: str) -> pd.DataFrame:
     percent = counted.div(counted.sum(axis=1), axis=0) * 100
     blocks = percent.groupby(level=1).mean()
     first = blocks.mean().sort_values(ascending=False, kind="stable").head(ROWS)
-    return pd.DataFrame([(*where, mean, *_bounds(blocks[where])) for where, mean in first.items()],
+    return pd.DataFrame([(*where, mean, *np.clip(_bounds(blocks[where]), 0, 100)) for where, mean in first.items()],
                         columns=[*_WHERE, "percent", "low", "high"]).assign(samples=int(counted.to_numpy().sum()))
 
 

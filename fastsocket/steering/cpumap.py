@@ -29,18 +29,18 @@ class Cpumap:
         """Why it cannot work here, or None. Without a device: whether this kernel loads the program."""
         try:
             if device is None:
-                _loaded().close()
+                loaded().close()
                 return None
             index = device.index
             with device.inside():
                 there = libbpf.xdp_program_id(index)
         except BpfError as error:
-            return str(error).splitlines()[0]
+            return error.reason
         return f"{device} has an XDP program already (id {there}): ip link set {device} xdp off" if there else None
 
     def apply(self, device: Device, plan: Plan, journal: Journal) -> None:
         """Raises BpfError, Refused, DeviceError."""
-        with _loaded() as program:
+        with loaded() as program:
             for cpu in plan.cpus:
                 program.write("cpus", struct.pack("=Ii", QUEUE_PACKETS, 0), cpu)
             program.set(settings(plan))
@@ -74,7 +74,8 @@ class Cpumap:
         raise Refused(f"{device}: {refusal}") from refusal
 
 
-def _loaded() -> SteeringProgram:
+def loaded() -> SteeringProgram:
+    """Raises BpfError where this kernel refuses it."""
     return SteeringProgram("cpumap", {"cpus": machine_cpus()})
 
 

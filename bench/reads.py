@@ -1,0 +1,27 @@
+"""How the kernel lets a probe see that an application reads: one of two tracepoints (fastsocket/bpf/locality.bpf.c)."""
+
+from fastsocket.build import bpf_object
+from fastsocket.libbpf import BpfObject, has_tracepoint
+
+# The best first. What the second cannot tell: the length of a read, and whether it only peeked.
+TRACEPOINTS = ("sock_recv_length", "tcp_rcv_space_adjust")
+OF_LINUX_6_3 = "sock_recv_length came with Linux 6.3, commit 6e6eda44b939, or a distribution's backport of it"
+
+
+def tracepoint() -> str:
+    """The best one that this kernel has; where it has neither, the one whose absence is to be told."""
+    return next((name for name in TRACEPOINTS if has_tracepoint(name)), TRACEPOINTS[0])
+
+
+def load(name: str, seen_by: str) -> BpfObject:
+    """A BPF object that has a program for each, loaded with the program for one of them. Raises BpfError."""
+    programs = BpfObject(bpf_object(name))
+    try:
+        for other in TRACEPOINTS:
+            if other != seen_by:
+                programs.leave_out(other)
+        programs.load()
+    except BaseException:
+        programs.close()
+        raise
+    return programs
