@@ -107,7 +107,10 @@ static const char *make_listen(struct listener *l, int cpu)
 	if (!clone_marks_cpu(fd, cpu) || !options_make_equal(l->fd, fd))
 		return TEXT_OPTION;
 	succession_waits(l);
-	return real.listen(fd, l->backlog) ? "a clone of it cannot listen" : NULL;
+	if (real.listen(fd, l->backlog))
+		return "a clone of it cannot listen";
+	succession_mark(l);
+	return NULL;
 }
 
 /* A worker that takes its listener out of the epoll and puts it back (nginx does, often) finds all as it was. */
@@ -120,7 +123,6 @@ static const char *serve_clone(struct listener *l, int cpu, const struct watch *
 		return problem;
 	enrol(seat);
 	atomic_store(&seat->listening, 1);
-	succession_mark(l);
 	succession_attended(l);
 	if (!clone_watch(l, cpu, watch->epfd, watch->event))
 		return "a clone of it cannot be watched";

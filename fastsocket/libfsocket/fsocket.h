@@ -219,8 +219,8 @@ void page_goes_along(bool goes);
  * page, or we may not, or have our own already.
  */
 bool page_join(pid_t pid, uint64_t cookie);
-/* Does the process have our real, effective and saved user? */
-bool page_same_user(pid_t pid);
+/* The process, or the nearest of its ancestors, that has our real, effective and saved user; 0: none has. */
+pid_t page_process_of_our_user(pid_t pid);
 struct shared_listener *page_find(uint64_t cookie);
 /* A place in the page for a listener; NULL: there is none. */
 struct shared_listener *page_place(void);

@@ -213,6 +213,7 @@ void listeners_flags_changed(int fd)
 	l->signals = real.fcntl(fd, F_GETFL) & O_ASYNC;
 }
 
+/* A connection has a CPU, which stays when it is disconnected and listens; of other programs' listeners we cannot tell. */
 static void describe(struct listener *l, int fd, int backlog, enum origin origin)
 {
 	socklen_t size = sizeof(l->address);
@@ -237,7 +238,8 @@ static void describe(struct listener *l, int fd, int backlog, enum origin origin
 	l->covered = false;
 	l->why_not = NULL;
 	l->guarded = descriptor(fd) == GUARDED ||
-		     (get_int(fd, SOL_SOCKET, SO_INCOMING_CPU, -1) >= 0 && !succession_is_marked(fd));
+		     (origin != LISTENED && get_int(fd, SOL_SOCKET, SO_INCOMING_CPU, -1) >= 0 &&
+		      !succession_is_marked(fd));
 	l->own_reuseport = get_int(fd, SOL_SOCKET, SO_REUSEPORT, 0) && !succession_is_marked(fd);
 	memset(&l->address, 0, sizeof(l->address));
 	getsockname(fd, (struct sockaddr *)&l->address, &size);

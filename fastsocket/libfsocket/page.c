@@ -25,6 +25,8 @@
 #define PAGE_BYTES ((unsigned long)sysconf(_SC_PAGESIZE))
 /* What /proc/PID/fd says of a page. */
 #define MEMFD "/memfd:" FSOCKET_PAGE_NAME " "
+/* From a worker up to its master. */
+#define MAX_GENERATIONS 3
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
 static struct page *page;
@@ -191,23 +193,49 @@ static bool join(int fd, uint64_t cookie)
 	return false;
 }
 
-/* A process of another user may have written itself on the listener: what it offers is never taken (proc(5), status). */
-bool page_same_user(pid_t pid)
+struct process {
+	unsigned int parent, uid[3]; /* real, effective, saved */
+};
+
+/* proc(5), /proc/PID/status, where the parent stands above the users. */
+static bool look_up(pid_t pid, struct process *ret_process)
 {
-	unsigned int uid[3];
-	uid_t r, e, saved;
 	char path[64], line[128];
-	bool same = false;
+	bool found = false;
 	FILE *status;
 
 	snprintf(path, sizeof(path), "/proc/%d/status", pid);
 	status = fopen(path, "re");
-	while (status && !same && fgets(line, sizeof(line), status))
-		same = sscanf(line, "Uid: %u %u %u", &uid[0], &uid[1], &uid[2]) == 3 && !getresuid(&r, &e, &saved) &&
-		       uid[0] == r && uid[1] == e && uid[2] == saved;
+	while (status && !found && fgets(line, sizeof(line), status)) {
+		sscanf(line, "PPid: %u", &ret_process->parent);
+		found = sscanf(line, "Uid: %u %u %u", &ret_process->uid[0], &ret_process->uid[1],
+			       &ret_process->uid[2]) == 3;
+	}
 	if (status)
 		fclose(status);
-	return same;
+	return found;
+}
+
+/*
+ * A process of another user may have written itself on the listener: what it offers is never taken. But it may be a
+ * worker that has dropped its privileges, and its master has what the worker has.
+ */
+pid_t page_process_of_our_user(pid_t pid)
+{
+	uid_t own[3];
+
+	if (getresuid(&own[0], &own[1], &own[2]))
+		return 0;
+	for (int generation = 0; pid > 1 && generation < MAX_GENERATIONS; generation++) {
+		struct process process = { 0 };
+
+		if (!look_up(pid, &process))
+			return 0;
+		if (process.uid[0] == own[0] && process.uid[1] == own[1] && process.uid[2] == own[2])
+			return pid;
+		pid = (pid_t)process.parent;
+	}
+	return 0;
 }
 
 bool page_join(pid_t pid, uint64_t cookie)

@@ -54,10 +54,23 @@ bool succession_is_marked(int fd)
 	return mark_on(fd) != 0;
 }
 
+static bool is_dead(pid_t pid)
+{
+	return kill(pid, 0) && errno == ESRCH;
+}
+
+static void mark(const struct listener *l)
+{
+	set_int(l->fd, SOL_SOCKET, SO_INCOMING_CPU, MARK | (getpid() & PID_MASK));
+}
+
+/* The first of the server's processes stays in the mark while it lives: its workers may have dropped their privileges. */
 void succession_mark(const struct listener *l)
 {
-	if (!(mark_on(l->fd) & WITHDRAWN))
-		set_int(l->fd, SOL_SOCKET, SO_INCOMING_CPU, MARK | (getpid() & PID_MASK));
+	int present = mark_on(l->fd);
+
+	if (!present || (!(present & WITHDRAWN) && is_dead(present & PID_MASK)))
+		mark(l);
 }
 
 /*
@@ -126,7 +139,7 @@ static bool send_all_to_first(const struct listener *l)
 static void share_out(const struct listener *l)
 {
 	detach_filter(l);
-	set_int(l->fd, SOL_SOCKET, SO_INCOMING_CPU, MARK | (getpid() & PID_MASK));
+	mark(l);
 }
 
 static bool any_listens(const struct listener *l)
@@ -268,7 +281,7 @@ static void take_from(struct listener *l, pid_t pid)
 {
 	int pidfd = pid == getpid() ? -1 : (int)syscall(SYS_pidfd_open, pid, 0);
 
-	if ((pidfd >= 0 || pid == getpid()) && page_same_user(pid) && join_page(l, pid))
+	if ((pidfd >= 0 || pid == getpid()) && join_page(l, pid))
 		take_clones(l, pid, pidfd);
 	if (pidfd >= 0)
 		real.close(pidfd);
@@ -276,9 +289,9 @@ static void take_from(struct listener *l, pid_t pid)
 
 bool succession_take_over(struct listener *l)
 {
-	pid_t pid = mark_on(l->fd) & PID_MASK;
+	pid_t pid = page_process_of_our_user(mark_on(l->fd) & PID_MASK);
 
-	if (pid != getpid() || l->origin == INHERITED_BY_EXEC)
+	if (pid && (pid != getpid() || l->origin == INHERITED_BY_EXEC))
 		take_from(l, pid);
 	if (!l->shared || !has_all_that_listen(l)) {
 		if (l->shared)
@@ -319,7 +332,7 @@ static bool succeeded(const struct listener *l)
 {
 	pid_t pid = mark_on(l->fd) & PID_MASK;
 
-	return pid != getpid() && !page_has_process(l->shared, pid) && (!kill(pid, 0) || errno != ESRCH);
+	return pid != getpid() && !page_has_process(l->shared, pid) && !is_dead(pid);
 }
 
 bool succession_tend(struct listener *l, uint64_t now)
@@ -344,8 +357,8 @@ bool succession_tend(struct listener *l, uint64_t now)
 		share_out(l);
 		return false;
 	}
-	if (!withdrawn && kill(mark_on(l->fd) & PID_MASK, 0) && errno == ESRCH)
-		succession_mark(l); /* who succeeds us finds us, not one that is dead */
+	if (!withdrawn)
+		succession_mark(l); /* a successor finds a process that lives */
 	return withdrawn != 0;
 }
 
@@ -493,7 +506,7 @@ static bool leave_to_successor(struct listener *l, bool leave)
 		if (clone_listens(l, cpu))
 			close_on_exec(clone_of(l, cpu), !leave);
 	if (leave)
-		succession_mark(l);
+		mark(l);
 	return true;
 }
 
