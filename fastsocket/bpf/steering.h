@@ -190,7 +190,11 @@ static __always_inline __u32 core_of_port(__u16 port)
 
 static __always_inline __u32 filtered(void *packet, const struct flow *flow)
 {
-	__u16 rule = settings.port_rules[flow->destination];
+	__u64 port = flow->destination;
+	__u16 rule;
+
+	asm volatile("%0 &= 0xffff" : "+r"(port)); /* the verifier forgets what bpf_ntohs() cannot exceed */
+	rule = settings.port_rules[port];
 
 	if (rule)
 		return rule - 1;
