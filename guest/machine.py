@@ -151,7 +151,7 @@ class _Life:
         self._open = 0
         self._gone = ""  # what ended the guest, when it is not the guest itself
         self._deadline: float | None = time.monotonic() + machine.boot_seconds
-        self._late = f"did not boot within {machine.boot_seconds} s: --boot-seconds allows more"
+        self._late = f"the guest did not boot within {machine.boot_seconds} s: --boot-seconds allows more"
 
     def watch(self, qemu: subprocess.Popen, shares: list[subprocess.Popen], serial, output, errors) -> None:
         """Take up everything that can speak of the guest."""
@@ -195,7 +195,7 @@ class _Life:
         self._selector.unregister(descriptor)
         os.close(descriptor)
         self._deadline = time.monotonic() + TRACE_SECONDS
-        self._late = "was lost: virtiofsd, which shows it the host's files, has ended"
+        self._late = "the guest was lost: virtiofsd, which shows it the host's files, has ended"
 
     def outcome(self, qemu_said: str) -> int:
         """The command's exit status. Raises GuestError when it never came."""
@@ -206,7 +206,7 @@ class _Life:
             raise _BootOops(console.reason)
         during = f"was lost while it ran {self._task.name}" if console.is_up else "did not boot"
         reason = f"{during}: {console.reason or qemu_said or 'QEMU ended without a word'}"
-        raise GuestError("\n".join([f"the guest {self._gone or reason}", *console.tail]))
+        raise GuestError("\n".join([self._gone or f"the guest {reason}", *console.tail]))
 
 
 def orders(mark: str, machine: Machine, task: Task, booted: Kernel, terminal: Terminal, shown: list[Path]) -> str:
