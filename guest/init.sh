@@ -35,4 +35,4 @@ cp -r /guest /bin/busybox /root/run/
 mount --move /proc /root/proc
 mount --move /sys /root/sys
 mount --move /dev /root/dev
-exec switch_root /root /run/busybox sh /run/guest/session.sh
+exec switch_root /root /bin/sh /run/guest/session.sh

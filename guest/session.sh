@@ -1,5 +1,6 @@
 # pid 1 on the guest's own root: makes it a machine as after a boot, runs the command on its terminal, says how it ended.
 . /run/guest/orders
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 exec </dev/null >/dev/ttyS0 2>&1
 mkdir -p /dev/pts /dev/shm /run/netns /run/lock /lib/modules
 mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from fastsocket.build import build
-from tests.needs import need
+from tests.needs import need, need_guests
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,6 +44,8 @@ def pytest_runtest_setup(item):
         if os.environ.get("CI"):
             pytest.fail("privileged tests must run in CI: run it as root")
         pytest.skip("needs root")
+    if item.get_closest_marker("guest"):
+        need_guests()
     for marker in item.iter_markers("needs"):
         need(*marker.args)
 

@@ -87,9 +87,9 @@ def test_help_teaches_every_verb():
     assert "--yes" in lab("sweep", "--help").stdout
 
 
-def path_without(command, directory):
+def path_without(command, directory, packages=needed_packages()):
     """A PATH on which everything that the lab needs is found, but for one command."""
-    for package in needed_packages():
+    for package in packages:
         if package.command and package.command != command:
             (directory / package.command).symlink_to(shutil.which(package.command))
     return {**os.environ, "PATH": str(directory)}
