@@ -6,7 +6,7 @@ import sys
 
 from guest.checks import ROOT, No, answer
 
-PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "guest.checks.patience", "-k", "not sanitized"]
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-k", "not sanitized"]
 FILES = ["tests/test_libfsocket.py"]
 
 
