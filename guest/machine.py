@@ -33,7 +33,7 @@ TRACE_SECONDS = 5  # for QEMU to end by itself when a share has ended
 # What of the environment goes along, and what emulation needs beside it.
 ENVIRONMENT = re.compile(r"PATH|HOME|USER|LOGNAME|SHELL|EDITOR|LANG|TZ|LC_.*|FASTSOCKET_.*|FSOCKET.*|PYTEST_.*|VIRTUAL_ENV")
 EMULATED = {"FASTSOCKET_LAB_GRACE_SECONDS": "200", "FASTSOCKET_LAB_START_SECONDS": "60",
-            "FASTSOCKET_LAB_CONNECTIONS_PER_CORE": "8", "FASTSOCKET_TEST_PATIENCE": "30"}
+            "FASTSOCKET_LAB_CONNECTIONS_PER_CORE": "8", "FASTSOCKET_TEST_PATIENCE": "30", "PYTHONFAULTHANDLER": "1"}
 
 
 @dataclass(frozen=True)

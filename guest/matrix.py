@@ -8,6 +8,7 @@
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ KERNELS = ("6.1", "6.12", NEWEST)
 MACHINES = {"8": ["--cpus", "8"], "3": ["--cpus", "3"], "4x2": ["--cpus", "8", "--threads", "2"]}
 HEADINGS = {"8": "8 CPUs", "3": "3 CPUs", "4x2": "4 cores of 2 threads"}
 ANSWERS = ROOT / "results" / "kernels"
+INTERRUPTED = 130  # exit status of lab.py
 PAGE = ROOT / "docs" / "kernels.md"
 
 
@@ -62,7 +64,7 @@ LACKS = """\
 
 | | came with |
 |---|---|
-| which core reads what (`passive_local_percent`, `active_local_percent`) and steps of a connection (`walk`), by the tracepoint `sock_recv_length` | Linux 6.3, commit 6e6eda44b939 |
+| the tracepoint `sock_recv_length`, by which reads are seen on their core (local percentages, the walk) | Linux 6.3, commit 6e6eda44b939 |
 | `SO_INCOMING_CPU` among `SO_REUSEPORT` listeners, which `libfsocket.so` needs | Linux 6.2, commit b261eda84ec1; Debian's 6.1 has it |
 | a port for each CPU (`IP_LOCAL_PORT_RANGE`), which Receive Flow Deliver needs | Linux 6.3, commit 91d0b78c5177; Debian's 6.1 has it |
 | bounds of a number that survive a byte swap in BPF, so the programs say them again | later than 6.12 |
@@ -116,22 +118,47 @@ def commit() -> str:
                           check=True).stdout.strip()
 
 
-def ask(cell: Cell) -> dict:
-    """Run the check in a guest. A guest that is lost is an answer, too."""
-    began = time.monotonic()
-    done = subprocess.run(
-        [VENV_PYTHON, ROOT / "lab.py", "--yes", "guest", "--kernel", cell.kernel, *MACHINES[cell.machine],
-         "--seconds", str(cell.check.seconds), *cell.check.options, "--", str(VENV_PYTHON), "-m",
-         f"guest.checks.{cell.check.module[0]}", *cell.check.module[1:]],
-        capture_output=True, text=True, cwd=ROOT, stdin=subprocess.DEVNULL)
-    return {**_said(done), "seconds": round(time.monotonic() - began)}
+class Asking:
+    """A guest for each cell. Those that live end with the context."""
+
+    def __init__(self, answers: Answers):
+        self._answers = answers
+        self._living: set[subprocess.Popen] = set()
+        self._ended = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._ended = True
+        for process in list(self._living):
+            process.terminate()
+
+    def ask(self, cell: Cell) -> None:
+        """Run the check in a guest, and keep what it says. A guest that is lost is an answer, too; one that we end is none."""
+        if self._ended:
+            return
+        began = time.monotonic()
+        process = subprocess.Popen(
+            [VENV_PYTHON, ROOT / "lab.py", "--yes", "guest", "--kernel", cell.kernel, *MACHINES[cell.machine],
+             "--seconds", str(cell.check.seconds), *cell.check.options, "--", str(VENV_PYTHON), "-m",
+             f"guest.checks.{cell.check.module[0]}", *cell.check.module[1:]],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, stdin=subprocess.DEVNULL)
+        self._living.add(process)
+        output, complaints = process.communicate()
+        self._living.remove(process)
+        if process.returncode != INTERRUPTED and not self._ended:
+            answer = {**said(process.returncode, output, complaints), "seconds": round(time.monotonic() - began)}
+            self._answers.keep(cell, answer)
+            print(f"{cell.name}: {'ok' if answer['ok'] else 'NO'}, {answer['seconds']} s: {answer['said']}", flush=True)
 
 
-def _said(done: subprocess.CompletedProcess) -> dict:
-    last = (done.stdout.strip().splitlines() or [""])[-1]
-    if done.returncode == 0 and last.startswith("{"):
+def said(status: int, output: str, complaint: str) -> dict:
+    """The answer of a check, by how its guest ended."""
+    last = (output.strip().splitlines() or [""])[-1]
+    if status == 0 and last.startswith("{"):
         return json.loads(last)
-    complaints = done.stderr.strip().splitlines() or ["it said nothing"]
+    complaints = complaint.strip().splitlines() or ["it said nothing"]
     return {"ok": False, "said": next((line for line in complaints if line.startswith("lab.py: ")), complaints[-1])}
 
 
@@ -162,14 +189,8 @@ def _kernels() -> dict[str, str]:
             if choice != NEWEST or list(versions.values()).count(version) == 1}
 
 
-def _answer(cell: Cell, answers: Answers) -> None:
-    answer = ask(cell)
-    answers.keep(cell, answer)
-    print(f"{cell.name}: {'ok' if answer['ok'] else 'NO'}, {answer['seconds']} s: {answer['said']}", flush=True)
-
-
-def main(arguments: list[str]) -> None:
-    """Ask what is chosen and not answered, then write the page."""
+def main(arguments: list[str]) -> int:
+    """Ask what is chosen and not answered, then write the page. 1 when something of it is a no."""
     parser = argparse.ArgumentParser(prog="python3 -m guest.matrix", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", default=[], metavar="K/M/C", help="again for more")
@@ -183,15 +204,18 @@ def main(arguments: list[str]) -> None:
     if not chosen:
         parser.error(f"--only {' '.join(options.only)} chooses nothing: such as {cells[0].name}")
     open_cells = [] if options.page else [cell for cell in chosen if not answers.has(cell)]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for done in [pool.submit(_answer, cell, answers) for cell in open_cells]:
+    with ThreadPoolExecutor(options.jobs) as pool, Asking(answers) as asking:
+        for done in [pool.submit(asking.ask, cell) for cell in open_cells]:
             done.result()
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(page(kernels, answers, of))
     print(f"{len(open_cells)} asked, {len(chosen) - len(open_cells)} known; {os.path.relpath(PAGE)}")
+    return int(any((answers.of(cell) or {"ok": options.page})["ok"] is False for cell in chosen))
 
 
 if __name__ == "__main__":
     sys.argv[:1] = ["-m", "guest.matrix"]  # as it is started again in the lab's own environment
     bootstrap.ensure(["guest", "--yes", *sys.argv[2:]], __doc__)
-    main(sys.argv[2:])
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where we run in the background
+        signal.signal(number, signal.default_int_handler)
+    sys.exit(main(sys.argv[2:]))

@@ -1,5 +1,6 @@
 """lab.py guest: what is asked of QEMU, what is understood of the console, and real guests from boot to their end."""
 
+import json
 import os
 import pty
 import re
@@ -7,13 +8,14 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from bench.bootstrap import ROOT, needed_packages
-from guest import GuestError, acceleration, kernels
+from guest import GuestError, acceleration, kernels, matrix
 from guest.console import Console
 from guest.kernels import KERNELS, Kernel, newest_package
 from guest.machine import Machine, Task, _BootOops, _Life, command_script, qemu_command
@@ -21,7 +23,7 @@ from guest.terminal import Terminal
 from tests.test_lab import LAB, assert_one_line, lab, path_without
 from topologies.tag import REGISTRY, leftovers
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)  # guests are slow where they are emulated, and more so beside other work
 KNOWN = """\
 linux-image-6.1.0-9-amd64
 linux-image-6.1.0-56-amd64
@@ -365,3 +367,75 @@ def test_acceleration_is_tried_once_for_each_boot_of_the_host(monkeypatch, tmp_p
     assert acceleration.choose(None, kernels.kernel("6.1")) == ("tcg", "told so")
     (tmp_path / "answer").write_text("another boot\ntold so")
     assert acceleration.choose(None, kernels.kernel("6.1")) == found
+
+
+# What the guests are for.
+
+
+@pytest.mark.privileged
+@pytest.mark.guest
+def test_debians_own_kernel_takes_every_program_and_keeps_connections_local():
+    """The smallest row of the matrix that means something."""
+    checks = "; ".join(f"{sys.executable} -m guest.checks.{check}" for check in ("programs", "locality nginx"))
+    done = lab("guest", "--kernel", "6.1", "--cpus", "3", "--", "sh", "-c", checks, cwd=ROOT)
+    programs, locality = map(json.loads, done.stdout.splitlines())
+    assert programs["ok"] and locality["ok"], (programs, locality, done.stderr)
+
+
+@pytest.mark.privileged
+@pytest.mark.guest
+@pytest.mark.timeout(24 * 3600)
+def test_every_check_holds_on_every_kernel_and_machine(is_long):
+    if not is_long:
+        pytest.skip("--long asks every check on every kernel and machine, for hours: python3 -m guest.matrix")
+    done = subprocess.run([sys.executable, "-m", "guest.matrix"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+# The matrix and its page.
+
+ANSWERS = {"6.1/3/doctor": {"ok": True, "said": "ok; without a | b"}, "6.12/8/nic": {"ok": False, "said": "rss: 3 of 100"}}
+
+
+@pytest.fixture
+def answers(tmp_path, monkeypatch):
+    monkeypatch.setattr(matrix, "ANSWERS", tmp_path)
+    kept = matrix.Answers("0123456")
+    for cell in cells():
+        if cell.name in ANSWERS:
+            kept.keep(cell, ANSWERS[cell.name])
+    return kept
+
+
+def cells() -> list[matrix.Cell]:
+    return [matrix.Cell(kernel, machine, check) for kernel in ("6.1", "6.12") for machine in matrix.MACHINES
+            for check in matrix.CHECKS]
+
+
+def test_an_answer_is_kept_for_its_commit_and_one_of_a_changed_checkout_is_not_trusted(answers):
+    assert {cell.name for cell in cells() if answers.has(cell)} == set(ANSWERS)
+    changed = matrix.Answers("0123456-dirty")
+    changed.keep(cells()[0], {"ok": True, "said": ""})
+    assert changed.of(cells()[0]) and not changed.has(cells()[0])
+    assert not any(matrix.Answers("7654321").has(cell) for cell in cells())
+
+
+def test_the_page_has_each_answer_in_its_place(answers):
+    shown = matrix.page({"6.1": "6.1.0-56", "6.12": "6.12.9"}, answers, "0123456")
+    head, _, *rows = [line.split(" | ") for line in shown.splitlines() if line.startswith("|")][:2 + len(matrix.CHECKS)]
+    assert [row.count("not run |") + row.count("not run") for row in rows[1:2]] == [6]
+    assert head[2] == "6.1.0-56, 3 CPUs" and rows[0][2] == "ok; without a \\| b"
+    assert head[4] == "6.12.9, 8 CPUs" and rows[-1][4] == "**no: rss: 3 of 100**"
+    assert "the newest kernel that the archive has is 6.12.9" in shown.lower() and "at commit 0123456" in shown
+
+
+@pytest.mark.parametrize("only, number", [("6.1/3/doctor", 1), ("6.12//nic", 3), ("//doctor", 6), ("6.1/8", 9), ("5.10", 0)])
+def test_cells_are_chosen_by_kernel_machine_and_check(only, number):
+    assert sum(cell.is_chosen(only) for cell in cells()) == number
+
+
+def test_a_guest_that_is_lost_is_an_answer():
+    lost = matrix.said(3, "begun\n", "guest: Linux 6.1\nlab.py: the guest did not boot: panic\n[ 1.0] x\n")
+    assert lost == {"ok": False, "said": "lab.py: the guest did not boot: panic"}
+    fine = matrix.said(0, 'noise\n{"ok": true, "said": "5 of 5"}\n', "guest: Linux 6.1\n")
+    assert fine == {"ok": True, "said": "5 of 5"}

@@ -42,6 +42,7 @@ def output(command: list[str], allowed: tuple[int, ...] = (0,)) -> str:
     """What a command says. Raises No with the last line of its complaint when it ends with another status."""
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     if done.returncode not in allowed:
+        print(done.stderr, file=sys.stderr)
         last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
         raise No(f"{' '.join(command[1:4])} ended with {done.returncode}: {last}")
     return done.stdout

@@ -1,16 +1,30 @@
-"""Does the kernel's verifier take every BPF program? Those are left out whose tracepoint came with a later kernel."""
+"""Does the kernel's verifier take every BPF program, loaded as the products load it?
+
+Those are excused whose tracepoint came with a later kernel.
+"""
 
 import os
 import re
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
 
-from fastsocket.build import bpf_object
-from fastsocket.libbpf import BpfError, BpfObject
+from bench.probes import ContentionProbe, LocalityProbe
+from bench.walk import walked
+from fastsocket.libbpf import BpfError
 from fastsocket.steering.cpus import machine_cpus
+from fastsocket.steering.program import SteeringProgram
 from guest.checks import ROOT, No, answer
 
-# What the programs attach to that not every kernel has: since when, and by which commit.
 RECEIVED = (6, 3), "sock_recv_length came with Linux 6.3 (6e6eda44b939)"
 SINCE = {"locality": RECEIVED, "walk": RECEIVED}
+LOADED = {  # name in fastsocket/bpf -> how, on a stack that ends it again
+    "emulated": lambda stack: stack.enter_context(SteeringProgram("emulated")),
+    "cpumap": lambda stack: stack.enter_context(SteeringProgram("cpumap", {"cpus": machine_cpus()})),
+    "locality": LocalityProbe,
+    "contention": ContentionProbe,
+    "walk": lambda stack: stack.enter_context(_walk(Path(stack.enter_context(tempfile.TemporaryDirectory())))),
+}
 
 
 def check() -> str:
@@ -29,13 +43,15 @@ def _kernel() -> tuple[int, ...]:
 
 def _why_not(name: str) -> str:
     try:
-        with BpfObject(bpf_object(name)) as program:
-            if name == "cpumap":
-                program.resize("cpus", machine_cpus())
-            program.load()
+        with ExitStack() as stack:
+            LOADED[name](stack)
     except BpfError as error:
         return str(error).splitlines()[0]
     return ""
+
+
+def _walk(folder: Path):
+    return walked(folder / "walk.csv", os.getpid(), range(1, 2), folder)
 
 
 if __name__ == "__main__":
