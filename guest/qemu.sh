@@ -4,8 +4,9 @@
 set -e
 mount -t tmpfs "$1" "$2"
 if [ "$3" = yes ]; then
+    ip tuntap add dev tap0 mode tap multi_queue
+    ip tuntap add dev tap1 mode tap
     for number in 0 1; do
-        ip tuntap add dev tap$number mode tap multi_queue
         ip addr add 10.9.$number.1/24 dev tap$number
         ip link set tap$number up
     done

@@ -84,7 +84,7 @@ def test_eight_cpus_with_two_threads_are_four_cores(tmp_path):
     command = qemu_command(Machine(cpus=8, threads=2, network=True), Kernel("6.1", tmp_path, None), tmp_path, "tcg", tmp_path, 5, 6)
     assert "8,sockets=1,cores=4,threads=2" in command
     assert "tcg,thread=single" in command
-    assert sum("queues=8" in argument for argument in command) == 2
+    assert sum("queues=8" in argument for argument in command) == 1
     assert "fastsocket_lab_guest=tcg" in command[-1]
 
 

@@ -44,5 +44,6 @@ def output(command: list[str], allowed: tuple[int, ...] = (0,)) -> str:
     if done.returncode not in allowed:
         print(done.stderr, file=sys.stderr)
         last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
-        raise No(f"{' '.join(command[1:4])} ended with {done.returncode}: {last}")
+        named = " ".join(Path(word).name for word in command[:5])
+        raise No(f"{named} ended with {done.returncode}: {last}")
     return done.stdout
