@@ -1,10 +1,10 @@
-"""Runs in an emulated guest: what depends on time is left out before anything is estimated, compared or drawn from it."""
+"""Runs in an emulated guest: what depends on time is left out before anything is estimated, compared or drawn."""
 
 from bench.record import Run, Trial
 
-BANNER = ("Measured in an emulated guest: no timing. An emulator runs one CPU after the other, each as slowly as it happens "
-          "to. So there is no throughput, latency, CPU time or contention here, and no comparison of them; which core did "
-          "what is real.")
+BANNER = ("Measured in an emulated guest: no timing. An emulator runs one CPU after the other, each as slowly as it "
+          "happens to. So there is no throughput, latency, CPU time or contention here, and no comparison of them; which "
+          "core did what is real.")
 TIMED_METRICS = {"cps", "rps", "latency_p50_ms", "latency_p99_ms", "latency_max_ms", "cpu_us_per_request",
                  "contentions_per_connection"}
 UNTIMED_FIGURES = {"locality", "listen-table", "active-connections", "flow-deliver", "related"}  # kinds

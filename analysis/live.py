@@ -111,7 +111,8 @@ def print_outcome(directory: Path, report: Path, wall_seconds: float) -> None:
 def _outcome(summary: pd.DataFrame) -> Table:
     table = Table("workload", "cores", "variant", "1/s", Column("ratio to base", no_wrap=True), "passive local %")
     for row in throughput(summary).itertuples():
-        table.add_row(row.workload, str(row.cores), row.variant, f"{row.estimate:,.0f}", _ratio(row), _local(summary, row))
+        table.add_row(row.workload, str(row.cores), row.variant, f"{row.estimate:,.0f}", _ratio(row),
+                      _local(summary, row))
     return table
 
 

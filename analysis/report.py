@@ -156,9 +156,9 @@ def _method(run: Run, trials: list[Trial]) -> list[str]:
         f"of the machine cancels. The seed is {options.seed}."]
     if not is_emulated(run):
         sentences.append(
-            "An estimate is the mean of the blocks' means; a ratio to base is the exponential of the mean of the blocks' "
-            "paired log-ratios. Intervals are 95 % bootstrap-t intervals over blocks, so about one control in twenty is "
-            "off by chance.")
+            "An estimate is the mean of the blocks' means; a ratio to base is the exponential of the mean of the "
+            "blocks' paired log-ratios. Intervals are 95 % bootstrap-t intervals over blocks, so about one control in "
+            "twenty is off by chance.")
     if run.wall_seconds > 0:
         share = sum(trial.seconds for trial in trials) / run.wall_seconds
         sentences.append(f"Of {run.wall_seconds:.0f} s from start to end, {share:.0%} was measuring.")

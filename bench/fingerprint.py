@@ -30,7 +30,8 @@ def _guest() -> str:
     """Guests of lab.py say on their command line what runs them (guest/machine.py)."""
     words = Path("/proc/cmdline").read_text().split()
     how = next((word.partition("=")[2] for word in words if word.startswith("fastsocket_lab_guest=")), "")
-    return {"tcg": "emulated by QEMU, so no timing in it means anything", "kvm": "KVM, started by lab.py guest"}.get(how, "no")
+    said = {"tcg": "emulated by QEMU, so no timing in it means anything", "kvm": "KVM, started by lab.py guest"}
+    return said.get(how, "no")
 
 
 def fingerprint() -> dict[str, str]:

@@ -15,9 +15,10 @@ from topologies.tag import RunTag
 QEMU = "qemu-system-x86_64"
 KVM, TCG = "kvm", "tcg"
 # One emulator thread for all CPUs: with one for each, kernels that patch their own text crashed in 3 of 11 boots. A CPU
-# without AVX, which QEMU emulates only from 7.2 on: pandas crashed there (twice of twice, never on this one). And Intel's,
-# because Linux 6.1 finds sibling threads of AMD's only by TOPOEXT, which QEMU does not emulate.
+# without AVX, which QEMU emulates only from 7.2 on: pandas crashed there twice, and not on this one. And Intel's, as
+# Linux 6.1 finds sibling threads of AMD's only by TOPOEXT, which QEMU does not emulate.
 ARGUMENTS = {KVM: ["-accel", "kvm", "-cpu", "host"], TCG: ["-accel", "tcg,thread=single", "-cpu", "Nehalem"]}
+BARE = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
 TRY_SECONDS = 10
 ANSWER = KERNELS / "acceleration"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -50,8 +51,8 @@ def why_no_kvm(kernel: Kernel) -> str:
     with RunTag() as tag:
         image = tag.directory / "initramfs"
         initramfs.write(image, kernel, {"orders": f"MARK={mark}\n"})
-        command = [QEMU, *ARGUMENTS[KVM], "-smp", "2", "-m", "512M", "-nodefaults", "-no-user-config", "-display", "none",
-                   "-no-reboot", "-serial", "stdio", "-kernel", str(kernel.image), "-initrd", str(image),
+        command = [QEMU, *ARGUMENTS[KVM], *BARE, "-smp", "2", "-m", "512M", "-serial", "stdio",
+                   "-kernel", str(kernel.image), "-initrd", str(image),
                    "-append", "console=ttyS0 panic=-1 fastsocket_lab_try"]
         with started(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as qemu:
             said = _said_within(qemu.stdout.fileno(), f"{mark} up".encode(), TRY_SECONDS)

@@ -20,7 +20,8 @@ mount -t virtiofs -o ro host /lower || lost "the host's files cannot be mounted"
 mount -t tmpfs -o size=90% upper /upper
 overlay() {
     mkdir -p "/upper/$1" "/upper/$1-work" "/root$2"
-    mount -t overlay -o "lowerdir=/lower$2,upperdir=/upper/$1,workdir=/upper/$1-work" overlay "/root$2" || lost "no overlay"
+    mount -t overlay -o "lowerdir=/lower$2,upperdir=/upper/$1,workdir=/upper/$1-work" overlay "/root$2" ||
+        lost "no overlay over $2/"
 }
 overlay files ""
 mkdir -p /root/proc /root/sys /root/dev /root/run /root/tmp

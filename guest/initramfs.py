@@ -45,7 +45,8 @@ def _files(kernel: Kernel, module: str) -> list[str]:
     shown = subprocess.run(["modprobe", "-d", str(kernel.modules), "-S", kernel.version, "--show-depends", module],
                            capture_output=True, text=True)
     if shown.returncode:
-        raise GuestError(f"kernel {kernel.version} has no module {module}, which guests need: choose another with --kernel")
+        raise GuestError(f"kernel {kernel.version} has no module {module}, which guests need: choose another with "
+                         "--kernel")
     return [words[1] for line in shown.stdout.splitlines() if (words := line.split())[0] == "insmod"]
 
 

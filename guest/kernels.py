@@ -34,8 +34,8 @@ def kernel(choice: str) -> Kernel:
         return _of_archive(choice)
     path = Path(choice).absolute()
     if not path.is_file():
-        raise GuestUsageError(f"there is no kernel {choice}: name a series such as 6.1 or 6.12, {NEWEST}, or the path of "
-                              "a .deb or a vmlinuz")
+        raise GuestUsageError(f"there is no kernel {choice}: name a series such as 6.1 or 6.12, {NEWEST}, or the path "
+                              "of a .deb or a vmlinuz")
     return _of_package(path) if path.suffix == ".deb" else _of_image(path)
 
 
@@ -59,8 +59,8 @@ def _of_archive(series: str) -> Kernel:
 
 def _known_package(series: str) -> str:
     if not shutil.which("apt-cache"):
-        raise GuestError(f"kernel {series}: there is no apt-cache to find it with; name the path of a .deb or a vmlinuz "
-                         "with --kernel")
+        raise GuestError(f"kernel {series}: there is no apt-cache to find it with; name the path of a .deb or a "
+                         "vmlinuz with --kernel")
     package = newest_package(series, _run(["apt-cache", "pkgnames", "linux-image-"]))
     if not package:  # the lists of the archive are often removed to save space
         _run(["apt-get", "update", "-q"])

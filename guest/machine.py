@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.packages import VIRTIOFSD
@@ -29,9 +30,10 @@ HERE = Path(__file__).resolve().parent
 VIRTIOFSDS = (VIRTIOFSD, "/usr/lib/qemu/virtiofsd")  # of a package of its own; of QEMU's, on Debian 12
 SYSTEM = ("/usr", "/etc", "/opt", "/var", "/home", "/root")  # may be file systems of their own
 FRESH = (Path("/tmp"), Path("/run"))  # that the guest has its own of
+OWN_MOUNTS = ["unshare", "--mount", "--propagation", "private"]
 TRACE_SECONDS = 5  # for QEMU to end by itself when a share has ended
 # What of the environment goes along, and what emulation needs beside it.
-ENVIRONMENT = re.compile(r"PATH|HOME|USER|LOGNAME|SHELL|EDITOR|LANG|TZ|LC_.*|FASTSOCKET_.*|FSOCKET.*|PYTEST_.*|VIRTUAL_ENV")
+ENVIRONMENT = re.compile("PATH|HOME|USER|LOGNAME|SHELL|EDITOR|LANG|TZ|FSOCKET|(LC|FASTSOCKET|FSOCKET|PYTEST)_.*")
 EMULATED = {"FASTSOCKET_LAB_GRACE_SECONDS": "200", "FASTSOCKET_LAB_START_SECONDS": "60",
             "FASTSOCKET_LAB_CONNECTIONS_PER_CORE": "8", "FASTSOCKET_TEST_PATIENCE": "30", "PYTHONFAULTHANDLER": "1"}
 
@@ -52,7 +54,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Task:
-    """What a guest shall do. It sees the folders below /tmp and /run that ``needs`` lie in, and can keep ``results``."""
+    """What a guest shall do. It sees what ``needs`` names also below /tmp and /run, and can keep ``results``."""
 
     command: list[str]  # empty: a shell
     results: Path
@@ -66,8 +68,8 @@ class Task:
 def check(machine: Machine) -> None:
     """Raises GuestUsageError for a machine that cannot be."""
     if machine.cpus % machine.threads:
-        raise GuestUsageError(f"{machine.cpus} CPUs are no whole cores of {machine.threads} threads: choose --cpus so that "
-                              "--threads divides it")
+        raise GuestUsageError(f"{machine.cpus} CPUs are no whole cores of {machine.threads} threads: choose --cpus so "
+                              "that --threads divides it")
     if not re.fullmatch(r"[1-9]\d*[MG]", machine.memory):
         raise GuestUsageError(f"--memory {machine.memory} is no size: write it as 2G or 512M")
     if machine.accel not in (None, *acceleration.ARGUMENTS):
@@ -83,8 +85,8 @@ def run(machine: Machine, task: Task) -> int:
         signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGINT))
     booted = kernel(machine.kernel)
     accel, why = acceleration.choose(machine.accel, booted)
-    _say(f"Linux {booted.version}, {machine.cpus} CPUs, {'emulated: no timing in it means anything' if accel == TCG else 'KVM'}"
-         f" ({why})")
+    how = "emulated: no timing in it means anything" if accel == TCG else "KVM"
+    _say(f"Linux {booted.version}, {machine.cpus} CPUs, {how} ({why})")
     try:
         return _attempt(machine, task, booted, accel)
     except _BootOops as oops:
@@ -115,8 +117,8 @@ def _attempt(machine: Machine, task: Task, booted: Kernel, accel: str) -> int:
             command = qemu_command(machine, booted, image, accel, tag.directory, serial[1], errors[1])
             log = stack.enter_context(open(tag.directory / "qemu.log", "w+b"))
             qemu = stack.enter_context(started(
-                _in_namespaces(tag, machine.network, command), stdin=subprocess.PIPE, stdout=output[1], stderr=log, bufsize=0,
-                pass_fds=(serial[1], errors[1])))
+                _in_namespaces(tag, machine.network, command), stdin=subprocess.PIPE, stdout=output[1], stderr=log,
+                bufsize=0, pass_fds=(serial[1], errors[1])))
             life.watch(qemu, shares, *(stack.enter_context(os.fdopen(os.dup(pipe[0]), "rb", buffering=0))
                                        for pipe in (serial, output, errors)))
         life.follow()
@@ -154,14 +156,15 @@ class _Life:
 
     def watch(self, qemu: subprocess.Popen, shares: list[subprocess.Popen], serial, output, errors) -> None:
         """Take up everything that can speak of the guest."""
-        for stream, heard in ((serial, self._console.add), (output, self._terminal.show), (errors, self._terminal.show_error)):
-            self._selector.register(stream, selectors.EVENT_READ, lambda stream=stream, heard=heard: self._hear(stream, heard))
+        terminal = self._terminal
+        for stream, heard in ((serial, self._console.add), (output, terminal.show), (errors, terminal.show_error)):
+            self._selector.register(stream, selectors.EVENT_READ, partial(self._hear, stream, heard))
             self._open += 1
         for share in shares:
             ended = os.pidfd_open(share.pid)
-            self._selector.register(ended, selectors.EVENT_READ, lambda ended=ended: self._share_ended(ended))
-        if self._terminal.is_interactive:
-            self._selector.register(sys.stdin, selectors.EVENT_READ, lambda: self._terminal.type_into(qemu.stdin))
+            self._selector.register(ended, selectors.EVENT_READ, partial(self._share_ended, ended))
+        if terminal.is_interactive:
+            self._selector.register(sys.stdin, selectors.EVENT_READ, partial(terminal.type_into, qemu.stdin))
 
     def follow(self) -> None:
         """Until all that QEMU had open is closed, or time is up."""
@@ -209,7 +212,7 @@ class _Life:
 
 
 def orders(mark: str, machine: Machine, task: Task, booted: Kernel, terminal: Terminal, shown: list[Path]) -> str:
-    """What guest/init.sh and guest/session.sh read; the arguments they get are what stays visible below /tmp and /run."""
+    """What guest/init.sh and guest/session.sh read; their arguments are what stays visible below /tmp and /run."""
     said = {"MARK": mark, "MODULES": str(booted.modules / "lib/modules") if booted.modules else "",
             "RESULTS": str(task.results), "NETWORK": "yes" if machine.network else "",
             "INTERACTIVE": "yes" if terminal.is_interactive else "", "TERMINAL": terminal.settings()}
@@ -224,7 +227,8 @@ def command_script(task: Task, accel: str, terminal: Terminal) -> str:
                    "FASTSOCKET_LAB_RESULTS": str(task.results)}
     shell = [environment.get("SHELL", "/bin/sh")]
     return "".join([*(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items()),
-                    f"cd {shlex.quote(os.getcwd())} 2>/dev/null || cd /\n", f"exec {shlex.join(task.command or shell)}\n"])
+                    f"cd {shlex.quote(os.getcwd())} 2>/dev/null || cd /\n",
+                    f"exec {shlex.join(task.command or shell)}\n"])
 
 
 def visible(task: Task, booted: Kernel) -> list[Path]:
@@ -244,8 +248,7 @@ def _host_share(tag: RunTag, shown: list[Path]):
     """The host's files. Not even virtiofsd could write there."""
     lower = tag.directory / "lower"
     return _share(tag, "host", lower, ["-o", "cache=always"],
-                  ["unshare", "--mount", "--propagation", "private", "sh", str(HERE / "readonly.sh"), str(lower), tag.tag,
-                   *_mounts_among(shown), "--"])
+                  [*OWN_MOUNTS, "sh", str(HERE / "readonly.sh"), str(lower), tag.tag, *_mounts_among(shown), "--"])
 
 
 def _results_share(tag: RunTag, results: Path):
@@ -259,8 +262,8 @@ def _share(tag: RunTag, name: str, source: Path, options: list[str], prefix: lis
     with socket.socket(socket.AF_UNIX) as listener, open(tag.directory / f"{name}.log", "wb") as log:
         listener.bind(str(_socket(tag.directory, name)))
         listener.listen()
-        command = [*prefix, virtiofsd, f"--fd={listener.fileno()}", "-f", "-o", f"source={source}", "-o", "sandbox=chroot",
-                   *options]
+        command = [*prefix, virtiofsd, f"--fd={listener.fileno()}", "-f", "-o", f"source={source}",
+                   "-o", "sandbox=chroot", *options]
         with started(command, stdout=log, stderr=log, pass_fds=(listener.fileno(),)) as process:
             listener.close()
             yield process
@@ -271,8 +274,8 @@ def _socket(directory: Path, name: str) -> Path:
 
 
 def _in_namespaces(tag: RunTag, network: bool, command: list[str]) -> list[str]:
-    return ["unshare", "--mount", "--propagation", "private", *(["--net"] if network else []), "sh", str(HERE / "qemu.sh"),
-            tag.tag, str(tag.mount_point), "yes" if network else "no", *command]
+    return [*OWN_MOUNTS, *(["--net"] if network else []), "sh", str(HERE / "qemu.sh"), tag.tag, str(tag.mount_point),
+            "yes" if network else "no", *command]
 
 
 def qemu_command(machine: Machine, booted: Kernel, image: Path, accel: str, directory: Path, serial: int,
@@ -282,20 +285,21 @@ def qemu_command(machine: Machine, booted: Kernel, image: Path, accel: str, dire
         "-chardev", f"socket,id={name},path={_socket(directory, name)}",
         "-device", f"vhost-user-fs-pci,chardev={name},tag={name}")]
     return [
-        shutil.which(QEMU), *acceleration.ARGUMENTS[accel], "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+        shutil.which(QEMU), *acceleration.ARGUMENTS[accel], *acceleration.BARE,
         "-smp", f"{machine.cpus},sockets=1,cores={machine.cpus // machine.threads},threads={machine.threads}",
         "-m", machine.memory, "-object", f"memory-backend-memfd,id=memory,size={machine.memory},share=on",
         "-machine", "q35,memory-backend=memory", *shares,
         "-chardev", f"file,id=serial,path=/dev/fd/{serial}", "-serial", "chardev:serial",
         "-chardev", "stdio,id=terminal,signal=off", "-chardev", f"file,id=errors,path=/dev/fd/{errors}",
-        "-device", "virtio-serial-pci", "-device", "virtconsole,chardev=terminal", "-device", "virtconsole,chardev=errors",
+        "-device", "virtio-serial-pci", "-device", "virtconsole,chardev=terminal",
+        "-device", "virtconsole,chardev=errors",
         *(_devices(machine.cpus) if machine.network else []),
         "-kernel", str(booted.image), "-initrd", str(image),
         "-append", f"console=ttyS0 loglevel=4 panic=-1 oops=panic tsc=unstable fastsocket_lab_guest={accel}"]
 
 
 def _devices(queues: int) -> list[str]:
-    """The client's has one queue: with RSS, and without an XDP program, some flows of this device are never answered."""
+    """The client's has one queue: with RSS and no XDP program, some flows of this device are never answered."""
     tap = "script=no,downscript=no,vhost=off"
     return ["-netdev", f"tap,id=net0,ifname=tap0,queues={queues},{tap}",
             "-device", f"virtio-net-pci,netdev=net0,mq=on,vectors={2 * queues + 2},rss=on,hash=on",

@@ -64,9 +64,9 @@ LACKS = """\
 
 | | came with |
 |---|---|
-| the tracepoint `sock_recv_length`, by which reads are seen on their core (local percentages, the walk) | Linux 6.3, commit 6e6eda44b939 |
-| `SO_INCOMING_CPU` among `SO_REUSEPORT` listeners, which `libfsocket.so` needs | Linux 6.2, commit b261eda84ec1; Debian's 6.1 has it |
-| a port for each CPU (`IP_LOCAL_PORT_RANGE`), which Receive Flow Deliver needs | Linux 6.3, commit 91d0b78c5177; Debian's 6.1 has it |
+| the tracepoint `sock_recv_length`: who reads on which core (local percentages, the walk) | Linux 6.3, 6e6eda44b939 |
+| `SO_INCOMING_CPU` among `SO_REUSEPORT` listeners: the library | Linux 6.2, b261eda84ec1; Debian's 6.1 has it |
+| `IP_LOCAL_PORT_RANGE`: Receive Flow Deliver | Linux 6.3, 91d0b78c5177; Debian's 6.1 has it |
 | bounds of a number that survive a byte swap in BPF, so the programs say them again | later than 6.12 |
 """
 
@@ -89,7 +89,7 @@ class Cell:
 
 
 class Answers:
-    """What was answered at a commit, a file for each cell, written whole. Those of a changed checkout are not trusted."""
+    """What was answered at a commit, a file for each cell. Those of a changed checkout are not trusted."""
 
     def __init__(self, commit: str):
         self._folder, self._trusted = ANSWERS / commit, not commit.endswith("-dirty")
@@ -114,8 +114,8 @@ class Answers:
 
 def commit() -> str:
     """Of the checkout, with "-dirty" behind it if there are changes."""
-    return subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty", "--exclude", "*"], capture_output=True, text=True,
-                          check=True).stdout.strip()
+    return subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty", "--exclude", "*"], capture_output=True,
+                          text=True, check=True).stdout.strip()
 
 
 class Asking:
@@ -135,7 +135,7 @@ class Asking:
             process.terminate()
 
     def ask(self, cell: Cell) -> None:
-        """Run the check in a guest, and keep what it says. A guest that is lost is an answer, too; one that we end is none."""
+        """Run the check in a guest, and keep what it says. A lost guest is an answer; one that we end is none."""
         if self._ended:
             return
         began = time.monotonic()

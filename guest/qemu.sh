@@ -1,6 +1,6 @@
 # qemu.sh TAG POINT yes|no COMMAND ...
-# Runs QEMU in namespaces of its own: marked by TAG, which is mounted on POINT (topologies/tag.py), and, if it shall have
-# network devices, with two taps and a route between them. All of it is gone with QEMU.
+# Runs QEMU in namespaces of its own: marked by TAG, which is mounted on POINT (topologies/tag.py), and, if it shall
+# have network devices, with two taps and a route between them. All of it is gone with QEMU.
 set -e
 mount -t tmpfs "$1" "$2"
 if [ "$3" = yes ]; then

@@ -1,4 +1,4 @@
-# pid 1 on the guest's own root: makes it a machine as after a boot, runs the command on its terminal, says how it ended.
+# pid 1 on the guest's own root: makes it a machine as after a boot, runs the command, and says how that ended.
 . /run/guest/orders
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 exec </dev/null >/dev/ttyS0 2>&1

@@ -82,7 +82,7 @@ def test_all_figures_take_less_than_40_minutes_at_their_quickest():
 
 def test_help_teaches_every_verb():
     shown = lab("--help").stdout
-    for verb in ("sweep", "doctor", "figures", "report", "clean", "test"):
+    for verb in ("sweep", "doctor", "figures", "report", "guest", "clean", "test"):
         assert verb in shown
     assert "--yes" in lab("sweep", "--help").stdout
 

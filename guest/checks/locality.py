@@ -22,7 +22,8 @@ def check(workload: str) -> str:
         summary = pandas.read_csv(run / "summary.csv")
         trials = [json.loads(line) for line in (run / "trials.jsonl").read_text().splitlines()]
     known = summary.set_index(["metric", "variant"]).estimate
-    said = {kind: (known[metric, "base"], known[metric, "fastsocket"]) for metric, kind in KINDS.items() if metric in known}
+    said = {kind: (known[metric, "base"], known[metric, "fastsocket"])
+            for metric, kind in KINDS.items() if metric in known}
     shown = ", ".join(f"{kind} {base:.1f} → {ours:.1f}" for kind, (base, ours) in said.items())
     shares = [ours for _, ours in said.values()] or [_by_the_library(trials)]
     shown = shown or f"not visible to this kernel; {shares[0]:.1f} by the library's count"

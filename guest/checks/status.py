@@ -11,15 +11,16 @@ EACH = 60
 
 
 def check() -> str:
-    """From each CPU as many connections; each must be counted as local of that CPU, whose one worker adopted its clone."""
-    with tempfile.TemporaryDirectory() as folder, served(nginx("nginx", workers=len(CPUS)), Path(folder), preload=True) as one:
+    """From each CPU as many connections: each must be counted as local there, where one worker adopted the clone."""
+    server = nginx("nginx", workers=len(CPUS))
+    with tempfile.TemporaryDirectory() as folder, served(server, Path(folder), preload=True) as one:
         before = accepted(one.pid)
         with one.load(CPUS, EACH) as load:
             load.wait()
         answered = {cpu: counts["ok"] for cpu, counts in load.counts.items()}
         counted = {cpu: accepted(one.pid)[cpu] - before[cpu] for cpu in CPUS}
-        server, = survey().of([one.pid])
-        adopters = {cpu.cpu: len(cpu.adopters) for listener in server.listeners for cpu in listener.cpus}
+        seen, = survey().of([one.pid])
+        adopters = {cpu.cpu: len(cpu.adopters) for listener in seen.listeners for cpu in listener.cpus}
     if adopters != dict.fromkeys(CPUS, 1):
         raise No(f"adopters by CPU: {adopters}")
     if counted != answered or set(answered.values()) != {EACH}:
