@@ -218,4 +218,8 @@ if __name__ == "__main__":
     bootstrap.ensure(["guest", "--yes", *sys.argv[2:]], __doc__)
     for number in (signal.SIGINT, signal.SIGTERM):  # also where we run in the background
         signal.signal(number, signal.default_int_handler)
-    sys.exit(main(sys.argv[2:]))
+    try:
+        sys.exit(main(sys.argv[2:]))
+    except KeyboardInterrupt:
+        print("interrupted: what was answered is kept", file=sys.stderr)
+        sys.exit(INTERRUPTED)
