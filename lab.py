@@ -6,6 +6,7 @@ python3 lab.py profile   where a server's CPU time is spent: list, flame graph, 
 python3 lab.py doctor    what this machine can do, what is missing, how to get it
 python3 lab.py figures   draw the figures of a run again
 python3 lab.py report    write the tables, figures and report of a run again
+python3 lab.py guest     run a verb, a command or a shell in a guest with other CPUs and another kernel
 python3 lab.py clean     remove what a killed run left, and nothing else
 python3 lab.py test      build everything and run the tests
 
@@ -172,10 +173,7 @@ def _new_directory(name: str) -> Path:
     from bench.experiment import UsageError
     from bench.ownership import owned_like_its_folder
 
-    folder = Path(os.environ.get(RESULTS) or ROOT / "results")
-    if RESULTS in os.environ and not folder.is_dir():
-        raise UsageError(f'there is no {folder} to keep results in: mount a folder of yours there with -v '
-                         f'"$PWD/results:{folder}", or name another directory with --out')
+    folder = _results_folder()
     began = f"{datetime.now():%Y-%m-%d-%H%M%S}-{name}"
     for number in count(1):
         directory = folder / (f"{began}-{number}" if number > 1 else began)
@@ -187,6 +185,17 @@ def _new_directory(name: str) -> Path:
             continue
         except OSError as error:
             raise UsageError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
+
+
+def _results_folder(chosen: Optional[Path] = None) -> Path:
+    """Where runs go that do not say where."""
+    from bench.experiment import UsageError
+
+    folder = chosen or Path(os.environ.get(RESULTS) or ROOT / "results")
+    if (chosen or RESULTS in os.environ) and not folder.is_dir():
+        raise UsageError(f'there is no {folder} to keep results in: mount a folder of yours there with -v '
+                         f'"$PWD/results:{folder}", or name another directory with --out')
+    return folder
 
 
 def _leave_out(directory: Path, options, resume: bool) -> None:
@@ -318,6 +327,46 @@ def report(directory: RunDirectory, yes: Yes = False) -> None:
 
     with owned_like_its_folder(directory):
         typer.echo(write_all(directory))
+
+
+# The options of guest, in the order of its --help.
+Command = Annotated[Optional[list[str]], typer.Argument(metavar="-- VERB OR COMMAND", help="Default: a shell.")]
+GuestKernel = Annotated[str, typer.Option(metavar="K", help="6.1, 6.12, newest, a .deb or a vmlinuz.")]
+GuestCpus = Annotated[int, typer.Option(min=1, max=255, metavar="N", help="Of the guest.")]
+Threads = Annotated[int, typer.Option(min=1, metavar="N", help="Sibling threads of each core.")]
+Memory = Annotated[str, typer.Option(metavar="SIZE", help="Of the guest.")]
+Accel = Annotated[Optional[str], typer.Option(metavar="A", help="kvm, or tcg: emulation (default: kvm if it works).")]
+Net = Annotated[bool, typer.Option("--net", help="eth0 with a queue for each CPU; namespace client reaches it.")]
+Limit = Annotated[Optional[int], typer.Option("--seconds", min=1, metavar="S", help="That the command may take.")]
+BootLimit = Annotated[int, typer.Option("--boot-seconds", min=1, metavar="S", help="That the boot may take.")]
+Results = Annotated[Optional[Path], typer.Option(metavar="DIR", help="All that comes back (default: results/).")]
+
+
+@app.command()
+def guest(command: Command = None, kernel: GuestKernel = "6.1", cpus: GuestCpus = 8, threads: Threads = 1,
+          memory: Memory = "2G", accel: Accel = None, net: Net = False, seconds: Limit = None,
+          boot_seconds: BootLimit = 180, results: Results = None, yes: Yes = False) -> None:
+    """Run a verb of the lab, a command, or a shell in a guest under QEMU, on this machine's files.
+
+    What it writes is gone with it, but for what is in the results folder.
+
+    python3 lab.py guest --kernel 6.12 -- sweep --quick --workload nginx
+    """
+    from fastsocket.build import build
+    from guest.machine import Machine, Task, check, run
+
+    machine = Machine(kernel, cpus, threads, memory, accel, net, seconds, boot_seconds)
+    check(machine)
+    _need_root()
+    _remove_leftovers()
+    build()
+    task = Task(_in_guest(command or []), _results_folder(results), needs=(ROOT,))
+    raise typer.Exit(run(machine, task))
+
+
+def _in_guest(command: list[str]) -> list[str]:
+    verbs = {verb.name or verb.callback.__name__ for verb in app.registered_commands}
+    return [sys.executable, str(ROOT / "lab.py"), "--yes", *command] if verbs & {*command[:1]} else command
 
 
 @app.command()

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
+from analysis.emulated import BANNER, is_emulated
 from analysis.estimates import THROUGHPUT, control_is_off, counted, throughput
 from analysis.tables import COMPARISONS, NOT_AVAILABLE, SUMMARY, failures, readable_comparisons
 from bench.record import Run, Trial, read_run, read_trials
@@ -100,13 +101,9 @@ def print_outcome(directory: Path, report: Path, wall_seconds: float) -> None:
     """The estimates with their intervals, what to doubt, and where the rest is."""
     run, trials = read_run(directory), read_trials(directory)
     summary, console = pd.read_csv(directory / SUMMARY), Console()
-    table = Table("workload", "cores", "variant", "1/s", Column("ratio to base", no_wrap=True), "passive local %")
-    for row in throughput(summary).itertuples():
-        local = summary[(summary.workload == row.workload) & (summary.cores == row.cores)
-                        & (summary.variant == row.variant) & (summary.metric == "passive_local_percent")]
-        table.add_row(row.workload, str(row.cores), row.variant, f"{row.estimate:,.0f}", _ratio(row),
-                      f"{local.estimate.iloc[0]:.2f}" if len(local) else NOT_AVAILABLE)
-    console.print(table)
+    console.print(_localities(summary) if is_emulated(run) else _outcome(summary))
+    if is_emulated(run):
+        console.print(Text(BANNER, style="yellow"))
     compared = readable_comparisons(pd.read_csv(directory / COMPARISONS))
     if len(compared):
         console.print(_as_table(compared))
@@ -120,6 +117,28 @@ def print_outcome(directory: Path, report: Path, wall_seconds: float) -> None:
     share = sum(trial.seconds for trial in trials) / max(run.wall_seconds, wall_seconds)
     console.print(f"{len(trials)} trials, {share:.0%} of {max(run.wall_seconds, wall_seconds):.0f} s measuring; "
                   f"report: {report}", soft_wrap=True)
+
+
+def _outcome(summary: pd.DataFrame) -> Table:
+    table = Table("workload", "cores", "variant", "1/s", Column("ratio to base", no_wrap=True), "passive local %")
+    for row in throughput(summary).itertuples():
+        table.add_row(row.workload, str(row.cores), row.variant, f"{row.estimate:,.0f}", _ratio(row),
+                      _local(summary, row))
+    return table
+
+
+def _localities(summary: pd.DataFrame) -> Table:
+    table = Table("workload", "cores", "variant", "passive local %")
+    for row in summary.drop_duplicates(["workload", "variant", "cores"]).itertuples():
+        table.add_row(row.workload, str(row.cores), row.variant, _local(summary, row))
+    return table
+
+
+def _local(summary: pd.DataFrame, row) -> str:
+    """Of the setting and variant of a row."""
+    local = summary[(summary.workload == row.workload) & (summary.cores == row.cores)
+                    & (summary.variant == row.variant) & (summary.metric == "passive_local_percent")]
+    return f"{local.estimate.iloc[0]:.2f}" if len(local) else NOT_AVAILABLE
 
 
 def _as_table(frame: pd.DataFrame) -> Table:

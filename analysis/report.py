@@ -8,6 +8,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from analysis.emulated import BANNER, is_emulated, sound
 from analysis.estimates import (BASE, CONTROL, COST, comparisons, control_is_off, counted, estimate, outcome, place,
                                 throughput)
 from analysis.figures import draw_figures
@@ -32,7 +33,8 @@ def write_all(directory: Path) -> Path:
     """
     runs = []
     for part in runs_in(directory):
-        run, trials = read_run(part), read_trials(part)
+        run = read_run(part)
+        trials = sound(run, read_trials(part))
         if all(trial.failed for trial in trials) and not run.options.why_not:
             raise RecordError(f"{part / TRIALS} holds no finished trial yet; go on with lab.py sweep --resume")
         runs.append((part, run, trials, estimate(trials)))
@@ -50,6 +52,7 @@ def write_report(directory: Path, runs: list[tuple[Path, Run, list[Trial], pd.Da
                               lstrip_blocks=True, undefined=StrictUndefined)
     path = directory / "report.html"
     path.write_text(environment.get_template(TEMPLATE).render(
+        banner=BANNER if any(is_emulated(run) for _, run, *_ in runs) else "",
         in_short=plain_summary([run for _, *run in runs]), sections=[_section(*run) for run in runs], run=runs[0][1],
         versions={tool: said for _, run, *_ in runs for tool, said in run.versions.items()}))
     return path
@@ -65,14 +68,14 @@ def _section(directory: Path, run: Run, trials: list[Trial], summary: pd.DataFra
     return {
         "run": run,
         "why_not": "",
-        "outcomes": outcomes(run, summary),
-        "control": _control(summary),
+        "outcomes": [] if is_emulated(run) else outcomes(run, summary),
+        "control": None if is_emulated(run) else _control(summary),
         "warnings": warnings(run, trials),
         "summary_table": Markup(html(readable_summary(run, summary), f"{name}-summary")),
         "comparisons_table": Markup(html(compared, f"{name}-comparisons")) if len(compared) else None,
         "figures": figures,
         "flame_graphs": [(stem, _data_url(path)) for stem, path in drawn.items() if stem.startswith(FLAME)],
-        "cpu_table": Markup(html(readable_cpu(cpu_by_core(run, trials)), f"{name}-cpu")),
+        "cpu_table": None if is_emulated(run) else Markup(html(readable_cpu(cpu_by_core(run, trials)), f"{name}-cpu")),
         "method": _method(run, trials)}
 
 
@@ -155,10 +158,12 @@ def _method(run: Run, trials: list[Trial]) -> list[str]:
     sentences = [
         f"{options.blocks} blocks were planned, of {options.seconds} s of load per trial. Within a block each arm runs "
         "twice at each core count, in an order drawn from the seed and then mirrored (ABBA), so that a linear drift "
-        f"of the machine cancels. The seed is {options.seed}.",
-        "An estimate is the mean of the blocks' means; a ratio to base is the exponential of the mean of the blocks' "
-        "paired log-ratios. Intervals are 95 % bootstrap-t intervals over blocks, so about one control in twenty is "
-        "off by chance."]
+        f"of the machine cancels. The seed is {options.seed}."]
+    if not is_emulated(run):
+        sentences.append(
+            "An estimate is the mean of the blocks' means; a ratio to base is the exponential of the mean of the "
+            "blocks' paired log-ratios. Intervals are 95 % bootstrap-t intervals over blocks, so about one control in "
+            "twenty is off by chance.")
     if options.limits:
         sentences.append(f"Not as usual: {', '.join(f'{name} {value}' for name, value in options.limits.items())}.")
     if run.wall_seconds > 0:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 from great_tables import GT
 
+from analysis.emulated import TIMED_METRICS, is_emulated
 from analysis.estimates import BASE, CONTROL, COST, comparisons, counted, estimate, place, throughput
 from bench.record import TRIALS, CpuUse, Run, Trial
 
@@ -90,13 +91,15 @@ def readable_summary(run: Run, summary: pd.DataFrame) -> pd.DataFrame:
     """A row per workload, core count and arm, all cells formatted. A ratio without an interval isn't printed."""
     served = throughput(summary)
     rate = " / ".join(sorted({metric.upper() for metric in served.metric}))
+    if is_emulated(run):
+        served = summary.drop_duplicates(["workload", "variant", "cores"])
     known = {(row.workload, row.cores, row.variant, row.metric): row.estimate
              for row in summary.itertuples() if row.metric not in run.unavailable}
     return pd.DataFrame([
-        {"workload": row.workload, "cores": str(row.cores), "variant": row.variant, rate: _with_interval(row),
-         "ratio to base": ratio(row),
+        {"workload": row.workload, "cores": str(row.cores), "variant": row.variant,
+         **({} if is_emulated(run) else {rate: _with_interval(row), "ratio to base": ratio(row)}),
          **{heading: _value(known.get((row.workload, row.cores, row.variant, metric)), decimals)
-            for metric, (heading, decimals) in _METRICS.items()}}
+            for metric, (heading, decimals) in _METRICS.items() if not (is_emulated(run) and metric in TIMED_METRICS)}}
         for row in _in_order(run, served).itertuples()])
 
 

@@ -13,7 +13,7 @@ import tomllib
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.packages import BUILDING, MEASURING, TESTING, Package
+from bench.packages import BUILDING, GUEST, MEASURING, TESTING, Package
 from fastsocket.build import is_finished
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,16 +33,19 @@ NOT_POSSIBLE_HERE = 3
 
 
 def missing_packages(arguments: list[str]) -> list[Package]:
-    """What the verb among the arguments needs, and the machine lacks."""
+    """What the verb among the arguments needs, and the machine lacks. A guest has the machine's packages."""
     verb = next((argument for argument in arguments if not argument.startswith("-")), "")
-    return [package for package in needed_packages(verb) if not package.is_there()]
+    inside = arguments[arguments.index("--") + 1:][:1] if "--" in arguments else []
+    needed = needed_packages(verb) + (needed_packages(*inside) if verb == "guest" else ())
+    return [package for package in dict.fromkeys(needed) if not package.is_there()]
 
 
 def needed_packages(verb: str = "") -> tuple[Package, ...]:
     """Where all is built, as in the image, nothing is compiled; there tests skip what they lack."""
+    guest = GUEST if verb == "guest" else ()
     if is_finished():
-        return MEASURING
-    return BUILDING + MEASURING + (TESTING if verb == "test" else ())
+        return MEASURING + guest
+    return BUILDING + MEASURING + (TESTING if verb == "test" else ()) + guest
 
 
 def _wanted_stamp() -> str:

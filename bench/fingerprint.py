@@ -26,6 +26,14 @@ def _mitigations() -> str:
     return ", ".join(active) or "none active"
 
 
+def _guest() -> str:
+    """Guests of lab.py say on their command line what runs them (guest/machine.py)."""
+    words = Path("/proc/cmdline").read_text().split()
+    how = next((word.partition("=")[2] for word in words if word.startswith("fastsocket_lab_guest=")), "")
+    said = {"tcg": "emulated by QEMU, so no timing in it means anything", "kvm": "KVM, started by lab.py guest"}
+    return said.get(how, "no")
+
+
 def fingerprint() -> dict[str, str]:
     """What of the machine can change a result."""
     return {
@@ -35,6 +43,7 @@ def fingerprint() -> dict[str, str]:
         "cpus": f"{len(os.sched_getaffinity(0))} usable of {os.cpu_count()}",
         "memory": _first(r"^MemTotal:\s*(.*)$", "/proc/meminfo"),
         "virtual machine": "yes" if " hypervisor" in Path("/proc/cpuinfo").read_text() else "no",
+        "guest": _guest(),
         "container": f"{container.engine()}, {platform.node()}" if container.engine() else "no",
         "mitigations": _mitigations(),
         "reads seen by": reads.tracepoint(),

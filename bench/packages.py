@@ -4,6 +4,7 @@
 """
 
 import importlib.util
+import platform
 import shutil
 import sys
 from dataclasses import dataclass
@@ -24,6 +25,14 @@ class Package:
         if self.module:
             return importlib.util.find_spec(self.module) is not None
         return Path(self.file).exists() if self.file else shutil.which(self.command) is not None
+
+
+def _debian() -> int:
+    """The release of the distribution, or of the Debian that it is like to."""
+    try:
+        return int(platform.freedesktop_os_release().get("VERSION_ID", "12").partition(".")[0])
+    except OSError:
+        return 12
 
 
 BUILDING = (
@@ -53,6 +62,14 @@ MEASURING = (
 TESTING = (
     Package("nodejs", command="node"),
     Package("chromium", command="chromium"),
+)
+# What guests run under. Only a static busybox is of use; virtiofsd comes with Debian 12's QEMU, and by itself since.
+VIRTIOFSD = "/usr/libexec/virtiofsd"
+GUEST = (
+    Package("qemu-system-x86", command="qemu-system-x86_64"),
+    Package("busybox-static", file="/var/lib/dpkg/info/busybox-static.list"),
+    Package("kmod", command="depmod"),
+    *([Package("virtiofsd", file=VIRTIOFSD)] if _debian() > 12 else []),
 )
 NEEDS = {"building": BUILDING, "measuring": MEASURING, "testing": TESTING}
 

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from fastsocket.build import build
-from tests.needs import need
+from tests.needs import need, need_guests
 from tests.patience import give_the_lab_time, patient
 
 
@@ -49,6 +49,8 @@ def pytest_runtest_setup(item):
         if os.environ.get("CI"):
             pytest.fail("privileged tests must run in CI: run it as root")
         pytest.skip("needs root")
+    if item.get_closest_marker("guest"):
+        need_guests()
     for marker in item.iter_markers("needs"):
         need(*marker.args)
 

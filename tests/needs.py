@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.packages import GUEST
+
 IPV6 = "IPv6 on the loopback device"  # containers have none unless they are asked to
 CPYTHONS_OWN_TESTS = "CPython's package test"  # Debian has it in a package of its own
 
@@ -29,7 +31,18 @@ def _is_here(what: str) -> bool:
     return Path(what).exists() if what.startswith("/") else shutil.which(what) is not None
 
 
+def need_guests() -> None:
+    """QEMU and what belongs to it."""
+    missing = " ".join(package.name for package in GUEST if not package.is_there())
+    if missing:
+        _lack(f"guests need {missing}: python3 lab.py --yes guest -- true installs it")
+
+
+def _lack(what: str) -> None:
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(what)
+
+
 def need(what: str) -> None:
     """A command, a file by its full path, or one of the above."""
     if not _is_here(what):
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"needs {what}, which is not here")
+        _lack(f"needs {what}, which is not here")

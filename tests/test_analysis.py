@@ -16,7 +16,7 @@ from rich.console import Console
 from analysis.estimates import COLUMNS, MIN_BLOCKS, comparisons, contrasts, control_is_off, estimate
 from analysis.figures import KINDS, FigureError, draw_figures, figure_ids, require_figure
 from analysis.figures.effects import published
-from analysis.live import LiveTable
+from analysis.live import LiveTable, print_outcome
 from analysis.report import outcomes, warnings, write_all, write_report
 from analysis.summary import plain_summary
 from analysis.tables import cpu_by_core, readable_summary, write_tables
@@ -634,3 +634,38 @@ def test_a_directory_without_trials_is_refused(tmp_path):
     write_run(tmp_path, a_run())
     with pytest.raises(RecordError, match="holds no finished trial"):
         write_all(tmp_path)
+
+
+EMULATED = {"fingerprint": {"kernel": "6.1", "guest": "emulated by QEMU, so no timing in it means anything"}}
+
+
+def test_an_emulated_guest_compares_no_times_and_says_so_first(tmp_path, capsys):
+    run = a_run(**EMULATED)
+    stored(tmp_path, run, trials_of(run))
+    page = write_all(tmp_path).read_text()
+    print_outcome(tmp_path, tmp_path / "report.html", 1.0)
+    printed = capsys.readouterr().out
+    assert page.index("emulated guest: no timing") < page.index("in-short")
+    assert "emulated guest: no timing" in " ".join(printed.split())
+    for word in ("times its", "ratio to base", "CPS", "p99, ms", "CPU/request", "more requests", "A/A control"):
+        assert word not in page, word
+        assert word not in printed, word
+    assert "99.9" in page and "99.9" in printed
+
+
+def test_an_emulated_guest_estimates_draws_and_tables_no_times(tmp_path):
+    run = a_run(**EMULATED)
+    stored(tmp_path, run, trials_of(run))
+    write_all(tmp_path)
+    assert set(pd.read_csv(tmp_path / "summary.csv").metric) == {"errors", "passive_local_percent"}
+    assert pd.read_csv(tmp_path / "tables" / "comparisons.csv").empty
+    for spec in run.options.figures:
+        shown = pd.read_csv(tmp_path / "figures" / f"{spec.id}.csv")
+        assert ("unavailable" in shown.columns) == (spec.kind != "locality"), spec.id
+
+
+def test_a_guest_on_the_cpu_itself_is_measured_like_any_machine(tmp_path):
+    run = a_run(fingerprint={"kernel": "6.1", "guest": "KVM, started by lab.py guest"})
+    stored(tmp_path, run, trials_of(run))
+    assert "emulated" not in write_all(tmp_path).read_text()
+    assert "cps" in set(pd.read_csv(tmp_path / "summary.csv").metric)

@@ -86,14 +86,14 @@ def test_all_figures_take_less_than_40_minutes_at_their_quickest():
 
 def test_help_teaches_every_verb():
     shown = lab("--help").stdout
-    for verb in ("sweep", "doctor", "figures", "report", "clean", "test"):
+    for verb in ("sweep", "doctor", "figures", "report", "guest", "clean", "test"):
         assert verb in shown
     assert "--yes" in lab("sweep", "--help").stdout
 
 
-def path_without(command, directory):
+def path_without(command, directory, packages=needed_packages()):
     """A PATH on which everything that the lab needs is found, but for one command."""
-    for package in needed_packages():
+    for package in packages:
         if package.command and package.command != command:
             (directory / package.command).symlink_to(shutil.which(package.command))
     return {**os.environ, "PATH": str(directory)}

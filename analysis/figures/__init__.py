@@ -8,6 +8,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.emulated import UNTIMED_FIGURES, is_emulated, sound
 from analysis.figures import contention, cpu, day, effects, locality, profile, ratios, related, throughput, walk
 from analysis.figures.style import STYLE, say
 from analysis.figures.view import View
@@ -59,8 +60,9 @@ def _draw_one(directory: Path, name: str) -> list[Path]:
 @cache
 def _stored(directory: Path) -> tuple[Run, list[Trial], pd.DataFrame]:
     """Several figures of a run are drawn by one process."""
-    trials = read_trials(directory)
-    return read_run(directory), trials, stored_estimates(directory, trials)
+    run = read_run(directory)
+    trials = sound(run, read_trials(directory))
+    return run, trials, stored_estimates(directory, trials)
 
 
 def require_figure(name: str | None, runs: list[Run]) -> None:
@@ -77,15 +79,21 @@ def figure_ids(run: Run) -> list[str]:
 
 def _drawn(folder: Path, view: View) -> list[Path]:
     with matplotlib.rc_context(STYLE):
-        figure, shown = (_unavailable if view.run.options.why_not else KINDS[view.spec.kind])(view)
+        why_not = view.run.options.why_not or _why_no_timing(view)
+        figure, shown = _unavailable(view, why_not) if why_not else KINDS[view.spec.kind](view)
         return [*_save(folder, view.spec.id, figure), _save_data(folder / f"{view.spec.id}.csv", shown)]
 
 
-def _unavailable(view: View) -> tuple[Figure, pd.DataFrame]:
+def _why_no_timing(view: View) -> str:
+    emulated = is_emulated(view.run) and view.spec.kind not in UNTIMED_FIGURES
+    return "it depends on time, which an emulated guest cannot tell" if emulated else ""
+
+
+def _unavailable(view: View, why_not: str) -> tuple[Figure, pd.DataFrame]:
     figure = Figure(figsize=(6, 2), layout="constrained")
     axes = figure.subplots()
     axes.set_title(view.spec.title, loc="left")
-    say(axes, why := f"{NOT_AVAILABLE}: {view.run.options.why_not}")
+    say(axes, why := f"{NOT_AVAILABLE}: {why_not}")
     return figure, pd.DataFrame({"unavailable": [why]})
 
 

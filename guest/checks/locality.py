@@ -1,0 +1,44 @@
+"""How local a server's connections are, with the library and without, in a short sweep over all CPUs."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import pandas
+
+from guest.checks import CPUS, LAB, No, answer, output
+
+LOCAL_ENOUGH = 99
+KINDS = {"passive_local_percent": "passive", "active_local_percent": "active"}
+COUNTED = ("accepted_local", "accepted_global", "accepted_neighbour")
+
+
+def check(workload: str) -> str:
+    """As in "passive 33.0 → 100.0"; where the kernel tells nothing of locality, what the library counted."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder, "run")
+        output([*LAB, "sweep", "--workload", workload, "--variant", "base,fastsocket", "--cores", str(len(CPUS)),
+                "--blocks", "1", "--seconds", "2", "--out", str(run)])
+        summary = pandas.read_csv(run / "summary.csv")
+        trials = [json.loads(line) for line in (run / "trials.jsonl").read_text().splitlines()]
+    known = summary.set_index(["metric", "variant"]).estimate
+    said = {kind: (known[metric, "base"], known[metric, "fastsocket"])
+            for metric, kind in KINDS.items() if metric in known}
+    shown = ", ".join(f"{kind} {base:.1f} → {ours:.1f}" for kind, (base, ours) in said.items())
+    shares = [ours for _, ours in said.values()] or [_by_the_library(trials)]
+    shown = shown or f"not visible to this kernel; {shares[0]:.1f} by the library's count"
+    if min(shares) < LOCAL_ENOUGH:
+        raise No(shown)
+    return shown
+
+
+def _by_the_library(trials: list[dict]) -> float:
+    """The share of what it accepted that came from the worker's own CPU."""
+    counted = {name: sum(cpu[name] for trial in trials for cpu in trial["library"] or []) for name in COUNTED}
+    if not any(counted.values()):
+        raise No("neither the kernel nor the library tells")
+    return 100 * counted["accepted_local"] / sum(counted.values())
+
+
+if __name__ == "__main__":
+    answer(check)

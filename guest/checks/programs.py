@@ -1,0 +1,58 @@
+"""Does the kernel's verifier take every BPF program, loaded as the products load it?
+
+Those are excused whose tracepoint came with a later kernel.
+"""
+
+import os
+import re
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from bench.probes import ContentionProbe, LocalityProbe
+from bench.walk import walked
+from fastsocket.libbpf import BpfError
+from fastsocket.steering.cpus import machine_cpus
+from fastsocket.steering.program import SteeringProgram
+from guest.checks import ROOT, No, answer
+
+RECEIVED = (6, 3), "sock_recv_length came with Linux 6.3 (6e6eda44b939)"
+SINCE = {"locality": RECEIVED, "walk": RECEIVED}
+LOADED = {  # name in fastsocket/bpf -> how, on a stack that ends it again
+    "emulated": lambda stack: stack.enter_context(SteeringProgram("emulated")),
+    "cpumap": lambda stack: stack.enter_context(SteeringProgram("cpumap", {"cpus": machine_cpus()})),
+    "locality": LocalityProbe,
+    "contention": ContentionProbe,
+    "walk": lambda stack: stack.enter_context(_walk(Path(stack.enter_context(tempfile.TemporaryDirectory())))),
+}
+
+
+def check() -> str:
+    """How many load."""
+    names = sorted(path.name.removesuffix(".bpf.c") for path in (ROOT / "fastsocket/bpf").glob("*.bpf.c"))
+    refused = {name: why for name in names if (why := _why_not(name))}
+    excused = [f"{name}: {SINCE[name][1]}" for name in refused if name in SINCE and _kernel() < SINCE[name][0]]
+    if len(excused) < len(refused):
+        raise No("; ".join(f"{name}: {why}" for name, why in refused.items()))
+    return "; ".join([f"{len(names) - len(refused)} of {len(names)}", *excused])
+
+
+def _kernel() -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", os.uname().release)[:2])
+
+
+def _why_not(name: str) -> str:
+    try:
+        with ExitStack() as stack:
+            LOADED[name](stack)
+    except BpfError as error:
+        return str(error).splitlines()[0]
+    return ""
+
+
+def _walk(folder: Path):
+    return walked(folder / "walk.csv", os.getpid(), range(1, 2), folder)
+
+
+if __name__ == "__main__":
+    answer(check)

@@ -1,0 +1,32 @@
+"""Does fastsocket status agree with where connections came from, and with who served them?"""
+
+import tempfile
+from pathlib import Path
+
+from fastsocket.servers import survey
+from guest.checks import CPUS, No, accepted, answer
+from tests.servers import nginx, served
+
+EACH = 60
+
+
+def check() -> str:
+    """From each CPU as many connections: each must be counted as local there, where one worker adopted the clone."""
+    server = nginx("nginx", workers=len(CPUS))
+    with tempfile.TemporaryDirectory() as folder, served(server, Path(folder), preload=True) as one:
+        before = accepted(one.pid)
+        with one.load(CPUS, EACH) as load:
+            load.wait()
+        answered = {cpu: counts["ok"] for cpu, counts in load.counts.items()}
+        counted = {cpu: accepted(one.pid)[cpu] - before[cpu] for cpu in CPUS}
+        seen, = survey().of([one.pid])
+        adopters = {cpu.cpu: len(cpu.adopters) for listener in seen.listeners for cpu in listener.cpus}
+    if adopters != dict.fromkeys(CPUS, 1):
+        raise No(f"adopters by CPU: {adopters}")
+    if counted != answered or set(answered.values()) != {EACH}:
+        raise No(f"answered by CPU {answered}, of them local by status {counted}")
+    return f"{sum(counted.values())} of {EACH * len(CPUS)}"
+
+
+if __name__ == "__main__":
+    answer(check)

@@ -1,0 +1,43 @@
+"""Is a connection lost when a CPU goes, and when it comes back, under load from the other CPUs?"""
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from guest.checks import CPUS, No, answer
+from tests.load import Load
+from tests.servers import Served, nginx, served, wait_until
+
+BETWEEN = 300  # connections before, without, and after that CPU
+GONE = CPUS[1]
+PATIENCE = 300  # seconds, under emulation
+
+
+def check() -> str:
+    """How many connections there were, and how many of them took longer than five seconds."""
+    switch = Path(f"/sys/devices/system/cpu/cpu{GONE}/online")
+    server = nginx("nginx", workers=len(CPUS))
+    with tempfile.TemporaryDirectory() as folder, served(server, Path(folder), preload=True) as one:
+        total = _loaded(one, switch)
+    lost = {outcome: total[outcome] for outcome in ("refused", "reset", "unanswered", "wrong") if total[outcome]}
+    if lost:
+        raise No(f"of {total['ok']} that were answered, lost: {lost}")
+    late = f"; {total['hung']} took over 5 s" if total["hung"] else ""
+    return f"{total['ok']} ok, none refused, reset or wrong{late}"
+
+
+def _loaded(one: Served, switch: Path) -> Counter:
+    with one.load([cpu for cpu in CPUS if cpu != GONE]) as load:
+        for state in ("1", "0", "1"):
+            switch.write_text(state)
+            goal = _answered(load) + BETWEEN
+            wait_until(lambda: _answered(load) >= goal, f"{BETWEEN} more connections", PATIENCE)
+    return load.total()
+
+
+def _answered(load: Load) -> int:
+    return sum(load.ask().values(), Counter())["ok"]
+
+
+if __name__ == "__main__":
+    answer(check)

@@ -1,0 +1,306 @@
+"""A guest's life: the host's files shared, QEMU started, its command's terminal relayed, its end understood."""
+
+import os
+import re
+import secrets
+import selectors
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from bench.packages import VIRTIOFSD
+from guest import GuestError, GuestUsageError, acceleration, initramfs
+from guest.acceleration import QEMU, TCG
+from guest.console import Console
+from guest.kernels import DEFAULT, Kernel, kernel
+from guest.process import started
+from guest.terminal import Terminal
+from topologies.tag import RunTag
+
+HERE = Path(__file__).resolve().parent
+VIRTIOFSDS = (VIRTIOFSD, "/usr/lib/qemu/virtiofsd")  # of a package of its own; of QEMU's, on Debian 12
+SYSTEM = ("/usr", "/etc", "/opt", "/var", "/home", "/root")  # may be file systems of their own
+FRESH = (Path("/tmp"), Path("/run"))  # that the guest has its own of
+OWN_MOUNTS = ["unshare", "--mount", "--propagation", "private"]
+TRACE_SECONDS = 5  # for QEMU to end by itself when a share has ended
+# What of the environment goes along, and what emulation needs beside it.
+ENVIRONMENT = re.compile("PATH|HOME|USER|LOGNAME|SHELL|EDITOR|LANG|TZ|FSOCKET|(LC|FASTSOCKET|FSOCKET|PYTEST)_.*")
+EMULATED = {"FASTSOCKET_LAB_GRACE_SECONDS": "200", "FASTSOCKET_LAB_START_SECONDS": "60",
+            "FASTSOCKET_LAB_CONNECTIONS_PER_CORE": "8", "FASTSOCKET_TEST_PATIENCE": "30", "PYTHONFAULTHANDLER": "1"}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a guest shall be."""
+
+    kernel: str = DEFAULT
+    cpus: int = 8
+    threads: int = 1  # of each core
+    memory: str = "2G"
+    accel: str | None = None  # None: KVM if it works
+    network: bool = False     # a device with a queue for each CPU, a plain one, and the way from one to the other
+    seconds: int | None = None  # that the command may take
+    boot_seconds: int = 180
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a guest shall do. It sees what ``needs`` names also below /tmp and /run, and can keep ``results``."""
+
+    command: list[str]  # empty: a shell
+    results: Path
+    needs: tuple[Path, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return shlex.join(self.command) or "the shell"
+
+
+def check(machine: Machine) -> None:
+    """Raises GuestUsageError for a machine that cannot be."""
+    if machine.cpus % machine.threads:
+        raise GuestUsageError(f"{machine.cpus} CPUs are no whole cores of {machine.threads} threads: choose --cpus so "
+                              "that --threads divides it")
+    if not re.fullmatch(r"[1-9]\d*[MG]", machine.memory):
+        raise GuestUsageError(f"--memory {machine.memory} is no size: write it as 2G or 512M")
+    if machine.accel not in (None, *acceleration.ARGUMENTS):
+        raise GuestUsageError(f"--accel {machine.accel} is unknown: choose from {', '.join(acceleration.ARGUMENTS)}")
+    if machine.network and machine.cpus < 2:
+        raise GuestUsageError("--net makes devices with several queues: give the guest at least 2 CPUs")
+
+
+def run(machine: Machine, task: Task) -> int:
+    """Boot, run the task, and return the exit status of its command. Raises GuestError when there is no such thing."""
+    check(machine)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # a terminal that is closed ends us as Ctrl-C does
+        signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGINT))
+    booted = kernel(machine.kernel)
+    accel, why = acceleration.choose(machine.accel, booted)
+    how = "emulated: no timing in it means anything" if accel == TCG else "KVM"
+    _say(f"Linux {booted.version}, {machine.cpus} CPUs, {how} ({why})")
+    try:
+        return _attempt(machine, task, booted, accel)
+    except _BootOops as oops:
+        _say(f"it failed while it booted ({oops}): once more")
+        return _attempt(machine, task, booted, accel)
+
+
+def _say(message: str) -> None:
+    print(f"guest: {message}", file=sys.stderr, flush=True)
+
+
+class _BootOops(GuestError):
+    """The kernel failed before there was anything to run: emulators do that to kernels now and then."""
+
+
+def _attempt(machine: Machine, task: Task, booted: Kernel, accel: str) -> int:
+    with ExitStack() as stack:
+        tag = stack.enter_context(RunTag())
+        terminal = stack.enter_context(Terminal(is_shell=not task.command))
+        mark = f"guest-{secrets.token_hex(8)}"
+        shown = visible(task, booted)
+        image = tag.directory / "initramfs"
+        initramfs.write(image, booted, {"orders": orders(mark, machine, task, booted, terminal, shown),
+                                        "command": command_script(task, accel, terminal)})
+        shares = [stack.enter_context(_host_share(tag, shown)), stack.enter_context(_results_share(tag, task.results))]
+        life = _Life(machine, task, Console(mark), terminal)
+        with _pipes(3) as (serial, output, errors):
+            command = qemu_command(machine, booted, image, accel, tag.directory, serial[1], errors[1])
+            log = stack.enter_context(open(tag.directory / "qemu.log", "w+b"))
+            qemu = stack.enter_context(started(
+                _in_namespaces(tag, machine.network, command), stdin=subprocess.PIPE, stdout=output[1], stderr=log,
+                bufsize=0, pass_fds=(serial[1], errors[1])))
+            life.watch(qemu, shares, *(stack.enter_context(os.fdopen(os.dup(pipe[0]), "rb", buffering=0))
+                                       for pipe in (serial, output, errors)))
+        life.follow()
+        return life.outcome(_last_line(log))
+
+
+@contextmanager
+def _pipes(number: int) -> Iterator[list[tuple[int, int]]]:
+    """Closed on leaving: by then others have copies."""
+    pipes = [os.pipe() for _ in range(number)]
+    try:
+        yield pipes
+    finally:
+        for pipe in pipes:
+            os.close(pipe[0])
+            os.close(pipe[1])
+
+
+def _last_line(log) -> str:
+    log.seek(0)
+    lines = log.read().decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+class _Life:
+    """A guest from QEMU's start to its end: whichever of it speaks, or takes too long."""
+
+    def __init__(self, machine: Machine, task: Task, console: Console, terminal: Terminal):
+        self._machine, self._task, self._console, self._terminal = machine, task, console, terminal
+        self._selector = selectors.DefaultSelector()
+        self._open = 0
+        self._gone = ""  # what ended the guest, when it is not the guest itself
+        self._deadline: float | None = time.monotonic() + machine.boot_seconds
+        self._late = f"the guest did not boot within {machine.boot_seconds} s: --boot-seconds allows more"
+
+    def watch(self, qemu: subprocess.Popen, shares: list[subprocess.Popen], serial, output, errors) -> None:
+        """Take up everything that can speak of the guest."""
+        terminal = self._terminal
+        for stream, heard in ((serial, self._console.add), (output, terminal.show), (errors, terminal.show_error)):
+            self._selector.register(stream, selectors.EVENT_READ, partial(self._hear, stream, heard))
+            self._open += 1
+        for share in shares:
+            ended = os.pidfd_open(share.pid)
+            self._selector.register(ended, selectors.EVENT_READ, partial(self._share_ended, ended))
+        if terminal.is_interactive:
+            self._selector.register(sys.stdin, selectors.EVENT_READ, partial(terminal.type_into, qemu.stdin))
+
+    def follow(self) -> None:
+        """Until all that QEMU had open is closed, or time is up."""
+        with self._selector:
+            while self._open and not self._is_late():
+                for key, _ in self._selector.select(self._deadline and max(0.0, self._deadline - time.monotonic())):
+                    key.data()
+
+    def _is_late(self) -> bool:
+        if self._deadline is None or time.monotonic() < self._deadline:
+            return False
+        self._gone = self._late
+        return True
+
+    def _hear(self, stream, heard) -> None:
+        was_up = self._console.is_up
+        data = stream.read(65536)
+        if data:
+            heard(data)
+        else:
+            self._selector.unregister(stream)
+            self._open -= 1
+        if self._console.is_up and not was_up:
+            seconds = self._machine.seconds
+            self._deadline = time.monotonic() + seconds if seconds else None
+            self._late = f"{self._task.name} did not end within {seconds} s: --seconds allows more"
+
+    def _share_ended(self, descriptor: int) -> None:
+        """A share ends with QEMU, too; then the reason is elsewhere, and QEMU's end is what we wait for."""
+        self._selector.unregister(descriptor)
+        os.close(descriptor)
+        self._deadline = time.monotonic() + TRACE_SECONDS
+        self._late = "the guest was lost: virtiofsd, which shows it the host's files, has ended"
+
+    def outcome(self, qemu_said: str) -> int:
+        """The command's exit status. Raises GuestError when it never came."""
+        console = self._console
+        if console.status is not None:
+            return console.status
+        if console.is_oops and not console.is_up:
+            raise _BootOops(console.reason)
+        during = f"was lost while it ran {self._task.name}" if console.is_up else "did not boot"
+        reason = f"{during}: {console.reason or qemu_said or 'QEMU ended without a word'}"
+        raise GuestError("\n".join([self._gone or f"the guest {reason}", *console.tail]))
+
+
+def orders(mark: str, machine: Machine, task: Task, booted: Kernel, terminal: Terminal, shown: list[Path]) -> str:
+    """What guest/init.sh and guest/session.sh read; their arguments are what stays visible below /tmp and /run."""
+    said = {"MARK": mark, "MODULES": str(booted.modules / "lib/modules") if booted.modules else "",
+            "RESULTS": str(task.results), "NETWORK": "yes" if machine.network else "",
+            "INTERACTIVE": "yes" if terminal.is_interactive else "", "TERMINAL": terminal.settings()}
+    kept = [str(path) for path in shown if any(fresh in path.parents for fresh in FRESH)]
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in said.items()) + f"set -- {shlex.join(kept)}\n"
+
+
+def command_script(task: Task, accel: str, terminal: Terminal) -> str:
+    """The command with the environment and the directory that it would have here."""
+    environment = {name: value for name, value in os.environ.items() if ENVIRONMENT.fullmatch(name)}
+    environment = {**(EMULATED if accel == TCG else {}), **environment, **terminal.environment(),
+                   "FASTSOCKET_LAB_RESULTS": str(task.results)}
+    shell = [environment.get("SHELL", "/bin/sh")]
+    return "".join([*(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items()),
+                    f"cd {shlex.quote(os.getcwd())} 2>/dev/null || cd /\n",
+                    f"exec {shlex.join(task.command or shell)}\n"])
+
+
+def visible(task: Task, booted: Kernel) -> list[Path]:
+    """The folders that the guest cannot do without."""
+    modules = [booted.modules / "lib/modules"] if booted.modules else []
+    python = [Path(sys.prefix), Path(sys.base_prefix)]
+    return sorted({path.resolve() for path in (*task.needs, *python, *modules, Path.cwd())})
+
+
+def _mounts_among(paths: list[Path]) -> list[str]:
+    """Other file systems in which the paths, or parts of the system, lie."""
+    places = {place for path in paths for place in (path, *path.parents)} | {Path(place) for place in SYSTEM}
+    return sorted(str(place) for place in places if place != Path("/") and place.is_mount())
+
+
+def _host_share(tag: RunTag, shown: list[Path]):
+    """The host's files. Not even virtiofsd could write there."""
+    lower = tag.directory / "lower"
+    return _share(tag, "host", lower, ["-o", "cache=always"],
+                  [*OWN_MOUNTS, "sh", str(HERE / "readonly.sh"), str(lower), tag.tag, *_mounts_among(shown), "--"])
+
+
+def _results_share(tag: RunTag, results: Path):
+    return _share(tag, "results", results, ["-o", "cache=auto"], [])
+
+
+@contextmanager
+def _share(tag: RunTag, name: str, source: Path, options: list[str], prefix: list[str]) -> Iterator[subprocess.Popen]:
+    """QEMU can connect at once: the socket listens before virtiofsd runs."""
+    virtiofsd = next(path for path in VIRTIOFSDS if os.access(path, os.X_OK))
+    with socket.socket(socket.AF_UNIX) as listener, open(tag.directory / f"{name}.log", "wb") as log:
+        listener.bind(str(_socket(tag.directory, name)))
+        listener.listen()
+        command = [*prefix, virtiofsd, f"--fd={listener.fileno()}", "-f", "-o", f"source={source}",
+                   "-o", "sandbox=chroot", *options]
+        with started(command, stdout=log, stderr=log, pass_fds=(listener.fileno(),)) as process:
+            listener.close()
+            yield process
+
+
+def _socket(directory: Path, name: str) -> Path:
+    return directory / f"{name}.socket"
+
+
+def _in_namespaces(tag: RunTag, network: bool, command: list[str]) -> list[str]:
+    return [*OWN_MOUNTS, *(["--net"] if network else []), "sh", str(HERE / "qemu.sh"), tag.tag, str(tag.mount_point),
+            "yes" if network else "no", *command]
+
+
+def qemu_command(machine: Machine, booted: Kernel, image: Path, accel: str, directory: Path, serial: int,
+                 errors: int) -> list[str]:
+    """The guest's console goes to the descriptor serial; the command's terminal is QEMU's own stdin and stdout."""
+    shares = [argument for name in ("host", "results") for argument in (
+        "-chardev", f"socket,id={name},path={_socket(directory, name)}",
+        "-device", f"vhost-user-fs-pci,chardev={name},tag={name}")]
+    return [
+        shutil.which(QEMU), *acceleration.ARGUMENTS[accel], *acceleration.BARE,
+        "-smp", f"{machine.cpus},sockets=1,cores={machine.cpus // machine.threads},threads={machine.threads}",
+        "-m", machine.memory, "-object", f"memory-backend-memfd,id=memory,size={machine.memory},share=on",
+        "-machine", "q35,memory-backend=memory", *shares,
+        "-chardev", f"file,id=serial,path=/dev/fd/{serial}", "-serial", "chardev:serial",
+        "-chardev", "stdio,id=terminal,signal=off", "-chardev", f"file,id=errors,path=/dev/fd/{errors}",
+        "-device", "virtio-serial-pci", "-device", "virtconsole,chardev=terminal",
+        "-device", "virtconsole,chardev=errors",
+        *(_devices(machine.cpus) if machine.network else []),
+        "-kernel", str(booted.image), "-initrd", str(image),
+        "-append", f"console=ttyS0 loglevel=4 panic=-1 oops=panic tsc=unstable fastsocket_lab_guest={accel}"]
+
+
+def _devices(queues: int) -> list[str]:
+    """The client's has one queue: with RSS and no XDP program, some flows of this device are never answered."""
+    tap = "script=no,downscript=no,vhost=off"
+    return ["-netdev", f"tap,id=net0,ifname=tap0,queues={queues},{tap}",
+            "-device", f"virtio-net-pci,netdev=net0,mq=on,vectors={2 * queues + 2},rss=on,hash=on",
+            "-netdev", f"tap,id=net1,ifname=tap1,{tap}", "-device", "virtio-net-pci,netdev=net1"]

@@ -1,0 +1,225 @@
+"""Every check on every kernel and machine, each in a guest of its own; docs/kernels.md is written from the answers.
+
+    python3 -m guest.matrix                          all that this commit has not answered yet: hours
+    python3 -m guest.matrix --only 6.1/3/doctor      some, as KERNEL/MACHINE/CHECK; parts may be left out: 6.12//nic
+    python3 -m guest.matrix --page                   write the page of what is answered, run nothing
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date
+from itertools import product
+from pathlib import Path
+
+from bench import bootstrap
+from bench.bootstrap import ROOT, VENV_PYTHON
+from guest.kernels import NEWEST, kernel
+
+KERNELS = ("6.1", "6.12", NEWEST)
+MACHINES = {"8": ["--cpus", "8"], "3": ["--cpus", "3"], "4x2": ["--cpus", "8", "--threads", "2"]}
+HEADINGS = {"8": "8 CPUs", "3": "3 CPUs", "4x2": "4 cores of 2 threads"}
+ANSWERS = ROOT / "results" / "kernels"
+INTERRUPTED = 130  # exit status of lab.py
+PAGE = ROOT / "docs" / "kernels.md"
+
+
+@dataclass(frozen=True)
+class Check:
+    """A row of the page."""
+
+    name: str
+    title: str
+    module: tuple[str, ...]
+    seconds: int = 900
+    options: tuple[str, ...] = ()  # of the guest
+
+
+CHECKS = (
+    Check("doctor", "`lab.py doctor`", ("doctor",)),
+    Check("programs", "BPF programs that load", ("programs",)),
+    Check("library", "the library's tests", ("library",), seconds=5400),
+    Check("nginx", "nginx: local %, base → fastsocket", ("locality", "nginx")),
+    Check("haproxy", "HAProxy: local %, base → fastsocket", ("locality", "haproxy"), seconds=1800),
+    Check("redis", "Redis: local %, base → fastsocket", ("locality", "redis"), seconds=1800),
+    Check("status", "`fastsocket status` counts what came from each CPU", ("status",)),
+    Check("unplug", "a CPU unplugged and plugged under load", ("unplug",)),
+    Check("nic", "virtio_net, a queue for each CPU: `fastsocket nic` in each mode", ("nic",), options=("--net",)),
+)
+
+INTRODUCTION = """\
+# Kernels and machines
+
+Written by `python3 -m guest.matrix`, {date}, at commit {commit}: each cell is a check that ran in a guest of its own
+(`python3 lab.py guest`), emulated by QEMU. None of it is a timing. A cell in bold is a no, with its reason.
+"""
+LACKS = """\
+## What a kernel lacks
+
+| | came with |
+|---|---|
+| the tracepoint `sock_recv_length`: who reads on which core (local percentages, the walk) | Linux 6.3, 6e6eda44b939 |
+| `SO_INCOMING_CPU` among `SO_REUSEPORT` listeners: the library | Linux 6.2, b261eda84ec1; Debian's 6.1 has it |
+| `IP_LOCAL_PORT_RANGE`: Receive Flow Deliver | Linux 6.3, 91d0b78c5177; Debian's 6.1 has it |
+| bounds of a number that survive a byte swap in BPF, so the programs say them again | later than 6.12 |
+"""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One check on one kernel and machine."""
+
+    kernel: str
+    machine: str
+    check: Check
+
+    @property
+    def name(self) -> str:
+        return f"{self.kernel}/{self.machine}/{self.check.name}"
+
+    def is_chosen(self, only: str) -> bool:
+        """By KERNEL/MACHINE/CHECK, where an empty part is any."""
+        return all(wanted in ("", have) for wanted, have in zip(only.split("/"), self.name.split("/")))
+
+
+class Answers:
+    """What was answered at a commit, a file for each cell. Those of a changed checkout are not trusted."""
+
+    def __init__(self, commit: str):
+        self._folder, self._trusted = ANSWERS / commit, not commit.endswith("-dirty")
+
+    def of(self, cell: Cell) -> dict | None:
+        """Also of a changed checkout: for the page."""
+        path = self._path(cell)
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def has(self, cell: Cell) -> bool:
+        return self._trusted and self._path(cell).exists()
+
+    def keep(self, cell: Cell, answer: dict) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        new = self._path(cell).with_suffix(".new")
+        new.write_text(json.dumps(answer) + "\n")
+        new.replace(self._path(cell))
+
+    def _path(self, cell: Cell) -> Path:
+        return self._folder / f"{cell.name.replace('/', '_')}.json"
+
+
+def commit() -> str:
+    """Of the checkout, with "-dirty" behind it if there are changes."""
+    return subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty", "--exclude", "*"], capture_output=True,
+                          text=True, check=True).stdout.strip()
+
+
+class Asking:
+    """A guest for each cell. Those that live end with the context."""
+
+    def __init__(self, answers: Answers):
+        self._answers = answers
+        self._living: set[subprocess.Popen] = set()
+        self._ended = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._ended = True
+        for process in list(self._living):
+            process.terminate()
+
+    def ask(self, cell: Cell) -> None:
+        """Run the check in a guest, and keep what it says. A lost guest is an answer; one that we end is none."""
+        if self._ended:
+            return
+        began = time.monotonic()
+        process = subprocess.Popen(
+            [VENV_PYTHON, ROOT / "lab.py", "--yes", "guest", "--kernel", cell.kernel, *MACHINES[cell.machine],
+             "--seconds", str(cell.check.seconds), *cell.check.options, "--", str(VENV_PYTHON), "-m",
+             f"guest.checks.{cell.check.module[0]}", *cell.check.module[1:]],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, stdin=subprocess.DEVNULL)
+        self._living.add(process)
+        output, complaints = process.communicate()
+        self._living.remove(process)
+        if process.returncode != INTERRUPTED and not self._ended:
+            answer = {**said(process.returncode, output, complaints), "seconds": round(time.monotonic() - began)}
+            self._answers.keep(cell, answer)
+            print(f"{cell.name}: {'ok' if answer['ok'] else 'NO'}, {answer['seconds']} s: {answer['said']}", flush=True)
+
+
+def said(status: int, output: str, complaint: str) -> dict:
+    """The answer of a check, by how its guest ended."""
+    last = (output.strip().splitlines() or [""])[-1]
+    if status == 0 and last.startswith("{"):
+        return json.loads(last)
+    complaints = complaint.strip().splitlines() or ["it said nothing"]
+    return {"ok": False, "said": next((line for line in complaints if line.startswith("lab.py: ")), complaints[-1])}
+
+
+def page(kernels: dict[str, str], answers: Answers, of: str) -> str:
+    """The table and what goes with it, in Markdown. kernels: what is asked for, and what it is."""
+    columns = list(product(kernels, MACHINES))
+    lines = [INTRODUCTION.format(date=date.today(), commit=of)]
+    if len(kernels) < len(KERNELS):
+        lines.append(f"The newest kernel that the archive has is {list(kernels.values())[-1]}.\n")
+    lines += ["| | " + " | ".join(f"{kernels[kernel]}, {HEADINGS[machine]}" for kernel, machine in columns) + " |",
+              "|---" * (len(columns) + 1) + "|"]
+    lines += [f"| {check.title} | " + " | ".join(_shown(answers.of(Cell(*column, check))) for column in columns) + " |"
+              for check in CHECKS]
+    return "\n".join([*lines, "", LACKS])
+
+
+def _shown(answer: dict | None) -> str:
+    if answer is None:
+        return "not run"
+    said = answer["said"].replace("|", "\\|")
+    return said if answer["ok"] else f"**no: {said}**"
+
+
+def _kernels() -> dict[str, str]:
+    """The newest stands for itself only where no other is it."""
+    versions = {choice: kernel(choice).version for choice in KERNELS}
+    return {choice: version for choice, version in versions.items()
+            if choice != NEWEST or list(versions.values()).count(version) == 1}
+
+
+def main(arguments: list[str]) -> int:
+    """Ask what is chosen and not answered, then write the page. 1 when something of it is a no."""
+    parser = argparse.ArgumentParser(prog="python3 -m guest.matrix", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", default=[], metavar="K/M/C", help="again for more")
+    parser.add_argument("--jobs", type=int, default=1, choices=(1, 2), help="guests at a time")
+    parser.add_argument("--page", action="store_true")
+    options = parser.parse_args(arguments)
+    kernels, of = _kernels(), commit()
+    answers = Answers(of)
+    cells = [Cell(*column, check) for column in product(kernels, MACHINES) for check in CHECKS]
+    chosen = [cell for cell in cells if not options.only or any(cell.is_chosen(only) for only in options.only)]
+    if not chosen:
+        parser.error(f"--only {' '.join(options.only)} chooses nothing: such as {cells[0].name}")
+    open_cells = [] if options.page else [cell for cell in chosen if not answers.has(cell)]
+    with ThreadPoolExecutor(options.jobs) as pool, Asking(answers) as asking:
+        for done in [pool.submit(asking.ask, cell) for cell in open_cells]:
+            done.result()
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(page(kernels, answers, of))
+    print(f"{len(open_cells)} asked, {len(chosen) - len(open_cells)} known; {os.path.relpath(PAGE)}")
+    return int(any((answers.of(cell) or {"ok": options.page})["ok"] is False for cell in chosen))
+
+
+if __name__ == "__main__":
+    sys.argv[:1] = ["-m", "guest.matrix"]  # as it is started again in the lab's own environment
+    bootstrap.ensure(["guest", "--yes", *sys.argv[2:]], __doc__)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where we run in the background
+        signal.signal(number, signal.default_int_handler)
+    try:
+        sys.exit(main(sys.argv[2:]))
+    except KeyboardInterrupt:
+        print("interrupted: what was answered is kept", file=sys.stderr)
+        sys.exit(INTERRUPTED)

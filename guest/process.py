@@ -1,0 +1,24 @@
+"""The processes of a guest, which end with us, whatever ends us."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def started(command: list[str], **how) -> Iterator[subprocess.Popen]:
+    """Killed on leaving, and by the kernel when we are killed (PR_SET_PDEATHSIG, which an exec keeps: prctl(2)).
+
+    In a session of its own, so that a Ctrl-C reaches us alone. To be called by the main thread: the kernel's word is
+    about the thread that made the process.
+    """
+    process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *command], start_new_session=True,
+                               **{"stdin": subprocess.DEVNULL, **how})
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream:
+                stream.close()
