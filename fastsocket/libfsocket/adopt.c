@@ -107,10 +107,7 @@ static const char *make_listen(struct listener *l, int cpu)
 	if (!clone_marks_cpu(fd, cpu) || !options_make_equal(l->fd, fd))
 		return TEXT_OPTION;
 	succession_waits(l);
-	if (real.listen(fd, l->backlog))
-		return "a clone of it cannot listen";
-	succession_mark(l);
-	return NULL;
+	return real.listen(fd, l->backlog) ? "a clone of it cannot listen" : NULL;
 }
 
 /* A worker that takes its listener out of the epoll and puts it back (nginx does, often) finds all as it was. */
@@ -222,6 +219,8 @@ static void now_serves(struct listener *l, struct watch *watch, int cpu, bool ag
 	atomic_store(&l->shared->seat[cpu].tended_ms, now_ms());
 	page_waits_no_longer(l->shared);
 	if (!again) {
+		if (l->cloned)
+			succession_mark(l);
 		count(&counters_of(cpu)->adopted);
 		page_arrive();
 	}

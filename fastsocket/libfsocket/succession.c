@@ -64,12 +64,16 @@ static void mark(const struct listener *l)
 	set_int(l->fd, SOL_SOCKET, SO_INCOMING_CPU, MARK | (getpid() & PID_MASK));
 }
 
-/* The first of the server's processes stays in the mark while it lives: its workers may have dropped their privileges. */
+/*
+ * The process that listened stays in the mark while it lives and has the listener: its workers may have dropped their
+ * privileges.
+ */
 void succession_mark(const struct listener *l)
 {
 	int present = mark_on(l->fd);
+	pid_t pid = present & PID_MASK;
 
-	if (!present || (!(present & WITHDRAWN) && is_dead(present & PID_MASK)))
+	if (!(present & WITHDRAWN) && (pid != atomic_load(&l->shared->creator) || is_dead(pid)))
 		mark(l);
 }
 
@@ -289,10 +293,15 @@ static void take_from(struct listener *l, pid_t pid)
 
 bool succession_take_over(struct listener *l)
 {
-	pid_t pid = page_process_of_our_user(mark_on(l->fd) & PID_MASK);
+	/* The marked process may have ended; then our own parent, as nginx's old master is, may have the clones. */
+	const pid_t candidates[] = { mark_on(l->fd) & PID_MASK, getppid() };
 
-	if (pid && (pid != getpid() || l->origin == INHERITED_BY_EXEC))
-		take_from(l, pid);
+	for (size_t i = 0; i < COUNT(candidates) && !l->shared; i++) {
+		pid_t pid = page_process_of_our_user(candidates[i]);
+
+		if (pid && (pid != getpid() || l->origin == INHERITED_BY_EXEC))
+			take_from(l, pid);
+	}
 	if (!l->shared || !has_all_that_listen(l)) {
 		if (l->shared)
 			adopters_leave(l);
@@ -357,7 +366,7 @@ bool succession_tend(struct listener *l, uint64_t now)
 		share_out(l);
 		return false;
 	}
-	if (!withdrawn)
+	if (!withdrawn && is_dead(mark_on(l->fd) & PID_MASK))
 		succession_mark(l); /* a successor finds a process that lives */
 	return withdrawn != 0;
 }
