@@ -83,6 +83,10 @@ class App:
                                          stdout=subprocess.PIPE, stderr=self._log, text=True, bufsize=1,
                                          env={**os.environ, **environment})
 
+    @property
+    def process(self) -> int:
+        return self._process.pid
+
     def ask(self, *command):
         with suppress(BrokenPipeError):  # then there is nothing to read either
             self._process.stdin.write(json.dumps(command) + "\n")

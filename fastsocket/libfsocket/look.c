@@ -217,8 +217,10 @@ static bool look_at(struct listener *l, struct watch *watch, bool idle, uint64_t
 		return false;
 	}
 	group_check(l, now);
-	withdrawn = l->cloned && succession_tend(l, now);
 	listeners_flags_changed(watch->fd);
+	if (l->signals)
+		succession_refuse(l, REFUSED_BY_OPTION);
+	withdrawn = l->cloned && succession_tend(l, now);
 	if (withdrawn)
 		has_withdrawn(l, watch);
 	else

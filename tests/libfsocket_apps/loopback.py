@@ -26,14 +26,14 @@ def unacknowledged(connection: socket.socket) -> int:
     return struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, b"\0" * 4))[0]
 
 
-def connect(address: tuple[str, int]) -> socket.socket:
+def connect(address: tuple[str, int], seconds: float = DEADLINE_SECONDS) -> socket.socket:
     """A connection that has reached the accept queue: only there does the kernel acknowledge data.
 
     connect() itself returns one segment earlier.
     """
-    connection = socket.create_connection(address, timeout=DEADLINE_SECONDS)
+    connection = socket.create_connection(address, timeout=seconds)
     connection.sendall(b"\n")
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + seconds
     while unacknowledged(connection):
         if time.monotonic() > deadline:
             raise TimeoutError(f"{address} does not acknowledge")

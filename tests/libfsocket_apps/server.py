@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 
+from guards import GUARDS, signals
 from lines import Commands, say
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -192,6 +193,12 @@ class Worker:
     def change_option(self, level: int, name: int, value: str) -> None:
         self.master.change_option(level, name, value)
 
+    def guard(self, name: str) -> None:
+        self.master.guard(name)
+
+    def signals_had(self) -> int:
+        return len(signals)
+
     def close(self) -> None:
         """As servers do: other processes hold the listener, so that close() alone would leave it in the epoll."""
         self.delete()
@@ -218,14 +225,31 @@ class Master:
         self.threads: list[threading.Thread] = []
 
     def listen(self, host: str = "127.0.0.1", blocking: bool = False, v6only: bool = True,
-               port: int = 0) -> dict:
+               port: int = 0, guard: str = "") -> dict:
+        """guard: of GUARDS, before bind()."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.listener = socket.socket(family)
         if family == socket.AF_INET6:
             self.listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
+        if guard:
+            self.guard(guard)
         self.listener.bind((host, port))
         self.listener.listen(BACKLOG)
         self.listener.setblocking(blocking)
+        return self.about()
+
+    def guard(self, name: str) -> None:
+        GUARDS[name](self.listener)
+
+    def listen_elsewhere(self, namespace: str, port: int) -> dict:
+        """With a socket of another network namespace."""
+        with open("/proc/thread-self/ns/net") as own, open(namespace) as other:
+            LIBC.setns(other.fileno(), 0)
+            self.listener = socket.socket()
+            self.listener.bind(("127.0.0.1", port))
+            LIBC.setns(own.fileno(), 0)
+        self.listener.listen(BACKLOG)
+        self.listener.setblocking(False)
         return self.about()
 
     def about(self) -> dict:
