@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 from guards import GUARDS, signals
 from lines import Commands, say
@@ -48,28 +49,63 @@ def drop_privileges(user: int) -> None:
 
 
 TELL_CPUS = [sys.executable, "-c", "import json, os; print(json.dumps(sorted(os.sched_getaffinity(0))))"]
-CHANGES_WHAT_IT_WATCHES = ("add", "mod", "pin", "go", "nest")
+CHANGES_WHAT_IT_WATCHES = ("add", "mod", "pin", "go", "nest", "keep_one_name")
+
+
+def by_poll(descriptors: list[int], seconds: float | None) -> list[int]:
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return [descriptor for descriptor, _ in poll.poll(None if seconds is None else seconds * 1000)]
+
+
+def by_select(descriptors: list[int], seconds: float | None) -> list[int]:
+    return select.select(descriptors, [], [], seconds)[0]
+
+
+def by_outer_epoll(descriptors: list[int], seconds: float | None) -> list[int]:
+    with select.epoll() as epoll:
+        for descriptor in descriptors:
+            epoll.register(descriptor, select.EPOLLIN)
+        return [descriptor for descriptor, _ in epoll.poll(seconds)]
+
+
+WAYS_WITHOUT_EPOLL = ("poll", "select")
+WAYS_AROUND_EPOLL = ("poll for its epoll", "select for its epoll", "epoll for its epoll")
+WAYS = {"poll": by_poll, "select": by_select, "poll for its epoll": by_poll, "select for its epoll": by_select,
+        "epoll for its epoll": by_outer_epoll}
 
 
 class Worker:
     """One epoll, watching the listener and the worker's own commands."""
 
-    def __init__(self, master: "Master", commands: Commands, cpu: int | None, trigger: int = 0, held: bool = False):
+    def __init__(self, master: "Master", commands: Commands, cpu: int | None, trigger: int = 0, held: bool = False,
+                 way: str = "epoll"):
         if cpu is not None:
             os.sched_setaffinity(0, {cpu})
         self.master, self.commands = master, commands
         self.listener, self.trigger = master.listener, trigger
-        self.accepted, self.held, self.outer = 0, held, None
+        self.accepted, self.held, self.outer, self.way = 0, held, None, way
         self.epoll = select.epoll()
         self.epoll.register(commands, select.EPOLLIN)
-        self.add()
+        if way not in WAYS_WITHOUT_EPOLL:
+            self.add()
 
     def about(self) -> dict:
         return {"pid": os.getpid(), "cpus": own_cpus(), "user": os.getuid()}
 
+    def ready_descriptors(self, seconds: float | None = None) -> list[int]:
+        """What the worker's own way to wait says is ready."""
+        if self.way in WAYS_AROUND_EPOLL:
+            WAYS[self.way]([self.epoll.fileno()], seconds)
+            seconds = 0
+        elif self.way in WAYS_WITHOUT_EPOLL:
+            return WAYS[self.way]([self.commands.fileno(), self.listener.fileno()], seconds)
+        return [descriptor for descriptor, _ in self.epoll.poll(seconds)]
+
     def look(self) -> None:
         """Wait for no time: a worker gets its clone when it waits."""
-        ready = [descriptor for descriptor, _ in (self.outer or self.epoll).poll(0)]
+        ready = [descriptor for descriptor, _ in self.outer.poll(0)] if self.outer else self.ready_descriptors(0)
         if not self.held and any(descriptor != self.commands.fileno() for descriptor in ready):
             self.accept_all()
 
@@ -82,10 +118,11 @@ class Worker:
     def step(self) -> bool:
         if self.outer:
             self.outer.poll()
-        ready = [self.commands.fileno()] if self.held else [descriptor for descriptor, _ in self.epoll.poll()]
+        ready = [self.commands.fileno()] if self.held else self.ready_descriptors()
         if self.commands.fileno() in ready:
             return self.obey(self.commands.next())
-        self.accept_all()
+        if self.accept_all() == "EMFILE":  # servers wait a little, and try again
+            select.select([self.commands], [], [], 0.05)
         return True
 
     def obey(self, command: list | None) -> bool:
@@ -104,7 +141,9 @@ class Worker:
         try:
             while True:
                 self.answer(self.listener.accept()[0])
-        except BlockingIOError as nothing:
+        except OSError as nothing:
+            if nothing.errno not in (errno.EAGAIN, errno.EMFILE):
+                raise
             return errno.errorcode[nothing.errno]
 
     def answer(self, connection: socket.socket) -> None:
@@ -139,6 +178,25 @@ class Worker:
         counts = (ctypes.c_int * 3)()
         LIBC.counted(counts)
         return list(counts)
+
+    def keep_one_name(self, which: str) -> None:
+        """Watch the listener by two descriptors of it, wait, and watch no longer by the older or the newer one."""
+        older, self.newer = self.listener, self.listener.dup()
+        self.epoll.register(self.newer, select.EPOLLIN | self.trigger)
+        self.look()
+        self.epoll.unregister(older if which == "newer" else self.newer)
+
+    def change_epoll(self) -> None:
+        """To another one, which does not watch the listener. The old one is closed as it is."""
+        self.epoll.close()
+        self.epoll = select.epoll()
+        self.epoll.register(self.commands, select.EPOLLIN)
+
+    def use_up_descriptors(self) -> None:
+        self.unused = []
+        with suppress(OSError):
+            while True:
+                self.unused.append(os.open("/dev/null", os.O_RDONLY))
 
     def nest(self) -> None:
         """From now on wait with an epoll that watches the epoll."""
@@ -225,7 +283,7 @@ class Master:
         self.threads: list[threading.Thread] = []
 
     def listen(self, host: str = "127.0.0.1", blocking: bool = False, v6only: bool = True,
-               port: int = 0, guard: str = "") -> dict:
+               port: int = 0, guard: str = "", reuseport: bool = False) -> dict:
         """guard: of GUARDS, before bind()."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.listener = socket.socket(family)
@@ -233,6 +291,7 @@ class Master:
             self.listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
         if guard:
             self.guard(guard)
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, reuseport)
         self.listener.bind((host, port))
         self.listener.listen(BACKLOG)
         self.listener.setblocking(blocking)
@@ -318,8 +377,9 @@ class Master:
         reading, self.pipes[name] = os.pipe()
         return Commands(reading)
 
-    def fork(self, name: str, cpu: int | None = None, held: bool = False, user: int | None = None) -> None:
-        """user: it is that user before it watches the listener."""
+    def fork(self, name: str, cpu: int | None = None, held: bool = False, user: int | None = None,
+             way: str = "epoll") -> None:
+        """user: it is that user before it watches the listener. way: how it waits, of WAYS."""
         commands = self._commands_for(name)
         self.children[name] = os.fork()
         if self.children[name]:
@@ -329,7 +389,11 @@ class Master:
             os.close(pipe)
         if user is not None:
             drop_privileges(user)
-        Worker(self, commands, cpu, held=held).serve()
+        worker = Worker(self, commands, cpu, held=held, way=way)
+        if way == "epoll in another thread":
+            threading.Thread(target=lambda: (worker.pin(cpu), worker.serve(), os._exit(0))).start()
+            threading.Event().wait()
+        worker.serve()
         os._exit(0)
 
     def thread(self, name: str, cpu: int | None = None, held: bool = False) -> None:

@@ -1,0 +1,102 @@
+"""A connection waits for no worker that does not accept, while another worker does: in whatever way both of them wait."""
+
+import os
+import select
+import signal
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from fastsocket.build import LIBRARY
+from tests.test_libfsocket import CPUS, Server, eventually, pids
+
+PRELOAD = {"LD_PRELOAD": str(LIBRARY)}
+WAYS = ["epoll", "epoll in another thread", "poll", "select", "poll for its epoll", "select for its epoll",
+        "epoll for its epoll"]  # server.py
+BY_EPOLL = ["epoll", "epoll in another thread", "poll for its epoll", "epoll for its epoll"]
+
+pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
+
+
+@pytest.fixture
+def server():
+    with Server(PRELOAD) as server:
+        server.listen()
+        yield server
+
+
+@contextmanager
+def signalled(server: Server, pid: int, number: int):
+    os.kill(pid, number)
+    if number == signal.SIGKILL:
+        assert server.ask("reap", "a") == signal.SIGKILL
+    yield
+    if number == signal.SIGSTOP:
+        os.kill(pid, signal.SIGCONT)
+
+
+def telling(*command) -> Callable:
+    @contextmanager
+    def trouble(server: Server, pid: int):
+        server.ask("tell", "a", *command)
+        yield
+    return trouble
+
+
+TROUBLES = {
+    "killed": lambda server, pid: signalled(server, pid, signal.SIGKILL),
+    "stopped": lambda server, pid: signalled(server, pid, signal.SIGSTOP),
+    "paused": telling("mod", 0),
+    "without descriptors": telling("use_up_descriptors"),
+    "waits for another epoll": telling("change_epoll"),
+    "watches no longer": telling("delete"),
+    "held": telling("hold"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_the_other_worker_answers_clients_of_a_worker_that_does_not_accept(server, trouble, way):
+    in_trouble = server.ask("fork", "a", CPUS[0])
+    other = server.ask("fork", "b", CPUS[1], False, None, way)
+    with ExitStack() as stack:
+        stack.enter_context(TROUBLES[trouble](server, in_trouble["pid"]))
+        assert pids(server.request(CPUS[0], 5)) == {other["pid"]}
+
+
+@pytest.mark.parametrize("way", [way for way in BY_EPOLL if way != "epoll"])
+@pytest.mark.parametrize("trouble", ["killed", "stopped"])
+def test_however_the_worker_in_trouble_had_waited(server, trouble, way):
+    in_trouble = server.ask("fork", "a", CPUS[0], False, None, way)
+    other = server.ask("fork", "b", CPUS[1], False, None, way)
+    with ExitStack() as stack:
+        stack.enter_context(TROUBLES[trouble](server, in_trouble["pid"]))
+        assert pids(server.request(CPUS[0], 5)) == {other["pid"]}
+
+
+@pytest.mark.parametrize("way", BY_EPOLL)
+def test_a_worker_has_its_clone_however_it_waits_for_its_epoll(server, way):
+    workers = {cpu: server.ask("fork", str(cpu), cpu, False, None, way) for cpu in CPUS}
+    assert eventually(lambda: server.per_cpu("adopted") == [1, 1])
+    for cpu in CPUS:
+        assert pids(server.request(cpu, 10)) == {workers[cpu]["pid"]}
+
+
+@pytest.mark.parametrize("kept", ["older", "newer"])
+def test_a_worker_that_watches_by_one_of_two_names_no_longer_still_answers(server, kept):
+    worker = server.ask("fork", "a", CPUS[0])
+    server.ask("fork", "b", CPUS[1])
+    server.ask("tell", "a", "keep_one_name", kept)
+    assert pids(server.request(CPUS[0], 10)) == {worker["pid"]}
+    server.ask("tell", "a", "about")
+    assert server.per_cpu("accepted_local") == [10, 0]
+
+
+def test_a_worker_that_goes_on_after_a_pause_gets_its_connections_again(server):
+    worker, other = [server.ask("fork", name, cpu) for name, cpu in zip("ab", CPUS)]
+    server.ask("tell", "a", "mod", 0)
+    assert pids(server.request(CPUS[0], 5)) == {other["pid"]}
+    server.ask("tell", "a", "mod", select.EPOLLIN)
+    assert eventually(lambda: pids(server.request(CPUS[0], 1)) == {worker["pid"]})
+    assert pids(server.request(CPUS[0], 10)) == {worker["pid"]}
