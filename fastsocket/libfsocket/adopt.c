@@ -118,6 +118,8 @@ static const char *serve_clone(struct listener *l, int cpu, const struct watch *
 
 	if (problem)
 		return problem;
+	if (l->own_reuseport) /* it may have been taken off while there was no worker */
+		clone_marks_cpu(clone_of(l, cpu), cpu);
 	enrol(seat);
 	atomic_store(&seat->listening, 1);
 	succession_attended(l);
@@ -261,6 +263,8 @@ void give_up(struct listener *l, struct watch *watch)
 	if (l->sharded)
 		clone_marks_cpu(l->fd, -1);
 	watch->cpu = -1;
+	if (l->cloned && l->own_reuseport && !anybody_adopts(l))
+		succession_unattended(l);
 	page_depart();
 }
 

@@ -548,7 +548,7 @@ void succession_mark(const struct listener *l);
 /* Become one server with the process that cloned this listener, and get its clones. */
 bool succession_take_over(struct listener *l);
 /* Nobody adopts a clone any more, or somebody does again. */
-void succession_unattended(const struct listener *l);
+void succession_unattended(struct listener *l);
 void succession_attended(const struct listener *l);
 /* What cannot be taken over shall be emptied before ours receive anything. */
 void succession_waits(struct listener *l);

@@ -121,11 +121,30 @@ static void detach_filter(const struct listener *l)
 		set_int(l->fd, SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0);
 }
 
+static bool is_empty(const struct listener *l, int cpu)
+{
+	struct pollfd queue = { .fd = clone_of(l, cpu), .events = POLLIN };
+
+	return real.poll(&queue, 1, 0) == 0;
+}
+
+/* Another server's listeners in the group shall get their part while this one has no worker. */
+static void leave_group(struct listener *l)
+{
+	for_each_clone(cpu, l) {
+		clone_marks_cpu(clone_of(l, cpu), -1);
+		if (atomic_load(&l->shared->seat[cpu].listening) && is_empty(l, cpu))
+			clone_stop_listening(l, cpu);
+	}
+}
+
 /* Whoever may still accept without epoll shall not wait for what arrives in a clone that nobody looks at. */
-void succession_unattended(const struct listener *l)
+void succession_unattended(struct listener *l)
 {
 	if (attach_filter(l))
 		atomic_store(&l->shared->unattended, 1);
+	else if (l->own_reuseport)
+		leave_group(l);
 }
 
 void succession_attended(const struct listener *l)
@@ -328,12 +347,9 @@ void succession_waits(struct listener *l)
 
 static void close_empty_clones(struct listener *l)
 {
-	for_each_clone(cpu, l) {
-		struct pollfd queue = { .fd = clone_of(l, cpu), .events = POLLIN };
-
-		if (atomic_load(&l->shared->seat[cpu].listening) && real.poll(&queue, 1, 0) == 0)
+	for_each_clone(cpu, l)
+		if (atomic_load(&l->shared->seat[cpu].listening) && is_empty(l, cpu))
 			clone_stop_listening(l, cpu);
-	}
 }
 
 /* Does the mark name a process that lives and is none of ours? */

@@ -12,6 +12,7 @@ import resource
 import select
 import shlex
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from lines import Commands, say
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 SYS_CLOSE_RANGE = 436
+SO_ATTACH_REUSEPORT_CBPF = 51
 SYS_SCHED_GETAFFINITY = {"x86_64": 204, "aarch64": 123}[os.uname().machine]
 BACKLOG = 512
 CLOSERS = {
@@ -337,6 +339,33 @@ class Master:
 
     def change_option(self, level: int, name: int, value: str) -> None:
         self.listener.setsockopt(level, name, bytes.fromhex(value))
+
+    def listen_as_shards(self, cpus: list[int]) -> dict:
+        """A listener for each CPU, marked by the application itself."""
+        self.shards, port = [], 0
+        for cpu in cpus:
+            port = self.listen(port=port, reuseport=True)["port"]
+            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_INCOMING_CPU, cpu)
+            self.shards.append(self.listener)
+        return self.about()
+
+    def listen_as_chosen(self, chosen: int) -> dict:
+        """Two listeners, and the application's own program in front of them: all connections are for one of them."""
+        port = self.listen(reuseport=True)["port"]
+        self.shards = [self.listener]
+        self.listen(port=port, reuseport=True)
+        self.shards.append(self.listener)
+        program = ctypes.create_string_buffer(struct.pack("@HBBI", 0x06, 0, 0, chosen))
+        self.listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF,
+                                 struct.pack("@HP", 1, ctypes.addressof(program)))
+        return self.about()
+
+    def choose_shard(self, index: int) -> None:
+        """What is forked from now on watches this one."""
+        self.listener = self.shards[index]
+
+    def cpus_of_shards(self) -> list[int]:
+        return [shard.getsockopt(socket.SOL_SOCKET, socket.SO_INCOMING_CPU) for shard in self.shards]
 
     def get_option(self, level: int, name: int) -> int:
         return self.listener.getsockopt(level, name)

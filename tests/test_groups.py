@@ -1,0 +1,107 @@
+"""Servers that share a port by SO_REUSEPORT: each gets its part, whatever the others do, and whoever has the library."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+
+from fastsocket.build import LIBRARY
+from tests.test_libfsocket import CPUS, LOOPBACK, Server, answer, eventually, pids
+
+PRELOAD = {"LD_PRELOAD": str(LIBRARY)}
+CONNECTIONS = 30  # on each CPU: of these, one of two servers gets fewer than five once in ten million times
+
+pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
+
+
+@pytest.fixture
+def start(request):
+    """Starts servers that share a port."""
+    with ExitStack() as servers:
+        started = []
+
+        def start_one(environment: dict[str, str] = PRELOAD, workers: int = len(CPUS)) -> Server:
+            server = servers.enter_context(Server(environment, log=None))
+            server.listen(LOOPBACK, False, True, started[0].port if started else 0, "", True)
+            started.append(server)
+            server.workers = {server.ask("fork", str(cpu), cpu)["pid"] for cpu in CPUS[:workers]}
+            return server
+        yield start_one
+
+
+def shares(servers: list[Server]) -> list[int]:
+    """How many connections each of them got."""
+    with ThreadPoolExecutor(4) as clients:
+        asked = [clients.submit(servers[0].request, cpu, CONNECTIONS // 2) for cpu in CPUS * 2]
+        counted = Counter(answered["pid"] for future in asked for answered in future.result())
+    return [sum(counted[worker] for worker in server.workers) for server in servers]
+
+
+def all_get_their_part(servers: list[Server]) -> bool:
+    """Not only by chance: each gets a third of an even share or more, and does so five times."""
+    return all(min(shares(servers)) >= 2 * CONNECTIONS // len(servers) // 3 for _ in range(5))
+
+
+@pytest.mark.parametrize("first, second", [
+    (PRELOAD, {}), ({}, PRELOAD), (PRELOAD, PRELOAD)], ids=["with and without", "without and with", "both with"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_two_servers_share_a_port(start, first, second, workers):
+    """One worker, or one on each CPU."""
+    servers = [start(first, workers), start(second, workers)]
+    assert eventually(lambda: all_get_their_part(servers))
+
+
+@pytest.mark.parametrize("leaver", range(3))
+def test_when_one_server_leaves_all_others_and_a_new_one_get_their_part(start, leaver):
+    servers = [start(workers=1) for _ in range(3)]
+    gone = servers.pop(leaver)
+    for cpu in CPUS[:1]:
+        gone.ask("tell", str(cpu), "close")
+    gone.ask("close")
+    servers.append(start(workers=1))
+    servers[-1].port = gone.port
+    assert eventually(lambda: all_get_their_part(servers))
+
+
+@pytest.mark.parametrize("left", [None, ("close",), ("delete",), ("mod", 0)], ids=["never", "closed", "deleted", "paused"])
+def test_while_one_server_has_no_worker_the_other_one_gets_its_part(start, left):
+    """What the kernel gives to the first waits for its next worker, and is answered by it."""
+    waits = start(workers=2 if left else 0)
+    for cpu in CPUS if left else []:
+        waits.ask("tell", str(cpu), *left)
+    serves = start()
+    assert eventually(lambda: serves.total("adopted") + serves.total("fallen_back") >= 2)
+    connections = [connection for cpu in CPUS for connection in serves.connect(cpu, CONNECTIONS)]
+    with ThreadPoolExecutor(len(connections)) as clients:
+        answers = clients.map(answer, connections)
+        heir = waits.ask("fork", "heir")
+        counted = Counter(answered["pid"] for answered in answers)
+    assert sum(counted[pid] for pid in serves.workers) >= CONNECTIONS // 2
+    assert counted[heir["pid"]] >= CONNECTIONS // 2
+    assert sum(counted.values()) == 2 * CONNECTIONS
+
+
+def test_cpus_that_the_application_wrote_on_its_listeners_stay_there():
+    """In reverse order: worker 0 runs on CPU 1 and serves the connections of CPU 0."""
+    with Server(PRELOAD, log=None) as server:
+        server.know(server.ask("listen_as_shards", CPUS))
+        workers = {}
+        for index, cpu in enumerate(CPUS):
+            server.ask("choose_shard", index)
+            workers[cpu] = server.ask("fork", str(index), CPUS[1 - index])["pid"]
+        for cpu in CPUS:
+            assert pids(server.request(cpu, 10)) == {workers[cpu]}
+        assert server.ask("cpus_of_shards") == CPUS
+
+
+@pytest.mark.parametrize("chosen", [0, 1])
+def test_a_program_that_the_application_attached_to_its_group_stays_there(chosen):
+    with Server(PRELOAD, log=None) as server:
+        server.know(server.ask("listen_as_chosen", chosen))
+        workers = []
+        for index, cpu in enumerate(CPUS):
+            server.ask("choose_shard", index)
+            workers.append(server.ask("fork", str(index), cpu)["pid"])
+        for cpu in CPUS:
+            assert pids(server.request(cpu, 10)) == {workers[chosen]}
