@@ -1,0 +1,103 @@
+"""docs/process.md, "What the library does to your process", is complete: a server that may make no other call is served."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fastsocket import page
+from fastsocket.build import LIBRARY
+from tests.libfsocket_apps.loopback import on_cpus
+from tests.patience import patient
+from tests.test_libfsocket import APPS, CPUS, LOOPBACK, App, eventually
+
+PAGE = Path(__file__).parent.parent / "docs" / "process.md"
+REQUESTS = 20
+
+pytestmark = [pytest.mark.timeout(60), pytest.mark.needs("gcc"), pytest.mark.needs("strace"),
+              pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
+
+
+def calls_of_the_page() -> set[str]:
+    """Those of its first table: the words in the second column."""
+    section = PAGE.read_text().split("## Every server")[1].split("\n## ")[0]
+    rows = [line.split("|")[2] for line in section.splitlines() if line.startswith("|")]
+    return {call for row in rows for call in re.findall(r"`(\w+)`", row)}
+
+
+def numbers_by_name() -> dict[str, int]:
+    """Of this machine's kind."""
+    headers = subprocess.run(["gcc", "-E", "-dM", "-include", "sys/syscall.h", "-"], input="", capture_output=True,
+                             text=True, check=True).stdout
+    return {name: int(number) for name, number in re.findall(r"^#define __NR_(\w+) (\d+)$", headers, re.MULTILINE)}
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory) -> list[str]:
+    path = tmp_path_factory.mktemp("two_workers") / "two_workers"
+    subprocess.run(["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-o", path, APPS / "two_workers.c"], check=True)
+    return [str(path), *map(str, CPUS)]
+
+
+@contextmanager
+def two_workers(program: list[str], environment: dict[str, str], launcher: Sequence[str] = ()):
+    with on_cpus(CPUS), App(program, environment, launcher=launcher) as app:
+        app.port, _, _ = app.read(), app.read(), app.read()
+        yield app
+
+
+def request(port: int, cpu: int) -> bytes:
+    with on_cpus({cpu}), socket.create_connection((LOOPBACK, port), patient(10)) as client:
+        return client.recv(16)
+
+
+def ask_all(app: App) -> None:
+    for cpu in CPUS * REQUESTS:
+        assert request(app.port, cpu) == b"ok"
+
+
+@pytest.fixture(scope="module")
+def own_calls(program, tmp_path_factory) -> set[str]:
+    """What the server calls without the library."""
+    trace = tmp_path_factory.mktemp("trace") / "calls"
+    with two_workers(program, {}, ["strace", "-f", "-qq", "-o", str(trace)]) as app:
+        ask_all(app)
+    return set(re.findall(r"^\d+ +(\w+)\(", trace.read_text(), re.MULTILINE))
+
+
+def counted(app: App, what: str) -> list[int]:
+    return [getattr(page.counters(app.process)[cpu], what) for cpu in CPUS]
+
+
+def allowing(calls: set[str]) -> list[str]:
+    numbers = numbers_by_name()
+    return [sys.executable, str(APPS / "allowing.py"), ",".join(str(numbers[call]) for call in calls if call in numbers)]
+
+
+def test_the_page_names_every_call_that_a_server_with_pinned_workers_makes_more(program, own_calls):
+    launcher = allowing(own_calls | calls_of_the_page())
+    with two_workers(program, {"LD_PRELOAD": str(LIBRARY)}, launcher) as app:
+        assert eventually(lambda: counted(app, "adopted") == [1, 1])
+        ask_all(app)
+        assert counted(app, "accepted_local") == [REQUESTS, REQUESTS]
+
+
+@pytest.mark.parametrize("forbidden", ["madvise", "memfd_create", "tgkill"])
+def test_a_call_that_the_page_would_not_name_is_noticed(program, own_calls, forbidden):
+    """At load, in listen() and in the first wait: so that the test above can fail."""
+    launcher = allowing((own_calls | calls_of_the_page()) - {forbidden})
+    app = App(program, {"LD_PRELOAD": str(LIBRARY)}, None, launcher)
+    with pytest.raises(AssertionError, match=f"assert -{signal.SIGSYS} == 0|assert 1 == 0"), app:
+        pass
+
+
+def test_every_call_of_the_page_is_one(own_calls):
+    known = set(numbers_by_name())
+    assert calls_of_the_page() - known <= {"fstat", "newfstatat", "accept", "poll"}
+    assert len(calls_of_the_page()) > 30
