@@ -50,7 +50,8 @@ FastEpoll = Annotated[Optional[bool], typer.Option(
 FlowDeliver = Annotated[Optional[bool], typer.Option(
     help="Connect from source ports of the CPU that connects (the library's default: off).")]
 Only = Annotated[Optional[list[str]], typer.Option(metavar="PORT", help="Accelerate this port alone; again for more.")]
-Pin = Annotated[Optional[bool], typer.Option(help="Pin workers that nobody pinned (the library's default: yes).")]
+Pin = Annotated[Optional[bool], typer.Option(
+    help="Pin workers that nobody pinned, always or never (the library's default: if there is one for each CPU).")]
 Strict = Annotated[bool, typer.Option("--strict", help="Rather do not run than run without acceleration.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="The library says on stderr what it does and why not.")]
 

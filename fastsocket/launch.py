@@ -34,9 +34,9 @@ class Wishes:
     strict: bool = False
     verbose: bool = False
 
-    def variables(self) -> dict[str, str | None]:
-        """The variables that say it; None: to be removed."""
-        asked: dict[str, str | None] = {}
+    def variables(self) -> dict[str, str]:
+        """The variables that say it."""
+        asked: dict[str, str] = {}
         if self.listen_table is not None:
             asked["FSOCKET_LISTEN_TABLE"] = _switch(self.listen_table)
         if self.fast_epoll is not None:
@@ -46,7 +46,7 @@ class Wishes:
         if self.only:
             asked["FSOCKET_ONLY"] = ",".join(map(str, self.only))
         if self.pin is not None:
-            asked["FSOCKET_PIN"] = None if self.pin else "never"
+            asked["FSOCKET_PIN"] = "always" if self.pin else "never"
         if self.strict:
             asked["FSOCKET_STRICT"] = "1"
         if self.verbose:
@@ -69,13 +69,7 @@ def environment(inherited: Mapping[str, str], library: Path, wishes: Wishes) -> 
 
     Raises LaunchError when the library's name cannot be said in LD_PRELOAD.
     """
-    composed = dict(inherited) | {"LD_PRELOAD": _preload(library, inherited.get("LD_PRELOAD", ""))}
-    for name, value in wishes.variables().items():
-        if value is None:
-            composed.pop(name, None)
-        else:
-            composed[name] = value
-    return composed
+    return dict(inherited) | {"LD_PRELOAD": _preload(library, inherited.get("LD_PRELOAD", ""))} | wishes.variables()
 
 
 def _preload(library: Path, inherited: str) -> str:

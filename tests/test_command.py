@@ -177,6 +177,11 @@ def test_wishes_in_the_words_of_the_library():
         "FSOCKET_FLOW_DELIVER": "on", "FSOCKET_ONLY": "80,443", "FSOCKET_PIN": "never", "FSOCKET_STRICT": "1", "FSOCKET_VERBOSE": "1"}
 
 
+@pytest.mark.parametrize("pin, says", [(True, "always"), (False, "never"), (None, "what was there")])
+def test_whether_to_pin_workers_is_said_in_the_words_of_the_library(pin, says):
+    assert environment({"FSOCKET_PIN": "what was there"}, LIBRARY, Wishes(pin=pin))["FSOCKET_PIN"] == says
+
+
 @pytest.mark.parametrize("directory", ["/two words", "/a:b"])
 def test_a_library_that_the_loader_cannot_be_told_of_is_refused(directory):
     with pytest.raises(LaunchError, match="move it"):

@@ -220,6 +220,15 @@ def test_fewer_workers_than_cpus_keep_their_freedom(preload):
         assert server.total("adopted") == 0
 
 
+def test_fewer_workers_than_cpus_are_pinned_when_that_is_wanted(preload):
+    with Server(preload | {"FSOCKET_PIN": "always"}) as server:
+        server.listen()
+        worker = server.ask("fork", "a")
+        assert len(worker["cpus"]) == 1
+        assert pids(server.request(worker["cpus"][0], 10)) == {worker["pid"]}
+        assert server.total("accepted_local") == 10
+
+
 def test_more_unpinned_workers_than_cpus_share_them_evenly(server):
     for name in "abcd":
         server.ask("fork", name)
