@@ -41,7 +41,7 @@ void known_descriptor_closing(int fd)
 	if (kind == LISTENER || kind == CLONE || kind == WATCHING)
 		close_listener(fd);
 	else if (kind < LISTENER || kind == FRESH)
-		atomic_store_explicit(&descriptors[fd], UNKNOWN, memory_order_release);
+		set_descriptor(fd, UNKNOWN); /* but not for a thread whose numbers mean something else */
 	else if (tables_are_ours())
 		fast_epoll_closing(fd);
 }
