@@ -46,8 +46,8 @@ def program(tmp_path_factory) -> list[str]:
 
 
 @contextmanager
-def two_workers(program: list[str], environment: dict[str, str], launcher: Sequence[str] = ()):
-    with on_cpus(CPUS), App(program, environment, launcher=launcher) as app:
+def two_workers(program: list[str], environment: dict[str, str], launcher: Sequence[str] = (), log: str | None = ""):
+    with on_cpus(CPUS), App(program, environment, log, launcher) as app:
         app.port, _, _ = app.read(), app.read(), app.read()
         yield app
 

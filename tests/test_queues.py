@@ -31,9 +31,11 @@ def signalled(server: Server, pid: int, number: int):
     os.kill(pid, number)
     if number == signal.SIGKILL:
         assert server.ask("reap", "a") == signal.SIGKILL
-    yield
-    if number == signal.SIGSTOP:
-        os.kill(pid, signal.SIGCONT)
+    try:
+        yield
+    finally:
+        if number == signal.SIGSTOP:
+            os.kill(pid, signal.SIGCONT)
 
 
 def telling(*command) -> Callable:

@@ -106,6 +106,8 @@ struct real_calls {
 } __attribute__((aligned(64)));
 extern struct real_calls real;
 void find_real_calls(void);
+/* May we look at what the application points at, or is that for the kernel to refuse? In words of eight bytes. */
+bool is_readable(const void *memory, size_t size);
 
 /* Another library's constructor may call us before our own has run. */
 static inline void need_real_calls(void)
@@ -632,9 +634,11 @@ struct wait {
 	const struct timespec *timeout;
 };
 int wait_for_events(struct wait *wait);
+bool is_time(const struct timespec *time);
 /* Is there a listener among these, or an epoll that has one? */
 bool polls_a_listener(const struct pollfd *fds, nfds_t n);
 int poll_in_slices(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask);
+bool is_set(int n, const fd_set *set);
 bool selects_a_listener(int n, const fd_set *in);
 int select_in_slices(int n, fd_set *in, fd_set *out, fd_set *except, const struct timespec *timeout,
 		     const sigset_t *mask);

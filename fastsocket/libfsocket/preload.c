@@ -285,7 +285,7 @@ INTERPOSED int epoll_pwait2(int epfd, struct epoll_event *events, int room, cons
 		errno = ENOSYS;
 		return -1;
 	}
-	if (likely(!attends(epfd)))
+	if (likely(!attends(epfd)) || !is_time(timeout))
 		return real.epoll_pwait2(epfd, events, room, timeout, mask);
 	wait = (struct wait){ .epfd = epfd, .events = events, .room = room, .in_ns = true, .timeout = timeout,
 			      .has_mask = true, .mask = mask };
@@ -297,7 +297,7 @@ INTERPOSED int poll(struct pollfd *fds, nfds_t n, int timeout)
 	struct timespec until = { .tv_sec = timeout / 1000, .tv_nsec = timeout % 1000 * 1000000L };
 
 	need_real_calls();
-	if (settings.fast_epoll)
+	if (settings.fast_epoll && n <= MAX_FDS && is_readable(fds, n * sizeof(*fds)))
 		fast_epoll_polls(fds, n);
 	if (likely(timeout == 0 || !enabled || !polls_a_listener(fds, n)))
 		return real.poll(fds, n, timeout);
@@ -307,9 +307,9 @@ INTERPOSED int poll(struct pollfd *fds, nfds_t n, int timeout)
 INTERPOSED int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
 {
 	need_real_calls();
-	if (settings.fast_epoll)
+	if (settings.fast_epoll && n <= MAX_FDS && is_readable(fds, n * sizeof(*fds)))
 		fast_epoll_polls(fds, n);
-	if (likely(!enabled || !polls_a_listener(fds, n)))
+	if (likely(!enabled || !polls_a_listener(fds, n)) || !is_time(timeout))
 		return real.ppoll(fds, n, timeout, mask);
 	return poll_in_slices(fds, n, timeout, mask);
 }
@@ -332,6 +332,17 @@ INTERPOSED int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *
 	if (size / sizeof(*fds) < n)
 		__chk_fail();
 	return ppoll(fds, n, timeout, mask);
+}
+
+static bool are_sets(int n, const fd_set *out, const fd_set *except)
+{
+	return (!out || is_set(n, out)) && (!except || is_set(n, except));
+}
+
+static bool is_time_for_select(const struct timeval *time)
+{
+	return !time || (is_readable(time, sizeof(*time)) && time->tv_sec >= 0 && time->tv_usec >= 0 &&
+			 time->tv_usec < 1000000);
 }
 
 /* Linux writes the time that is left (select(2)). */
@@ -360,7 +371,8 @@ INTERPOSED int select(int n, fd_set *restrict in, fd_set *restrict out, fd_set *
 	need_real_calls();
 	if (settings.fast_epoll)
 		fast_epoll_polls(NULL, 0);
-	if (likely(!in || !enabled || !selects_a_listener(n, in)))
+	if (likely(!in || !enabled || !selects_a_listener(n, in)) || !are_sets(n, out, except) ||
+	    !is_time_for_select(timeout))
 		return real.select(n, in, out, except, timeout);
 	return select_until(n, in, out, except, timeout);
 }
@@ -371,7 +383,7 @@ INTERPOSED int pselect(int n, fd_set *restrict in, fd_set *restrict out, fd_set 
 	need_real_calls();
 	if (settings.fast_epoll)
 		fast_epoll_polls(NULL, 0);
-	if (likely(!in || !enabled || !selects_a_listener(n, in)))
+	if (likely(!in || !enabled || !selects_a_listener(n, in)) || !are_sets(n, out, except) || !is_time(timeout))
 		return real.pselect(n, in, out, except, timeout, mask);
 	return select_in_slices(n, in, out, except, timeout, mask);
 }
@@ -628,13 +640,15 @@ INTERPOSED int prctl(int option, ...)
 
 #define MAX_ENVIRONMENT 1024
 
+/* MAX_ENVIRONMENT: too many, or the kernel is to refuse them. */
 static size_t length_of(char *const strings[])
 {
 	size_t n = 0;
 
-	while (strings && strings[n])
-		n++;
-	return n;
+	while (n < MAX_ENVIRONMENT && is_readable(&strings[n], sizeof(strings[n])) && strings[n])
+		if (!is_readable(strings[n++], sizeof(uint64_t)))
+			return MAX_ENVIRONMENT;
+	return n < MAX_ENVIRONMENT && is_readable(&strings[n], sizeof(strings[n])) ? n : MAX_ENVIRONMENT;
 }
 
 /* A way to become another program, and what it is called with. */

@@ -2,9 +2,14 @@
 /* The calls behind ours. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "fsocket.h"
+
+#define PAGE_BYTES 4096 /* the smallest there is */
 
 struct real_calls real;
 
@@ -60,4 +65,28 @@ void find_real_calls(void)
 	RESOLVE(prctl);
 	RESOLVE(close); /* last: it tells that all are there */
 #undef RESOLVE
+}
+
+/*
+ * Can the kernel read the eight bytes there? It reads them before it sees that the rest of the call is wrong, so nothing
+ * happens but an error: EFAULT, or EINVAL. Source: Linux kernel/signal.c, rt_sigprocmask().
+ */
+static bool kernel_can_read(uintptr_t address)
+{
+	const int no_such_way = -1;
+
+	return syscall(SYS_rt_sigprocmask, no_such_way, address, NULL, sizeof(uint64_t)) && errno == EINVAL;
+}
+
+/* In words of eight bytes: one in each page of the memory, and the last one. */
+bool is_readable(const void *memory, size_t size)
+{
+	uintptr_t address = (uintptr_t)memory, end = address + size;
+	int saved_errno = errno;
+	bool readable = end >= address && (!size || kernel_can_read(end - sizeof(uint64_t)));
+
+	for (; readable && address < end; address = (address / PAGE_BYTES + 1) * PAGE_BYTES)
+		readable = end - address < sizeof(uint64_t) || kernel_can_read(address);
+	errno = saved_errno;
+	return readable;
 }

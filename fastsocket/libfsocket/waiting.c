@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <string.h>
 
 #include "fsocket.h"
 
@@ -17,6 +18,20 @@ static int64_t now_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (int64_t)now.tv_sec * 1000 * NS_PER_MS + now.tv_nsec;
+}
+
+/* What the kernel does not refuse. */
+bool is_time(const struct timespec *time)
+{
+	return !time || (is_readable(time, sizeof(*time)) && time->tv_sec >= 0 && time->tv_nsec >= 0 &&
+			 time->tv_nsec < 1000 * NS_PER_MS);
+}
+
+/* More than some centuries would not fit, and is for ever. */
+static int64_t ns_of(const struct timespec *time)
+{
+	return time && time->tv_sec < INT64_MAX / (1000 * NS_PER_MS) - 1 ?
+		       time->tv_sec * 1000 * NS_PER_MS + time->tv_nsec : FOREVER;
 }
 
 static int wait_as_asked(const struct wait *wait)
@@ -37,7 +52,7 @@ static int64_t timeout_ns(const struct wait *wait)
 {
 	if (!wait->in_ns)
 		return wait->timeout_ms < 0 ? FOREVER : wait->timeout_ms * NS_PER_MS;
-	return wait->timeout ? wait->timeout->tv_sec * 1000 * NS_PER_MS + wait->timeout->tv_nsec : FOREVER;
+	return ns_of(wait->timeout);
 }
 
 /* Slices of the wait, each up to the next look at the listeners; the last one ends when the application wants. */
@@ -91,6 +106,8 @@ static bool needs_looks(int fd)
 
 bool polls_a_listener(const struct pollfd *fds, nfds_t n)
 {
+	if (!page_is_open() || n > MAX_FDS || !is_readable(fds, n * sizeof(*fds)))
+		return false;
 	for (nfds_t i = 0; i < n; i++)
 		if (!likely(descriptor(fds[i].fd) != LISTENER && descriptor(fds[i].fd) != WATCHING) &&
 		    needs_looks(fds[i].fd))
@@ -128,11 +145,6 @@ static int look_at_polled(struct pollfd *fds, nfds_t n)
 	return ready;
 }
 
-static int64_t ns_of(const struct timespec *timeout)
-{
-	return timeout ? timeout->tv_sec * 1000 * NS_PER_MS + timeout->tv_nsec : FOREVER;
-}
-
 static struct timespec slice_of(int64_t left)
 {
 	int64_t slice = left == FOREVER || left > POLL_SLICE_MS * NS_PER_MS ? POLL_SLICE_MS * NS_PER_MS : left;
@@ -159,6 +171,17 @@ int poll_in_slices(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
 	return ready;
 }
 
+/* The kernel reads and writes no more of a set than this: core_sys_select(). */
+static size_t set_bytes(int n)
+{
+	return (size_t)(n + NFDBITS - 1) / NFDBITS * (NFDBITS / 8);
+}
+
+bool is_set(int n, const fd_set *set)
+{
+	return is_readable(set, set_bytes(n));
+}
+
 /* Listeners and the epolls that have them are few, so they are asked for rather than every number below n. */
 static bool for_each_selected(int n, const fd_set *in, bool (*visit)(int fd))
 {
@@ -170,9 +193,10 @@ static bool for_each_selected(int n, const fd_set *in, bool (*visit)(int fd))
 	return any;
 }
 
+/* Sets that are longer than libc's are the application's own affair. */
 bool selects_a_listener(int n, const fd_set *in)
 {
-	return for_each_selected(n, in, needs_looks);
+	return page_is_open() && n > 0 && n <= FD_SETSIZE && is_set(n, in) && for_each_selected(n, in, needs_looks);
 }
 
 static bool look_at_selected(int fd)
@@ -205,12 +229,12 @@ int select_in_slices(int n, fd_set *in, fd_set *out, fd_set *except, const struc
 
 	for (size_t i = 0; i < COUNT(given); i++)
 		if (given[i])
-			asked[i] = *given[i];
+			memcpy(&asked[i], given[i], set_bytes(n));
 	do {
 		errno = saved_errno;
 		for (size_t i = 0; i < COUNT(given); i++)
 			if (given[i])
-				*given[i] = asked[i];
+				memcpy(given[i], &asked[i], set_bytes(n));
 		slice = slice_of(left);
 		ready = real.pselect(n, in, out, except, &slice, mask);
 		if (ready == 0)

@@ -18,6 +18,7 @@ import sys
 import threading
 from contextlib import suppress
 
+import filters
 from guards import GUARDS, signals
 from lines import Commands, say
 
@@ -34,6 +35,11 @@ CLOSERS = {
     "closefrom": lambda first: LIBC.closefrom(first),
     "system call": lambda first: LIBC.syscall(SYS_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), 0),
 }
+
+
+def forbid_calls(numbers: list[int]) -> None:
+    """By prctl(), as servers do that protect themselves; who makes one all the same, dies."""
+    filters.forbid(numbers, filters.KILL_PROCESS)
 
 
 def own_cpus() -> list[int]:
@@ -209,6 +215,9 @@ class Worker:
         drop_privileges(user)
         return os.getuid()
 
+    def forbid_calls(self, numbers: list[int]) -> None:
+        forbid_calls(numbers)
+
     def cpus_seen(self) -> dict[str, list[int]]:
         """By the worker's own question, and by what it starts in each way."""
         seen = {"itself": sorted(os.sched_getaffinity(0))}
@@ -283,6 +292,7 @@ class Master:
         self.pipes: dict[str, int] = {}
         self.children: dict[str, int] = {}
         self.threads: list[threading.Thread] = []
+        self.others: list[socket.socket] = []
 
     def listen(self, host: str = "127.0.0.1", blocking: bool = False, v6only: bool = True,
                port: int = 0, guard: str = "", reuseport: bool = False) -> dict:
@@ -379,8 +389,24 @@ class Master:
         """As programs that inetd starts have it: with a number below 3."""
         self.listener = socket.socket(fileno=os.dup2(self.listener.detach(), descriptor))
 
+    def listen_also(self) -> None:
+        """On one more port, where nobody serves."""
+        self.others.append(socket.create_server(("127.0.0.1", 0)))
+        self.others[-1].setblocking(False)
+
+    def count_descriptors(self) -> int:
+        return len(os.listdir("/proc/self/fd"))
+
     def open_clones(self) -> int:
         return sum(int(name) >= 512 for name in os.listdir("/proc/self/fd"))
+
+    def forbid_calls(self, numbers: list[int]) -> None:
+        forbid_calls(numbers)
+
+    def replace_stderr(self, path: str) -> None:
+        """As daemons do that close 0 to 2 and then open a file of theirs."""
+        os.close(2)
+        assert os.open(path, os.O_WRONLY | os.O_CREAT) == 2
 
     def limit_descriptors(self, limit: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))

@@ -1,0 +1,120 @@
+"""What the library does beside its work harms nothing: lines for people, filters of system calls, small stacks, limits."""
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastsocket.build import LIBRARY
+from tests.test_libfsocket import APPS, CPUS, App, Server, eventually, pids
+from tests.test_process import ask_all, program, two_workers
+
+__all__ = ["program"]  # a fixture
+PRELOAD = {"LD_PRELOAD": str(LIBRARY)}
+# What the library calls, and a server in Python does not once it serves.
+X86_64 = {"sched_setaffinity": 203, "tgkill": 234, "kill": 62, "listen": 50, "memfd_create": 319, "ftruncate": 77, "bind": 49}
+
+pytestmark = [pytest.mark.timeout(60), pytest.mark.needs("gcc"),
+              pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
+only_x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="system calls have other numbers")
+
+
+# ---- stderr
+
+
+@pytest.mark.parametrize("kind", ["full pipe", "pipe without reader", "full device", "file at its limit", "nothing"])
+def test_a_server_whose_stderr_takes_nothing_is_served(program, kind):
+    """The library has something to say: there are too few descriptors for clones."""
+    launcher = ["prlimit", "--nofile=30", sys.executable, str(APPS / "stderr_of.py"), kind]
+    with two_workers(program, PRELOAD | {"FSOCKET_VERBOSE": "on"}, launcher, None) as app:
+        ask_all(app)
+
+
+def test_a_file_that_the_application_opened_as_descriptor_2_holds_what_the_application_wrote(tmp_path):
+    with Server(PRELOAD | {"FSOCKET_VERBOSE": "on"}) as server:
+        server.ask("replace_stderr", str(tmp_path / "database"))
+        server.ask("limit_descriptors", 30)
+        server.listen()
+        server.ask("fork", "a", CPUS[0])
+        assert len(server.request(CPUS[0], 5)) == 5
+    assert (tmp_path / "database").read_bytes() == b""
+
+
+def test_a_line_is_written_once_however_many_listeners_there_are():
+    """More than the library has places for."""
+    with Server(PRELOAD, log="libfsocket: the server has more than 64 listeners") as server:
+        for _ in range(80):
+            server.ask("listen_also")
+        server.listen()
+        server.ask("fork", "a", CPUS[0])
+        assert len(server.request(CPUS[0], 5)) == 5
+
+
+# ---- seccomp
+
+
+@only_x86_64
+@pytest.mark.parametrize("pinned", [True, False])
+def test_a_server_that_was_started_with_a_filter_is_not_pinned(pinned):
+    launcher = [sys.executable, str(APPS / "forbidding.py"), "kill", str(X86_64["sched_setaffinity"])]
+    if pinned:
+        launcher = ["taskset", "--cpu-list", str(CPUS[0]), *launcher]
+    with Server(PRELOAD, launcher=launcher) as server:
+        server.listen()
+        workers = [server.ask("fork", name) for name in "ab"]
+        cpus = CPUS[:1] if pinned else CPUS
+        assert [worker["cpus"] for worker in workers] == [cpus] * 2
+        for cpu in CPUS:
+            assert pids(server.request(cpu, 10)) <= {worker["pid"] for worker in workers}
+
+
+@only_x86_64
+@pytest.mark.parametrize("moment", ["before listen", "after listen", "before it waits again"])
+@pytest.mark.parametrize("pinned", [True, False])
+def test_a_server_that_installs_a_filter_itself_is_served(moment, pinned):
+    """It forbids what the library calls, and the server, from then on, does not."""
+    needed = {"before listen": {"listen", "bind"}, "after listen": set(), "before it waits again": set()}[moment]
+    if pinned and moment != "before it waits again":
+        needed = needed | {"sched_setaffinity"}
+    forbidden = [number for name, number in X86_64.items() if name not in needed]
+    with Server(PRELOAD) as server:
+        if moment == "before listen":
+            server.ask("forbid_calls", forbidden)
+        server.listen()
+        if moment == "after listen":
+            server.ask("forbid_calls", forbidden)
+        workers = [server.ask("fork", name, cpu) for name, cpu in zip("ab", CPUS if pinned else [None, None])]
+        if moment == "before it waits again":
+            for name in "ab":
+                server.ask("tell", name, "forbid_calls", forbidden)
+        for cpu in CPUS:
+            assert pids(server.request(cpu, 10)) <= {worker["pid"] for worker in workers}
+
+
+# ---- limits
+
+
+@pytest.fixture(scope="module")
+def small_stacks(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("small_stacks") / "small_stacks"
+    subprocess.run(["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", path, APPS / "small_stacks.c"], check=True)
+    return path
+
+
+@pytest.mark.parametrize("environment", [{}, PRELOAD], ids=["without the library", "with the library"])
+def test_threads_with_the_smallest_stack_may_make_each_call(small_stacks, environment):
+    with App([str(small_stacks), str(CPUS[0])], environment) as app:
+        assert app.read_all() == ["ok"]
+
+
+@pytest.mark.parametrize("limit", [64, 256, 1024])
+def test_clones_take_no_more_than_a_16th_of_the_descriptors(limit):
+    listeners = limit // 16 // len(CPUS) + 3
+    with Server(PRELOAD, log="libfsocket: clones for all CPUs would take more than a 16th") as server:
+        before = server.ask("count_descriptors")
+        server.ask("limit_descriptors", limit)
+        for _ in range(listeners):
+            server.ask("listen_also")
+        assert server.ask("count_descriptors") - before - listeners <= limit // 16 + 1
