@@ -5,6 +5,7 @@ import select
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -26,12 +27,18 @@ def server():
         yield server
 
 
+def is_stopped(pid: int) -> bool:
+    """All its threads: until then one may accept a connection, which is its own from then on."""
+    return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in Path(f"/proc/{pid}/task").glob("*/stat"))
+
+
 @contextmanager
 def signalled(server: Server, pid: int, number: int):
     os.kill(pid, number)
     if number == signal.SIGKILL:
         assert server.ask("reap", "a") == signal.SIGKILL
     try:
+        assert number == signal.SIGKILL or eventually(lambda: is_stopped(pid))
         yield
     finally:
         if number == signal.SIGSTOP:
