@@ -87,9 +87,12 @@ class App:
     def process(self) -> int:
         return self._process.pid
 
-    def ask(self, *command):
+    def tell(self, *command) -> None:
         with suppress(BrokenPipeError):  # then there is nothing to read either
             self._process.stdin.write(json.dumps(command) + "\n")
+
+    def ask(self, *command):
+        self.tell(*command)
         return self.read()
 
     def read(self):

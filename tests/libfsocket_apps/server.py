@@ -42,6 +42,21 @@ def forbid_calls(numbers: list[int]) -> None:
     filters.forbid(numbers, filters.KILL_PROCESS)
 
 
+def is_shared_memory(path: str) -> bool:
+    with suppress(OSError):
+        return os.readlink(path).startswith("/memfd:fsocket")
+    return False
+
+
+def errno_of(call, *arguments) -> str:
+    """"" when it succeeds."""
+    try:
+        call(*arguments)
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    return ""
+
+
 def own_cpus() -> list[int]:
     """Of this thread, as the kernel has them; sched_getaffinity() tells what the application set itself."""
     mask = ctypes.create_string_buffer(128)
@@ -217,6 +232,22 @@ class Worker:
 
     def forbid_calls(self, numbers: list[int]) -> None:
         forbid_calls(numbers)
+
+    def shorten_shared_memory(self) -> list[str]:
+        """What becomes of the attempt, by each descriptor of it."""
+        shared = [int(name) for name in os.listdir("/proc/self/fd") if is_shared_memory(f"/proc/self/fd/{name}")]
+        return [errno_of(os.ftruncate, descriptor, 0) for descriptor in shared]
+
+    def scribble(self, pattern: str) -> int:
+        """Over all memory that it shares but the first eight bytes; how much that was. It ends before it trips over it."""
+        with open("/proc/self/maps") as maps:
+            shared = [line.split()[0] for line in maps if "/memfd:fsocket" in line]
+        for span in shared:
+            begin, end = (int(number, 16) for number in span.split("-"))
+            size = end - begin - 8
+            ctypes.memmove(begin + 8, (bytes.fromhex(pattern) * (size * 2 // len(pattern) + 1))[:size], size)
+        say(len(shared))
+        os._exit(0)
 
     def cpus_seen(self) -> dict[str, list[int]]:
         """By the worker's own question, and by what it starts in each way."""
@@ -396,6 +427,26 @@ class Master:
 
     def count_descriptors(self) -> int:
         return len(os.listdir("/proc/self/fd"))
+
+    def receive(self, path: str) -> dict:
+        """The listener, over a Unix socket."""
+        with socket.socket(socket.AF_UNIX) as unix:
+            unix.connect(path)
+            self.listener = socket.socket(fileno=socket.recv_fds(unix, 1, 1)[1][0])
+        self.listener.setblocking(False)
+        return self.about()
+
+    def send(self, path: str) -> str:
+        """The listener, and go on; what became of it."""
+        with socket.socket(socket.AF_UNIX) as unix:
+            unix.connect(path)
+            return errno_of(socket.send_fds, unix, [b"FDSTORE=1"], [self.listener.fileno()])
+
+    def send_to_nobody(self) -> str:
+        one, two = socket.socketpair(socket.AF_UNIX)
+        two.close()
+        with one:
+            return errno_of(socket.send_fds, one, [b"x"], [self.listener.fileno()])
 
     def open_clones(self) -> int:
         return sum(int(name) >= 512 for name in os.listdir("/proc/self/fd"))

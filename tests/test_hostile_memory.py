@@ -1,0 +1,100 @@
+"""Memory that a server shares with workers that have dropped their privileges, or is offered by others, harms no master."""
+
+import os
+import socket
+import struct
+import subprocess
+from contextlib import contextmanager
+
+import pytest
+
+from fastsocket import page
+from fastsocket.build import LIBRARY
+from tests.test_libfsocket import CPUS, LOOPBACK, Server
+
+PRELOAD = {"LD_PRELOAD": str(LIBRARY)}
+NOBODY = 65534
+SO_INCOMING_CPU, SO_COOKIE = 49, 57
+MARK = 0x40000000  # succession.c
+PATTERNS = {"ones": "ff", "zeros": "00", "positive": "7f", "one": struct.pack("i", 1).hex(),
+            "past all CPUs": struct.pack("i", 200000).hex(), "negative": struct.pack("q", -2).hex(),
+            "process 1": struct.pack("ii", 1, 1).hex()}
+# Makes a page of a kind, says "ready", and shortens it to nothing when it is told to.
+OFFERER = """
+import os, struct, sys
+page = os.memfd_create("fsocket")
+os.ftruncate(page, int(sys.argv[1]))
+os.pwrite(page, bytes.fromhex(sys.argv[2]), 0)
+os.pwrite(page, bytes.fromhex(sys.argv[3]), int(sys.argv[4]))
+print("ready", flush=True)
+sys.stdin.readline()
+os.ftruncate(page, 0)
+print("shortened", flush=True)
+sys.stdin.readline()
+"""
+
+pytestmark = [pytest.mark.timeout(60), pytest.mark.privileged,
+              pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
+
+
+def assert_it_goes_on(server: Server) -> None:
+    """On the port that it had, and on a new one."""
+    for listen in (False, True):
+        if listen:
+            server.listen()
+        for cpu in CPUS:
+            server.ask("fork", f"{cpu} {listen}", cpu)
+        for cpu in CPUS:
+            assert len(server.request(cpu, 5)) == 5
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_master_goes_on_when_a_worker_has_scribbled_over_the_shared_memory(pattern):
+    with Server(PRELOAD, log=None) as server:
+        server.listen()
+        server.ask("fork", "scribbler", CPUS[0], False, NOBODY)
+        assert server.ask("tell", "scribbler", "scribble", PATTERNS[pattern]) == 1
+        server.ask("reap", "scribbler")
+        assert_it_goes_on(server)
+
+
+def test_the_shared_memory_cannot_be_shortened():
+    with Server(PRELOAD) as server:
+        server.listen()
+        server.ask("fork", "worker", CPUS[0], False, NOBODY)
+        assert server.ask("tell", "worker", "shorten_shared_memory") == ["EPERM"]
+        assert_it_goes_on(server)
+
+
+@contextmanager
+def offered(user: int, cookie: int):
+    """A process with memory that looks like a server's, and is not sealed."""
+    header = page.Header(magic=b"FSOCKET", version=page.VERSION)
+    place = struct.pack("=IiQ", 1, 0, cookie)
+    arguments = [str(page.PAGE_BYTES), bytes(header).hex(), place.hex(), str(page.LISTENERS_OFFSET)]
+    with subprocess.Popen(["/usr/bin/python3", "-c", OFFERER, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True, bufsize=1, user=user, group=user, extra_groups=[]) as process:
+        assert process.stdout.readline() == "ready\n"
+        yield process
+        process.stdin.close()
+
+
+@pytest.mark.parametrize("user", [0, NOBODY])
+def test_memory_that_others_offer_with_a_listener_is_not_taken(tmp_path, user):
+    """The listener that somebody sends says whose it is, and that process offers memory that gets shorter later."""
+    with socket.create_server((LOOPBACK, 0)) as listener, socket.socket(socket.AF_UNIX) as unix, \
+            Server(PRELOAD, log=None) as server:
+        cookie = struct.unpack("Q", listener.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8))[0]
+        unix.bind(str(tmp_path / "unix"))
+        unix.listen()
+        with offered(user, cookie) as offerer:
+            listener.setsockopt(socket.SOL_SOCKET, SO_INCOMING_CPU, MARK | offerer.pid)
+            server.tell("receive", str(tmp_path / "unix"))
+            with unix.accept()[0] as connection:
+                socket.send_fds(connection, [b"x"], [listener.fileno()])
+                server.know(server.read())
+            maps = open(f"/proc/{server.pid}/maps").read()
+            print("shorten", file=offerer.stdin)
+            assert offerer.stdout.readline() == "shortened\n"
+            assert f" {os.stat(f'/proc/{offerer.pid}/fd/3').st_ino} " not in maps
+            assert_it_goes_on(server)
