@@ -144,7 +144,9 @@ LISTENING = [("socket", "inet", "stream", NONBLOCK), ("set_option", "socket#0", 
              ("bind", "socket#0", "loopback", True), ("listen", "socket#0", BACKLOG)]
 LISTENING_ALONE = [("socket", "inet6", "stream", NONBLOCK), ("bind", "socket#0", "any", False),
                    ("listen", "socket#0", BACKLOG)]
-SERVING = [("epoll_create", 0), ("epoll_ctl", "ADD", "epoll#-1", "listener#0", select.EPOLLIN, 0)]
+# A worker gets its clone when it first waits.
+SERVING = [("epoll_create", 0), ("epoll_ctl", "ADD", "epoll#-1", "listener#0", select.EPOLLIN, 0),
+           ("epoll_wait", "epoll#-1", 0)]
 CLIENT = ("client", "listener#0", None, NONBLOCK)
 ACCEPTING = [CLIENT, ("accept", "listener#0", NONBLOCK, True)]
 REQUEST = ("send", "client#0", 3)

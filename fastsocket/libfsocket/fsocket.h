@@ -172,6 +172,7 @@ struct seat {
 	_Atomic uint64_t tended_ms;             /* CLOCK_MONOTONIC when one of them last looked after it */
 	_Atomic uint64_t accepted;              /* connections that they accepted from it */
 	_Atomic uint32_t listening;
+	_Atomic uint32_t failing;               /* the last accept() found no descriptor or no memory for a connection */
 	uint64_t cookie, inode;                 /* of the clone: how another program finds it */
 } __attribute__((aligned(64)));
 
@@ -242,6 +243,8 @@ uint64_t now_ms(void);
 /* The calling thread, as an adopter. */
 uint64_t myself(void);
 bool anybody_at(const struct seat *seat);
+/* Does one of its workers run, or wait for a CPU to run on? False: all sleep, are stopped, or it cannot be known. */
+bool anybody_runs_at(const struct seat *seat);
 /* Living workers that watch a listener, with a clone or without. */
 size_t page_workers(const struct shared_listener *listener);
 /* The calling thread watches a listener without a clone, or does so no longer. */

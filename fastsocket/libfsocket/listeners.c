@@ -67,12 +67,24 @@ void unlock_tables(const struct held *held)
 	errno = held->saved_errno;
 }
 
+/* Epolls are the parent's, too. What they watch is known, but none of it has been waited for here. */
+static void forget_threads_of(struct listener *l)
+{
+	for (size_t i = 0; i < MAX_WATCHES; i++) {
+		l->watch[i].thread = 0;
+		l->watch[i].cpu = -1;
+	}
+	for_each_clone(cpu, l)
+		atomic_store(&l->clone[cpu].neighbour_epfd, -1);
+	atomic_store(&l->neighbours, 0);
+}
+
 static void forget_parent(void)
 {
 	table_owner = getpid();
 	for (size_t i = 0; i < MAX_LISTENERS; i++)
 		if (listeners[i].generation)
-			memset(listeners[i].watch, 0, sizeof(listeners[i].watch));
+			forget_threads_of(&listeners[i]);
 	adoptions_forget();
 	fast_epoll_forget_threads();
 	flow_deliver_after_fork();

@@ -61,14 +61,18 @@ static bool is_watched(struct listener *l)
 	return false;
 }
 
-/* An epoll that holds the listener refuses to take it a second time. */
-static bool is_proved(const struct watch *watch)
+/*
+ * An epoll that holds a socket refuses to take it a second time. Once a clone is in the epoll, the clone is the proof:
+ * the application may have closed this name of its listener and kept another one.
+ */
+static bool is_proved(const struct listener *l, const struct watch *watch)
 {
+	int fd = watch->cpu >= 0 && l->cloned ? clone_of(l, watch->cpu) : watch->fd;
 	struct epoll_event event = { 0 };
 
-	if (real.epoll_ctl(watch->epfd, EPOLL_CTL_ADD, watch->fd, &event))
+	if (real.epoll_ctl(watch->epfd, EPOLL_CTL_ADD, fd, &event))
 		return errno == EEXIST;
-	real.epoll_ctl(watch->epfd, EPOLL_CTL_DEL, watch->fd, &event);
+	real.epoll_ctl(watch->epfd, EPOLL_CTL_DEL, fd, &event);
 	return false;
 }
 
@@ -212,7 +216,7 @@ static bool look_at(struct listener *l, struct watch *watch, bool idle, uint64_t
 {
 	bool withdrawn;
 
-	if (!is_proved(watch)) {
+	if (!is_proved(l, watch)) {
 		remove_watch(l, watch);
 		return false;
 	}

@@ -299,7 +299,7 @@ INTERPOSED int poll(struct pollfd *fds, nfds_t n, int timeout)
 	need_real_calls();
 	if (settings.fast_epoll)
 		fast_epoll_polls(fds, n);
-	if (likely(timeout == 0 || !enabled || !polls_a_listener(fds, n)))
+	if (likely(!enabled || !polls_a_listener(fds, n)))
 		return real.poll(fds, n, timeout);
 	return poll_in_slices(fds, n, timeout < 0 ? NULL : &until, NULL);
 }
