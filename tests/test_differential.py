@@ -319,7 +319,6 @@ SECOND = ("socket", "inet", "stream", NONBLOCK)
 # The shortest programs that see what differences.py knows, by its names.
 DIFFERENT = {
     "connects_a_listener": [*LISTENING, *SERVING, CLIENT, ("disconnect", "listener#0")],
-    "polls_a_watched_listener": [*LISTENING, *SERVING, CLIENT, ("poll", ["listener#0"], select.POLLIN)],
     "connects_behind_older_connections": [*LISTENING, CLIENT, *SERVING, *ACCEPTING, ("send", "accepted#0", 1)],
     "connects_after_a_takeover": [*LISTENING, *SERVING, ("pass_on", "listener#0", False), CLIENT,
                                   ("spawn", "posix_spawn"), CLIENT, REQUEST],
@@ -330,7 +329,6 @@ DIFFERENT = {
     "is_watched_by_two_names": [*LISTENING, *SERVING, CLIENT, ("dup", "listener#0"),
                                 ("epoll_ctl", "ADD", "epoll#0", "listener#1", select.EPOLLIN, 0),
                                 ("epoll_wait", "epoll#0", 0)],
-    "is_served_by_several_cpus": [*LISTENING, *SERVING, ("thread", [*SERVING, CLIENT, ("epoll_wait", "epoll#0", 0)])],
     "closes_what_it_does_not_know": [*LISTENING, *SERVING, CLIENT, ("closefrom", "epoll#0")],
     "blocks_where_it_watches": [*LISTENING, *SERVING, CLIENT, ("set_nonblocking", "listener#0", False),
                                 ("fork", [*SERVING, ("epoll_wait", "epoll#-1", 0)])],
@@ -348,19 +346,16 @@ DIFFERENT = {
                                     watch_accepted(select.EPOLLET), *[("epoll_wait", "epoll#0", 0)] * 2],
 }
 
-ON_TWO_CPUS = {"is_served_by_several_cpus"}
-
-
 @pytest.mark.parametrize("name", DIFFERENT)
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="the library is known to answer otherwise")
 def test_known_difference(pair, name):
     """When the library has learned to answer as libc does, its predicate in differences.py can go."""
-    compare(pair, DIFFERENT[name], name not in ON_TWO_CPUS, [other for other in DIFFERENT if other != name])
+    compare(pair, DIFFERENT[name], True, [other for other in DIFFERENT if other != name])
 
 
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_known_difference_is_avoided(pair, name):
-    compare(pair, DIFFERENT[name], name not in ON_TWO_CPUS, [name])
+    compare(pair, DIFFERENT[name], True, [name])
 
 
 def test_what_is_no_epoll_stays_none_after_a_wait_for_it(preload):

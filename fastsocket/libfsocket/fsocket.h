@@ -430,6 +430,7 @@ bool has_filter(int fd);
 /* ---- affinity.c ------------------------------------------------------------------------------------------------ */
 
 void affinity_start(void);
+bool is_only_thread(void);
 void affinity_seccomp_installed(void);
 bool seccomp_at_start(void);
 bool seccomp_was_installed(void);
@@ -581,6 +582,8 @@ void fast_epoll_created(int epfd);
 /* From now on others may wait on this, should it be an epoll. */
 void fast_epoll_shared(int fd);
 void fast_epoll_closing(int fd);
+/* An epoll is closed, perhaps: what was put off for it is in no epoll. */
+void fast_epoll_epoll_closing(int epfd);
 void fast_epoll_before_fork(void);
 void fast_epoll_forget_threads(void);
 

@@ -26,13 +26,20 @@ static bool will_come(const struct seat *seat)
 	return !atomic_load(&seat->failing) && anybody_runs_at(seat);
 }
 
+/* A clone that shutdown() has stopped is ready, too, but not for accept(). */
+static bool holds_something(const struct listener *l, int cpu)
+{
+	struct pollfd queue = { .fd = clone_of(l, cpu), .events = POLLIN };
+
+	return queue.fd >= 0 && real.poll(&queue, 1, 0) == 1 && queue.revents == POLLIN;
+}
+
 /* Does the queue hold something while its own worker accepts nothing? */
 static bool is_stuck(struct listener *l, int cpu, bool idle, uint64_t now)
 {
 	struct clone *clone = &l->clone[cpu];
 	uint64_t accepted = atomic_load(&l->shared->seat[cpu].accepted);
-	struct pollfd queue = { .fd = clone_of(l, cpu), .events = POLLIN };
-	bool waits = queue.fd >= 0 && real.poll(&queue, 1, 0) == 1;
+	bool waits = holds_something(l, cpu);
 
 	if (!waits || !clone->pending_ms || clone->pending_accepted != accepted) {
 		clone->pending_ms = waits ? now : 0;
@@ -110,11 +117,10 @@ bool neighbours_tend(struct listener *l, const struct watch *watch, bool idle, u
 bool neighbours_have_something(struct listener *l)
 {
 	for_each_clone(cpu, l) {
-		struct pollfd queue = { .fd = clone_of(l, cpu), .events = POLLIN };
 		bool abandoned = atomic_load(&l->shared->seat[cpu].listening) && !anybody_at(&l->shared->seat[cpu]);
 		bool own = atomic_load(&l->clone[cpu].watchers) && atomic_load(&l->clone[cpu].neighbour_epfd) < 0;
 
-		if (own || abandoned ? queue.fd >= 0 && real.poll(&queue, 1, 0) == 1 : is_stuck(l, cpu, true, now_ms()))
+		if (own || abandoned ? holds_something(l, cpu) : is_stuck(l, cpu, true, now_ms()))
 			return true;
 	}
 	return false;

@@ -17,7 +17,6 @@
 #define INTERPOSED __attribute__((visibility("default")))
 
 static bool enabled;
-static atomic_bool has_threads;
 
 __attribute__((constructor)) static void load(void)
 {
@@ -484,10 +483,10 @@ INTERPOSED int ioctl(int fd, unsigned long request, ...)
 #define CLOSE_RANGE_UNSHARE (1U << 1)
 #endif
 
-/* A process that never had a second thread shares its table with nobody. */
+/* The only thread of a process shares its table with no other. */
 static void gets_own_table(void)
 {
-	if (atomic_load(&has_threads) && tables_are_ours())
+	if (!is_only_thread() && tables_are_ours())
 		has_own_table = true;
 }
 
@@ -562,7 +561,6 @@ INTERPOSED int pthread_create(pthread_t *restrict thread, const pthread_attr_t *
 	int result;
 
 	need_real_calls();
-	atomic_store_explicit(&has_threads, true, memory_order_relaxed);
 	lifted = affinity_lift();
 	result = has_own_table ? create_with_own_table(thread, attributes, run, argument) :
 				 real.pthread_create(thread, attributes, run, argument);
