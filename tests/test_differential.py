@@ -326,6 +326,12 @@ DIFFERENT = {
                                 ("bind_like", "socket#0", "listener#0")],
     "reads_reuseport_of_a_connection": [*LISTENING, *SERVING, *ACCEPTING, ("get_option", "accepted#0", *REUSEPORT)],
     "closes_it_on_its_way": [*LISTENING, *SERVING, CLIENT, ("pass_on", "listener#0", True), REQUEST],
+    "closes_an_epoll_on_its_way": [*LISTENING, *SERVING, CLIENT, ("pass_on", "epoll#0", True),
+                                   ("epoll_wait", "epoll#0", 0)],
+    "passes_on_a_paused_listener": [*LISTENING, *SERVING, ("shutdown", "listener#0", socket.SHUT_RD),
+                                    ("pass_on", "listener#0", False), ("listen", "fd#7", BACKLOG),
+                                    ("epoll_wait", "epoll#0", 0)],
+    "is_served_by_several_cpus": [*LISTENING, *SERVING, ("thread", [*SERVING, CLIENT, ("epoll_wait", "epoll#0", 0)])],
     "is_watched_by_two_names": [*LISTENING, *SERVING, CLIENT, ("dup", "listener#0"),
                                 ("epoll_ctl", "ADD", "epoll#0", "listener#1", select.EPOLLIN, 0),
                                 ("epoll_wait", "epoll#0", 0)],
@@ -346,16 +352,21 @@ DIFFERENT = {
                                     watch_accepted(select.EPOLLET), *[("epoll_wait", "epoll#0", 0)] * 2],
 }
 
-@pytest.mark.parametrize("name", DIFFERENT)
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the library is known to answer otherwise")
+ON_TWO_CPUS = {"is_served_by_several_cpus"}  # which one a client runs on is chance, and so is what it sees
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=pytest.mark.xfail(strict=name not in ON_TWO_CPUS, raises=AssertionError,
+                                               reason="the library is known to answer otherwise"))
+    for name in DIFFERENT])
 def test_known_difference(pair, name):
     """When the library has learned to answer as libc does, its predicate in differences.py can go."""
-    compare(pair, DIFFERENT[name], True, [other for other in DIFFERENT if other != name])
+    compare(pair, DIFFERENT[name], name not in ON_TWO_CPUS, [other for other in DIFFERENT if other != name])
 
 
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_known_difference_is_avoided(pair, name):
-    compare(pair, DIFFERENT[name], True, [name])
+    compare(pair, DIFFERENT[name], name not in ON_TWO_CPUS, [name])
 
 
 def test_what_is_no_epoll_stays_none_after_a_wait_for_it(preload):

@@ -341,6 +341,7 @@ struct clone {
 /* An epoll in which the application has its listener. */
 struct watch {
 	bool used;
+	bool inherited;     /* the epoll is the parent's, too, which looks after it */
 	int epfd, fd;
 	int cpu;            /* whose clone is in the epoll, too; -1: none */
 	uint64_t thread;    /* that looks after it; 0: none has waited for this epoll yet */
@@ -363,6 +364,7 @@ struct listener {
 	enum origin origin;
 	atomic_bool cloned;      /* has clones */
 	atomic_bool blocks;      /* accept() on it does */
+	atomic_int own_incoming_cpu; /* SO_INCOMING_CPU before the library wrote on it */
 	atomic_bool own_reuseport; /* the application set SO_REUSEPORT itself */
 	atomic_bool sharded;     /* ... and opened several such listeners: they are its own local listeners */
 	atomic_bool guarded;     /* the application set something that no clone can get */

@@ -131,7 +131,7 @@ INTERPOSED int getsockopt(int fd, int level, int name, void *restrict value, soc
 	need_real_calls();
 	result = real.getsockopt(fd, level, name, value, size);
 	if (!likely(!l) && result == 0 && level == SOL_SOCKET && *size == sizeof(int) && l->cloned) {
-		int own = name == SO_REUSEPORT ? l->own_reuseport : -1;
+		int own = name == SO_REUSEPORT ? l->own_reuseport : l->own_incoming_cpu;
 
 		if (name == SO_REUSEPORT || name == SO_INCOMING_CPU)
 			memcpy(value, &own, sizeof(own));
@@ -399,7 +399,7 @@ static int duplicated(int from, int to)
 {
 	if (to < 0)
 		return to;
-	new_descriptor(to, descriptor(from) == GUARDED ? GUARDED : UNKNOWN);
+	new_descriptor(to, descriptor(from) == GUARDED || descriptor(from) == WATCHING ? descriptor(from) : UNKNOWN);
 	if (!likely(descriptor(from) != LISTENER))
 		listeners_duplicated(from, to);
 	return to;

@@ -91,6 +91,22 @@ def closes_it_on_its_way(program, operation, *arguments) -> bool:
     return operation == "pass_on" and arguments[1] and program.is_listener(arguments[0])
 
 
+def closes_an_epoll_on_its_way(program, operation, *arguments) -> bool:
+    """An epoll whose last descriptor is closed while another one is on its way over a Unix socket loses its clone."""
+    return operation == "pass_on" and arguments[1] and program.is_epoll(arguments[0])
+
+
+def passes_on_a_paused_listener(program, operation, *arguments) -> bool:
+    """A listener that shutdown() has stopped is no listener to its receiver: listen() there does not wake its clones."""
+    return operation == "pass_on" and program.is_paused(arguments[0])
+
+
+def is_served_by_several_cpus(program, operation, *arguments) -> bool:
+    """The queues of several CPUs are accepted from one after the other, not in the order of arrival."""
+    return (operation == "epoll_ctl" and arguments[0] == "ADD" and not program.is_pinned()
+            and program.is_watched(arguments[2]))
+
+
 def is_watched_by_two_names(program, operation, *arguments) -> bool:
     """An epoll that watches a listener by two descriptors reports both, but its clone once."""
     return (operation == "epoll_ctl" and arguments[0] == "ADD" and program.is_watched(arguments[2])
@@ -112,5 +128,5 @@ KNOWN = {predicate.__name__: predicate for predicate in (
     connects_a_listener, connects_behind_older_connections, connects_after_a_takeover,
     binds_beside_a_listener, closes_what_it_does_not_know, blocks_where_it_watches, watches_a_paused_listener,
     shuts_down_what_does_not_listen, pauses_an_unnamed_port, resumes_without_reuseaddr, is_watched_by_two_names,
-    reads_reuseport_of_a_connection, closes_it_on_its_way, watches_once_beside_a_clone,
-    waits_beside_an_unread_edge)}
+    reads_reuseport_of_a_connection, closes_it_on_its_way, closes_an_epoll_on_its_way, is_served_by_several_cpus,
+    passes_on_a_paused_listener, watches_once_beside_a_clone, waits_beside_an_unread_edge)}
