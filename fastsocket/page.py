@@ -51,7 +51,7 @@ class SeatLine(Structure):
     """How struct seat begins."""
 
     _fields_ = [("adopter", c_uint64 * MAX_ADOPTERS), ("tended_ms", c_uint64), ("accepted", c_uint64),
-                ("listening", c_uint32)]
+                ("listening", c_uint32), ("failing", c_uint32)]
 
 
 class ListenerHead(Structure):

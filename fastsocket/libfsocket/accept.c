@@ -50,6 +50,15 @@ static void count_accepted(const struct listener *l, int cpu, int accepted)
 	count(is_local(l, cpu, accepted) ? &counters_of(cpu)->accepted_local : &counters_of(cpu)->accepted_global);
 }
 
+/* A worker that can accept no more says so, and its neighbours do not wait for it. */
+static void note_failure(struct seat *seat, int accepted)
+{
+	bool fails = accepted < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM);
+
+	if (!likely(atomic_load_explicit(&seat->failing, memory_order_relaxed) == fails) && (accepted >= 0 || fails))
+		atomic_store(&seat->failing, fails);
+}
+
 static int accept_local(struct listener *l, int cpu, struct sockaddr *addr, socklen_t *len, int flags, bool *empty)
 {
 	int accepted = accept_clone(l, cpu, addr, len, flags, empty);
@@ -58,6 +67,7 @@ static int accept_local(struct listener *l, int cpu, struct sockaddr *addr, sock
 		count(&l->shared->seat[cpu].accepted);
 		count_accepted(l, cpu, accepted);
 	}
+	note_failure(&l->shared->seat[cpu], accepted);
 	return accepted;
 }
 

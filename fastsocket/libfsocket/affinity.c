@@ -27,8 +27,8 @@ static atomic_bool filtered_later;
 
 /* ---- seccomp -------------------------------------------------------------------------------------------------- */
 
-/* The loader has opened and read files the same way a moment ago, so this is permitted here. */
-void affinity_start(void)
+/* A number in /proc/self/status (proc(5)); -1: it cannot be read. */
+static long status_number(const char *name)
 {
 	char text[4096];
 	int fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
@@ -38,8 +38,19 @@ void affinity_start(void)
 	if (fd >= 0)
 		real.close(fd);
 	text[length > 0 ? length : 0] = '\0';
-	line = strstr(text, "\nSeccomp:");
-	filtered_at_start = line && atoi(line + strlen("\nSeccomp:")) != 0;
+	line = strstr(text, name);
+	return line ? atol(line + strlen(name)) : -1;
+}
+
+/* The loader has opened and read files the same way a moment ago, so this is permitted here. */
+void affinity_start(void)
+{
+	filtered_at_start = status_number("\nSeccomp:") > 0;
+}
+
+bool is_only_thread(void)
+{
+	return status_number("\nThreads:") == 1;
 }
 
 bool seccomp_at_start(void)

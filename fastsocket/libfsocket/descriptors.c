@@ -38,6 +38,8 @@ void known_descriptor_closing(int fd)
 {
 	enum descriptor kind = descriptor(fd);
 
+	if (settings.fast_epoll && (kind == PLAIN || kind == WATCHING) && tables_are_ours())
+		fast_epoll_epoll_closing(fd);
 	if (kind == LISTENER || kind == CLONE || kind == WATCHING)
 		close_listener(fd);
 	else if (kind < LISTENER || kind == FRESH)

@@ -167,17 +167,18 @@ void fast_epoll_created(int epfd)
 		atomic_store(&waiter[epfd], NOBODY_YET);
 }
 
-void fast_epoll_shared(int epfd)
-{
-	if ((unsigned int)epfd < MAX_FDS && descriptor(epfd) <= PLAIN)
-		atomic_store(&waiter[epfd], SEVERAL);
-}
-
 static void settle_those_of(int epfd)
 {
 	for (int fd = 0; fd < MAX_FDS; fd++)
 		if (descriptor(fd) >= DEFERRED && deferrals[fd].epfd == epfd)
 			fast_epoll_settle(fd);
+}
+
+void fast_epoll_shared(int epfd)
+{
+	if ((unsigned int)epfd < MAX_FDS && (descriptor(epfd) <= PLAIN || descriptor(epfd) == WATCHING) &&
+	    atomic_exchange(&waiter[epfd], SEVERAL) > 0)
+		settle_those_of(epfd);
 }
 
 static void note_waiter(int epfd)
@@ -190,6 +191,15 @@ static void note_waiter(int epfd)
 		return;
 	atomic_store(&waiter[epfd], SEVERAL);
 	settle_those_of(epfd);
+}
+
+void fast_epoll_epoll_closing(int epfd)
+{
+	if (!atomic_exchange(&waiter[epfd], 0))
+		return;
+	for (int fd = 0; fd < MAX_FDS; fd++)
+		if (descriptor(fd) >= DEFERRED && deferrals[fd].epfd == epfd && !change(fd, DEFERRED, PLAIN))
+			change(fd, REPORTED, PLAIN);
 }
 
 /* ---- epoll_wait() --------------------------------------------------------------------------------------------- */

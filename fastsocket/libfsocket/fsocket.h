@@ -174,6 +174,7 @@ struct seat {
 	_Atomic uint64_t tended_ms;             /* CLOCK_MONOTONIC when one of them last looked after it */
 	_Atomic uint64_t accepted;              /* connections that they accepted from it */
 	_Atomic uint32_t listening;
+	_Atomic uint32_t failing;               /* the last accept() found no descriptor or no memory for a connection */
 	uint64_t cookie, inode;                 /* of the clone: how another program finds it */
 } __attribute__((aligned(64)));
 
@@ -244,6 +245,8 @@ uint64_t now_ms(void);
 /* The calling thread, as an adopter. */
 uint64_t myself(void);
 bool anybody_at(const struct seat *seat);
+/* Does one of its workers run, or wait for a CPU to run on? False: all sleep, are stopped, or it cannot be known. */
+bool anybody_runs_at(const struct seat *seat);
 /* Living workers that watch a listener, with a clone or without. */
 size_t page_workers(const struct shared_listener *listener);
 /* The calling thread watches a listener without a clone, or does so no longer. */
@@ -340,6 +343,7 @@ struct clone {
 /* An epoll in which the application has its listener. */
 struct watch {
 	bool used;
+	bool inherited;     /* the epoll is the parent's, too, which looks after it */
 	int epfd, fd;
 	int cpu;            /* whose clone is in the epoll, too; -1: none */
 	uint64_t thread;    /* that looks after it; 0: none has waited for this epoll yet */
@@ -362,6 +366,7 @@ struct listener {
 	enum origin origin;
 	atomic_bool cloned;      /* has clones */
 	atomic_bool blocks;      /* accept() on it does */
+	atomic_int own_incoming_cpu; /* SO_INCOMING_CPU before the library wrote on it */
 	atomic_bool own_reuseport; /* the application set SO_REUSEPORT itself */
 	atomic_bool sharded;     /* ... and opened several such listeners: they are its own local listeners */
 	atomic_bool guarded;     /* the application set something that no clone can get */
@@ -429,6 +434,7 @@ bool has_filter(int fd);
 /* ---- affinity.c ------------------------------------------------------------------------------------------------ */
 
 void affinity_start(void);
+bool is_only_thread(void);
 void affinity_seccomp_installed(void);
 bool seccomp_at_start(void);
 bool seccomp_was_installed(void);
@@ -580,6 +586,8 @@ void fast_epoll_created(int epfd);
 /* From now on others may wait on this, should it be an epoll. */
 void fast_epoll_shared(int fd);
 void fast_epoll_closing(int fd);
+/* An epoll is closed, perhaps: what was put off for it is in no epoll. */
+void fast_epoll_epoll_closing(int epfd);
 void fast_epoll_before_fork(void);
 void fast_epoll_forget_threads(void);
 

@@ -67,12 +67,25 @@ void unlock_tables(const struct held *held)
 	errno = held->saved_errno;
 }
 
+/* Epolls are the parent's, too, and what the library puts there is the parent's to change. */
+static void forget_threads_of(struct listener *l)
+{
+	for (size_t i = 0; i < MAX_WATCHES; i++) {
+		l->watch[i].thread = 0;
+		l->watch[i].cpu = -1;
+		l->watch[i].inherited = true;
+	}
+	for_each_clone(cpu, l)
+		atomic_store(&l->clone[cpu].neighbour_epfd, -1);
+	atomic_store(&l->neighbours, 0);
+}
+
 static void forget_parent(void)
 {
 	table_owner = getpid();
 	for (size_t i = 0; i < MAX_LISTENERS; i++)
 		if (listeners[i].generation)
-			memset(listeners[i].watch, 0, sizeof(listeners[i].watch));
+			forget_threads_of(&listeners[i]);
 	adoptions_forget();
 	fast_epoll_forget_threads();
 	flow_deliver_after_fork();
@@ -241,6 +254,7 @@ static void describe(struct listener *l, int fd, int backlog, enum origin origin
 		     (origin != LISTENED && get_int(fd, SOL_SOCKET, SO_INCOMING_CPU, -1) >= 0 &&
 		      !succession_is_marked(fd));
 	l->own_reuseport = get_int(fd, SOL_SOCKET, SO_REUSEPORT, 0) && !succession_is_marked(fd);
+	l->own_incoming_cpu = succession_is_marked(fd) ? -1 : get_int(fd, SOL_SOCKET, SO_INCOMING_CPU, -1);
 	memset(&l->address, 0, sizeof(l->address));
 	getsockname(fd, (struct sockaddr *)&l->address, &size);
 }

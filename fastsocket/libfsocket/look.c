@@ -61,14 +61,18 @@ static bool is_watched(struct listener *l)
 	return false;
 }
 
-/* An epoll that holds the listener refuses to take it a second time. */
-static bool is_proved(const struct watch *watch)
+/*
+ * An epoll that holds a socket refuses to take it a second time. Once a clone is in the epoll, the clone is the proof:
+ * the application may have closed this name of its listener and kept another one.
+ */
+static bool is_proved(const struct listener *l, const struct watch *watch)
 {
+	int fd = watch->cpu >= 0 && l->cloned ? clone_of(l, watch->cpu) : watch->fd;
 	struct epoll_event event = { 0 };
 
-	if (real.epoll_ctl(watch->epfd, EPOLL_CTL_ADD, watch->fd, &event))
+	if (real.epoll_ctl(watch->epfd, EPOLL_CTL_ADD, fd, &event))
 		return errno == EEXIST;
-	real.epoll_ctl(watch->epfd, EPOLL_CTL_DEL, watch->fd, &event);
+	real.epoll_ctl(watch->epfd, EPOLL_CTL_DEL, fd, &event);
 	return false;
 }
 
@@ -85,6 +89,8 @@ static void remove_watch(struct listener *l, struct watch *watch)
 	struct watch gone = *watch, *other;
 
 	watch->used = false;
+	if (gone.inherited)
+		return;
 	other = any_watch_in(l, gone.epfd);
 	if (other && gone.cpu >= 0) {
 		other->cpu = gone.cpu;
@@ -125,7 +131,7 @@ static void watch_modified(struct listener *l, int epfd, int fd, const struct ep
 	if (!watch)
 		return;
 	watch->event = *event;
-	if (!(event->events & EPOLLIN)) { /* a pause */
+	if (!(event->events & EPOLLIN) && !watch->inherited) { /* a pause */
 		unwatch_neighbours(l, epfd);
 		give_up(l, watch);
 		return;
@@ -136,7 +142,7 @@ static void watch_modified(struct listener *l, int epfd, int fd, const struct ep
 		if (l->cloned && atomic_load(&l->clone[cpu].watchers))
 			real.epoll_ctl(epfd, EPOLL_CTL_MOD, atomic_load(&l->clone[cpu].fd), &copy);
 	}
-	if (watch->cpu < 0)
+	if (watch->cpu < 0 && !watch->inherited)
 		atomic_fetch_add(&additions, 1);
 }
 
@@ -150,6 +156,9 @@ static void watch_deleted(struct listener *l, int epfd, int fd)
 
 	if (!watch)
 		return;
+	for_each_clone(cpu, l)
+		if (watch->inherited && atomic_load(&l->clone[cpu].watchers))
+			clone_unwatch(l, cpu, epfd);
 	if (watch->event.events & EPOLLEXCLUSIVE && watch->cpu >= 0 && l->cloned) {
 		clone_unwatch(l, watch->cpu, epfd);
 		watch->cpu = -1;
@@ -171,12 +180,34 @@ void watch_changed(struct listener *l, int epfd, int op, int fd, const struct ep
 	unlock_tables(&held);
 }
 
-/* With the tables locked: the application closes an epoll. */
+/* Another name of the epoll that holds this, or -1. An epoll with a watch of its own is another one. */
+static int other_name(struct listener *l, const struct watch *watch)
+{
+	uint32_t end = atomic_load(&descriptors_end);
+	struct watch other = *watch;
+
+	for (uint32_t fd = 0; fd < end; fd++) {
+		other.epfd = (int)fd;
+		if (descriptor(other.epfd) == WATCHING && !any_watch_in(l, other.epfd) && is_proved(l, &other))
+			return other.epfd;
+	}
+	return -1;
+}
+
+/* With the tables locked: the application closes an epoll, or one of its names. */
 void epoll_is_closed(int epfd)
 {
 	for (size_t i = 0; i < MAX_LISTENERS; i++)
-		for (struct watch *watch; listeners[i].generation && (watch = any_watch_in(&listeners[i], epfd));)
-			remove_watch(&listeners[i], watch);
+		for (struct watch *watch; listeners[i].generation && (watch = any_watch_in(&listeners[i], epfd));) {
+			int name = other_name(&listeners[i], watch);
+
+			if (!watch->inherited)
+				unwatch_neighbours(&listeners[i], epfd);
+			if (name >= 0)
+				watch->epfd = name;
+			else
+				remove_watch(&listeners[i], watch);
+		}
 	set_descriptor(epfd, UNKNOWN);
 }
 
@@ -194,8 +225,8 @@ bool any_adopted_here(void)
 /* A thread that waits for an epoll looks after its watches; one that waits for it by another epoll, for those of nobody. */
 static bool falls_to(const struct watch *watch, uint64_t thread, int epfd, bool is_outer, uint64_t now)
 {
-	if (watch->thread == thread)
-		return true;
+	if (watch->thread == thread || watch->inherited)
+		return !watch->inherited;
 	return (watch->epfd == epfd || is_outer) && (!watch->thread || now - watch->looked_ms > ABSENT_MS);
 }
 
@@ -212,7 +243,7 @@ static bool look_at(struct listener *l, struct watch *watch, bool idle, uint64_t
 {
 	bool withdrawn;
 
-	if (!is_proved(watch)) {
+	if (!is_proved(l, watch)) {
 		remove_watch(l, watch);
 		return false;
 	}

@@ -15,26 +15,39 @@
 #include "fsocket.h"
 
 /*
- * A connection that waits for so long while nothing is accepted is anybody's: at once for a worker that is idle, later
- * for one that has enough to do itself, because where all are busy everybody waits.
+ * A connection that waits for so long while nothing is accepted is anybody's. A worker that runs, or waits for its CPU,
+ * will come to it, and a neighbour that is busy itself would not serve it sooner: then it waits longer.
  */
 #define STUCK_MS 20
-#define STUCK_FOR_THE_BUSY_MS 500
+#define STUCK_BEHIND_WORK_MS 500
+
+static bool will_come(const struct seat *seat)
+{
+	return !atomic_load(&seat->failing) && anybody_runs_at(seat);
+}
+
+/* A clone that shutdown() has stopped is ready, too, but not for accept(). */
+static bool holds_something(const struct listener *l, int cpu)
+{
+	struct pollfd queue = { .fd = clone_of(l, cpu), .events = POLLIN };
+
+	return queue.fd >= 0 && real.poll(&queue, 1, 0) == 1 && queue.revents == POLLIN;
+}
 
 /* Does the queue hold something while its own worker accepts nothing? */
 static bool is_stuck(struct listener *l, int cpu, bool idle, uint64_t now)
 {
 	struct clone *clone = &l->clone[cpu];
 	uint64_t accepted = atomic_load(&l->shared->seat[cpu].accepted);
-	struct pollfd queue = { .fd = clone_of(l, cpu), .events = POLLIN };
-	bool waits = queue.fd >= 0 && real.poll(&queue, 1, 0) == 1;
+	bool waits = holds_something(l, cpu);
 
 	if (!waits || !clone->pending_ms || clone->pending_accepted != accepted) {
 		clone->pending_ms = waits ? now : 0;
 		clone->pending_accepted = accepted;
 		return false;
 	}
-	return now - clone->pending_ms >= (idle ? STUCK_MS : STUCK_FOR_THE_BUSY_MS);
+	return now - clone->pending_ms >= STUCK_BEHIND_WORK_MS ||
+	       (idle && now - clone->pending_ms >= STUCK_MS && !will_come(&l->shared->seat[cpu]));
 }
 
 /* May a worker that is not its own accept from it? Connections were seen to wait, and its worker has accepted none since. */
@@ -100,14 +113,14 @@ bool neighbours_tend(struct listener *l, const struct watch *watch, bool idle, u
 	return look_soon;
 }
 
-/* For a thread that waits with poll() or select() for the listener itself. */
+/* For a thread that waits with poll() or select() for the listener itself: is there anything that it could accept? */
 bool neighbours_have_something(struct listener *l)
 {
 	for_each_clone(cpu, l) {
-		struct pollfd queue = { .fd = clone_of(l, cpu), .events = POLLIN };
 		bool abandoned = atomic_load(&l->shared->seat[cpu].listening) && !anybody_at(&l->shared->seat[cpu]);
+		bool own = atomic_load(&l->clone[cpu].watchers) && atomic_load(&l->clone[cpu].neighbour_epfd) < 0;
 
-		if (abandoned ? queue.fd >= 0 && real.poll(&queue, 1, 0) == 1 : is_stuck(l, cpu, true, now_ms()))
+		if (own || abandoned ? holds_something(l, cpu) : is_stuck(l, cpu, true, now_ms()))
 			return true;
 	}
 	return false;

@@ -324,6 +324,36 @@ bool anybody_at(const struct seat *seat)
 	return false;
 }
 
+/* proc(5), /proc/PID/stat: the state comes after the name, which is in parentheses and may hold any character. */
+static bool is_running(uint64_t worker)
+{
+	char path[64], text[128];
+	const char *name_end;
+	ssize_t length;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%u/task/%u/stat", (unsigned int)(worker >> 32), (unsigned int)worker);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	length = read(fd, text, sizeof(text) - 1);
+	real.close(fd);
+	text[length > 0 ? length : 0] = '\0';
+	name_end = strrchr(text, ')');
+	return name_end && strncmp(name_end, ") R", 3) == 0;
+}
+
+bool anybody_runs_at(const struct seat *seat)
+{
+	for (size_t i = 0; i < MAX_ADOPTERS; i++) {
+		uint64_t worker = atomic_load(&seat->adopter[i]);
+
+		if (worker && is_running(worker))
+			return true;
+	}
+	return false;
+}
+
 static size_t alive_among(const _Atomic uint64_t *workers, size_t n)
 {
 	size_t alive = 0;

@@ -17,7 +17,6 @@
 #define INTERPOSED __attribute__((visibility("default")))
 
 static bool enabled;
-static atomic_bool has_threads;
 
 __attribute__((constructor)) static void load(void)
 {
@@ -132,7 +131,7 @@ INTERPOSED int getsockopt(int fd, int level, int name, void *restrict value, soc
 	need_real_calls();
 	result = real.getsockopt(fd, level, name, value, size);
 	if (!likely(!l) && result == 0 && level == SOL_SOCKET && *size == sizeof(int) && l->cloned) {
-		int own = name == SO_REUSEPORT ? l->own_reuseport : -1;
+		int own = name == SO_REUSEPORT ? l->own_reuseport : l->own_incoming_cpu;
 
 		if (name == SO_REUSEPORT || name == SO_INCOMING_CPU)
 			memcpy(value, &own, sizeof(own));
@@ -299,7 +298,7 @@ INTERPOSED int poll(struct pollfd *fds, nfds_t n, int timeout)
 	need_real_calls();
 	if (settings.fast_epoll && n <= MAX_FDS && is_readable(fds, n * sizeof(*fds)))
 		fast_epoll_polls(fds, n);
-	if (likely(timeout == 0 || !enabled || !polls_a_listener(fds, n)))
+	if (likely(!enabled || !polls_a_listener(fds, n)))
 		return real.poll(fds, n, timeout);
 	return poll_in_slices(fds, n, timeout < 0 ? NULL : &until, NULL);
 }
@@ -412,7 +411,7 @@ static int duplicated(int from, int to)
 {
 	if (to < 0)
 		return to;
-	new_descriptor(to, descriptor(from) == GUARDED ? GUARDED : UNKNOWN);
+	new_descriptor(to, descriptor(from) == GUARDED || descriptor(from) == WATCHING ? descriptor(from) : UNKNOWN);
 	if (!likely(descriptor(from) != LISTENER))
 		listeners_duplicated(from, to);
 	return to;
@@ -496,10 +495,10 @@ INTERPOSED int ioctl(int fd, unsigned long request, ...)
 #define CLOSE_RANGE_UNSHARE (1U << 1)
 #endif
 
-/* A process that never had a second thread shares its table with nobody. */
+/* The only thread of a process shares its table with no other. */
 static void gets_own_table(void)
 {
-	if (atomic_load(&has_threads) && tables_are_ours())
+	if (!is_only_thread() && tables_are_ours())
 		has_own_table = true;
 }
 
@@ -574,7 +573,6 @@ INTERPOSED int pthread_create(pthread_t *restrict thread, const pthread_attr_t *
 	int result;
 
 	need_real_calls();
-	atomic_store_explicit(&has_threads, true, memory_order_relaxed);
 	lifted = affinity_lift();
 	result = has_own_table ? create_with_own_table(thread, attributes, run, argument) :
 				 real.pthread_create(thread, attributes, run, argument);

@@ -419,6 +419,7 @@ static void is_sent(int fd)
 	struct held held;
 
 	fast_epoll_settle(fd);
+	fast_epoll_shared(fd);
 	if (settings.flow_deliver)
 		flow_deliver_shared(fd);
 	if (!l)

@@ -73,6 +73,16 @@ static int wait_in_slices(struct wait *wait, int slice_ms)
 	return wait_for_ms(wait, (int)((left + NS_PER_MS - 1) / NS_PER_MS));
 }
 
+/* Beside what Fast-Epoll has found: an epoll tells of all at once. */
+static int what_else_is_ready(const struct wait *wait, int found)
+{
+	int saved_errno = errno;
+	int more = found < wait->room ? real.epoll_wait(wait->epfd, wait->events + found, wait->room - found, 0) : 0;
+
+	errno = saved_errno;
+	return more > 0 ? more : 0;
+}
+
 int wait_for_events(struct wait *wait)
 {
 	int saved_errno = errno;
@@ -83,7 +93,7 @@ int wait_for_events(struct wait *wait)
 	slice_ms = descriptor(wait->epfd) == WATCHING ? look_after(wait->epfd, false) : -1;
 	errno = saved_errno;
 	if (ready > 0)
-		return ready;
+		return ready + what_else_is_ready(wait, ready);
 	if (slice_ms < 0 || (timeout_ns(wait) != FOREVER && timeout_ns(wait) <= slice_ms * NS_PER_MS))
 		return wait_as_asked(wait);
 	return wait_in_slices(wait, slice_ms);
@@ -115,7 +125,7 @@ bool polls_a_listener(const struct pollfd *fds, nfds_t n)
 	return false;
 }
 
-/* Does a clone of this listener, which nobody else looks after, hold a connection? The application may accept it. */
+/* Does a clone of this listener hold a connection that the application can accept? */
 static bool has_something(int fd)
 {
 	struct listener *l = find_listener(fd);
@@ -137,9 +147,9 @@ static int look_at_polled(struct pollfd *fds, nfds_t n)
 	for (nfds_t i = 0; i < n; i++) {
 		if (descriptor(fds[i].fd) == WATCHING)
 			look_after(fds[i].fd, true);
-		if (fds[i].events & POLLIN && has_something(fds[i].fd)) {
+		if (fds[i].events & POLLIN && !(fds[i].revents & POLLIN) && has_something(fds[i].fd)) {
+			ready += fds[i].revents == 0;
 			fds[i].revents |= POLLIN;
-			ready++;
 		}
 	}
 	return ready;
@@ -163,8 +173,8 @@ int poll_in_slices(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
 		errno = saved_errno;
 		slice = slice_of(left);
 		ready = real.ppoll(fds, n, &slice, mask);
-		if (ready == 0)
-			ready = look_at_polled(fds, n);
+		if (ready >= 0)
+			ready += look_at_polled(fds, n);
 		if (left != FOREVER)
 			left = deadline > now_ns() ? deadline - now_ns() : 0;
 	} while (ready == 0 && left != 0);
@@ -211,7 +221,7 @@ static int ready_after_look(int n, const fd_set *asked, fd_set *in)
 	int ready = 0;
 
 	for (int fd = 0; fd < n && fd < FD_SETSIZE; fd++)
-		if (FD_ISSET(fd, asked) && (descriptor(fd) == LISTENER || descriptor(fd) == WATCHING) &&
+		if (FD_ISSET(fd, asked) && !FD_ISSET(fd, in) && (descriptor(fd) == LISTENER || descriptor(fd) == WATCHING) &&
 		    look_at_selected(fd)) {
 			FD_SET(fd, in);
 			ready++;
@@ -237,8 +247,8 @@ int select_in_slices(int n, fd_set *in, fd_set *out, fd_set *except, const struc
 				memcpy(given[i], &asked[i], set_bytes(n));
 		slice = slice_of(left);
 		ready = real.pselect(n, in, out, except, &slice, mask);
-		if (ready == 0)
-			ready = ready_after_look(n, &asked[0], in);
+		if (ready >= 0)
+			ready += ready_after_look(n, &asked[0], in);
 		if (left != FOREVER)
 			left = deadline > now_ns() ? deadline - now_ns() : 0;
 	} while (ready == 0 && left != 0);

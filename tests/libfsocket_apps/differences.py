@@ -11,7 +11,6 @@ from libc import option_of
 
 HIGHEST_OF_A_PROGRAM = 511
 COPYING = ("dup", "fcntl_dup", "dup2", "dup3", "pass_on")
-POLLING = ("poll", "ppoll", "select")
 WAITING = ("epoll_wait", "epoll_pwait")
 
 
@@ -19,11 +18,6 @@ def connects_a_listener(program, operation, *arguments) -> bool:
     """connect() to AF_UNSPEC ends listening, and then to elsewhere makes a client; nobody follows that here."""
     return (operation in ("connect", "connect_nowhere", "disconnect")
             and (program.is_listener(arguments[0]) or program.is_paused(arguments[0])))
-
-
-def polls_a_watched_listener(program, operation, *arguments) -> bool:
-    """poll() and select() are not interposed, and do not see what waits in a clone."""
-    return operation in POLLING and any(program.is_watched(descriptor) for descriptor in arguments[0])
 
 
 def connects_behind_older_connections(program, operation, *arguments) -> bool:
@@ -97,6 +91,16 @@ def closes_it_on_its_way(program, operation, *arguments) -> bool:
     return operation == "pass_on" and arguments[1] and program.is_listener(arguments[0])
 
 
+def closes_an_epoll_on_its_way(program, operation, *arguments) -> bool:
+    """An epoll whose last descriptor is closed while another one is on its way over a Unix socket loses its clone."""
+    return operation == "pass_on" and arguments[1] and program.is_epoll(arguments[0])
+
+
+def passes_on_a_paused_listener(program, operation, *arguments) -> bool:
+    """A listener that shutdown() has stopped is no listener to its receiver: listen() there does not wake its clones."""
+    return operation == "pass_on" and program.is_paused(arguments[0])
+
+
 def is_served_by_several_cpus(program, operation, *arguments) -> bool:
     """The queues of several CPUs are accepted from one after the other, not in the order of arrival."""
     return (operation == "epoll_ctl" and arguments[0] == "ADD" and not program.is_pinned()
@@ -117,12 +121,12 @@ def watches_once_beside_a_clone(program, operation, *arguments) -> bool:
 
 def waits_beside_an_unread_edge(program, operation, *arguments) -> bool:
     """Fast-Epoll registers a connection after it has been reported, and the kernel reports what is still unread."""
-    return operation in WAITING and program.has_unread_edges()
+    return operation in (*WAITING, "poll", "ppoll", "select") and program.has_unread_edges()
 
 
 KNOWN = {predicate.__name__: predicate for predicate in (
-    connects_a_listener, polls_a_watched_listener, connects_behind_older_connections, connects_after_a_takeover,
+    connects_a_listener, connects_behind_older_connections, connects_after_a_takeover,
     binds_beside_a_listener, closes_what_it_does_not_know, blocks_where_it_watches, watches_a_paused_listener,
     shuts_down_what_does_not_listen, pauses_an_unnamed_port, resumes_without_reuseaddr, is_watched_by_two_names,
-    reads_reuseport_of_a_connection, closes_it_on_its_way, is_served_by_several_cpus, watches_once_beside_a_clone,
-    waits_beside_an_unread_edge)}
+    reads_reuseport_of_a_connection, closes_it_on_its_way, closes_an_epoll_on_its_way, is_served_by_several_cpus,
+    passes_on_a_paused_listener, watches_once_beside_a_clone, waits_beside_an_unread_edge)}

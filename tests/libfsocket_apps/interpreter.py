@@ -230,6 +230,9 @@ class Program:
 
     # ---- what the predicates of differences.py ask
 
+    def is_epoll(self, descriptor: int) -> bool:
+        return self._roles.get(descriptor) == "epoll"
+
     def is_listener(self, descriptor: int) -> bool:
         """Of TCP."""
         return (option_of(descriptor, socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
@@ -493,21 +496,25 @@ class Program:
 
     def epoll_ctl(self, operation: str, epoll: int, descriptor: int, events: int, tag: int) -> Answer:
         event = Event(events, descriptor + TAG * tag)
-        waiting = waiting_connections(descriptor) if self.is_listener(descriptor) else None
+        is_listener = self.is_listener(descriptor)
         answer = call("epoll_ctl", epoll, EPOLL_CTL[operation], descriptor, ctypes.byref(event))
-        if operation == "ADD" and answer == 0 and waiting is not None:
-            self._begin_to_watch(descriptor, waiting)
+        if operation == "ADD" and answer == 0 and is_listener:
+            self._begin_to_watch(descriptor)
         if answer == 0 and events & select.EPOLLET and self._roles.get(descriptor) == "accepted":
             self._edges[event.data] = cookie_of(descriptor)
         return answer
 
-    def _begin_to_watch(self, descriptor: int, waiting: int) -> None:
+    def _begin_to_watch(self, descriptor: int) -> None:
         cookie = cookie_of(descriptor)
         self._began_to_watch.add(descriptor)
         self._added.add((descriptor, cookie))
         self._watched.add(cookie)
-        if is_nonblocking(descriptor):
-            self._older.setdefault(cookie, waiting)
+
+    def _begin_to_wait(self) -> None:
+        """Now the library may adopt clones of what is watched."""
+        for descriptor, cookie in self._added:
+            if cookie_of(descriptor) == cookie and cookie not in self._older and is_nonblocking(descriptor):
+                self._older[cookie] = waiting_connections(descriptor)
 
     def epoll_wait(self, epoll: int, timeout: int) -> list | str:
         return self._epoll_wait("epoll_wait", epoll, timeout)
@@ -517,6 +524,7 @@ class Program:
 
     def _epoll_wait(self, name: str, epoll: int, timeout: int, *mask) -> list | str:
         events = (Event * MOST_EVENTS)()
+        self._begin_to_wait()
         with interrupted() if timeout < 0 else nullcontext():
             answer = call(name, epoll, events, MOST_EVENTS, timeout, *mask)
         if failed(answer):
@@ -529,16 +537,19 @@ class Program:
 
     def poll(self, descriptors: list[int], events: int) -> list | str:
         polled = (Polled * len(descriptors))(*[(descriptor, events, 0) for descriptor in descriptors])
+        self._begin_to_wait()
         return results_of(polled, call("poll", polled, len(polled), 0))
 
     def ppoll(self, descriptors: list[int], events: int) -> list | str:
         polled = (Polled * len(descriptors))(*[(descriptor, events, 0) for descriptor in descriptors])
+        self._begin_to_wait()
         return results_of(polled, call("ppoll", polled, len(polled), ctypes.byref(Timespec(0, 0)), None))
 
     def select(self, descriptors: list[int]) -> list | str:
         """Which are readable, and which writable."""
         wanted = sum(1 << descriptor for descriptor in set(descriptors)).to_bytes(FD_SETSIZE // 8, sys.byteorder)
         reading, writing = ctypes.create_string_buffer(wanted), ctypes.create_string_buffer(wanted)
+        self._begin_to_wait()
         answer = call("select", FD_SETSIZE, reading, writing, None, ctypes.byref(Timespec(0, 0)))
         if failed(answer):
             return answer
