@@ -59,9 +59,14 @@ static bool is_dead(pid_t pid)
 	return kill(pid, 0) && errno == ESRCH;
 }
 
+static void mark_with(const struct listener *l, pid_t pid)
+{
+	set_int(l->fd, SOL_SOCKET, SO_INCOMING_CPU, MARK | (pid & PID_MASK));
+}
+
 static void mark(const struct listener *l)
 {
-	set_int(l->fd, SOL_SOCKET, SO_INCOMING_CPU, MARK | (getpid() & PID_MASK));
+	mark_with(l, getpid());
 }
 
 /*
@@ -463,12 +468,17 @@ static bool goes_along(const struct listener *l)
 	return flags >= 0 && !(flags & FD_CLOEXEC);
 }
 
-static bool any_adopter(const struct listener *l)
+/* A process that has a worker at one of the clones; 0: none has. */
+static pid_t process_of_an_adopter(const struct listener *l)
 {
 	for (int cpu = 0; cpu < l->cpus_end; cpu++)
-		if (anybody_at(&l->shared->seat[cpu]))
-			return true;
-	return false;
+		for (size_t i = 0; i < MAX_ADOPTERS; i++) {
+			pid_t pid = (pid_t)(atomic_load(&l->shared->seat[cpu].adopter[i]) >> 32);
+
+			if (pid && pid != getpid() && !is_dead(pid))
+				return pid;
+		}
+	return 0;
 }
 
 static bool has_variable(char *const environment[], const char *assignment)
@@ -522,8 +532,15 @@ static void close_on_exec(int fd, bool on)
 
 static bool leave_to_successor(struct listener *l, bool leave)
 {
-	if (!stays_here(l) || (leave && any_adopter(l)))
+	pid_t other = stays_here(l) ? process_of_an_adopter(l) : 0;
+
+	if (!stays_here(l))
 		return false;
+	if (other) { /* the new program gets the clones from there */
+		if (leave)
+			mark_with(l, other);
+		return false;
+	}
 	if (leave)
 		succession_unattended(l);
 	if (leave && !atomic_load(&l->shared->unattended))
