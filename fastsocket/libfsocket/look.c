@@ -19,6 +19,7 @@
 
 THREAD_LOCAL uint64_t look_again_ms;
 THREAD_LOCAL uint32_t changes_seen;
+THREAD_LOCAL int looked_at = -1; /* the epoll */
 /* Watches that were added, so that the next wait looks at once. */
 static _Atomic uint32_t additions;
 
@@ -67,13 +68,14 @@ static bool is_watched(struct listener *l)
  */
 static bool is_proved(const struct listener *l, const struct watch *watch)
 {
-	int fd = watch->cpu >= 0 && l->cloned ? clone_of(l, watch->cpu) : watch->fd;
+	bool is_clone = watch->cpu >= 0 && l->cloned, has_name = find_listener(watch->fd) == l;
+	int fd = is_clone ? clone_of(l, watch->cpu) : has_name ? watch->fd : l->fd;
 	struct epoll_event event = { 0 };
 
 	if (real.epoll_ctl(watch->epfd, EPOLL_CTL_ADD, fd, &event))
 		return errno == EEXIST;
 	real.epoll_ctl(watch->epfd, EPOLL_CTL_DEL, fd, &event);
-	return false;
+	return !is_clone && !has_name; /* at least it is an epoll, and none that the application has closed */
 }
 
 static void unwatch_neighbours(struct listener *l, int epfd)
@@ -295,8 +297,9 @@ int look_after(int epfd, bool idle)
 {
 	uint64_t now = now_ms();
 
-	if (now >= look_again_ms || changes_seen != changes()) {
+	if (now >= look_again_ms || changes_seen != changes() || looked_at != epfd) {
 		changes_seen = changes();
+		looked_at = epfd;
 		look_again_ms = now + (look(epfd, idle, now) ? LOOK_AGAIN_MS : LOOK_EVERY_MS);
 	}
 	return (int)(look_again_ms - now);

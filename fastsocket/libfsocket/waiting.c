@@ -140,13 +140,11 @@ static bool has_something(int fd)
 	return has;
 }
 
-static int look_at_polled(struct pollfd *fds, nfds_t n)
+static int listeners_ready(struct pollfd *fds, nfds_t n)
 {
 	int ready = 0;
 
 	for (nfds_t i = 0; i < n; i++) {
-		if (descriptor(fds[i].fd) == WATCHING)
-			look_after(fds[i].fd, true);
 		if (fds[i].events & POLLIN && !(fds[i].revents & POLLIN) && has_something(fds[i].fd)) {
 			ready += fds[i].revents == 0;
 			fds[i].revents |= POLLIN;
@@ -162,19 +160,30 @@ static struct timespec slice_of(int64_t left)
 	return (struct timespec){ .tv_sec = slice / (1000 * NS_PER_MS), .tv_nsec = slice % (1000 * NS_PER_MS) };
 }
 
+/* First, because a clone may come into an epoll only now. */
+static void look_at_polled(const struct pollfd *fds, nfds_t n, bool idle)
+{
+	for (nfds_t i = 0; i < n; i++)
+		if (descriptor(fds[i].fd) == WATCHING)
+			look_after(fds[i].fd, idle);
+}
+
 int poll_in_slices(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
 {
 	int saved_errno = errno;
 	int64_t left = ns_of(timeout), deadline = left == FOREVER ? 0 : now_ns() + left;
 	struct timespec slice;
+	bool idle = false;
 	int ready;
 
 	do {
+		look_at_polled(fds, n, idle);
+		idle = true;
 		errno = saved_errno;
 		slice = slice_of(left);
 		ready = real.ppoll(fds, n, &slice, mask);
 		if (ready >= 0)
-			ready += look_at_polled(fds, n);
+			ready += listeners_ready(fds, n);
 		if (left != FOREVER)
 			left = deadline > now_ns() ? deadline - now_ns() : 0;
 	} while (ready == 0 && left != 0);
@@ -213,16 +222,15 @@ static bool look_at_selected(int fd)
 {
 	if (descriptor(fd) == WATCHING)
 		look_after(fd, true);
-	return has_something(fd);
+	return true;
 }
 
-static int ready_after_look(int n, const fd_set *asked, fd_set *in)
+static int listeners_selected(int n, const fd_set *asked, fd_set *in)
 {
 	int ready = 0;
 
 	for (int fd = 0; fd < n && fd < FD_SETSIZE; fd++)
-		if (FD_ISSET(fd, asked) && !FD_ISSET(fd, in) && (descriptor(fd) == LISTENER || descriptor(fd) == WATCHING) &&
-		    look_at_selected(fd)) {
+		if (FD_ISSET(fd, asked) && !FD_ISSET(fd, in) && descriptor(fd) == LISTENER && has_something(fd)) {
 			FD_SET(fd, in);
 			ready++;
 		}
@@ -241,6 +249,7 @@ int select_in_slices(int n, fd_set *in, fd_set *out, fd_set *except, const struc
 		if (given[i])
 			memcpy(&asked[i], given[i], set_bytes(n));
 	do {
+		for_each_selected(n, &asked[0], look_at_selected);
 		errno = saved_errno;
 		for (size_t i = 0; i < COUNT(given); i++)
 			if (given[i])
@@ -248,7 +257,7 @@ int select_in_slices(int n, fd_set *in, fd_set *out, fd_set *except, const struc
 		slice = slice_of(left);
 		ready = real.pselect(n, in, out, except, &slice, mask);
 		if (ready >= 0)
-			ready += ready_after_look(n, &asked[0], in);
+			ready += listeners_selected(n, &asked[0], in);
 		if (left != FOREVER)
 			left = deadline > now_ns() ? deadline - now_ns() : 0;
 	} while (ready == 0 && left != 0);
