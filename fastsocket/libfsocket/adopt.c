@@ -56,7 +56,7 @@ static int next_cpu(struct listener *l, const cpu_set_t *candidates)
 	return cpu;
 }
 
-static int only_cpu(const cpu_set_t *allowed)
+int only_cpu(const cpu_set_t *allowed)
 {
 	for (int cpu = 0; CPU_COUNT(allowed) == 1 && cpu < CPU_SETSIZE; cpu++)
 		if (CPU_ISSET(cpu, allowed))

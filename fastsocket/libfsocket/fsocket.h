@@ -449,6 +449,8 @@ void affinity_forget(void);
 /* Is the calling thread pinned by us? Then *ret_own is what the application gave it. */
 bool affinity_is_hidden(cpu_set_t *ret_own);
 bool affinity_of_this_thread(cpu_set_t *ret_cpus);
+/* The one CPU of a set that has just one, or -1. */
+int only_cpu(const cpu_set_t *allowed);
 bool affinity_own(cpu_set_t *ret_cpus);
 
 /* ---- clone.c, incoming_cpu.c ---------------------------------------------------------------------------------- */

@@ -109,6 +109,15 @@ static void remove_watch(struct listener *l, struct watch *watch)
 		page_no_thread_waits(l->shared);
 }
 
+/* This process accepts from the clone of this thread's CPU: what another epoll of it sees, this one has to see. */
+static bool serves_already(const struct listener *l)
+{
+	cpu_set_t allowed;
+	int cpu = affinity_of_this_thread(&allowed) ? only_cpu(&allowed) : -1;
+
+	return cpu >= 0 && l->cloned && atomic_load(&l->clone[cpu].watchers);
+}
+
 static void watch_added(struct listener *l, int epfd, int fd, const struct epoll_event *event)
 {
 	struct watch *watch = watch_of(l, epfd, fd);
@@ -119,7 +128,7 @@ static void watch_added(struct listener *l, int epfd, int fd, const struct epoll
 		return;
 	*watch = (struct watch){ .used = true, .epfd = epfd, .fd = fd, .cpu = -1, .event = *event };
 	set_descriptor(epfd, WATCHING);
-	if (adoption_of(l) && !seccomp_was_installed()) { /* this thread waits for it, or did a moment ago */
+	if ((adoption_of(l) || serves_already(l)) && !seccomp_was_installed()) {
 		watch->thread = myself();
 		adopt(l, watch);
 	}
