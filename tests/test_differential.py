@@ -331,6 +331,9 @@ DIFFERENT = {
     "passes_on_a_paused_listener": [*LISTENING, *SERVING, ("shutdown", "listener#0", socket.SHUT_RD),
                                     ("pass_on", "listener#0", False), ("listen", "fd#7", BACKLOG),
                                     ("epoll_wait", "epoll#0", 0)],
+    "has_a_table_of_its_own": [*LISTENING, *SERVING, ("thread", [
+        CLIENT, ("fcntl_dup", "listener#0", "F_DUPFD", 3), ("close_range", "fd#3", "fd#3", 2),
+        ("accept", "listener#0", 0, False)])],
     "is_served_by_several_cpus": [*LISTENING, *SERVING, ("thread", [*SERVING, CLIENT, ("epoll_wait", "epoll#0", 0)])],
     "is_watched_by_two_names": [*LISTENING, *SERVING, CLIENT, ("dup", "listener#0"),
                                 ("epoll_ctl", "ADD", "epoll#0", "listener#1", select.EPOLLIN, 0),

@@ -101,6 +101,11 @@ def passes_on_a_paused_listener(program, operation, *arguments) -> bool:
     return operation == "pass_on" and program.is_paused(arguments[0])
 
 
+def has_a_table_of_its_own(program, operation, *arguments) -> bool:
+    """A thread with a descriptor table of its own is left to libc, and accepts from no clone."""
+    return operation == "close_range" and bool(arguments[2] & 2) and program.watches_a_listener()
+
+
 def is_served_by_several_cpus(program, operation, *arguments) -> bool:
     """The queues of several CPUs are accepted from one after the other, not in the order of arrival."""
     return (operation == "epoll_ctl" and arguments[0] == "ADD" and not program.is_pinned()
@@ -129,4 +134,4 @@ KNOWN = {predicate.__name__: predicate for predicate in (
     binds_beside_a_listener, closes_what_it_does_not_know, blocks_where_it_watches, watches_a_paused_listener,
     shuts_down_what_does_not_listen, pauses_an_unnamed_port, resumes_without_reuseaddr, is_watched_by_two_names,
     reads_reuseport_of_a_connection, closes_it_on_its_way, closes_an_epoll_on_its_way, is_served_by_several_cpus,
-    passes_on_a_paused_listener, watches_once_beside_a_clone, waits_beside_an_unread_edge)}
+    passes_on_a_paused_listener, has_a_table_of_its_own, watches_once_beside_a_clone, waits_beside_an_unread_edge)}
