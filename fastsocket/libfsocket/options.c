@@ -86,7 +86,7 @@ static void set_value(int fd, int level, int name, const struct value *value)
 		real.setsockopt(fd, level, name, value->bytes, value->size);
 }
 
-static bool copy_option(int from, int to, int level, int name)
+static bool option_is_same(int from, int to, int level, int name)
 {
 	struct value wanted, present;
 
@@ -94,12 +94,19 @@ static bool copy_option(int from, int to, int level, int name)
 		return true;
 	read_value(from, level, name, &wanted);
 	read_value(to, level, name, &present);
-	if (is_same(&wanted, &present))
+	return is_same(&wanted, &present);
+}
+
+static bool copy_option(int from, int to, int level, int name)
+{
+	struct value wanted;
+
+	if (option_is_same(from, to, level, name))
 		return true;
+	read_value(from, level, name, &wanted);
 	if (!wanted.error)
 		set_value(to, level, name, &wanted);
-	read_value(to, level, name, &present);
-	return is_same(&wanted, &present);
+	return option_is_same(from, to, level, name);
 }
 
 static bool for_each_option(int from, int to, bool (*visit)(int from, int to, int level, int name))
@@ -110,17 +117,6 @@ static bool for_each_option(int from, int to, bool (*visit)(int from, int to, in
 		for (int name = 0; name < OPTIONS_END; name++)
 			all = visit(from, to, levels[i], name) && all;
 	return all;
-}
-
-static bool option_is_same(int from, int to, int level, int name)
-{
-	struct value wanted, present;
-
-	if (!is_compared(level, name))
-		return true;
-	read_value(from, level, name, &wanted);
-	read_value(to, level, name, &present);
-	return is_same(&wanted, &present);
 }
 
 bool options_copy(int from, int to)

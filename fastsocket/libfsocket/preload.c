@@ -752,7 +752,26 @@ static size_t count_arguments(va_list given)
 }
 
 /* execl() and its kin: the same with the arguments one by one, and after the last one, perhaps, an environment. */
-#define EXECUTE_LIST(kind, has_environment)                                                            	do {                                                                                           		va_list given;                                                                         		size_t n;                                                                                                                                                                                     		va_start(given, first);                                                                		n = count_arguments(given);                                                		{                                                                                      			char *arguments[n + 1], *const *environment = environ;                                                                                                                                			arguments[0] = (char *)first;                                                  			for (size_t i = 1; i <= n; i++)                                                				arguments[i] = va_arg(given, char *);                                  			if (has_environment)                                                           				environment = va_arg(given, char *const *);                            			va_end(given);                                                                 			return become(&(struct program){ .by = kind, .path = path, .arguments = arguments }, environment); 		}                                                                                      	} while (0)
+#define EXECUTE_LIST(kind, has_environment) \
+	do { \
+		va_list given; \
+		size_t n; \
+ \
+		va_start(given, first); \
+		n = count_arguments(given); \
+		{ \
+			char *arguments[n + 1], *const *environment = environ; \
+ \
+			arguments[0] = (char *)first; \
+			for (size_t i = 1; i <= n; i++) \
+				arguments[i] = va_arg(given, char *); \
+			if (has_environment) \
+				environment = va_arg(given, char *const *); \
+			va_end(given); \
+			return become(&(struct program){ .by = kind, .path = path, .arguments = arguments }, \
+				      environment); \
+		} \
+	} while (0)
 
 INTERPOSED int execl(const char *path, const char *first, ...)
 {
