@@ -128,7 +128,7 @@ def test_a_server_that_was_never_root_is_accelerated():
     """Debian's Python and a copy of the library, because nobody may read what is root's."""
     with TemporaryDirectory() as readable:
         os.chmod(readable, 0o755)
-        for path in (LIBRARY, APPS / "server.py", APPS / "lines.py"):
+        for path in (LIBRARY, *APPS.glob("*.py")):
             shutil.copy(path, readable)
         launcher = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
         with Server({"LD_PRELOAD": f"{readable}/{LIBRARY.name}"}, launcher=[*launcher, "/usr/bin/python3"],
