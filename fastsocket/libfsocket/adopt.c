@@ -110,7 +110,6 @@ static const char *make_listen(struct listener *l, int cpu)
 	return real.listen(fd, l->backlog) ? "a clone of it cannot listen" : NULL;
 }
 
-/* A worker that takes its listener out of the epoll and puts it back (nginx does, often) finds all as it was. */
 static const char *serve_clone(struct listener *l, int cpu, const struct watch *watch)
 {
 	struct seat *seat = &l->shared->seat[cpu];
@@ -219,8 +218,8 @@ static void now_serves(struct listener *l, struct watch *watch, int cpu, bool ag
 
 	watch->cpu = cpu;
 	atomic_store(&l->shared->seat[cpu].tended_ms, now_ms());
-	page_waits_no_longer(l->shared);
 	if (!again) {
+		page_waits_no_longer(l->shared);
 		if (l->cloned)
 			succession_mark(l);
 		count(&counters_of(cpu)->adopted);
@@ -233,11 +232,28 @@ static void now_serves(struct listener *l, struct watch *watch, int cpu, bool ag
 	tell(l, NULL);
 }
 
+/*
+ * nginx takes a listener with EPOLLEXCLUSIVE out of its epoll and puts it back after every 16 accepts. The worker has
+ * kept its seat and its clone, so the epoll only has to watch the clone again.
+ */
+static bool resumes(struct listener *l, struct watch *watch, int cpu)
+{
+	if (!(watch->event.events & EPOLLEXCLUSIVE) || !l->cloned || !is_enrolled(&l->shared->seat[cpu]) ||
+	    !clone_listens(l, cpu) || !clone_watch(l, cpu, watch->epfd, watch->event))
+		return false;
+	clone_is_no_neighbour(l, cpu, watch->epfd);
+	watch->cpu = cpu;
+	return true;
+}
+
 void adopt(struct listener *l, struct watch *watch)
 {
 	struct adoption *again = adoption_of(l);
 	const char *problem = obstacle(l, watch);
 	int cpu;
+
+	if (!problem && again && resumes(l, watch, again->cpu))
+		return;
 
 	if (!problem) {
 		cpu = again ? again->cpu : choose_cpu(l);

@@ -258,6 +258,8 @@ void page_add_shard(struct shared_listener *listener, uint64_t cookie);
 /* Does the calling thread take a seat that is free? */
 bool claim(struct seat *seat);
 void enrol(struct seat *seat);
+/* Is the calling thread one of the seat's adopters? */
+bool is_enrolled(const struct seat *seat);
 /* The calling thread accepts from this no longer. */
 void leave(struct seat *seat);
 /* The whole process does not. Says whether it did. */

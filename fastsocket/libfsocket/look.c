@@ -132,7 +132,8 @@ static void watch_added(struct listener *l, int epfd, int fd, const struct epoll
 		watch->thread = myself();
 		adopt(l, watch);
 	}
-	atomic_fetch_add(&additions, 1);
+	if (watch->cpu < 0)
+		atomic_fetch_add(&additions, 1);
 }
 
 static void watch_modified(struct listener *l, int epfd, int fd, const struct epoll_event *event)

@@ -402,11 +402,18 @@ bool claim(struct seat *seat)
 	return !anybody_at(seat) && sit_down(&seat->adopter[0]);
 }
 
-static void sit_among(_Atomic uint64_t *places, size_t n)
+static bool sits_among(const _Atomic uint64_t *places, size_t n, uint64_t worker)
 {
 	for (size_t i = 0; i < n; i++)
-		if (atomic_load(&places[i]) == myself())
-			return;
+		if (atomic_load(&places[i]) == worker)
+			return true;
+	return false;
+}
+
+static void sit_among(_Atomic uint64_t *places, size_t n)
+{
+	if (sits_among(places, n, myself()))
+		return;
 	for (size_t i = 0; i < n; i++)
 		if (sit_down(&places[i]))
 			return;
@@ -415,6 +422,11 @@ static void sit_among(_Atomic uint64_t *places, size_t n)
 void enrol(struct seat *seat)
 {
 	sit_among(seat->adopter, MAX_ADOPTERS);
+}
+
+bool is_enrolled(const struct seat *seat)
+{
+	return sits_among(seat->adopter, MAX_ADOPTERS, myself());
 }
 
 void page_waits(struct shared_listener *listener)
@@ -427,26 +439,33 @@ static bool stand_up(_Atomic uint64_t *place, uint64_t present)
 	return atomic_compare_exchange_strong(place, &present, 0);
 }
 
+static void stand_up_everywhere(_Atomic uint64_t *places, size_t n)
+{
+	uint64_t me = myself();
+
+	for (size_t i = 0; i < n; i++)
+		stand_up(&places[i], me);
+}
+
 void leave(struct seat *seat)
 {
-	for (size_t i = 0; i < MAX_ADOPTERS; i++)
-		stand_up(&seat->adopter[i], myself());
+	stand_up_everywhere(seat->adopter, MAX_ADOPTERS);
 }
 
 void page_waits_no_longer(struct shared_listener *listener)
 {
-	for (size_t i = 0; i < COUNT(listener->waiting); i++)
-		stand_up(&listener->waiting[i], myself());
+	stand_up_everywhere(listener->waiting, COUNT(listener->waiting));
 }
 
 static bool all_threads_stand_up(_Atomic uint64_t *places, size_t n)
 {
+	uint64_t process = (uint64_t)getpid();
 	bool was_here = false;
 
 	for (size_t i = 0; i < n; i++) {
 		uint64_t adopter = atomic_load(&places[i]);
 
-		if (adopter >> 32 == (uint64_t)getpid() && stand_up(&places[i], adopter))
+		if (adopter >> 32 == process && stand_up(&places[i], adopter))
 			was_here = true;
 	}
 	return was_here;
