@@ -43,8 +43,7 @@ ROOT = Path(__file__).resolve().parent
 RESULTS = "FASTSOCKET_LAB_RESULTS"  # in the environment: where runs without --out go, instead of results/
 INTERRUPTED = 130
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None,
-                  pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 # bootstrap has acted on it by the time that typer sees it: here it is only to be known, and explained in --help.
 Yes = Annotated[bool, typer.Option("--yes", help="Install what is missing without asking.")]
 RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="The directory of a run.")]
@@ -90,10 +89,20 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run in -
 
 
 @app.command()
-def sweep(experiment: ExperimentName = "scalability", workload: Workloads = None, variant: Variants = None,
-          cores: Cores = None, blocks: Blocks = None, seconds: Seconds = None, quick: Quick = False,
-          paper: Paper = False, dry_run: DryRun = False, out: Out = None, resume: Resume = False,
-          yes: Yes = False) -> None:
+def sweep(
+    experiment: ExperimentName = "scalability",
+    workload: Workloads = None,
+    variant: Variants = None,
+    cores: Cores = None,
+    blocks: Blocks = None,
+    seconds: Seconds = None,
+    quick: Quick = False,
+    paper: Paper = False,
+    dry_run: DryRun = False,
+    out: Out = None,
+    resume: Resume = False,
+    yes: Yes = False,
+) -> None:
     """Measure servers as base, latest and fastsocket over core counts, and write a report.
 
     python3 lab.py sweep --quick --workload nginx
@@ -106,11 +115,22 @@ def sweep(experiment: ExperimentName = "scalability", workload: Workloads = None
         raise experiments.UsageError("--resume goes on with a run: name its directory with --out")
     length = "quick" if quick else "paper" if paper else "full"
     if (workload or variant) and len(experiments.parts(experiment)) > 1:
-        raise experiments.UsageError(f"{experiment} is several experiments: --workload and --variant go with one, such "
-                                     f"as {experiments.parts(experiment)[0]}")
-    planned = {part: experiments.plan(part, length, workloads=_split(workload), variants=_split(variant), cores=cores,
-                                      blocks=blocks, seconds=seconds)
-               for part in experiments.parts(experiment)}
+        raise experiments.UsageError(
+            f"{experiment} is several experiments: --workload and --variant go with one, such "
+            f"as {experiments.parts(experiment)[0]}"
+        )
+    planned = {
+        part: experiments.plan(
+            part,
+            length,
+            workloads=_split(workload),
+            variants=_split(variant),
+            cores=cores,
+            blocks=blocks,
+            seconds=seconds,
+        )
+        for part in experiments.parts(experiment)
+    }
     if dry_run:
         _print_schedules(list(planned.values()))
         return
@@ -193,8 +213,10 @@ def _results_folder(chosen: Optional[Path] = None) -> Path:
 
     folder = chosen or Path(os.environ.get(RESULTS) or ROOT / "results")
     if (chosen or RESULTS in os.environ) and not folder.is_dir():
-        raise UsageError(f'there is no {folder} to keep results in: mount a folder of yours there with -v '
-                         f'"$PWD/results:{folder}", or name another directory with --out')
+        raise UsageError(
+            f"there is no {folder} to keep results in: mount a folder of yours there with -v "
+            f'"$PWD/results:{folder}", or name another directory with --out'
+        )
     return folder
 
 
@@ -273,12 +295,14 @@ def _conclude(directory: Path) -> None:
 
 
 @app.command()
-def profile(workload: Annotated[str, typer.Argument(metavar="WORKLOAD", help="A server, such as nginx.")],
-            variant: Annotated[str, typer.Option(metavar="V", help="Such as base, latest or fastsocket.")] = "fastsocket",
-            cores: Annotated[Optional[str], typer.Option(metavar="N", help="Of the server (default: all).")] = None,
-            seconds: Annotated[int, typer.Option(min=1, metavar="S", help="Of load, in each of two trials.")] = 5,
-            out: Annotated[Optional[Path], typer.Option(metavar="DIR", help="Default: results/<date>-profile.")] = None,
-            yes: Yes = False) -> None:
+def profile(
+    workload: Annotated[str, typer.Argument(metavar="WORKLOAD", help="A server, such as nginx.")],
+    variant: Annotated[str, typer.Option(metavar="V", help="Such as base, latest or fastsocket.")] = "fastsocket",
+    cores: Annotated[Optional[str], typer.Option(metavar="N", help="Of the server (default: all).")] = None,
+    seconds: Annotated[int, typer.Option(min=1, metavar="S", help="Of load, in each of two trials.")] = 5,
+    out: Annotated[Optional[Path], typer.Option(metavar="DIR", help="Default: results/<date>-profile.")] = None,
+    yes: Yes = False,
+) -> None:
     """Say where the CPU time of a server is spent: top functions, flame graph, speedscope file.
 
     python3 lab.py profile haproxy --variant fastsocket
@@ -286,8 +310,9 @@ def profile(workload: Annotated[str, typer.Argument(metavar="WORKLOAD", help="A 
     from analysis.profile.flat import top
     from bench import experiment as experiments
 
-    options = experiments.plan("profile", "full", workloads=[workload], variants=[variant], cores=cores, blocks=1,
-                               seconds=seconds)
+    options = experiments.plan(
+        "profile", "full", workloads=[workload], variants=[variant], cores=cores, blocks=1, seconds=seconds
+    )
     _need_root()
     _remove_leftovers()
     with _results_in(out, "profile") as directory:
@@ -297,8 +322,9 @@ def profile(workload: Annotated[str, typer.Argument(metavar="WORKLOAD", help="A 
 
 
 @app.command("doctor")
-def doctor_verb(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-                yes: Yes = False) -> None:
+def doctor_verb(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False, yes: Yes = False
+) -> None:
     """Say what this machine can do, what is missing, and how to get it."""
     from bench import doctor
 
@@ -306,9 +332,11 @@ def doctor_verb(as_json: Annotated[bool, typer.Option("--json", help="For progra
 
 
 @app.command()
-def figures(directory: RunDirectory,
-            only: Annotated[Optional[str], typer.Option(metavar="ID", help="Just this figure.")] = None,
-            yes: Yes = False) -> None:
+def figures(
+    directory: RunDirectory,
+    only: Annotated[Optional[str], typer.Option(metavar="ID", help="Just this figure.")] = None,
+    yes: Yes = False,
+) -> None:
     """Draw the figures of a run again."""
     from analysis.figures import draw_stored
     from bench.ownership import owned_like_its_folder
@@ -343,9 +371,19 @@ Results = Annotated[Optional[Path], typer.Option(metavar="DIR", help="All that c
 
 
 @app.command()
-def guest(command: Command = None, kernel: GuestKernel = "6.1", cpus: GuestCpus = 8, threads: Threads = 1,
-          memory: Memory = "2G", accel: Accel = None, net: Net = False, seconds: Limit = None,
-          boot_seconds: BootLimit = 180, results: Results = None, yes: Yes = False) -> None:
+def guest(
+    command: Command = None,
+    kernel: GuestKernel = "6.1",
+    cpus: GuestCpus = 8,
+    threads: Threads = 1,
+    memory: Memory = "2G",
+    accel: Accel = None,
+    net: Net = False,
+    seconds: Limit = None,
+    boot_seconds: BootLimit = 180,
+    results: Results = None,
+    yes: Yes = False,
+) -> None:
     """Run a verb of the lab, a command, or a shell in a guest under QEMU, on this machine's files.
 
     What it writes is gone with it, but for what is in the results folder.

@@ -18,8 +18,19 @@ CONTROL = "control"
 MIN_BLOCKS = 5  # too few to resample: two blocks allow three different means
 THROUGHPUT = ("cps", "rps")  # connections or, where they persist, requests per second
 COST = "cpu_us_per_request"
-COLUMNS = ["workload", "variant", "cores", "metric", "estimate", "ci_low", "ci_high", "n",
-           "ratio_to_base", "ratio_low", "ratio_high"]
+COLUMNS = [
+    "workload",
+    "variant",
+    "cores",
+    "metric",
+    "estimate",
+    "ci_low",
+    "ci_high",
+    "n",
+    "ratio_to_base",
+    "ratio_low",
+    "ratio_high",
+]
 
 _SETTING = ["workload", "cores", "metric"]
 _SEED = 20141  # any constant will do: the same trials then give the same intervals
@@ -46,9 +57,12 @@ def comparisons(trials: list[Trial], variants: list[str]) -> pd.DataFrame:
     rows = []
     for setting, blocks in _blocks(trials).groupby(_SETTING):
         arms, whole = _by_arm(blocks), blocks.trials.max()
-        rows += [(*setting, arm, reference, ratio, *bounds) for arm, reference in pairs
-                 if setting[-1] in (*THROUGHPUT, COST) and {arm, reference} <= arms.keys()
-                 for ratio, bounds in [_contrast([arm], [reference], arms, whole)]]
+        rows += [
+            (*setting, arm, reference, ratio, *bounds)
+            for arm, reference in pairs
+            if setting[-1] in (*THROUGHPUT, COST) and {arm, reference} <= arms.keys()
+            for ratio, bounds in [_contrast([arm], [reference], arms, whole)]
+        ]
     return pd.DataFrame(rows, columns=[*_SETTING, "variant", "over", "ratio", "low", "high"])
 
 
@@ -61,9 +75,12 @@ def contrasts(trials: list[Trial], effects: dict[str, Effect]) -> pd.DataFrame:
     rows = []
     for setting, blocks in _blocks(trials).groupby(_SETTING):
         arms, whole = _by_arm(blocks), blocks.trials.max()
-        rows += [(*setting, name, ratio, *bounds) for name, effect in effects.items()
-                 if setting[-1] in THROUGHPUT and {*effect.of, *effect.over} <= arms.keys()
-                 for ratio, bounds in [_contrast(effect.of, effect.over, arms, whole)]]
+        rows += [
+            (*setting, name, ratio, *bounds)
+            for name, effect in effects.items()
+            if setting[-1] in THROUGHPUT and {*effect.of, *effect.over} <= arms.keys()
+            for ratio, bounds in [_contrast(effect.of, effect.over, arms, whole)]
+        ]
     return pd.DataFrame(rows, columns=[*_SETTING, "effect", "ratio", "low", "high"])
 
 
@@ -71,9 +88,11 @@ def control_is_off(summary: pd.DataFrame) -> list[str]:
     """A sentence per workload and core count whose A/A control differs from base, none if all is well."""
     controls = throughput(summary).query("variant == @CONTROL")
     off = controls[(controls.ratio_low > 1) | (controls.ratio_high < 1)]
-    return [f"{place(row.workload, row.cores)}: the A/A control is off, base against itself gives "
-            f"{row.ratio_to_base:.3f} ({row.ratio_low:.3f}–{row.ratio_high:.3f}) in {row.metric}."
-            for row in off.itertuples()]
+    return [
+        f"{place(row.workload, row.cores)}: the A/A control is off, base against itself gives "
+        f"{row.ratio_to_base:.3f} ({row.ratio_low:.3f}–{row.ratio_high:.3f}) in {row.metric}."
+        for row in off.itertuples()
+    ]
 
 
 def throughput(summary: pd.DataFrame) -> pd.DataFrame:
@@ -100,12 +119,17 @@ def counted(number: int, thing: str = "core") -> str:
 def _blocks(trials: list[Trial]) -> pd.DataFrame:
     """A row per setting, arm and block: the mean, the smallest value, the mean logarithm and how many trials."""
     values = pd.DataFrame(
-        [(trial.workload, trial.cores, metric, trial.arm, trial.block, value)
-         for trial in trials for metric, value in trial.metrics.items()],
-        columns=[*_SETTING, "variant", "block", "value"])
+        [
+            (trial.workload, trial.cores, metric, trial.arm, trial.block, value)
+            for trial in trials
+            for metric, value in trial.metrics.items()
+        ],
+        columns=[*_SETTING, "variant", "block", "value"],
+    )
     values["log"] = np.log(values.value.where(values.value > 0))
     return values.groupby([*_SETTING, "variant", "block"]).agg(
-        mean=("value", "mean"), lowest=("value", "min"), log=("log", "mean"), trials=("value", "size"))
+        mean=("value", "mean"), lowest=("value", "min"), log=("log", "mean"), trials=("value", "size")
+    )
 
 
 def _rows(setting: tuple, blocks: pd.DataFrame):
@@ -113,8 +137,17 @@ def _rows(setting: tuple, blocks: pd.DataFrame):
     arms, whole = _by_arm(blocks), blocks.trials.max()
     for arm, part in arms.items():
         ratio, bounds = _contrast([arm], [BASE], arms, whole)
-        yield (workload, arm, cores, metric, part["mean"].mean(), *_possible(interval(part["mean"].to_numpy()), metric),
-               len(part), ratio, *bounds)
+        yield (
+            workload,
+            arm,
+            cores,
+            metric,
+            part["mean"].mean(),
+            *_possible(interval(part["mean"].to_numpy()), metric),
+            len(part),
+            ratio,
+            *bounds,
+        )
 
 
 def _possible(bounds: tuple[float, float], metric: str) -> np.ndarray:
@@ -130,8 +163,9 @@ def _by_arm(blocks: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {arm: part.droplevel([*_SETTING, "variant"]) for arm, part in blocks.groupby("variant")}
 
 
-def _contrast(of: list[str], over: list[str], arms: dict[str, pd.DataFrame],
-              whole: int) -> tuple[float, tuple[float, float]]:
+def _contrast(
+    of: list[str], over: list[str], arms: dict[str, pd.DataFrame], whole: int
+) -> tuple[float, tuple[float, float]]:
     """An interrupted block may have an arm's first trial without its mirror image; such a half would bring drift in."""
     if not {*of, *over} <= arms.keys():
         return np.nan, _UNKNOWN

@@ -30,10 +30,16 @@ class LiveTable(AbstractContextManager):
         self._resumed_at = len(self._trials)
         self._began = time.monotonic()
         self._console = Console()
-        self._progress = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                                  TextColumn("{task.fields[left]} left"), console=self._console)
-        self._task = self._progress.add_task("trials", total=run.planned_trials, completed=len(self._trials),
-                                             left=self._time_left())
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]} left"),
+            console=self._console,
+        )
+        self._task = self._progress.add_task(
+            "trials", total=run.planned_trials, completed=len(self._trials), left=self._time_left()
+        )
         self._live = Live(self._render(), console=self._console, refresh_per_second=2)
 
     def _time_left(self) -> str:
@@ -64,8 +70,9 @@ class LiveTable(AbstractContextManager):
         if self._console.is_terminal:
             self._live.update(self._render())
         elif trial.failed:
-            self._console.print(f"{trial.workload} {trial.arm} on {counted(trial.cores)} failed: {trial.failed}",
-                                soft_wrap=True)
+            self._console.print(
+                f"{trial.workload} {trial.arm} on {counted(trial.cores)} failed: {trial.failed}", soft_wrap=True
+            )
         elif new_block:
             self._console.print(f"block {trial.block + 1} of {self._run.options.blocks}, {self._time_left()} left")
 
@@ -79,9 +86,16 @@ def _medians(trials: list[Trial]) -> Table:
     for trial in trials:
         groups[trial.workload, trial.cores, trial.arm].append(trial)
     for (workload, cores, arm), group in sorted(groups.items()):
-        table.add_row(workload, str(cores), arm, str(len(group)), _median(group, "{:,.0f}", *THROUGHPUT),
-                      _median(group, "{:.1f}", "latency_p99_ms"), _median(group, "{:.1f}", "passive_local_percent"),
-                      _errors(group))
+        table.add_row(
+            workload,
+            str(cores),
+            arm,
+            str(len(group)),
+            _median(group, "{:,.0f}", *THROUGHPUT),
+            _median(group, "{:.1f}", "latency_p99_ms"),
+            _median(group, "{:.1f}", "passive_local_percent"),
+            _errors(group),
+        )
     return table
 
 
@@ -112,18 +126,25 @@ def print_outcome(directory: Path, report: Path, wall_seconds: float) -> None:
     for sentence in failures(run, trials):
         console.print(Text(sentence, style="yellow"))
     if not run.complete:
-        console.print(Text(f"incomplete: {len(trials)} of {run.planned_trials} trials; go on with "
-                           f"--resume --out {directory}", style="yellow"))
+        console.print(
+            Text(
+                f"incomplete: {len(trials)} of {run.planned_trials} trials; go on with --resume --out {directory}",
+                style="yellow",
+            )
+        )
     share = sum(trial.seconds for trial in trials) / max(run.wall_seconds, wall_seconds)
-    console.print(f"{len(trials)} trials, {share:.0%} of {max(run.wall_seconds, wall_seconds):.0f} s measuring; "
-                  f"report: {report}", soft_wrap=True)
+    console.print(
+        f"{len(trials)} trials, {share:.0%} of {max(run.wall_seconds, wall_seconds):.0f} s measuring; report: {report}",
+        soft_wrap=True,
+    )
 
 
 def _outcome(summary: pd.DataFrame) -> Table:
     table = Table("workload", "cores", "variant", "1/s", Column("ratio to base", no_wrap=True), "passive local %")
     for row in throughput(summary).itertuples():
-        table.add_row(row.workload, str(row.cores), row.variant, f"{row.estimate:,.0f}", _ratio(row),
-                      _local(summary, row))
+        table.add_row(
+            row.workload, str(row.cores), row.variant, f"{row.estimate:,.0f}", _ratio(row), _local(summary, row)
+        )
     return table
 
 
@@ -136,8 +157,12 @@ def _localities(summary: pd.DataFrame) -> Table:
 
 def _local(summary: pd.DataFrame, row) -> str:
     """Of the setting and variant of a row."""
-    local = summary[(summary.workload == row.workload) & (summary.cores == row.cores)
-                    & (summary.variant == row.variant) & (summary.metric == "passive_local_percent")]
+    local = summary[
+        (summary.workload == row.workload)
+        & (summary.cores == row.cores)
+        & (summary.variant == row.variant)
+        & (summary.metric == "passive_local_percent")
+    ]
     return f"{local.estimate.iloc[0]:.2f}" if len(local) else NOT_AVAILABLE
 
 

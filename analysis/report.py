@@ -9,13 +9,31 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from analysis.emulated import BANNER, is_emulated, sound
-from analysis.estimates import (BASE, CONTROL, COST, comparisons, control_is_off, counted, estimate, outcome, place,
-                                throughput)
+from analysis.estimates import (
+    BASE,
+    CONTROL,
+    COST,
+    comparisons,
+    control_is_off,
+    counted,
+    estimate,
+    outcome,
+    place,
+    throughput,
+)
 from analysis.figures import draw_figures
 from analysis.figures.profile import FLAME
 from analysis.summary import plain_summary
-from analysis.tables import (cpu_by_core, failures, html, missing, readable_comparisons, readable_cpu, readable_summary,
-                             write_tables)
+from analysis.tables import (
+    cpu_by_core,
+    failures,
+    html,
+    missing,
+    readable_comparisons,
+    readable_cpu,
+    readable_summary,
+    write_tables,
+)
 from bench.record import TRIALS, RecordError, Run, Trial, read_run, read_trials, runs_in
 
 TEMPLATE = "report.html.j2"
@@ -48,13 +66,23 @@ def write_report(directory: Path, runs: list[tuple[Path, Run, list[Trial], pd.Da
 
     It draws the figures anew, so that they show the same trials as the rest of it.
     """
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
-                              lstrip_blocks=True, undefined=StrictUndefined)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
     path = directory / "report.html"
-    path.write_text(environment.get_template(TEMPLATE).render(
-        banner=BANNER if any(is_emulated(run) for _, run, *_ in runs) else "",
-        in_short=plain_summary([run for _, *run in runs]), sections=[_section(*run) for run in runs], run=runs[0][1],
-        versions={tool: said for _, run, *_ in runs for tool, said in run.versions.items()}))
+    path.write_text(
+        environment.get_template(TEMPLATE).render(
+            banner=BANNER if any(is_emulated(run) for _, run, *_ in runs) else "",
+            in_short=plain_summary([run for _, *run in runs]),
+            sections=[_section(*run) for run in runs],
+            run=runs[0][1],
+            versions={tool: said for _, run, *_ in runs for tool, said in run.versions.items()},
+        )
+    )
     return path
 
 
@@ -76,24 +104,39 @@ def _section(directory: Path, run: Run, trials: list[Trial], summary: pd.DataFra
         "figures": figures,
         "flame_graphs": [(stem, _data_url(path)) for stem, path in drawn.items() if stem.startswith(FLAME)],
         "cpu_table": None if is_emulated(run) else Markup(html(readable_cpu(cpu_by_core(run, trials)), f"{name}-cpu")),
-        "method": _method(run, trials)}
+        "method": _method(run, trials),
+    }
 
 
 def outcomes(run: Run, summary: pd.DataFrame) -> list[str]:
     """A sentence per workload and core count: each variant against base, as far as its interval allows a claim."""
-    against = sorted((variant for variant in run.options.variants if variant != BASE),
-                     key=lambda variant: variant != "fastsocket")
+    against = sorted(
+        (variant for variant in run.options.variants if variant != BASE), key=lambda variant: variant != "fastsocket"
+    )
     rows = {(row.workload, row.cores, row.variant): row for row in outcome(run, summary).itertuples()}
-    return [f"{place(workload, cores)}: " + "; ".join(_claim(variant, rows.get((workload, cores, variant)))
-                                                      for variant in against
-                                                      if variant not in run.options.lacking.get(workload, {})) + "."
-            for workload in run.options.workloads for cores in sorted(run.options.cores)]
+    return [
+        f"{place(workload, cores)}: "
+        + "; ".join(
+            _claim(variant, rows.get((workload, cores, variant)))
+            for variant in against
+            if variant not in run.options.lacking.get(workload, {})
+        )
+        + "."
+        for workload in run.options.workloads
+        for cores in sorted(run.options.cores)
+    ]
 
 
 def warnings(run: Run, trials: list[Trial]) -> list[str]:
     """What a reader has to know before trusting the numbers, a sentence each."""
-    return [*_incomplete(run, trials), *_sharing(run), *_lacking(run), *_failed(run, trials), *_spoilt(trials),
-            *(f"Not available here: {sentence}." for sentence in missing(run, trials))]
+    return [
+        *_incomplete(run, trials),
+        *_sharing(run),
+        *_lacking(run),
+        *_failed(run, trials),
+        *_spoilt(trials),
+        *(f"Not available here: {sentence}." for sentence in missing(run, trials)),
+    ]
 
 
 def _claim(variant: str, row) -> str:
@@ -102,10 +145,16 @@ def _claim(variant: str, row) -> str:
     if pd.isna(row.ratio_low):
         return f"{variant} has too few complete blocks for an interval, so no claim is made"
     more, less, unit = _WORDS[row.metric]
-    verdict = f"{variant} {more} base" if row.ratio_low > 1 else \
-        f"{variant} {less} base" if row.ratio_high < 1 else f"no difference seen between {variant} and base"
-    return f"{verdict}, {row.ratio_to_base:.3f} times its {unit} " \
-           f"(95 % interval {row.ratio_low:.3f}–{row.ratio_high:.3f})"
+    verdict = (
+        f"{variant} {more} base"
+        if row.ratio_low > 1
+        else f"{variant} {less} base"
+        if row.ratio_high < 1
+        else f"no difference seen between {variant} and base"
+    )
+    return (
+        f"{verdict}, {row.ratio_to_base:.3f} times its {unit} (95 % interval {row.ratio_low:.3f}–{row.ratio_high:.3f})"
+    )
 
 
 def _control(summary: pd.DataFrame) -> dict:
@@ -115,10 +164,16 @@ def _control(summary: pd.DataFrame) -> dict:
     if off:
         return {"state": "off", "sentences": [*off, "Effects of that size there may be no effects of the variants."]}
     if checked.empty:
-        return {"state": "unknown", "sentences": ["No A/A control with an interval in this run: nothing tells how "
-                                                  "far apart two equal arms come out."]}
-    return {"state": "fine", "sentences": [f"The A/A control is fine: base against itself includes 1 in all "
-                                           f"{len(checked)} settings."]}
+        return {
+            "state": "unknown",
+            "sentences": [
+                "No A/A control with an interval in this run: nothing tells how far apart two equal arms come out."
+            ],
+        }
+    return {
+        "state": "fine",
+        "sentences": [f"The A/A control is fine: base against itself includes 1 in all {len(checked)} settings."],
+    }
 
 
 def _incomplete(run: Run, trials: list[Trial]) -> list[str]:
@@ -128,15 +183,21 @@ def _incomplete(run: Run, trials: list[Trial]) -> list[str]:
 
 
 def _sharing(run: Run) -> list[str]:
-    return [f"The load generator shares CPU{'s' if len(placement.shared) > 1 else ''} "
-            f"{', '.join(map(str, placement.shared))} with the server at "
-            f"{counted(placement.cores)}: what it takes, the server lacks, and ratios tend to come out nearer to 1."
-            for placement in run.placements if placement.shared]
+    return [
+        f"The load generator shares CPU{'s' if len(placement.shared) > 1 else ''} "
+        f"{', '.join(map(str, placement.shared))} with the server at "
+        f"{counted(placement.cores)}: what it takes, the server lacks, and ratios tend to come out nearer to 1."
+        for placement in run.placements
+        if placement.shared
+    ]
 
 
 def _lacking(run: Run) -> list[str]:
-    return [f"{workload} is not run as {variant}: {why}."
-            for workload, lacking in run.options.lacking.items() for variant, why in lacking.items()]
+    return [
+        f"{workload} is not run as {variant}: {why}."
+        for workload, lacking in run.options.lacking.items()
+        for variant, why in lacking.items()
+    ]
 
 
 def _failed(run: Run, trials: list[Trial]) -> list[str]:
@@ -149,8 +210,10 @@ def _spoilt(trials: list[Trial]) -> list[str]:
     if not reasons:
         return []
     listed = "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common())
-    return [f"Spoilt: {sum(bool(trial.spoilt) for trial in trials)} of {len(trials)} trials are marked and kept in all "
-            f"numbers: {listed}."]
+    return [
+        f"Spoilt: {sum(bool(trial.spoilt) for trial in trials)} of {len(trials)} trials are marked and kept in all "
+        f"numbers: {listed}."
+    ]
 
 
 def _method(run: Run, trials: list[Trial]) -> list[str]:
@@ -158,12 +221,14 @@ def _method(run: Run, trials: list[Trial]) -> list[str]:
     sentences = [
         f"{options.blocks} blocks were planned, of {options.seconds} s of load per trial. Within a block each arm runs "
         "twice at each core count, in an order drawn from the seed and then mirrored (ABBA), so that a linear drift "
-        f"of the machine cancels. The seed is {options.seed}."]
+        f"of the machine cancels. The seed is {options.seed}."
+    ]
     if not is_emulated(run):
         sentences.append(
             "An estimate is the mean of the blocks' means; a ratio to base is the exponential of the mean of the "
             "blocks' paired log-ratios. Intervals are 95 % bootstrap-t intervals over blocks, so about one control in "
-            "twenty is off by chance.")
+            "twenty is off by chance."
+        )
     if options.limits:
         sentences.append(f"Not as usual: {', '.join(f'{name} {value}' for name, value in options.limits.items())}.")
     if run.wall_seconds > 0:

@@ -6,8 +6,10 @@ from analysis.estimates import BASE, COST, control_is_off, counted, place, throu
 from bench.record import Run, Trial
 
 OURS = "fastsocket"
-_LOCAL = {"passive_local_percent": "connections that clients opened", "active_local_percent":
-          "connections that the server opened itself"}
+_LOCAL = {
+    "passive_local_percent": "connections that clients opened",
+    "active_local_percent": "connections that the server opened itself",
+}
 
 
 def plain_summary(runs: list[tuple[Run, list[Trial], pd.DataFrame]]) -> list[str]:
@@ -22,9 +24,15 @@ def plain_summary(runs: list[tuple[Run, list[Trial], pd.DataFrame]]) -> list[str
         sentences += _first(_served(run, summary, workload) for run, _, summary in measured)
         sentences += _first(_cost(run, summary, workload) for run, _, summary in measured)
         sentences += _first(_local(run, summary, workload) for run, _, summary in measured)
-    return sentences + _controls(measured) + [
-        f"{run.options.experiment} is not available here: {run.options.why_not}." for run, _, _ in runs
-        if run.options.why_not]
+    return (
+        sentences
+        + _controls(measured)
+        + [
+            f"{run.options.experiment} is not available here: {run.options.why_not}."
+            for run, _, _ in runs
+            if run.options.why_not
+        ]
+    )
 
 
 def _first(answers) -> list[str]:
@@ -33,8 +41,12 @@ def _first(answers) -> list[str]:
 
 def _row(summary: pd.DataFrame, workload: str, cores: int, variant: str, *metrics: str):
     """The row of one of these metrics, or None."""
-    rows = summary[(summary.workload == workload) & (summary.cores == cores) & (summary.variant == variant)
-                   & summary.metric.isin(metrics)]
+    rows = summary[
+        (summary.workload == workload)
+        & (summary.cores == cores)
+        & (summary.variant == variant)
+        & summary.metric.isin(metrics)
+    ]
     return None if rows.empty else next(rows.itertuples())
 
 
@@ -89,10 +101,13 @@ def _local(run: Run, summary: pd.DataFrame, workload: str) -> str | None:
 
 def _controls(measured: list[tuple[Run, list[Trial], pd.DataFrame]]) -> list[str]:
     """How far to trust all that: equal arms that came out different, although nothing differed."""
-    compared = sum(len(throughput(summary).query("variant == 'control'").dropna(subset="ratio_low"))
-                   for _, _, summary in measured)
+    compared = sum(
+        len(throughput(summary).query("variant == 'control'").dropna(subset="ratio_low")) for _, _, summary in measured
+    )
     off = sum(len(control_is_off(summary)) for _, _, summary in measured)
     if not compared:
         return []
-    return [f"Of {counted(compared, 'comparison')} of a server with itself, which must find no difference, {off} found one; "
-            f"by chance it would be about {compared / 20:.0f}."]
+    return [
+        f"Of {counted(compared, 'comparison')} of a server with itself, which must find no difference, {off} found one; "
+        f"by chance it would be about {compared / 20:.0f}."
+    ]

@@ -53,10 +53,29 @@ def stored_estimates(directory: Path, trials: list[Trial]) -> pd.DataFrame:
 
 def flat(trials: list[Trial]) -> pd.DataFrame:
     """A row per trial in the order they ran, with a column per metric; a metric that a trial lacks is null."""
-    plain = ["index", "block", "workload", "variant", "control", "arm", "cores", "started", "seconds",
-             "load_cpu_seconds"]
-    return pd.DataFrame([{**{name: getattr(trial, name) for name in plain}, "spoilt": "; ".join(trial.spoilt),
-                          "failed": trial.failed, **trial.metrics} for trial in trials])
+    plain = [
+        "index",
+        "block",
+        "workload",
+        "variant",
+        "control",
+        "arm",
+        "cores",
+        "started",
+        "seconds",
+        "load_cpu_seconds",
+    ]
+    return pd.DataFrame(
+        [
+            {
+                **{name: getattr(trial, name) for name in plain},
+                "spoilt": "; ".join(trial.spoilt),
+                "failed": trial.failed,
+                **trial.metrics,
+            }
+            for trial in trials
+        ]
+    )
 
 
 def arms(run: Run) -> list[str]:
@@ -67,19 +86,27 @@ def arms(run: Run) -> list[str]:
 def missing(run: Run, trials: list[Trial]) -> list[str]:
     """A sentence per metric that the machine, or some of the trials, couldn't give, with the reason."""
     everywhere = [f"{metric}: {without_prefix(reason)}" for metric, reason in run.unavailable.items()]
-    lacking = Counter((metric, without_prefix(reason)) for trial in trials
-                      for metric, reason in trial.unavailable.items() if metric not in run.unavailable)
-    return everywhere + [f"{metric} in {count} of {len(trials)} trials: {reason}"
-                         for (metric, reason), count in lacking.items()]
+    lacking = Counter(
+        (metric, without_prefix(reason))
+        for trial in trials
+        for metric, reason in trial.unavailable.items()
+        if metric not in run.unavailable
+    )
+    return everywhere + [
+        f"{metric} in {count} of {len(trials)} trials: {reason}" for (metric, reason), count in lacking.items()
+    ]
 
 
 def failures(run: Run, trials: list[Trial]) -> list[str]:
     """A sentence per setting and reason of trials that failed, and one per workload that was left out for it."""
     failed = Counter((trial.workload, trial.cores, trial.arm, trial.failed) for trial in trials if trial.failed)
-    return [f"{place(workload, cores)} as {arm}: {counted(count, 'trial')} failed, and no number has any of it: {why}."
-            for (workload, cores, arm, why), count in failed.items()] + [
+    return [
+        f"{place(workload, cores)} as {arm}: {counted(count, 'trial')} failed, and no number has any of it: {why}."
+        for (workload, cores, arm, why), count in failed.items()
+    ] + [
         f"The rest of {workload} was left out, because one trial after the other failed: {why}."
-        for workload, why in run.left_out.items()]
+        for workload, why in run.left_out.items()
+    ]
 
 
 def without_prefix(reason: str) -> str:
@@ -93,14 +120,27 @@ def readable_summary(run: Run, summary: pd.DataFrame) -> pd.DataFrame:
     rate = " / ".join(sorted({metric.upper() for metric in served.metric}))
     if is_emulated(run):
         served = summary.drop_duplicates(["workload", "variant", "cores"])
-    known = {(row.workload, row.cores, row.variant, row.metric): row.estimate
-             for row in summary.itertuples() if row.metric not in run.unavailable}
-    return pd.DataFrame([
-        {"workload": row.workload, "cores": str(row.cores), "variant": row.variant,
-         **({} if is_emulated(run) else {rate: _with_interval(row), "ratio to base": ratio(row)}),
-         **{heading: _value(known.get((row.workload, row.cores, row.variant, metric)), decimals)
-            for metric, (heading, decimals) in _METRICS.items() if not (is_emulated(run) and metric in TIMED_METRICS)}}
-        for row in _in_order(run, served).itertuples()])
+    known = {
+        (row.workload, row.cores, row.variant, row.metric): row.estimate
+        for row in summary.itertuples()
+        if row.metric not in run.unavailable
+    }
+    return pd.DataFrame(
+        [
+            {
+                "workload": row.workload,
+                "cores": str(row.cores),
+                "variant": row.variant,
+                **({} if is_emulated(run) else {rate: _with_interval(row), "ratio to base": ratio(row)}),
+                **{
+                    heading: _value(known.get((row.workload, row.cores, row.variant, metric)), decimals)
+                    for metric, (heading, decimals) in _METRICS.items()
+                    if not (is_emulated(run) and metric in TIMED_METRICS)
+                },
+            }
+            for row in _in_order(run, served).itertuples()
+        ]
+    )
 
 
 def ratio(row) -> str:
@@ -114,17 +154,31 @@ def ratio(row) -> str:
 
 def readable_comparisons(compared: pd.DataFrame) -> pd.DataFrame:
     """comparisons() with all cells formatted, without those that have no interval."""
-    return pd.DataFrame([(row.workload, str(row.cores), f"{row.variant} / {row.over}", _COMPARED.get(row.metric, row.metric),
-                          f"{row.ratio:.3f} ({row.low:.3f}–{row.high:.3f})")
-                         for row in compared.dropna(subset="low").itertuples()],
-                        columns=["workload", "cores", "variant", "metric", "ratio"])
+    return pd.DataFrame(
+        [
+            (
+                row.workload,
+                str(row.cores),
+                f"{row.variant} / {row.over}",
+                _COMPARED.get(row.metric, row.metric),
+                f"{row.ratio:.3f} ({row.low:.3f}–{row.high:.3f})",
+            )
+            for row in compared.dropna(subset="low").itertuples()
+        ],
+        columns=["workload", "cores", "variant", "metric", "ratio"],
+    )
 
 
 def cpu_by_core(run: Run, trials: list[Trial]) -> pd.DataFrame:
     """A row per workload, arm, core count and CPU: the mean percentage of time in each state over the trials."""
-    uses = pd.DataFrame([{"workload": trial.workload, "variant": trial.arm, "cores": trial.cores, **use.model_dump()}
-                         for trial in trials for use in trial.cpu],
-                        columns=["workload", "variant", "cores", "cpu", *CPU_STATES])
+    uses = pd.DataFrame(
+        [
+            {"workload": trial.workload, "variant": trial.arm, "cores": trial.cores, **use.model_dump()}
+            for trial in trials
+            for use in trial.cpu
+        ],
+        columns=["workload", "variant", "cores", "cpu", *CPU_STATES],
+    )
     seconds = uses[CPU_STATES]
     uses[CPU_STATES] = 100 * seconds.div(seconds.sum(axis=1), axis=0)
     means = uses.groupby(["workload", "variant", "cores", "cpu"], as_index=False)[CPU_STATES].mean()
@@ -134,8 +188,11 @@ def cpu_by_core(run: Run, trials: list[Trial]) -> pd.DataFrame:
 def readable_cpu(cpu: pd.DataFrame) -> pd.DataFrame:
     """cpu_by_core() with all cells formatted."""
     states = {f"{state}_percent": f"{state}, %" for state in CPU_STATES}
-    return cpu.astype({"cores": str, "cpu": str}).rename(columns=states).assign(
-        **{heading: cpu[column].map("{:.1f}".format) for column, heading in states.items()})
+    return (
+        cpu.astype({"cores": str, "cpu": str})
+        .rename(columns=states)
+        .assign(**{heading: cpu[column].map("{:.1f}".format) for column, heading in states.items()})
+    )
 
 
 def html(table: pd.DataFrame, name: str) -> str:
@@ -147,8 +204,9 @@ def html(table: pd.DataFrame, name: str) -> str:
 def _in_order(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
     order = {"workload": run.options.workloads, "variant": arms(run)}
     by = ["workload", "cores", "variant", *(["cpu"] if "cpu" in rows else [])]
-    return rows.sort_values(by, key=lambda column: column.map(order[column.name].index)
-                            if column.name in order else column)
+    return rows.sort_values(
+        by, key=lambda column: column.map(order[column.name].index) if column.name in order else column
+    )
 
 
 def _value(value: float | None, decimals: int) -> str:

@@ -35,7 +35,7 @@ NOT_POSSIBLE_HERE = 3
 def missing_packages(arguments: list[str]) -> list[Package]:
     """What the verb among the arguments needs, and the machine lacks. A guest has the machine's packages."""
     verb = next((argument for argument in arguments if not argument.startswith("-")), "")
-    inside = arguments[arguments.index("--") + 1:][:1] if "--" in arguments else []
+    inside = arguments[arguments.index("--") + 1 :][:1] if "--" in arguments else []
     needed = needed_packages(verb) + (needed_packages(*inside) if verb == "guest" else ())
     return [package for package in dict.fromkeys(needed) if not package.is_there()]
 
@@ -105,8 +105,15 @@ def _ask(packages: list[Package], environment: bool, yes: bool) -> None:
 
 
 def _run(what: str, command: list[str], **environment: str) -> None:
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True, errors="replace", env={**os.environ, **environment})
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env={**os.environ, **environment},
+    )
     if done.returncode:
         lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
         telling = [line for line in lines if line.startswith(("E:", "ERROR", "error"))] or lines or ["it said nothing"]
@@ -140,8 +147,11 @@ def _install_packages(packages: list[Package]) -> None:
         return
     with _no_service_starts():
         _run("apt-get update", ["apt-get", "update", "-q"])
-        _run("apt-get install", ["apt-get", "install", "-q", "-y", "--no-install-recommends",
-                                 *(package.name for package in packages)], DEBIAN_FRONTEND="noninteractive")
+        _run(
+            "apt-get install",
+            ["apt-get", "install", "-q", "-y", "--no-install-recommends", *(package.name for package in packages)],
+            DEBIAN_FRONTEND="noninteractive",
+        )
     for package in packages:
         if package.service and shutil.which("systemctl"):
             _run(f"disabling the service {package.service}", ["systemctl", "disable", "--quiet", package.service])
@@ -157,9 +167,35 @@ def make_environment() -> None:
     The stamp comes last, so that an interrupted installation starts over.
     """
     _run("making the virtual environment", [sys.executable, "-m", "venv", "--clear", str(VENV)])
-    _run("pip install", [str(VENV_PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-                         "--require-hashes", "--only-binary", ":all:", "--requirement", str(REQUIREMENTS)])
-    _run("installing the command fastsocket", [
-        str(VENV_PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps",
-        "--no-build-isolation", "--editable", str(ROOT)])
+    _run(
+        "pip install",
+        [
+            str(VENV_PYTHON),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--require-hashes",
+            "--only-binary",
+            ":all:",
+            "--requirement",
+            str(REQUIREMENTS),
+        ],
+    )
+    _run(
+        "installing the command fastsocket",
+        [
+            str(VENV_PYTHON),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--no-build-isolation",
+            "--editable",
+            str(ROOT),
+        ],
+    )
     STAMP.write_text(_wanted_stamp())

@@ -12,8 +12,11 @@ from pathlib import Path
 
 MARKS = {Path("/.dockerenv"): "Docker", Path("/run/.containerenv"): "Podman"}  # each engine leaves its own
 # Inode numbers of the machine's first namespaces (Linux include/linux/proc_ns.h, PROC_PID_INIT_INO and its like).
-FIRST = {Path("/proc/self/ns/pid"): 0xEFFFFFFC, Path("/proc/self/ns/uts"): 0xEFFFFFFE,
-         Path("/proc/self/ns/ipc"): 0xEFFFFFFF}
+FIRST = {
+    Path("/proc/self/ns/pid"): 0xEFFFFFFC,
+    Path("/proc/self/ns/uts"): 0xEFFFFFFE,
+    Path("/proc/self/ns/ipc"): 0xEFFFFFFF,
+}
 PRIVILEGED = "--privileged"
 
 
@@ -57,8 +60,12 @@ NEEDS = (
     _capability("SYS_ADMIN", 21, "namespaces, mounts, BPF and perf"),
     _capability("NET_ADMIN", 12, "links, their queues, and tc filters"),
     _capability("SYS_PTRACE", 19, "to see what a server of another user waits for"),
-    Need("writable /proc/sys", "settings of the testbed's own network", "--security-opt systempaths=unconfined",
-         lambda: not os.statvfs("/proc/sys").f_flag & os.ST_RDONLY),
+    Need(
+        "writable /proc/sys",
+        "settings of the testbed's own network",
+        "--security-opt systempaths=unconfined",
+        lambda: not os.statvfs("/proc/sys").f_flag & os.ST_RDONLY,
+    ),
     Need("no AppArmor profile", "mounts", "--security-opt apparmor=unconfined", _is_unconfined),
 )
 

@@ -16,8 +16,9 @@ def snapshot() -> Snapshot:
     tick = os.sysconf("SC_CLK_TCK")
     lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
     per_cpu = [fields for fields in lines if fields[0].startswith("cpu") and fields[0] != "cpu"]
-    return {int(name[3:]): {state: int(value) / tick for state, value in zip(COLUMNS, values)}
-            for name, *values in per_cpu}
+    return {
+        int(name[3:]): {state: int(value) / tick for state, value in zip(COLUMNS, values)} for name, *values in per_cpu
+    }
 
 
 def difference(before: Snapshot, after: Snapshot, cpus: list[int]) -> list[CpuUse]:

@@ -50,26 +50,48 @@ def checks() -> Iterator[Check]:
     for need in container.NEEDS if container.engine() else ():
         yield _check(f"{container.engine()}: {need.name}", need.is_there(), need.purpose, container.options([need]))
     for package in needed_packages():
-        yield _check(f"package {package.name}", package.is_there(), package.command or package.file or package.module,
-                     f"apt-get install {package.name}, or {INSTALL}")
+        yield _check(
+            f"package {package.name}",
+            package.is_there(),
+            package.command or package.file or package.module,
+            f"apt-get install {package.name}, or {INSTALL}",
+        )
     yield _check("python libraries", has_environment(), str(VENV), INSTALL)
     cpus = len(os.sched_getaffinity(0))
     yield _check("more than one CPU", cpus > 1, f"{cpus} usable", "give the machine more CPUs", required=False)
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    yield _check("file descriptors", limit >= DESCRIPTORS_NEEDED, f"hard limit {limit}",
-                 f"raise it to {DESCRIPTORS_NEEDED}: ulimit -Hn")
-    yield _check("kernel BTF", Path("/sys/kernel/btf/vmlinux").exists(), "/sys/kernel/btf/vmlinux",
-                 "boot a kernel with CONFIG_DEBUG_INFO_BTF, as Debian's are")
+    yield _check(
+        "file descriptors",
+        limit >= DESCRIPTORS_NEEDED,
+        f"hard limit {limit}",
+        f"raise it to {DESCRIPTORS_NEEDED}: ulimit -Hn",
+    )
+    yield _check(
+        "kernel BTF",
+        Path("/sys/kernel/btf/vmlinux").exists(),
+        "/sys/kernel/btf/vmlinux",
+        "boot a kernel with CONFIG_DEBUG_INFO_BTF, as Debian's are",
+    )
     yield _asked("namespaces, multi-queue veth and RPS", _try_network, "boot a kernel with CONFIG_VETH and CONFIG_RPS")
     yield _asked("SO_INCOMING_CPU", _try_incoming_cpu, since("6.2", "b261eda84ec1"), by_privilege=False)
-    yield _asked("IP_LOCAL_PORT_RANGE", _try_port_range, f"for Receive Flow Deliver {since('6.3', '91d0b78c5177')}",
-                 required=False, by_privilege=False)
+    yield _asked(
+        "IP_LOCAL_PORT_RANGE",
+        _try_port_range,
+        f"for Receive Flow Deliver {since('6.3', '91d0b78c5177')}",
+        required=False,
+        by_privilege=False,
+    )
     yield _asked("emulated NIC", _try_nic, BPF_NETWORKING)
     yield _asked("locality probe", _try_locality, since("6.3", "6e6eda44b939"), required=False)
     yield _asked("lock contention probe", _try_contention, since("5.19", "16edd9b511a1"), required=False)
     for backend in BACKENDS:
-        yield _asked(f"steering by {backend.name}", lambda: _try_backend(backend), REMEDIES[backend.name],
-                     required=False, by_privilege=backend.name == "cpumap")
+        yield _asked(
+            f"steering by {backend.name}",
+            lambda: _try_backend(backend),
+            REMEDIES[backend.name],
+            required=False,
+            by_privilege=backend.name == "cpumap",
+        )
 
 
 def since(version: str, commit: str) -> str:
@@ -105,9 +127,11 @@ def _asked(name: str, ask: Callable[[], str], remedy: str, required: bool = True
 
 
 def _try_network() -> str:
-    script = ("mount --make-rprivate / && mount -t sysfs sysfs /sys && "
-              "ip link add probe0 numrxqueues 2 numtxqueues 2 type veth peer name probe1 && "
-              "echo 1 > /sys/class/net/probe0/queues/rx-1/rps_cpus")
+    script = (
+        "mount --make-rprivate / && mount -t sysfs sysfs /sys && "
+        "ip link add probe0 numrxqueues 2 numtxqueues 2 type veth peer name probe1 && "
+        "echo 1 > /sys/class/net/probe0/queues/rx-1/rps_cpus"
+    )
     done = subprocess.run(["unshare", "--net", "--mount", "sh", "-c", script], capture_output=True, text=True)
     if "not permitted" in done.stderr or "denied" in done.stderr:
         raise _NotAllowed(done.stderr.splitlines()[0])

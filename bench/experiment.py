@@ -46,16 +46,16 @@ class Experiment(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     title: str
-    slides: str = ""            # where it is in the slides, and what is known of it there
-    kind: str | None = None     # of its figure; None: it has none of its own
+    slides: str = ""  # where it is in the slides, and what is known of it there
+    kind: str | None = None  # of its figure; None: it has none of its own
     shows: Shown = Shown()
-    draws: list[str] = []       # experiments whose figures its run can show; empty: its own
+    draws: list[str] = []  # experiments whose figures its run can show; empty: its own
     workloads: list[str]
     variants: list[str]
     cores: Literal["one", "all", "one to all", "threads"] = "one to all"  # threads: one of each core, and all
     rates: dict[str, int] = {}  # workload -> requests per second and core; without one, as many as the server takes
     observes: Literal["profile", "walk"] | None = None  # in each trial: bench/observers.py
-    day: bool = False           # the rates are the peak of a compressed day, and a block is a part of it
+    day: bool = False  # the rates are the peak of a compressed day, and a block is a part of it
     labels: dict[str, str] = {}
     effects: dict[str, Effect] = {}
     quick: Effort
@@ -63,8 +63,15 @@ class Experiment(BaseModel):
     paper: Effort
 
     def figure(self, name: str) -> FigureSpec:
-        return FigureSpec(id=name, kind=self.kind, title=self.title, slides=self.slides, labels=self.labels,
-                          effects=self.effects, **self.shows.model_dump())
+        return FigureSpec(
+            id=name,
+            kind=self.kind,
+            title=self.title,
+            slides=self.slides,
+            labels=self.labels,
+            effects=self.effects,
+            **self.shows.model_dump(),
+        )
 
 
 class Collection(BaseModel):
@@ -145,8 +152,16 @@ def parse_cores(text: str) -> list[int]:
     return cores
 
 
-def plan(name: str, length: Length, *, workloads: list[str] | None = None, variants: list[str] | None = None,
-         cores: str | None = None, blocks: int | None = None, seconds: int | None = None) -> Options:
+def plan(
+    name: str,
+    length: Length,
+    *,
+    workloads: list[str] | None = None,
+    variants: list[str] | None = None,
+    cores: str | None = None,
+    blocks: int | None = None,
+    seconds: int | None = None,
+) -> Options:
     """The options of a run: what the experiment says, except where the caller says otherwise.
 
     Raises UsageError, LimitError.
@@ -157,16 +172,30 @@ def plan(name: str, length: Length, *, workloads: list[str] | None = None, varia
     chosen_variants = list(dict.fromkeys(variants or experiment.variants))
     require("workload", chosen_workloads, WORKLOADS)
     require("variant", chosen_variants, VARIANTS)
-    lacking = {workload: {variant: why for variant in chosen_variants
-                          if (why := WORKLOADS[workload].lacks.get(variant) or _why_not_here(VARIANTS[variant]))}
-               for workload in chosen_workloads}
+    lacking = {
+        workload: {
+            variant: why
+            for variant in chosen_variants
+            if (why := WORKLOADS[workload].lacks.get(variant) or _why_not_here(VARIANTS[variant]))
+        }
+        for workload in chosen_workloads
+    }
     return Options(
-        experiment=name, workloads=chosen_workloads, variants=chosen_variants, lacking=lacking,
-        cores=parse_cores(cores) if cores else _cores(experiment), why_not=_why_not(experiment),
+        experiment=name,
+        workloads=chosen_workloads,
+        variants=chosen_variants,
+        lacking=lacking,
+        cores=parse_cores(cores) if cores else _cores(experiment),
+        why_not=_why_not(experiment),
         rates={workload: rate for workload, rate in experiment.rates.items() if workload in chosen_workloads},
-        day=experiment.day, observes=experiment.observes, blocks=blocks or effort.blocks,
-        seconds=seconds or effort.seconds, seed=secrets.randbits(32), limits=limits.changed(limits.read()),
-        figures=figure_specs(name, chosen_workloads))
+        day=experiment.day,
+        observes=experiment.observes,
+        blocks=blocks or effort.blocks,
+        seconds=seconds or effort.seconds,
+        seed=secrets.randbits(32),
+        limits=limits.changed(limits.read()),
+        figures=figure_specs(name, chosen_workloads),
+    )
 
 
 def _cores(experiment: Experiment) -> list[int]:

@@ -61,5 +61,8 @@ def _commit() -> str:
 
 def versions() -> dict[str, str]:
     """Of this project and the libraries that shape a measurement; servers and tools add their own."""
-    return {"fastsocket-lab": _commit(), "python": platform.python_version(),
-            **{name: version(name) for name in LIBRARIES}}
+    return {
+        "fastsocket-lab": _commit(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in LIBRARIES},
+    }

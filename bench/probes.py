@@ -35,7 +35,7 @@ class Locality:
 
 
 def _sum_over_cpus(layout: struct.Struct, values: list[bytes]) -> list[int]:
-    return [sum(column) for column in zip(*(layout.unpack(value[:layout.size]) for value in values))]
+    return [sum(column) for column in zip(*(layout.unpack(value[: layout.size]) for value in values))]
 
 
 class LocalityProbe:
@@ -98,8 +98,9 @@ class Probes(AbstractContextManager):
 
     def metrics(self, connections: int) -> dict[str, float]:
         """What was counted since start(), as metrics of a trial with so many connections."""
-        locality, contention = ([now - was for now, was in zip(after, before)]
-                                for after, before in zip(self._read(), self._before))
+        locality, contention = (
+            [now - was for now, was in zip(after, before)] for after, before in zip(self._read(), self._before)
+        )
         found = Locality(*locality).percentages() if locality else {}
         if contention and connections:
             found["contentions_per_connection"] = contention[0] / connections

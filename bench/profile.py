@@ -28,10 +28,10 @@ class Stack(NamedTuple):
     """Samples that were taken in the same place."""
 
     samples: int
-    role: str     # SERVER, IDLE or OTHER
+    role: str  # SERVER, IDLE or OTHER
     command: str  # of the process that was interrupted: softirq runs on top of whoever is there
-    object: str   # file of the innermost function, or the kernel
-    frames: str   # functions from the outermost to the innermost, separated by ";"
+    object: str  # file of the innermost function, or the kernel
+    frames: str  # functions from the outermost to the innermost, separated by ";"
 
 
 @contextmanager
@@ -41,11 +41,32 @@ def recording(perf_data: Path, frequency: int = FREQUENCY):
     answers, answer = os.pipe()
     log = perf_data.with_suffix(".log")
     try:
-        with open(log, "wb") as said, running(
-                ["perf", "record", "--quiet", "--event", "cpu-clock", "--freq", f"{frequency}", "--all-cpus", "-g",
-                 "--kernel-callchains", "--output", f"{perf_data}", "--delay", "-1",
-                 "--control", f"fd:{control},{answer}"],
-                pass_fds=(control, answer), stdout=said, stderr=said) as perf:
+        with (
+            open(log, "wb") as said,
+            running(
+                [
+                    "perf",
+                    "record",
+                    "--quiet",
+                    "--event",
+                    "cpu-clock",
+                    "--freq",
+                    f"{frequency}",
+                    "--all-cpus",
+                    "-g",
+                    "--kernel-callchains",
+                    "--output",
+                    f"{perf_data}",
+                    "--delay",
+                    "-1",
+                    "--control",
+                    f"fd:{control},{answer}",
+                ],
+                pass_fds=(control, answer),
+                stdout=said,
+                stderr=said,
+            ) as perf,
+        ):
             os.close(control), os.close(answer)
             _tell(commands, answers, b"enable\n", log)
             yield
@@ -64,8 +85,11 @@ def _tell(commands: int, answers: int, command: bytes, log: Path) -> None:
 
 def commands_of(pid: int) -> set[str]:
     """What the kernel calls a server's threads (comm in proc(5))."""
-    return {task.read_text().rstrip("\n")
-            for member in family(pid) for task in Path("/proc", f"{member}", "task").glob("*/comm")}
+    return {
+        task.read_text().rstrip("\n")
+        for member in family(pid)
+        for task in Path("/proc", f"{member}", "task").glob("*/comm")
+    }
 
 
 def fold(perf_data: Path, server_commands: Iterable[str] = ()) -> list[Stack]:
@@ -76,9 +100,26 @@ def fold(perf_data: Path, server_commands: Iterable[str] = ()) -> list[Stack]:
     servers = set(server_commands)
     folded = Counter()
     with subprocess.Popen(
-            ["perf", "report", "--stdio", "--no-children", "--show-nr-samples", "--field-separator", "\t",
-             "--sort", "comm,dso,sym", "--call-graph", "folded,0,caller,count", "--input", f"{perf_data}"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace") as perf:
+        [
+            "perf",
+            "report",
+            "--stdio",
+            "--no-children",
+            "--show-nr-samples",
+            "--field-separator",
+            "\t",
+            "--sort",
+            "comm,dso,sym",
+            "--call-graph",
+            "folded,0,caller,count",
+            "--input",
+            f"{perf_data}",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    ) as perf:
         for command, binary, frames, samples in _rows(perf.stdout):
             folded[_role(command, frames, servers), command, binary, frames] += samples
         complaint = perf.stderr.read().strip()

@@ -28,12 +28,12 @@ class FigureSpec(Record):
     """A figure of the slides, as this run can show it."""
 
     id: str
-    kind: str                        # how it is drawn: a key of analysis.figures.KINDS
+    kind: str  # how it is drawn: a key of analysis.figures.KINDS
     title: str
-    slides: str = ""                 # where it is in the slides, and what is known of it there
-    workloads: list[str] = []        # that it shows; empty: all that the run has
+    slides: str = ""  # where it is in the slides, and what is known of it there
+    workloads: list[str] = []  # that it shows; empty: all that the run has
     variants: list[str] = []
-    labels: dict[str, str] = {}      # variant -> what the figure calls it
+    labels: dict[str, str] = {}  # variant -> what the figure calls it
     effects: dict[str, Effect] = {}  # for the kind "effects"
 
 
@@ -76,15 +76,15 @@ class Run(Record):
     """The circumstances of a run."""
 
     options: Options
-    started: str                # ISO 8601 with time zone
+    started: str  # ISO 8601 with time zone
     fingerprint: dict[str, str]  # the machine: kernel, CPU, memory, …
-    versions: dict[str, str]     # of the servers, the tools and the libraries
+    versions: dict[str, str]  # of the servers, the tools and the libraries
     placements: list[Placement]
     unavailable: dict[str, str]  # metric -> why it cannot be had on this machine
     left_out: dict[str, str] = {}  # workload -> why the rest of its trials was not run
     planned_trials: int
     complete: bool = False
-    wall_seconds: float = 0.0    # from the start of the command to the end of the last trial
+    wall_seconds: float = 0.0  # from the start of the command to the end of the last trial
 
 
 class CpuUse(Record):
@@ -135,12 +135,12 @@ class Trial(Record):
     metrics: dict[str, float]
     unavailable: dict[str, str]
     latency_ms: dict[str, float]  # percentile, or "max", -> value
-    load_errors: dict[str, int]   # kind -> count
+    load_errors: dict[str, int]  # kind -> count
     cpu: list[CpuUse]
     load_cpu_seconds: float
     library: list[LibraryCounters] | None
     spoilt: list[str]  # why this trial deserves less trust; it is kept all the same
-    failed: str = ""   # why it could not be measured: it then has no metrics
+    failed: str = ""  # why it could not be measured: it then has no metrics
 
     @property
     def arm(self) -> str:
@@ -150,8 +150,19 @@ class Trial(Record):
 
 def failed_trial(reason: str, **slot) -> Trial:
     """Of a bench.schedule.Slot's fields, and when it was, and its rate."""
-    return Trial(**slot, seconds=0.0, metrics={}, unavailable={}, latency_ms={}, load_errors={}, cpu=[],
-                 load_cpu_seconds=0.0, library=None, spoilt=[], failed=reason)
+    return Trial(
+        **slot,
+        seconds=0.0,
+        metrics={},
+        unavailable={},
+        latency_ms={},
+        load_errors={},
+        cpu=[],
+        load_cpu_seconds=0.0,
+        library=None,
+        spoilt=[],
+        failed=reason,
+    )
 
 
 class RecordError(Exception):

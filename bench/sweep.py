@@ -13,8 +13,19 @@ from bench.fingerprint import fingerprint, versions
 from bench.observers import observer
 from bench.placement import place
 from bench.probes import Probes
-from bench.record import (RUN, Options, RecordError, Run, Trial, append_trial, drop_torn_line, failed_trial,
-                          read_run, read_trials, write_run)
+from bench.record import (
+    RUN,
+    Options,
+    RecordError,
+    Run,
+    Trial,
+    append_trial,
+    drop_torn_line,
+    failed_trial,
+    read_run,
+    read_trials,
+    write_run,
+)
 from bench.schedule import Slot, schedule
 from bench.threads import cores_first
 from bench.trial import Bench
@@ -39,9 +50,14 @@ def new_run(directory: Path, options: Options) -> Run:
         raise UsageError(f"{directory} holds a run already: go on with --resume, or choose another --out")
     installed = {tool: said for name in options.workloads for tool, said in WORKLOADS[name].versions().items()}
     run = Run(
-        options=options, started=datetime.now().astimezone().isoformat(timespec="seconds"), fingerprint=fingerprint(),
-        versions={**versions(), **installed}, placements=place(options.cores, cores_first(usable_cpus())),
-        unavailable={}, planned_trials=len(schedule(options)))
+        options=options,
+        started=datetime.now().astimezone().isoformat(timespec="seconds"),
+        fingerprint=fingerprint(),
+        versions={**versions(), **installed},
+        placements=place(options.cores, cores_first(usable_cpus())),
+        unavailable={},
+        planned_trials=len(schedule(options)),
+    )
     try:
         directory.mkdir(parents=True, exist_ok=True)
         write_run(directory, run)
@@ -65,8 +81,9 @@ def resumed_run(directory: Path) -> Run:
         raise UsageError(f"{directory} was measured on CPUs {sorted(needed)}, of which this machine lacks some")
     was = limits.Limits(**run.options.limits).connections_per_core
     if limits.read().connections_per_core != was:
-        raise UsageError(f"{directory} was measured with {was} connections per core: "
-                         f"set {limits.PREFIX}CONNECTIONS_PER_CORE={was}")
+        raise UsageError(
+            f"{directory} was measured with {was} connections per core: set {limits.PREFIX}CONNECTIONS_PER_CORE={was}"
+        )
     return run.model_copy(update={"left_out": {}})
 
 
@@ -132,8 +149,9 @@ def _tried(trials: Bench, slot: Slot, run: Run, directory: Path) -> Trial:
     placement = next(placement for placement in run.placements if placement.cores == slot.cores)
     rate, started = offered(run.options, slot.workload, slot.cores, slot.block), time.time()
     try:
-        return trials.run(slot, placement, run.options.seconds, rate,
-                          observer(run.options.observes, directory, slot.index))
+        return trials.run(
+            slot, placement, run.options.seconds, rate, observer(run.options.observes, directory, slot.index)
+        )
     except (WorkloadError, BpfError) as error:
         return failed_trial(str(error), **vars(slot), started=started, rate=rate)
 

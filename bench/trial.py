@@ -25,8 +25,15 @@ from workloads.workload import Cpus, Workload
 
 STEAL_TOLERATED = 0.05
 LATENCIES = {"latency_p50_ms": "50", "latency_p99_ms": "99", "latency_max_ms": "max"}  # metric -> key of Load
-COUNTED_DURING_TRIAL = ("accepted_local", "accepted_global", "accepted_neighbour", "deferred", "registered",
-                        "delivered", "undelivered")
+COUNTED_DURING_TRIAL = (
+    "accepted_local",
+    "accepted_global",
+    "accepted_neighbour",
+    "deferred",
+    "registered",
+    "delivered",
+    "undelivered",
+)
 
 # What else goes on during the load: of the server's process id, its ports, and a directory for what is not kept.
 Observe = Callable[[int, range, Path], AbstractContextManager]
@@ -45,17 +52,21 @@ class Bench:
         self._nic = nic
         self._probes = probes
 
-    def run(self, slot: Slot, placement: Placement, seconds: int, rate: float | None = None,
-            observe: Observe | None = None) -> Trial:
+    def run(
+        self, slot: Slot, placement: Placement, seconds: int, rate: float | None = None, observe: Observe | None = None
+    ) -> Trial:
         """rate: requests per second in all, None: as many as the server takes.
 
         Raises WorkloadError when the server or the load generator fails.
         """
         workload, variant = WORKLOADS[slot.workload], VARIANTS[slot.variant]
         testbed, cpus = self._testbeds[workload.topology], Cpus(placement.server_cpus, placement.load_cpus)
-        with self._steered(workload, variant, testbed, cpus), self._set_up(variant, testbed, cpus), \
-                TemporaryDirectory(dir=self._tag.directory) as directory, \
-                workload.serve(testbed, variant, cpus, Path(directory)) as pids:
+        with (
+            self._steered(workload, variant, testbed, cpus),
+            self._set_up(variant, testbed, cpus),
+            TemporaryDirectory(dir=self._tag.directory) as directory,
+            workload.serve(testbed, variant, cpus, Path(directory)) as pids,
+        ):
             demand = Demand(seconds, rate, workload.rehearse(testbed, cpus))
             library = _library(pids) if variant.has_local_listeners else None
             self._probes.start(pids[0], workload.ports(cpus))
@@ -66,11 +77,19 @@ class Bench:
             observed = self._probes.metrics(load.requests)
             library = _since(library, _library(pids)) if library else None
         return Trial(
-            **vars(slot), started=started, seconds=load.seconds, rate=rate,
+            **vars(slot),
+            started=started,
+            seconds=load.seconds,
+            rate=rate,
             metrics={**_metrics(workload.metric, load, use), **observed},
             unavailable={**_untold(load, use), **self._probes.unavailable},
-            latency_ms=load.latency_ms, load_errors=load.errors, cpu=use, load_cpu_seconds=load.cpu_seconds,
-            library=library, spoilt=_spoilt(load, use))
+            latency_ms=load.latency_ms,
+            load_errors=load.errors,
+            cpu=use,
+            load_cpu_seconds=load.cpu_seconds,
+            library=library,
+            spoilt=_spoilt(load, use),
+        )
 
     @contextmanager
     def _steered(self, workload: Workload, variant: Variant, testbed: Testbed, cpus: Cpus):
@@ -81,8 +100,10 @@ class Bench:
     @contextmanager
     def _set_up(self, variant: Variant, testbed: Testbed, cpus: Cpus):
         """The kernel's settings. Some are of the whole machine: their journal is found again after a SIGKILL."""
-        with testbed.settings(testbed.server, variant.sysctls), \
-                Journal(self._tag.directory / f"machine{JOURNAL}") as journal:
+        with (
+            testbed.settings(testbed.server, variant.sysctls),
+            Journal(self._tag.directory / f"machine{JOURNAL}") as journal,
+        ):
             for name, value in variant.machine_sysctls.items():
                 journal.write(Path("/proc/sys", name), value)
             for link in testbed.links_to(testbed.server) if variant.rfs else []:
@@ -92,15 +113,21 @@ class Bench:
 
 def _library(pids: list[int]) -> list[LibraryCounters]:
     """Over all instances: the sums on each CPU."""
-    return [LibraryCounters(cpu=counted[0].cpu, **{name: sum(getattr(one, name) for one in counted)
-                                                   for name in vars(counted[0]) if name != "cpu"})
-            for counted in zip(*map(page.counters, pids))]
+    return [
+        LibraryCounters(
+            cpu=counted[0].cpu,
+            **{name: sum(getattr(one, name) for one in counted) for name in vars(counted[0]) if name != "cpu"},
+        )
+        for counted in zip(*map(page.counters, pids))
+    ]
 
 
 def _since(before: list[LibraryCounters], after: list[LibraryCounters]) -> list[LibraryCounters]:
     """What happened between two readings; adoptions happen at the server's start, so those stay totals."""
-    return [now.model_copy(update={name: getattr(now, name) - getattr(was, name) for name in COUNTED_DURING_TRIAL})
-            for was, now in zip(before, after)]
+    return [
+        now.model_copy(update={name: getattr(now, name) - getattr(was, name) for name in COUNTED_DURING_TRIAL})
+        for was, now in zip(before, after)
+    ]
 
 
 def _metrics(throughput: str, load: Load, use: list[CpuUse]) -> dict[str, float]:
@@ -121,13 +148,15 @@ def _others_seconds(load: Load, use: list[CpuUse]) -> float:
 
 def _untold(load: Load, use: list[CpuUse]) -> dict[str, str]:
     """Why a metric cannot be had from this trial."""
-    untold = {metric: "the load generator does not tell" for metric, key in LATENCIES.items()
-              if key not in load.latency_ms}
+    untold = {
+        metric: "the load generator does not tell" for metric, key in LATENCIES.items() if key not in load.latency_ms
+    }
     if not load.requests:
         untold["cpu_us_per_request"] = "nothing was served"
     elif _others_seconds(load, use) <= 0:
-        untold["cpu_us_per_request"] = ("the load generator's own CPU time exceeds all of /proc/stat, which some "
-                                        "kernels count by the tick")
+        untold["cpu_us_per_request"] = (
+            "the load generator's own CPU time exceeds all of /proc/stat, which some kernels count by the tick"
+        )
     return untold
 
 

@@ -76,8 +76,9 @@ def read_walk(path: Path) -> list[Step]:
     with open(path, newline="") as file:
         rows = csv.reader(file)
         next(rows)
-        return [Step(int(connection), int(step), int(cpu), float(us), int(port))
-                for connection, step, cpu, us, port in rows]
+        return [
+            Step(int(connection), int(step), int(cpu), float(us), int(port)) for connection, step, cpu, us, port in rows
+        ]
 
 
 def _events(seen: bytes) -> list[Event]:
@@ -94,10 +95,10 @@ def connections(events: Iterable[Event], ports: range) -> Iterator[Step]:
     it has read from several clients, or from none, cannot be told whose it is, and is left out with them.
     """
     passive: dict[int, dict[int, Event]] = {}  # client's port -> step -> event
-    active: dict[int, dict[int, Event]] = {}   # proxy's port -> step -> event
-    read_by: dict[int, list[int]] = {}         # thread -> clients whose requests it has read, and not passed on
-    client_of: dict[int, int] = {}             # proxy's port -> client's port
-    connecting: dict[int, Event] = {}          # thread -> the connect() that it is in
+    active: dict[int, dict[int, Event]] = {}  # proxy's port -> step -> event
+    read_by: dict[int, list[int]] = {}  # thread -> clients whose requests it has read, and not passed on
+    client_of: dict[int, int] = {}  # proxy's port -> client's port
+    connecting: dict[int, Event] = {}  # thread -> the connect() that it is in
     for event in events:
         if event.local_port in ports:
             _passive_step(event, passive, read_by)
@@ -114,8 +115,16 @@ def connections(events: Iterable[Event], ports: range) -> Iterator[Step]:
     for port, client in client_of.items():
         steps = {**passive[client], **active[port]}
         if set(steps) >= {*PASSIVE_STEPS, *ACTIVE_STEPS}:
-            yield from (Step(number, step, event.cpu, round((event.ns - steps[3].ns) / 1000, 1),
-                             client if step in PASSIVE_STEPS else port) for step, event in sorted(steps.items()))
+            yield from (
+                Step(
+                    number,
+                    step,
+                    event.cpu,
+                    round((event.ns - steps[3].ns) / 1000, 1),
+                    client if step in PASSIVE_STEPS else port,
+                )
+                for step, event in sorted(steps.items())
+            )
             number += 1
 
 

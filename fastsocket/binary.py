@@ -64,7 +64,7 @@ class Verdict:
     program: Path
     executed: Path  # the same, unless it is a script: then what runs it
     obstacles: list[Obstacle]  # none: the library will be loaded
-    notes: list[str]           # why it may make no difference all the same
+    notes: list[str]  # why it may make no difference all the same
 
     @property
     def can_be_accelerated(self) -> bool:
@@ -134,11 +134,14 @@ def check(path: Path, library: Path, arguments: Sequence[str] = ()) -> Verdict:
             linking = _linking_obstacle(elf) or _machine_obstacle(elf, ours) or _libc_obstacle(elf)
             sanitizer = None if linking else _sanitizer_obstacle(elf)
             found = (*lost, linking, sanitizer, _privilege_obstacle(executed))
-            return Verdict(path, executed, [obstacle for obstacle in found if obstacle],
-                           [] if linking else _notes(elf, executed))
+            return Verdict(
+                path, executed, [obstacle for obstacle in found if obstacle], [] if linking else _notes(elf, executed)
+            )
     except NotElf:
-        unknown = Obstacle("it is neither a whole ELF program nor a script that starts with #!",
-                           "start it through its interpreter, such as: sh FILE")
+        unknown = Obstacle(
+            "it is neither a whole ELF program nor a script that starts with #!",
+            "start it through its interpreter, such as: sh FILE",
+        )
         return Verdict(path, executed, [*lost, unknown], [])
 
 
@@ -186,9 +189,11 @@ def _followed(path: Path, arguments: list[str], library: Path) -> tuple[Path, li
     raise NotAProgram(f"{path}: more than {MAX_INTERPRETERS} interpreters after another")
 
 
-_LOST = Obstacle("env takes LD_PRELOAD out of its environment",
-                 "have env keep it: no -i, no -u LD_PRELOAD, no LD_PRELOAD=; or name the library there: "
-                 "LD_PRELOAD=$(fastsocket path)")
+_LOST = Obstacle(
+    "env takes LD_PRELOAD out of its environment",
+    "have env keep it: no -i, no -u LD_PRELOAD, no LD_PRELOAD=; or name the library there: "
+    "LD_PRELOAD=$(fastsocket path)",
+)
 
 
 def _names(preload: str, library: Path) -> bool:
@@ -228,11 +233,15 @@ def _interpreter(script: Path, words: list[str]) -> Path:
 
 def _linking_obstacle(elf: Elf) -> Obstacle | None:
     if not elf.section_names.isdisjoint(GO_SECTIONS):
-        return Obstacle("it is a Go program: Go makes system calls itself, so nothing can be preloaded before them",
-                        "none from outside; its authors can open a SO_REUSEPORT listener per core")
+        return Obstacle(
+            "it is a Go program: Go makes system calls itself, so nothing can be preloaded before them",
+            "none from outside; its authors can open a SO_REUSEPORT listener per core",
+        )
     if not elf.loader:
-        return Obstacle("it is statically linked, so there is no dynamic loader to load the library",
-                        "link it dynamically (without -static), or install a package that is")
+        return Obstacle(
+            "it is statically linked, so there is no dynamic loader to load the library",
+            "link it dynamically (without -static), or install a package that is",
+        )
     return None
 
 
@@ -242,22 +251,27 @@ def _machine_obstacle(elf: Elf, ours: Elf) -> Obstacle | None:
 
     if (kind(elf), elf.little_endian) == (kind(ours), ours.little_endian):
         return None
-    return Obstacle(f"it is built for another machine ({kind(elf)}) than the library ({kind(ours)})",
-                    "build the library with that machine's compiler: make CC=… build/libfsocket.so")
+    return Obstacle(
+        f"it is built for another machine ({kind(elf)}) than the library ({kind(ours)})",
+        "build the library with that machine's compiler: make CC=… build/libfsocket.so",
+    )
 
 
 def _libc_obstacle(elf: Elf) -> Obstacle | None:
     if GLIBC_LOADER.fullmatch(os.path.basename(elf.loader)):
         return None
-    return Obstacle(f"its libc is not glibc: its loader is {elf.loader}",
-                    "use a build of it for glibc, such as Debian's")
+    return Obstacle(
+        f"its libc is not glibc: its loader is {elf.loader}", "use a build of it for glibc, such as Debian's"
+    )
 
 
 def _sanitizer_obstacle(elf: Elf) -> Breakage | None:
     """A sanitizer's runtime stands in front of libc itself, and ends the program where it is not the first to."""
     if any(SANITIZER.fullmatch(name) for name in elf.needed) or OF_SANITIZERS.search(elf.symbol_names):
-        return Breakage("it is built with a sanitizer, whose runtime must be loaded before anything else",
-                        "build it without -fsanitize=")
+        return Breakage(
+            "it is built with a sanitizer, whose runtime must be loaded before anything else",
+            "build it without -fsanitize=",
+        )
     return None
 
 
@@ -266,15 +280,20 @@ def _privilege_obstacle(path: Path) -> Obstacle | None:
     status = path.stat()
     dropped = "so the loader drops LD_PRELOAD (secure execution)"
     if status.st_mode & stat.S_ISUID and status.st_uid != os.getuid():
-        return Obstacle(f"it is setuid to {user_name(status.st_uid)}, {dropped}",
-                        f"start it as {user_name(status.st_uid)}, or without the bit: chmod u-s {path}")
+        return Obstacle(
+            f"it is setuid to {user_name(status.st_uid)}, {dropped}",
+            f"start it as {user_name(status.st_uid)}, or without the bit: chmod u-s {path}",
+        )
     if status.st_mode & stat.S_ISGID and status.st_mode & stat.S_IXGRP and status.st_gid != os.getgid():
-        return Obstacle(f"it is setgid to group {status.st_gid}, {dropped}",
-                        f"start it with that group, or without the bit: chmod g-s {path}")
+        return Obstacle(
+            f"it is setgid to group {status.st_gid}, {dropped}",
+            f"start it with that group, or without the bit: chmod g-s {path}",
+        )
     if os.getuid() != 0 and _has_capabilities(path):
-        return Obstacle(f"it has file capabilities, {dropped}",
-                        f"start it as root, or give it ambient ones instead (AmbientCapabilities= of systemd): "
-                        f"setcap -r {path}")
+        return Obstacle(
+            f"it has file capabilities, {dropped}",
+            f"start it as root, or give it ambient ones instead (AmbientCapabilities= of systemd): setcap -r {path}",
+        )
     return None
 
 
@@ -292,8 +311,10 @@ def _notes(elf: Elf, path: Path) -> list[str]:
     missing = _missing_calls(elf, path)
     if not missing:
         return []
-    return [f"no {' or '.join(missing)} in it or the libraries it is linked with: only what it loads or starts later "
-            "can be accelerated"]
+    return [
+        f"no {' or '.join(missing)} in it or the libraries it is linked with: only what it loads or starts later "
+        "can be accelerated"
+    ]
 
 
 def _missing_calls(elf: Elf, path: Path) -> list[str]:
@@ -317,8 +338,14 @@ def _libraries(path: Path) -> list[Path]:
     with _elf(Path(sys.executable)) as ours:
         loader = ours.loader
     try:
-        listed = subprocess.run([loader, "--list", path.absolute()], capture_output=True, text=True, errors="replace",
-                                stdin=subprocess.DEVNULL, timeout=LOADER_SECONDS)
+        listed = subprocess.run(
+            [loader, "--list", path.absolute()],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=LOADER_SECONDS,
+        )
     except (OSError, subprocess.TimeoutExpired):  # of a Python without a loader, or of a file made to keep it busy
         return []
     found = re.findall(r"^\t\S+ => (/.+) \(0x[0-9a-f]+\)$", listed.stdout, re.MULTILINE)

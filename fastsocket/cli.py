@@ -45,21 +45,36 @@ def fastsocket() -> None:
 # The options of run, in the order of its --help.
 Command = Annotated[list[str], typer.Argument(metavar="COMMAND", help="The server and its arguments, best after --.")]
 ListenTable = Annotated[Optional[bool], typer.Option(help="Give each CPU a listener (the library's default: on).")]
-FastEpoll = Annotated[Optional[bool], typer.Option(
-    help="Put a connection into the epoll only when it has to wait (the library's default: off).")]
-FlowDeliver = Annotated[Optional[bool], typer.Option(
-    help="Connect from source ports of the CPU that connects (the library's default: off).")]
+FastEpoll = Annotated[
+    Optional[bool],
+    typer.Option(help="Put a connection into the epoll only when it has to wait (the library's default: off)."),
+]
+FlowDeliver = Annotated[
+    Optional[bool],
+    typer.Option(help="Connect from source ports of the CPU that connects (the library's default: off)."),
+]
 Only = Annotated[Optional[list[str]], typer.Option(metavar="PORT", help="Accelerate this port alone; again for more.")]
-Pin = Annotated[Optional[bool], typer.Option(
-    help="Pin workers that nobody pinned, always or never (the library's default: if there is one for each CPU).")]
+Pin = Annotated[
+    Optional[bool],
+    typer.Option(
+        help="Pin workers that nobody pinned, always or never (the library's default: if there is one for each CPU)."
+    ),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Rather do not run than run without acceleration.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="The library says on stderr what it does and why not.")]
 
 
 @app.command(context_settings={"allow_interspersed_args": False})
-def run(command: Command, listen_table: ListenTable = None, fast_epoll: FastEpoll = None,
-        flow_deliver: FlowDeliver = None, only: Only = None, pin: Pin = None, strict: Strict = False,
-        verbose: Verbose = False) -> None:
+def run(
+    command: Command,
+    listen_table: ListenTable = None,
+    fast_epoll: FastEpoll = None,
+    flow_deliver: FlowDeliver = None,
+    only: Only = None,
+    pin: Pin = None,
+    strict: Strict = False,
+    verbose: Verbose = False,
+) -> None:
     """Run a server accelerated.
 
     Process id, signals and exit status are the server's own. What cannot be accelerated runs all the same, after a
@@ -85,8 +100,10 @@ def run(command: Command, listen_table: ListenTable = None, fast_epoll: FastEpol
 
 
 @app.command()
-def check(binary: Annotated[str, typer.Argument(metavar="BINARY", help="A file, or a command in PATH.")],
-          as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+def check(
+    binary: Annotated[str, typer.Argument(metavar="BINARY", help="A file, or a command in PATH.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
     """Can this program be accelerated?
 
     Yes is exit status 0, no is 1, no such program 2. The answer holds for who asks: a setuid program that gains
@@ -115,12 +132,17 @@ def _print_verdict(verdict: Verdict) -> None:
 
 
 @app.command()
-def status(pids: Annotated[Optional[list[int]], typer.Argument(
-               metavar="PID", help="Only the servers that these processes belong to.")] = None,
-           as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-           prometheus: Annotated[bool, typer.Option("--prometheus", help="In Prometheus' text format.")] = False,
-           watch: Annotated[Optional[float], typer.Option(
-               "--watch", "-w", metavar="SECONDS", min=0.1, help="Look again so often, until Ctrl-C.")] = None) -> None:
+def status(
+    pids: Annotated[
+        Optional[list[int]], typer.Argument(metavar="PID", help="Only the servers that these processes belong to.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    prometheus: Annotated[bool, typer.Option("--prometheus", help="In Prometheus' text format.")] = False,
+    watch: Annotated[
+        Optional[float],
+        typer.Option("--watch", "-w", metavar="SECONDS", min=0.1, help="Look again so often, until Ctrl-C."),
+    ] = None,
+) -> None:
     """Show the running servers.
 
     Their listeners, who accepts on each CPU, what they counted, and why they are not accelerated. When no process
@@ -172,16 +194,25 @@ def _watch(pids: list[int], seconds: float) -> None:
 
 
 @app.command()
-def nic(device: Annotated[str, typer.Argument(metavar="DEVICE", help="A network device of this machine.")],
-        mode: Annotated[Optional[str], typer.Argument(metavar="[rss|atr|perfect|off]",
-                                                      help="Without it: show what is on.")] = None,
-        backend: Annotated[Optional[str], typer.Option(
-            metavar="NAME", help="ethtool, cpumap or rfs; without it, the first of them that can.")] = None,
-        cpus: Annotated[Optional[str], typer.Option(
-            metavar="LIST", help="The CPUs that shall handle packets, as in 0-3,8 (all it may use itself).")] = None,
-        port: Annotated[Optional[list[str]], typer.Option(
-            metavar="PORT=CPU", help="With perfect: this port's packets to this CPU; again for more.")] = None,
-        as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+def nic(
+    device: Annotated[str, typer.Argument(metavar="DEVICE", help="A network device of this machine.")],
+    mode: Annotated[
+        Optional[str], typer.Argument(metavar="[rss|atr|perfect|off]", help="Without it: show what is on.")
+    ] = None,
+    backend: Annotated[
+        Optional[str],
+        typer.Option(metavar="NAME", help="ethtool, cpumap or rfs; without it, the first of them that can."),
+    ] = None,
+    cpus: Annotated[
+        Optional[str],
+        typer.Option(metavar="LIST", help="The CPUs that shall handle packets, as in 0-3,8 (all it may use itself)."),
+    ] = None,
+    port: Annotated[
+        Optional[list[str]],
+        typer.Option(metavar="PORT=CPU", help="With perfect: this port's packets to this CPU; again for more."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
     """Steer the packets that a device receives to CPUs.
 
     rss: by hash. atr: to the CPU that last sent on the connection. perfect: answers to the CPU that connect() encoded

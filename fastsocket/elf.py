@@ -12,8 +12,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import BinaryIO
 
-EM_NAMES = {3: "386", 8: "MIPS", 20: "PPC", 21: "PPC64", 22: "S390", 40: "ARM", 62: "X86_64", 183: "AARCH64",
-            243: "RISCV", 258: "LOONGARCH"}
+EM_NAMES = {
+    3: "386",
+    8: "MIPS",
+    20: "PPC",
+    21: "PPC64",
+    22: "S390",
+    40: "ARM",
+    62: "X86_64",
+    183: "AARCH64",
+    243: "RISCV",
+    258: "LOONGARCH",
+}
 PT_INTERP, SHT_SYMTAB, SHT_DYNAMIC, SHT_DYNSYM, SHN_UNDEF, DT_NEEDED = 3, 2, 6, 11, 0, 1
 PATH_MAX, NAME_MAX = 4096, 256
 MOST_BYTES = 32 << 20  # of one table: a browser's symbols take a tenth of that
@@ -27,15 +37,17 @@ class NotElf(Exception):
 class _Layout:
     """The fields that we need of each structure, as struct has them; what lies between is padding."""
 
-    header: str   # e_machine, e_phoff, e_shoff, e_phentsize, e_phnum, e_shentsize, e_shnum, e_shstrndx
+    header: str  # e_machine, e_phoff, e_shoff, e_phentsize, e_phnum, e_shentsize, e_shnum, e_shstrndx
     segment: str  # p_type, p_offset, p_filesz
     section: str  # sh_name, sh_type, sh_offset, sh_size, sh_link
     dynamic: str  # d_tag, d_un
-    symbol: str   # st_name, st_shndx
+    symbol: str  # st_name, st_shndx
 
 
-LAYOUTS = {1: _Layout("18xH8xII6xHHHHH", "II8xI12x", "II8xIII12x", "iI", "I10xH"),
-           2: _Layout("18xH12xQQ6xHHHHH", "I4xQ16xQ16x", "II16xQQI20x", "qQ", "I2xH16x")}
+LAYOUTS = {
+    1: _Layout("18xH8xII6xHHHHH", "II8xI12x", "II8xIII12x", "iI", "I10xH"),
+    2: _Layout("18xH12xQQ6xHHHHH", "I4xQ16xQ16x", "II16xQQI20x", "qQ", "I2xH16x"),
+}
 
 
 @dataclass(frozen=True)
@@ -58,8 +70,16 @@ class Elf:
         self.bits, self.little_endian = 32 * start[4], start[5] == 1
         self._layout, self._order = LAYOUTS[start[4]], "<" if self.little_endian else ">"
         header = struct.unpack_from(self._order + self._layout.header, start)
-        (self._machine, self._segments_at, self._sections_at, self._segment_size, self._segment_count,
-         self._section_size, self._section_count, self._names) = header
+        (
+            self._machine,
+            self._segments_at,
+            self._sections_at,
+            self._segment_size,
+            self._segment_count,
+            self._section_size,
+            self._section_count,
+            self._names,
+        ) = header
 
     @property
     def machine(self) -> str:
@@ -102,15 +122,17 @@ class Elf:
     def _sections(self) -> list[_Section]:
         """None, where it was stripped of them."""
         count = self._section_count if self._sections_at else 0
-        return [_Section(*found) for found in
-                self._table(self._sections_at, count, self._section_size, self._layout.section)]
+        return [
+            _Section(*found)
+            for found in self._table(self._sections_at, count, self._section_size, self._layout.section)
+        ]
 
     @property
     def section_names(self) -> set[str]:
         if self._names >= len(self._sections):
             return set()
         names = self._content(self._sections[self._names])
-        return {_text(names[section.name:section.name + NAME_MAX]) for section in self._sections}
+        return {_text(names[section.name : section.name + NAME_MAX]) for section in self._sections}
 
     def _content(self, section: _Section) -> bytes:
         return self._read(section.offset, section.size)
@@ -121,7 +143,7 @@ class Elf:
         if section is None:
             return iter(()), b""
         content = self._content(section)
-        return form.iter_unpack(content[:len(content) // form.size * form.size]), self._names_of(section)
+        return form.iter_unpack(content[: len(content) // form.size * form.size]), self._names_of(section)
 
     def _first(self, kind: int) -> _Section | None:
         return next((section for section in self._sections if section.kind == kind), None)
@@ -135,13 +157,13 @@ class Elf:
     def imports(self) -> set[str]:
         """What it takes from libraries."""
         symbols, names = self._entries(SHT_DYNSYM, self._layout.symbol)
-        return {_text(names[name:name + NAME_MAX]) for name, place in symbols if place == SHN_UNDEF}
+        return {_text(names[name : name + NAME_MAX]) for name, place in symbols if place == SHN_UNDEF}
 
     @property
     def needed(self) -> list[str]:
         """The libraries that it names itself."""
         entries, names = self._entries(SHT_DYNAMIC, self._layout.dynamic)
-        return [_text(names[value:value + PATH_MAX]) for tag, value in entries if tag == DT_NEEDED]
+        return [_text(names[value : value + PATH_MAX]) for tag, value in entries if tag == DT_NEEDED]
 
     @property
     def symbol_names(self) -> bytes:

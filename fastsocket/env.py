@@ -8,9 +8,21 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-LONG = {"ignore-environment": "i", "null": "0", "unset": "u", "chdir": "C", "split-string": "S", "debug": "v",
-        "argv0": "a", "default-signal": "", "ignore-signal": "", "block-signal": "", "list-signal-handling": "",
-        "help": "h", "version": "h"}
+LONG = {
+    "ignore-environment": "i",
+    "null": "0",
+    "unset": "u",
+    "chdir": "C",
+    "split-string": "S",
+    "debug": "v",
+    "argv0": "a",
+    "default-signal": "",
+    "ignore-signal": "",
+    "block-signal": "",
+    "list-signal-handling": "",
+    "help": "h",
+    "version": "h",
+}
 TAKE_A_WORD = "uCSa"
 ESCAPED = {"f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", **{sign: sign for sign in "\"#$'\\"}}
 BLANK = " \t\n\v\f\r"
@@ -45,8 +57,11 @@ def parse(words: list[str], inherited: Mapping[str, str]) -> Command:
         word = left.pop(0)
         if word == "--":
             break
-        left = _long(word[2:], left, options, inherited) if word.startswith("--") else \
-            _short(word[1:], left, options, inherited)
+        left = (
+            _long(word[2:], left, options, inherited)
+            if word.startswith("--")
+            else _short(word[1:], left, options, inherited)
+        )
     if left and left[0] == "-":
         options.ignores_all, left = True, left[1:]
     variables = {} if options.ignores_all else _without(options.unset, inherited)

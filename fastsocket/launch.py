@@ -110,8 +110,10 @@ def hindrance(command: Sequence[str], library: Path) -> Hindrance | None:
         return Hindrance(str(error))
     if verdict.can_be_accelerated:
         return None
-    return Hindrance("; ".join(f"{verdict} {found.reason} -> {found.remedy}" for found in verdict.obstacles),
-                     any(isinstance(found, Breakage) for found in verdict.obstacles))
+    return Hindrance(
+        "; ".join(f"{verdict} {found.reason} -> {found.remedy}" for found in verdict.obstacles),
+        any(isinstance(found, Breakage) for found in verdict.obstacles),
+    )
 
 
 def execute(command: list[str], variables: dict[str, str]) -> NoReturn:

@@ -38,28 +38,54 @@ class BpfError(Exception):
 
 
 class _TcHook(ctypes.Structure):
-    _fields_ = [("size", ctypes.c_size_t), ("ifindex", ctypes.c_int), ("attach_point", ctypes.c_int),
-                ("parent", ctypes.c_uint32)]
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("ifindex", ctypes.c_int),
+        ("attach_point", ctypes.c_int),
+        ("parent", ctypes.c_uint32),
+    ]
 
 
 class _TcOptions(ctypes.Structure):
-    _fields_ = [("size", ctypes.c_size_t), ("prog_fd", ctypes.c_int), ("flags", ctypes.c_uint32),
-                ("prog_id", ctypes.c_uint32), ("handle", ctypes.c_uint32), ("priority", ctypes.c_uint32)]
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("prog_fd", ctypes.c_int),
+        ("flags", ctypes.c_uint32),
+        ("prog_id", ctypes.c_uint32),
+        ("handle", ctypes.c_uint32),
+        ("priority", ctypes.c_uint32),
+    ]
 
 
 class _TestRunOptions(ctypes.Structure):
-    _fields_ = [("size", ctypes.c_size_t), ("data_in", ctypes.c_void_p), ("data_out", ctypes.c_void_p),
-                ("data_size_in", ctypes.c_uint32), ("data_size_out", ctypes.c_uint32),
-                ("ctx_in", ctypes.c_void_p), ("ctx_out", ctypes.c_void_p), ("ctx_size_in", ctypes.c_uint32),
-                ("ctx_size_out", ctypes.c_uint32), ("retval", ctypes.c_uint32), ("repeat", ctypes.c_int),
-                ("duration", ctypes.c_uint32), ("flags", ctypes.c_uint32), ("cpu", ctypes.c_uint32),
-                ("batch_size", ctypes.c_uint32)]
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("data_in", ctypes.c_void_p),
+        ("data_out", ctypes.c_void_p),
+        ("data_size_in", ctypes.c_uint32),
+        ("data_size_out", ctypes.c_uint32),
+        ("ctx_in", ctypes.c_void_p),
+        ("ctx_out", ctypes.c_void_p),
+        ("ctx_size_in", ctypes.c_uint32),
+        ("ctx_size_out", ctypes.c_uint32),
+        ("retval", ctypes.c_uint32),
+        ("repeat", ctypes.c_int),
+        ("duration", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("cpu", ctypes.c_uint32),
+        ("batch_size", ctypes.c_uint32),
+    ]
 
 
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 NOT_THERE, THERE = -errno.ENOENT, -errno.EEXIST
-_POINTERS = ("bpf_object__open_file", "bpf_object__find_program_by_name", "bpf_object__find_map_by_name",
-             "bpf_program__attach", "bpf_map__initial_value")
+_POINTERS = (
+    "bpf_object__open_file",
+    "bpf_object__find_program_by_name",
+    "bpf_object__find_map_by_name",
+    "bpf_program__attach",
+    "bpf_map__initial_value",
+)
 
 
 def _load_libbpf() -> ctypes.CDLL:
@@ -166,16 +192,18 @@ class BpfObject:
         if len(value) != size:
             raise BpfError(f"map {map_name} has values of {size} bytes, not the {len(value)} expected", Cause.STALE)
         buffer = ctypes.create_string_buffer(value, size)
-        result = self._libbpf.bpf_map_update_elem(self._libbpf.bpf_map__fd(handle), ctypes.byref(ctypes.c_uint32(key)),
-                                                  buffer, ctypes.c_uint64(0))
+        result = self._libbpf.bpf_map_update_elem(
+            self._libbpf.bpf_map__fd(handle), ctypes.byref(ctypes.c_uint32(key)), buffer, ctypes.c_uint64(0)
+        )
         self._check(result, f"write map {map_name}")
 
     def read(self, map_name: str) -> bytes:
         """Element 0 of an array map, such as a data section."""
         handle = self._map(map_name)
         buffer = ctypes.create_string_buffer(self._libbpf.bpf_map__value_size(handle))
-        result = self._libbpf.bpf_map_lookup_elem(self._libbpf.bpf_map__fd(handle),
-                                                  ctypes.byref(ctypes.c_uint32(0)), buffer)
+        result = self._libbpf.bpf_map_lookup_elem(
+            self._libbpf.bpf_map__fd(handle), ctypes.byref(ctypes.c_uint32(0)), buffer
+        )
         self._check(result, f"read map {map_name}")
         return buffer.raw
 
@@ -187,13 +215,14 @@ class BpfObject:
         descriptor = self._libbpf.bpf_map__fd(handle)
         result = self._libbpf.bpf_map_lookup_elem(descriptor, ctypes.byref(key), buffer)
         self._check(result, f"read map {map_name}")
-        return [buffer.raw[start:start + size] for start in range(0, size * cpus, size)]
+        return [buffer.raw[start : start + size] for start in range(0, size * cpus, size)]
 
     def test_run(self, program: str, packet: bytes) -> int:
         """What a tc or XDP program returns for a packet (BPF_PROG_TEST_RUN)."""
         data = ctypes.create_string_buffer(packet, len(packet))
-        options = _TestRunOptions(size=ctypes.sizeof(_TestRunOptions), data_in=ctypes.addressof(data),
-                                  data_size_in=len(packet), repeat=1)
+        options = _TestRunOptions(
+            size=ctypes.sizeof(_TestRunOptions), data_in=ctypes.addressof(data), data_size_in=len(packet), repeat=1
+        )
         descriptor = self._libbpf.bpf_program__fd(self._program(program))
         result = self._libbpf.bpf_prog_test_run_opts(descriptor, ctypes.byref(options))
         self._check(result, f"run {program}")
@@ -242,8 +271,7 @@ def attach_egress(descriptor: int, ifindex: int, handle: int, note: Callable[[bo
     clsact qdisc had to be made for it. Raises BpfError.
     """
     hook = _TcHook(ctypes.sizeof(_TcHook), ifindex, EGRESS, 0)
-    options = _TcOptions(size=ctypes.sizeof(_TcOptions), prog_fd=descriptor, handle=handle,
-                         priority=FILTER_PRIORITY)
+    options = _TcOptions(size=ctypes.sizeof(_TcOptions), prog_fd=descriptor, handle=handle, priority=FILTER_PRIORITY)
     with _quiet(_load_libbpf()) as library:
         created = library.bpf_tc_hook_create(ctypes.byref(hook))
         _expect(created, "create the clsact hook", THERE)

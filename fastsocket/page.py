@@ -33,32 +33,62 @@ MAX_ADOPTERS = 8
 class Header(Structure):
     """How struct page begins, up to what is not read from outside."""
 
-    _fields_ = [("magic", c_char * 8), ("version", c_uint32), ("cpus", c_uint32),
-                ("counters_offset", c_uint32), ("counters_stride", c_uint32),
-                ("listeners_offset", c_uint32), ("listeners_stride", c_uint32), ("listeners", c_uint32),
-                ("seats_offset", c_uint32), ("seats_stride", c_uint32), ("adopters", c_uint32)]
+    _fields_ = [
+        ("magic", c_char * 8),
+        ("version", c_uint32),
+        ("cpus", c_uint32),
+        ("counters_offset", c_uint32),
+        ("counters_stride", c_uint32),
+        ("listeners_offset", c_uint32),
+        ("listeners_stride", c_uint32),
+        ("listeners", c_uint32),
+        ("seats_offset", c_uint32),
+        ("seats_stride", c_uint32),
+        ("adopters", c_uint32),
+    ]
 
 
 class CountersLine(Structure):
     """How struct cpu_counters begins."""
 
-    _fields_ = [(name, c_uint64) for name in ("accepted_local", "accepted_global", "accepted_neighbour", "adopted",
-                                              "fallen_back", "deferred", "registered", "delivered",
-                                              "undelivered")]
+    _fields_ = [
+        (name, c_uint64)
+        for name in (
+            "accepted_local",
+            "accepted_global",
+            "accepted_neighbour",
+            "adopted",
+            "fallen_back",
+            "deferred",
+            "registered",
+            "delivered",
+            "undelivered",
+        )
+    ]
 
 
 class SeatLine(Structure):
     """How struct seat begins."""
 
-    _fields_ = [("adopter", c_uint64 * MAX_ADOPTERS), ("tended_ms", c_uint64), ("accepted", c_uint64),
-                ("listening", c_uint32), ("failing", c_uint32)]
+    _fields_ = [
+        ("adopter", c_uint64 * MAX_ADOPTERS),
+        ("tended_ms", c_uint64),
+        ("accepted", c_uint64),
+        ("listening", c_uint32),
+        ("failing", c_uint32),
+    ]
 
 
 class ListenerHead(Structure):
     """How struct shared_listener begins."""
 
-    _fields_ = [("in_use", c_uint32), ("creator", c_int32), ("cookie", c_uint64), ("address", c_uint8 * 128),
-                ("why_not", c_char * 112)]
+    _fields_ = [
+        ("in_use", c_uint32),
+        ("creator", c_int32),
+        ("cookie", c_uint64),
+        ("address", c_uint8 * 128),
+        ("why_not", c_char * 112),
+    ]
 
 
 COUNTERS_OFFSET, COUNTERS_STRIDE = 64, 128
@@ -67,9 +97,16 @@ LISTENERS_OFFSET = COUNTERS_OFFSET + MAX_CPUS * COUNTERS_STRIDE
 LISTENERS_STRIDE = SEATS_OFFSET + MAX_CPUS * SEATS_STRIDE
 PAGE_BYTES = LISTENERS_OFFSET + MAX_LISTENERS * LISTENERS_STRIDE
 # What the header of an honest page says of all that.
-GEOMETRY = {"counters_offset": COUNTERS_OFFSET, "counters_stride": COUNTERS_STRIDE,
-            "listeners_offset": LISTENERS_OFFSET, "listeners_stride": LISTENERS_STRIDE, "listeners": MAX_LISTENERS,
-            "seats_offset": SEATS_OFFSET, "seats_stride": SEATS_STRIDE, "adopters": MAX_ADOPTERS}
+GEOMETRY = {
+    "counters_offset": COUNTERS_OFFSET,
+    "counters_stride": COUNTERS_STRIDE,
+    "listeners_offset": LISTENERS_OFFSET,
+    "listeners_stride": LISTENERS_STRIDE,
+    "listeners": MAX_LISTENERS,
+    "seats_offset": SEATS_OFFSET,
+    "seats_stride": SEATS_STRIDE,
+    "adopters": MAX_ADOPTERS,
+}
 
 # ---- what it says
 
@@ -118,7 +155,7 @@ class Listener:
     address: str
     port: int
     creator: int | None  # the process that listened; None once it has let go, or ended
-    why_not: str         # why connections do not go to the workers' own CPUs; empty: they do
+    why_not: str  # why connections do not go to the workers' own CPUs; empty: they do
     cpus: list[LocalListener]  # those that listen, or have an adopter
 
     def __str__(self) -> str:
@@ -139,7 +176,7 @@ class OtherVersion(NotPreloaded):
 class Mapping:
     """Where a process has the page, and which page that is."""
 
-    span: str   # first and last address, as in /proc/PID/maps
+    span: str  # first and last address, as in /proc/PID/maps
     inode: int  # of the memfd, which says which one it is
 
     @property
@@ -216,8 +253,9 @@ class Page:
     def counters(self) -> list[CpuCounters]:
         """One entry per configured CPU."""
         lines = self._read(COUNTERS_OFFSET, self._cpus * COUNTERS_STRIDE)
-        return [_counters(cpu, CountersLine.from_buffer_copy(lines, cpu * COUNTERS_STRIDE))
-                for cpu in range(self._cpus)]
+        return [
+            _counters(cpu, CountersLine.from_buffer_copy(lines, cpu * COUNTERS_STRIDE)) for cpu in range(self._cpus)
+        ]
 
     def listeners(self) -> Iterator[Listener]:
         """All that the page tells of: who is named there may have ended since.
@@ -273,8 +311,13 @@ def _listener(head: ListenerHead, seats: bytes, cpus: int) -> Listener:
     clones = [_local_listener(cpu, SeatLine.from_buffer_copy(seats, cpu * SEATS_STRIDE)) for cpu in range(cpus)]
     address, port = _address_and_port(bytes(head.address))
     creator = head.creator if head.creator > 0 else None
-    return Listener(address, port, creator, printable(head.why_not.decode(errors="replace")),
-                    [clone for clone in clones if clone.listening or clone.adopters])
+    return Listener(
+        address,
+        port,
+        creator,
+        printable(head.why_not.decode(errors="replace")),
+        [clone for clone in clones if clone.listening or clone.adopters],
+    )
 
 
 def _local_listener(cpu: int, line: SeatLine) -> LocalListener:
@@ -288,7 +331,7 @@ def _address_and_port(address: bytes) -> tuple[str, int]:
     family, port = struct.unpack_from("=H", address)[0], struct.unpack_from("!H", address, 2)[0]
     if family == socket.AF_INET:
         return socket.inet_ntop(family, address[4:8]), port
-    scope, = struct.unpack_from("=I", address, 24)
+    (scope,) = struct.unpack_from("=I", address, 24)
     return socket.inet_ntop(socket.AF_INET6, address[8:24]) + (f"%{scope}" if scope else ""), port
 
 

@@ -49,8 +49,11 @@ class _Servers(Collector):
 
     def _accepted(self) -> Metric:
         family = CounterMetricFamily(
-            "fastsocket_accepted", "Connections accepted on a CPU from its own local listener, from the application's "
-            "(global) or from another CPU's (neighbour)", labels=["pid", "cpu", "listener"])
+            "fastsocket_accepted",
+            "Connections accepted on a CPU from its own local listener, from the application's "
+            "(global) or from another CPU's (neighbour)",
+            labels=["pid", "cpu", "listener"],
+        )
         for server in self._servers:
             for cpu in server.counters:
                 for source in ACCEPTED_FROM:
@@ -65,22 +68,27 @@ class _Servers(Collector):
         return family
 
     def _accelerated(self) -> Metric:
-        family = GaugeMetricFamily("fastsocket_accelerated", "Whether connections go to the workers' own CPUs",
-                                   labels=["pid", "address"])
+        family = GaugeMetricFamily(
+            "fastsocket_accelerated", "Whether connections go to the workers' own CPUs", labels=["pid", "address"]
+        )
         for (pid, address), listeners in self._listeners().items():
             family.add_metric([pid, address], all(not listener.why_not for listener in listeners))
         return family
 
     def _adopters(self) -> Metric:
-        family = GaugeMetricFamily("fastsocket_adopters", "Threads that accept from a CPU's local listener",
-                                   labels=["pid", "address", "cpu"])
+        family = GaugeMetricFamily(
+            "fastsocket_adopters", "Threads that accept from a CPU's local listener", labels=["pid", "address", "cpu"]
+        )
         for labels, clones in self._clones().items():
             family.add_metric(labels, sum(len(clone.adopters) for clone in clones))
         return family
 
     def _waited(self) -> Metric:
-        family = GaugeMetricFamily("fastsocket_unattended_seconds", "Since somebody last waited for a local listener",
-                                   labels=["pid", "address", "cpu"])
+        family = GaugeMetricFamily(
+            "fastsocket_unattended_seconds",
+            "Since somebody last waited for a local listener",
+            labels=["pid", "address", "cpu"],
+        )
         for labels, clones in self._clones().items():
             ages = [clone.tended_ms_ago for clone in clones if clone.tended_ms_ago is not None]
             if ages:

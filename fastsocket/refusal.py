@@ -37,7 +37,8 @@ def cause_of(code: int, log: list[str]) -> Cause:
     if _found(_TRACEPOINT, log):
         return Cause.NO_TRACEPOINT
     return {errno.EPERM: Cause.PRIVILEGE, errno.EACCES: Cause.PRIVILEGE, errno.ENOSYS: Cause.NO_BPF}.get(
-        code, Cause.OTHER)
+        code, Cause.OTHER
+    )
 
 
 def telling_line(code: int, log: list[str]) -> str:
@@ -64,6 +65,6 @@ def _within_log(log: list[str]) -> list[str]:
     begins = [number for number, line in enumerate(log) if _LOG_BEGINS in line]
     if not begins:
         return []
-    said = log[begins[-1] + 1:]
+    said = log[begins[-1] + 1 :]
     ends = [number for number, line in enumerate(said) if _LOG_ENDS in line]
-    return [line for line in said[:ends[0] if ends else None] if line.strip() and not line.startswith(_STATISTICS)]
+    return [line for line in said[: ends[0] if ends else None] if line.strip() and not line.startswith(_STATISTICS)]

@@ -35,7 +35,7 @@ class Survey:
 
     servers: list[Server] = field(default_factory=list)
     other_version: list[int] = field(default_factory=list)  # a process of each server whose library is not of our age
-    out_of_reach: int = 0                                   # how many processes we were not allowed to look into
+    out_of_reach: int = 0  # how many processes we were not allowed to look into
     left_out: dict[int, list[int]] = field(default_factory=dict)  # users, and their processes beyond what we look into
 
     def leave_out(self, user: int, pids: Iterable[int]) -> None:
@@ -49,12 +49,16 @@ class Survey:
         """What keeps this from being all that runs, a line each."""
         said = []
         if self.other_version:
-            said.append(f"servers with another version of libfsocket.so, or a false page: restart them; processes "
-                        f"{_some(self.other_version)}")
+            said.append(
+                f"servers with another version of libfsocket.so, or a false page: restart them; processes "
+                f"{_some(self.other_version)}"
+            )
         if self.left_out:
             users = [f"{len(pids)} of {user_name(uid)}" for uid, pids in self.left_out.items()]
-            said.append("processes that were left out, because all of their user take too long or have too much to "
-                        f"say: {_some(users)}; name some: fastsocket status PID")
+            said.append(
+                "processes that were left out, because all of their user take too long or have too much to "
+                f"say: {_some(users)}; name some: fastsocket status PID"
+            )
         if self.out_of_reach:
             said.append(f"processes that could not be looked into: {self.out_of_reach}; {_remedy()}")
         return said
@@ -170,8 +174,9 @@ class _Task:
 def _task(directory: Path) -> _Task:
     status = _status(directory)
     own_pids = status.get("NSpid", status["Pid"]).split()  # outermost PID namespace first
-    return _Task(int(directory.name), int(own_pids[-1]), int(status["PPid"]), printable(status["Name"]),
-                 len(own_pids) > 1)
+    return _Task(
+        int(directory.name), int(own_pids[-1]), int(status["PPid"]), printable(status["Name"]), len(own_pids) > 1
+    )
 
 
 def _tasks(directories: Iterable[Path]) -> list[_Task]:
@@ -212,8 +217,10 @@ class _Living:
         a daemon: only one that let go closed its listener. Raises Spent."""
         budget.check()
         creator = self._seen(Adopter(listener.creator, listener.creator)) if listener.creator else None
-        cpus = [replace(cpu, adopters=[seen for adopter in cpu.adopters if (seen := self._seen(adopter))])
-                for cpu in listener.cpus]
+        cpus = [
+            replace(cpu, adopters=[seen for adopter in cpu.adopters if (seen := self._seen(adopter))])
+            for cpu in listener.cpus
+        ]
         shown = [cpu for cpu in cpus if cpu.listening or cpu.adopters]
         if not listener.creator and not any(cpu.adopters for cpu in shown):
             return None

@@ -10,10 +10,17 @@ from rich.text import Text
 from fastsocket.page import Adopter, CpuCounters, Listener, LocalListener
 from fastsocket.servers import Server
 
-COUNTERS = {"accepted_local": "accepted\nlocal", "accepted_global": "accepted\nglobal",
-            "accepted_neighbour": "accepted\nneighbour", "adopted": "adopted", "fallen_back": "fallen\nback",
-            "deferred": "deferred", "registered": "registered", "delivered": "delivered",
-            "undelivered": "un-\ndelivered"}
+COUNTERS = {
+    "accepted_local": "accepted\nlocal",
+    "accepted_global": "accepted\nglobal",
+    "accepted_neighbour": "accepted\nneighbour",
+    "adopted": "adopted",
+    "fallen_back": "fallen\nback",
+    "deferred": "deferred",
+    "registered": "registered",
+    "delivered": "delivered",
+    "undelivered": "un-\ndelivered",
+}
 OF_WHAT_MAY_BE_OFF = ("deferred", "registered", "delivered", "undelivered")
 
 
@@ -26,8 +33,10 @@ def _server(server: Server) -> RenderableType:
     others = len(server.processes) - 1
     more = f" and {others} more" if others else ""
     parts = [part for listener in server.listeners for part in _listener(listener)] + [_counters(server.counters)]
-    return Group(Text(f"{server.command}, process {server.pid}{more}", style="bold"),
-                 *(Padding(part, (0, 0, 0, 2), expand=False) for part in parts))
+    return Group(
+        Text(f"{server.command}, process {server.pid}{more}", style="bold"),
+        *(Padding(part, (0, 0, 0, 2), expand=False) for part in parts),
+    )
 
 
 def _table(*columns: str) -> Table:
@@ -57,8 +66,7 @@ def _waited(cpu: LocalListener) -> str:
 
 def _counters(counters: list[CpuCounters]) -> RenderableType:
     """CPUs where nothing happened are left out, and columns of what is off."""
-    shown = [name for name in COUNTERS
-             if name not in OF_WHAT_MAY_BE_OFF or any(getattr(cpu, name) for cpu in counters)]
+    shown = [name for name in COUNTERS if name not in OF_WHAT_MAY_BE_OFF or any(getattr(cpu, name) for cpu in counters)]
     table = _table("CPU")
     table.columns[0].vertical = "bottom"
     for name in shown:

@@ -51,9 +51,23 @@ def why_no_kvm(kernel: Kernel) -> str:
     with RunTag() as tag:
         image = tag.directory / "initramfs"
         initramfs.write(image, kernel, {"orders": f"MARK={mark}\n"})
-        command = [QEMU, *ARGUMENTS[KVM], *BARE, "-smp", "2", "-m", "512M", "-serial", "stdio",
-                   "-kernel", str(kernel.image), "-initrd", str(image),
-                   "-append", "console=ttyS0 panic=-1 fastsocket_lab_try"]
+        command = [
+            QEMU,
+            *ARGUMENTS[KVM],
+            *BARE,
+            "-smp",
+            "2",
+            "-m",
+            "512M",
+            "-serial",
+            "stdio",
+            "-kernel",
+            str(kernel.image),
+            "-initrd",
+            str(image),
+            "-append",
+            "console=ttyS0 panic=-1 fastsocket_lab_try",
+        ]
         with started(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as qemu:
             said = _said_within(qemu.stdout.fileno(), f"{mark} up".encode(), TRY_SECONDS)
     if said is None:

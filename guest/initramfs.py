@@ -12,8 +12,12 @@ from guest.kernels import Kernel
 
 HERE = Path(__file__).resolve().parent
 NEEDED = ("virtio_pci", "virtio_console", "virtiofs", "overlay")
-_PLAIN = {".ko": bytes, ".xz": lzma.decompress, ".gz": gzip.decompress,
-          ".zst": lambda packed: subprocess.run(["zstd", "-dc"], input=packed, capture_output=True, check=True).stdout}
+_PLAIN = {
+    ".ko": bytes,
+    ".xz": lzma.decompress,
+    ".gz": gzip.decompress,
+    ".zst": lambda packed: subprocess.run(["zstd", "-dc"], input=packed, capture_output=True, check=True).stdout,
+}
 
 
 def write(path: Path, kernel: Kernel, orders: dict[str, str]) -> None:
@@ -42,16 +46,26 @@ def _copy_modules(folder: Path, kernel: Kernel, names: tuple[str, ...]) -> None:
 
 def _files(kernel: Kernel, module: str) -> list[str]:
     """A module's file behind those it needs; none when it is built in."""
-    shown = subprocess.run(["modprobe", "-d", str(kernel.modules), "-S", kernel.version, "--show-depends", module],
-                           capture_output=True, text=True)
+    shown = subprocess.run(
+        ["modprobe", "-d", str(kernel.modules), "-S", kernel.version, "--show-depends", module],
+        capture_output=True,
+        text=True,
+    )
     if shown.returncode:
-        raise GuestError(f"kernel {kernel.version} has no module {module}, which guests need: choose another with "
-                         "--kernel")
+        raise GuestError(
+            f"kernel {kernel.version} has no module {module}, which guests need: choose another with --kernel"
+        )
     return [words[1] for line in shown.stdout.splitlines() if (words := line.split())[0] == "insmod"]
 
 
 def _pack(busybox: str, tree: Path, path: Path) -> None:
     names = "\n".join(str(file.relative_to(tree)) for file in sorted(tree.rglob("*")))
     with open(path, "wb") as packed:
-        subprocess.run([busybox, "cpio", "-o", "-H", "newc"], cwd=tree, input=names.encode(), stdout=packed,
-                       stderr=subprocess.PIPE, check=True)
+        subprocess.run(
+            [busybox, "cpio", "-o", "-H", "newc"],
+            cwd=tree,
+            input=names.encode(),
+            stdout=packed,
+            stderr=subprocess.PIPE,
+            check=True,
+        )

@@ -34,15 +34,20 @@ def kernel(choice: str) -> Kernel:
         return _of_archive(choice)
     path = Path(choice).absolute()
     if not path.is_file():
-        raise GuestUsageError(f"there is no kernel {choice}: name a series such as 6.1 or 6.12, {NEWEST}, or the path "
-                              "of a .deb or a vmlinuz")
+        raise GuestUsageError(
+            f"there is no kernel {choice}: name a series such as 6.1 or 6.12, {NEWEST}, or the path "
+            "of a .deb or a vmlinuz"
+        )
     return _of_package(path) if path.suffix == ".deb" else _of_image(path)
 
 
 def newest_package(series: str, known: str) -> str | None:
     """Of the package names, a line each: the newest of a series. The cloud flavour is taken where there is no other."""
-    found = [(not cloud, _numbers(version), f"linux-image-{version}{cloud}-amd64")
-             for version, of, cloud in _NAME.findall(known) if series in (of, NEWEST)]
+    found = [
+        (not cloud, _numbers(version), f"linux-image-{version}{cloud}-amd64")
+        for version, of, cloud in _NAME.findall(known)
+        if series in (of, NEWEST)
+    ]
     if series == NEWEST:
         found = [entry for entry in found if entry[1][:2] == max(found, key=lambda entry: entry[1][:2])[1][:2]]
     return max(found)[2] if found else None
@@ -59,8 +64,10 @@ def _of_archive(series: str) -> Kernel:
 
 def _known_package(series: str) -> str:
     if not shutil.which("apt-cache"):
-        raise GuestError(f"kernel {series}: there is no apt-cache to find it with; name the path of a .deb or a "
-                         "vmlinuz with --kernel")
+        raise GuestError(
+            f"kernel {series}: there is no apt-cache to find it with; name the path of a .deb or a "
+            "vmlinuz with --kernel"
+        )
     package = newest_package(series, _run(["apt-cache", "pkgnames", "linux-image-"]))
     if not package:  # the lists of the archive are often removed to save space
         _run(["apt-get", "update", "-q"])
@@ -127,7 +134,7 @@ def version_of(image: Path) -> str:
     if header[0x202:0x206] != b"HdrS":
         raise GuestUsageError(f"{image} is no kernel for x86: it has no boot header; name a vmlinuz")
     start = struct.unpack_from("<H", header, _VERSION_POINTER)[0] + 0x200
-    return header[start:header.index(b"\0", start)].split()[0].decode()
+    return header[start : header.index(b"\0", start)].split()[0].decode()
 
 
 def _run(command: list[str], folder: Path | None = None) -> str:

@@ -34,8 +34,13 @@ OWN_MOUNTS = ["unshare", "--mount", "--propagation", "private"]
 TRACE_SECONDS = 5  # for QEMU to end by itself when a share has ended
 # What of the environment goes along, and what emulation needs beside it.
 ENVIRONMENT = re.compile("PATH|HOME|USER|LOGNAME|SHELL|EDITOR|LANG|TZ|FSOCKET|(LC|FASTSOCKET|FSOCKET|PYTEST)_.*")
-EMULATED = {"FASTSOCKET_LAB_GRACE_SECONDS": "200", "FASTSOCKET_LAB_START_SECONDS": "60",
-            "FASTSOCKET_LAB_CONNECTIONS_PER_CORE": "8", "FASTSOCKET_TEST_PATIENCE": "30", "PYTHONFAULTHANDLER": "1"}
+EMULATED = {
+    "FASTSOCKET_LAB_GRACE_SECONDS": "200",
+    "FASTSOCKET_LAB_START_SECONDS": "60",
+    "FASTSOCKET_LAB_CONNECTIONS_PER_CORE": "8",
+    "FASTSOCKET_TEST_PATIENCE": "30",
+    "PYTHONFAULTHANDLER": "1",
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Machine:
     threads: int = 1  # of each core
     memory: str = "2G"
     accel: str | None = None  # None: KVM if it works
-    network: bool = False     # a device with a queue for each CPU, a plain one, and the way from one to the other
+    network: bool = False  # a device with a queue for each CPU, a plain one, and the way from one to the other
     seconds: int | None = None  # that the command may take
     boot_seconds: int = 180
 
@@ -68,8 +73,10 @@ class Task:
 def check(machine: Machine) -> None:
     """Raises GuestUsageError for a machine that cannot be."""
     if machine.cpus % machine.threads:
-        raise GuestUsageError(f"{machine.cpus} CPUs are no whole cores of {machine.threads} threads: choose --cpus so "
-                              "that --threads divides it")
+        raise GuestUsageError(
+            f"{machine.cpus} CPUs are no whole cores of {machine.threads} threads: choose --cpus so "
+            "that --threads divides it"
+        )
     if not re.fullmatch(r"[1-9]\d*[MG]", machine.memory):
         raise GuestUsageError(f"--memory {machine.memory} is no size: write it as 2G or 512M")
     if machine.accel not in (None, *acceleration.ARGUMENTS):
@@ -109,18 +116,37 @@ def _attempt(machine: Machine, task: Task, booted: Kernel, accel: str) -> int:
         mark = f"guest-{secrets.token_hex(8)}"
         shown = visible(task, booted)
         image = tag.directory / "initramfs"
-        initramfs.write(image, booted, {"orders": orders(mark, machine, task, booted, terminal, shown),
-                                        "command": command_script(task, accel, terminal)})
+        initramfs.write(
+            image,
+            booted,
+            {
+                "orders": orders(mark, machine, task, booted, terminal, shown),
+                "command": command_script(task, accel, terminal),
+            },
+        )
         shares = [stack.enter_context(_host_share(tag, shown)), stack.enter_context(_results_share(tag, task.results))]
         life = _Life(machine, task, Console(mark), terminal)
         with _pipes(3) as (serial, output, errors):
             command = qemu_command(machine, booted, image, accel, tag.directory, serial[1], errors[1])
             log = stack.enter_context(open(tag.directory / "qemu.log", "w+b"))
-            qemu = stack.enter_context(started(
-                _in_namespaces(tag, machine.network, command), stdin=subprocess.PIPE, stdout=output[1], stderr=log,
-                bufsize=0, pass_fds=(serial[1], errors[1])))
-            life.watch(qemu, shares, *(stack.enter_context(os.fdopen(os.dup(pipe[0]), "rb", buffering=0))
-                                       for pipe in (serial, output, errors)))
+            qemu = stack.enter_context(
+                started(
+                    _in_namespaces(tag, machine.network, command),
+                    stdin=subprocess.PIPE,
+                    stdout=output[1],
+                    stderr=log,
+                    bufsize=0,
+                    pass_fds=(serial[1], errors[1]),
+                )
+            )
+            life.watch(
+                qemu,
+                shares,
+                *(
+                    stack.enter_context(os.fdopen(os.dup(pipe[0]), "rb", buffering=0))
+                    for pipe in (serial, output, errors)
+                ),
+            )
         life.follow()
         return life.outcome(_last_line(log))
 
@@ -213,9 +239,14 @@ class _Life:
 
 def orders(mark: str, machine: Machine, task: Task, booted: Kernel, terminal: Terminal, shown: list[Path]) -> str:
     """What guest/init.sh and guest/session.sh read; their arguments are what stays visible below /tmp and /run."""
-    said = {"MARK": mark, "MODULES": str(booted.modules / "lib/modules") if booted.modules else "",
-            "RESULTS": str(task.results), "NETWORK": "yes" if machine.network else "",
-            "INTERACTIVE": "yes" if terminal.is_interactive else "", "TERMINAL": terminal.settings()}
+    said = {
+        "MARK": mark,
+        "MODULES": str(booted.modules / "lib/modules") if booted.modules else "",
+        "RESULTS": str(task.results),
+        "NETWORK": "yes" if machine.network else "",
+        "INTERACTIVE": "yes" if terminal.is_interactive else "",
+        "TERMINAL": terminal.settings(),
+    }
     kept = [str(path) for path in shown if any(fresh in path.parents for fresh in FRESH)]
     return "".join(f"{name}={shlex.quote(value)}\n" for name, value in said.items()) + f"set -- {shlex.join(kept)}\n"
 
@@ -223,12 +254,20 @@ def orders(mark: str, machine: Machine, task: Task, booted: Kernel, terminal: Te
 def command_script(task: Task, accel: str, terminal: Terminal) -> str:
     """The command with the environment and the directory that it would have here."""
     environment = {name: value for name, value in os.environ.items() if ENVIRONMENT.fullmatch(name)}
-    environment = {**(EMULATED if accel == TCG else {}), **environment, **terminal.environment(),
-                   "FASTSOCKET_LAB_RESULTS": str(task.results)}
+    environment = {
+        **(EMULATED if accel == TCG else {}),
+        **environment,
+        **terminal.environment(),
+        "FASTSOCKET_LAB_RESULTS": str(task.results),
+    }
     shell = [environment.get("SHELL", "/bin/sh")]
-    return "".join([*(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items()),
-                    f"cd {shlex.quote(os.getcwd())} 2>/dev/null || cd /\n",
-                    f"exec {shlex.join(task.command or shell)}\n"])
+    return "".join(
+        [
+            *(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items()),
+            f"cd {shlex.quote(os.getcwd())} 2>/dev/null || cd /\n",
+            f"exec {shlex.join(task.command or shell)}\n",
+        ]
+    )
 
 
 def visible(task: Task, booted: Kernel) -> list[Path]:
@@ -247,8 +286,13 @@ def _mounts_among(paths: list[Path]) -> list[str]:
 def _host_share(tag: RunTag, shown: list[Path]):
     """The host's files. Not even virtiofsd could write there."""
     lower = tag.directory / "lower"
-    return _share(tag, "host", lower, ["-o", "cache=always"],
-                  [*OWN_MOUNTS, "sh", str(HERE / "readonly.sh"), str(lower), tag.tag, *_mounts_among(shown), "--"])
+    return _share(
+        tag,
+        "host",
+        lower,
+        ["-o", "cache=always"],
+        [*OWN_MOUNTS, "sh", str(HERE / "readonly.sh"), str(lower), tag.tag, *_mounts_among(shown), "--"],
+    )
 
 
 def _results_share(tag: RunTag, results: Path):
@@ -262,8 +306,17 @@ def _share(tag: RunTag, name: str, source: Path, options: list[str], prefix: lis
     with socket.socket(socket.AF_UNIX) as listener, open(tag.directory / f"{name}.log", "wb") as log:
         listener.bind(str(_socket(tag.directory, name)))
         listener.listen()
-        command = [*prefix, virtiofsd, f"--fd={listener.fileno()}", "-f", "-o", f"source={source}",
-                   "-o", "sandbox=chroot", *options]
+        command = [
+            *prefix,
+            virtiofsd,
+            f"--fd={listener.fileno()}",
+            "-f",
+            "-o",
+            f"source={source}",
+            "-o",
+            "sandbox=chroot",
+            *options,
+        ]
         with started(command, stdout=log, stderr=log, pass_fds=(listener.fileno(),)) as process:
             listener.close()
             yield process
@@ -274,33 +327,79 @@ def _socket(directory: Path, name: str) -> Path:
 
 
 def _in_namespaces(tag: RunTag, network: bool, command: list[str]) -> list[str]:
-    return [*OWN_MOUNTS, *(["--net"] if network else []), "sh", str(HERE / "qemu.sh"), tag.tag, str(tag.mount_point),
-            "yes" if network else "no", *command]
-
-
-def qemu_command(machine: Machine, booted: Kernel, image: Path, accel: str, directory: Path, serial: int,
-                 errors: int) -> list[str]:
-    """The guest's console goes to the descriptor serial; the command's terminal is QEMU's own stdin and stdout."""
-    shares = [argument for name in ("host", "results") for argument in (
-        "-chardev", f"socket,id={name},path={_socket(directory, name)}",
-        "-device", f"vhost-user-fs-pci,chardev={name},tag={name}")]
     return [
-        shutil.which(QEMU), *acceleration.ARGUMENTS[accel], *acceleration.BARE,
-        "-smp", f"{machine.cpus},sockets=1,cores={machine.cpus // machine.threads},threads={machine.threads}",
-        "-m", machine.memory, "-object", f"memory-backend-memfd,id=memory,size={machine.memory},share=on",
-        "-machine", "q35,memory-backend=memory", *shares,
-        "-chardev", f"file,id=serial,path=/dev/fd/{serial}", "-serial", "chardev:serial",
-        "-chardev", "stdio,id=terminal,signal=off", "-chardev", f"file,id=errors,path=/dev/fd/{errors}",
-        "-device", "virtio-serial-pci", "-device", "virtconsole,chardev=terminal",
-        "-device", "virtconsole,chardev=errors",
+        *OWN_MOUNTS,
+        *(["--net"] if network else []),
+        "sh",
+        str(HERE / "qemu.sh"),
+        tag.tag,
+        str(tag.mount_point),
+        "yes" if network else "no",
+        *command,
+    ]
+
+
+def qemu_command(
+    machine: Machine, booted: Kernel, image: Path, accel: str, directory: Path, serial: int, errors: int
+) -> list[str]:
+    """The guest's console goes to the descriptor serial; the command's terminal is QEMU's own stdin and stdout."""
+    shares = [
+        argument
+        for name in ("host", "results")
+        for argument in (
+            "-chardev",
+            f"socket,id={name},path={_socket(directory, name)}",
+            "-device",
+            f"vhost-user-fs-pci,chardev={name},tag={name}",
+        )
+    ]
+    return [
+        shutil.which(QEMU),
+        *acceleration.ARGUMENTS[accel],
+        *acceleration.BARE,
+        "-smp",
+        f"{machine.cpus},sockets=1,cores={machine.cpus // machine.threads},threads={machine.threads}",
+        "-m",
+        machine.memory,
+        "-object",
+        f"memory-backend-memfd,id=memory,size={machine.memory},share=on",
+        "-machine",
+        "q35,memory-backend=memory",
+        *shares,
+        "-chardev",
+        f"file,id=serial,path=/dev/fd/{serial}",
+        "-serial",
+        "chardev:serial",
+        "-chardev",
+        "stdio,id=terminal,signal=off",
+        "-chardev",
+        f"file,id=errors,path=/dev/fd/{errors}",
+        "-device",
+        "virtio-serial-pci",
+        "-device",
+        "virtconsole,chardev=terminal",
+        "-device",
+        "virtconsole,chardev=errors",
         *(_devices(machine.cpus) if machine.network else []),
-        "-kernel", str(booted.image), "-initrd", str(image),
-        "-append", f"console=ttyS0 loglevel=4 panic=-1 oops=panic tsc=unstable fastsocket_lab_guest={accel}"]
+        "-kernel",
+        str(booted.image),
+        "-initrd",
+        str(image),
+        "-append",
+        f"console=ttyS0 loglevel=4 panic=-1 oops=panic tsc=unstable fastsocket_lab_guest={accel}",
+    ]
 
 
 def _devices(queues: int) -> list[str]:
     """The client's has one queue: with RSS and no XDP program, some flows of this device are never answered."""
     tap = "script=no,downscript=no,vhost=off"
-    return ["-netdev", f"tap,id=net0,ifname=tap0,queues={queues},{tap}",
-            "-device", f"virtio-net-pci,netdev=net0,mq=on,vectors={2 * queues + 2},rss=on,hash=on",
-            "-netdev", f"tap,id=net1,ifname=tap1,{tap}", "-device", "virtio-net-pci,netdev=net1"]
+    return [
+        "-netdev",
+        f"tap,id=net0,ifname=tap0,queues={queues},{tap}",
+        "-device",
+        f"virtio-net-pci,netdev=net0,mq=on,vectors={2 * queues + 2},rss=on,hash=on",
+        "-netdev",
+        f"tap,id=net1,ifname=tap1,{tap}",
+        "-device",
+        "virtio-net-pci,netdev=net1",
+    ]

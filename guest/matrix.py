@@ -1,8 +1,8 @@
 """Every check on every kernel and machine, each in a guest of its own; docs/kernels.md is written from the answers.
 
-    python3 -m guest.matrix                          all that this commit has not answered yet: hours
-    python3 -m guest.matrix --only 6.1/3/doctor      some, as KERNEL/MACHINE/CHECK; parts may be left out: 6.12//nic
-    python3 -m guest.matrix --page                   write the page of what is answered, run nothing
+python3 -m guest.matrix                          all that this commit has not answered yet: hours
+python3 -m guest.matrix --only 6.1/3/doctor      some, as KERNEL/MACHINE/CHECK; parts may be left out: 6.12//nic
+python3 -m guest.matrix --page                   write the page of what is answered, run nothing
 """
 
 import argparse
@@ -114,8 +114,12 @@ class Answers:
 
 def commit() -> str:
     """Of the checkout, with "-dirty" behind it if there are changes."""
-    return subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty", "--exclude", "*"], capture_output=True,
-                          text=True, check=True).stdout.strip()
+    return subprocess.run(
+        ["git", "-C", ROOT, "describe", "--always", "--dirty", "--exclude", "*"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
 
 
 class Asking:
@@ -140,10 +144,29 @@ class Asking:
             return
         began = time.monotonic()
         process = subprocess.Popen(
-            [VENV_PYTHON, ROOT / "lab.py", "--yes", "guest", "--kernel", cell.kernel, *MACHINES[cell.machine],
-             "--seconds", str(cell.check.seconds), *cell.check.options, "--", str(VENV_PYTHON), "-m",
-             f"guest.checks.{cell.check.module[0]}", *cell.check.module[1:]],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, stdin=subprocess.DEVNULL)
+            [
+                VENV_PYTHON,
+                ROOT / "lab.py",
+                "--yes",
+                "guest",
+                "--kernel",
+                cell.kernel,
+                *MACHINES[cell.machine],
+                "--seconds",
+                str(cell.check.seconds),
+                *cell.check.options,
+                "--",
+                str(VENV_PYTHON),
+                "-m",
+                f"guest.checks.{cell.check.module[0]}",
+                *cell.check.module[1:],
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+        )
         self._living.add(process)
         output, complaints = process.communicate()
         self._living.remove(process)
@@ -168,10 +191,14 @@ def page(kernels: dict[str, str], answers: Answers, of: str) -> str:
     lines = [INTRODUCTION.format(date=date.today(), commit=of)]
     if len(kernels) < len(KERNELS):
         lines.append(f"The newest kernel that the archive has is {list(kernels.values())[-1]}.\n")
-    lines += ["| | " + " | ".join(f"{kernels[kernel]}, {HEADINGS[machine]}" for kernel, machine in columns) + " |",
-              "|---" * (len(columns) + 1) + "|"]
-    lines += [f"| {check.title} | " + " | ".join(_shown(answers.of(Cell(*column, check))) for column in columns) + " |"
-              for check in CHECKS]
+    lines += [
+        "| | " + " | ".join(f"{kernels[kernel]}, {HEADINGS[machine]}" for kernel, machine in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    lines += [
+        f"| {check.title} | " + " | ".join(_shown(answers.of(Cell(*column, check))) for column in columns) + " |"
+        for check in CHECKS
+    ]
     return "\n".join([*lines, "", LACKS])
 
 
@@ -185,14 +212,18 @@ def _shown(answer: dict | None) -> str:
 def _kernels() -> dict[str, str]:
     """The newest stands for itself only where no other is it."""
     versions = {choice: kernel(choice).version for choice in KERNELS}
-    return {choice: version for choice, version in versions.items()
-            if choice != NEWEST or list(versions.values()).count(version) == 1}
+    return {
+        choice: version
+        for choice, version in versions.items()
+        if choice != NEWEST or list(versions.values()).count(version) == 1
+    }
 
 
 def main(arguments: list[str]) -> int:
     """Ask what is chosen and not answered, then write the page. 1 when something of it is a no."""
-    parser = argparse.ArgumentParser(prog="python3 -m guest.matrix", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python3 -m guest.matrix", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", action="append", default=[], metavar="K/M/C", help="again for more")
     parser.add_argument("--jobs", type=int, default=1, choices=(1, 2), help="guests at a time")
     parser.add_argument("--page", action="store_true")

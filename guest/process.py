@@ -12,8 +12,11 @@ def started(command: list[str], **how) -> Iterator[subprocess.Popen]:
     In a session of its own, so that a Ctrl-C reaches us alone. To be called by the main thread: the kernel's word is
     about the thread that made the process.
     """
-    process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *command], start_new_session=True,
-                               **{"stdin": subprocess.DEVNULL, **how})
+    process = subprocess.Popen(
+        ["setpriv", "--pdeathsig", "KILL", "--", *command],
+        start_new_session=True,
+        **{"stdin": subprocess.DEVNULL, **how},
+    )
     try:
         yield process
     finally:

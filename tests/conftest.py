@@ -66,8 +66,14 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_terminal_summary(terminalreporter):
     """What tests recorded as their summary, of those that passed, too."""
-    lines = [value for reports in terminalreporter.stats.values() for report in reports
-             if getattr(report, "when", "") == "call" for name, value in report.user_properties if name == "summary"]
+    lines = [
+        value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, value in report.user_properties
+        if name == "summary"
+    ]
     if lines:
         terminalreporter.section("counted")
         for line in lines:

@@ -50,7 +50,7 @@ class Connection:
         error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
             raise OSError(error, os.strerror(error))  # of the class that fits the number
-        self._request = self._request[self.socket.send(self._request):]
+        self._request = self._request[self.socket.send(self._request) :]
 
     def _receive(self) -> str | None:
         data = self.socket.recv(4096)
@@ -132,9 +132,16 @@ class Load:
         self.counts: dict[int, Counter] = {}
 
     def __enter__(self):
-        self._generators = {cpu: subprocess.Popen([sys.executable, "-m", "tests.load", str(cpu), *self._arguments],
-                                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-                            for cpu in self._cpus}
+        self._generators = {
+            cpu: subprocess.Popen(
+                [sys.executable, "-m", "tests.load", str(cpu), *self._arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=ROOT,
+            )
+            for cpu in self._cpus
+        }
         return self
 
     def ask(self) -> dict[int, Counter]:
@@ -159,8 +166,9 @@ class Load:
 
 def main(cpu: str, port: str, request: str, answer: str, number: str) -> None:
     os.sched_setaffinity(0, {int(cpu)})
-    generator = Generator(int(port), bytes.fromhex(request), re.compile(bytes.fromhex(answer)),
-                          int(number) if number else None)
+    generator = Generator(
+        int(port), bytes.fromhex(request), re.compile(bytes.fromhex(answer)), int(number) if number else None
+    )
     generator.run(os.fdopen(0, buffering=1))
 
 

@@ -18,6 +18,9 @@ def give_the_lab_time() -> None:
     """Servers and load generators of the lab, too, may take longer, and there are fewer connections."""
     if IS_SLOW:
         usual = Limits()
-        for name, value in {"GRACE_SECONDS": patient(usual.grace_seconds), "START_SECONDS": patient(usual.start_seconds),
-                            "CONNECTIONS_PER_CORE": max(10, usual.connections_per_core / PATIENCE)}.items():
+        for name, value in {
+            "GRACE_SECONDS": patient(usual.grace_seconds),
+            "START_SECONDS": patient(usual.start_seconds),
+            "CONNECTIONS_PER_CORE": max(10, usual.connections_per_core / PATIENCE),
+        }.items():
             os.environ.setdefault(PREFIX + name, f"{value:.0f}")

@@ -88,17 +88,28 @@ class Server:
     pid_file: str = ""  # of a daemon
 
 
-def nginx(name: str, main: str = "daemon off;", events: str = "", listen: str = "", workers: int = 2,
-          pid_file: str = "") -> Server:
+def nginx(
+    name: str, main: str = "daemon off;", events: str = "", listen: str = "", workers: int = 2, pid_file: str = ""
+) -> Server:
     """A master and workers; the strings go into the configuration."""
 
     def prepare(directory: Path, port: int) -> list[str]:
         configuration = directory / "nginx.conf"
-        configuration.write_text(NGINX_CONFIGURATION.format(
-            directory=directory, port=port, main=main, events=events, listen=listen, workers=workers))
+        configuration.write_text(
+            NGINX_CONFIGURATION.format(
+                directory=directory, port=port, main=main, events=events, listen=listen, workers=workers
+            )
+        )
         # An upgrade runs argv[0] again, without looking along PATH.
-        return [shutil.which("nginx") or "nginx", "-p", str(directory), "-c", str(configuration),
-                "-e", str(directory / "error.log")]
+        return [
+            shutil.which("nginx") or "nginx",
+            "-p",
+            str(directory),
+            "-c",
+            str(configuration),
+            "-e",
+            str(directory / "error.log"),
+        ]
 
     # With accept_mutex one worker watches at a time, and which one changes.
     watching = 0 if "accept_mutex on" in events else workers
@@ -137,13 +148,35 @@ def _memcached(directory: Path, port: int) -> list[str]:
 
 
 def _gunicorn(directory: Path, port: int) -> list[str]:
-    return [sys.executable, "-m", "gunicorn", "--workers", "2", "--bind", f"{LOOPBACK}:{port}", "--no-control-socket",
-            "--chdir", str(APPS), "web:wsgi"]
+    return [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "--workers",
+        "2",
+        "--bind",
+        f"{LOOPBACK}:{port}",
+        "--no-control-socket",
+        "--chdir",
+        str(APPS),
+        "web:wsgi",
+    ]
 
 
 def _uvicorn(directory: Path, port: int) -> list[str]:
-    return [sys.executable, "-m", "uvicorn", "--workers", "2", "--port", str(port), "--app-dir", str(APPS),
-            "--no-access-log", "web:asgi"]
+    return [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "--workers",
+        "2",
+        "--port",
+        str(port),
+        "--app-dir",
+        str(APPS),
+        "--no-access-log",
+        "web:asgi",
+    ]
 
 
 def _app(runtime: str, program: str, *arguments: str) -> Callable[[Path, int], list[str]]:
@@ -157,12 +190,14 @@ NGINX_ACCEPT_MUTEX = nginx("nginx accept_mutex", events="accept_mutex on;")
 NGINX_DAEMON = nginx("nginx daemon", main="", pid_file="nginx.pid")
 NGINX_DAEMON_KEEPING_PRELOAD = nginx("nginx daemon, env LD_PRELOAD", main="env LD_PRELOAD;", pid_file="nginx.pid")
 HAPROXY_THREADS = haproxy("haproxy threads", "", "-db", end_status=-signal.SIGTERM)
-HAPROXY_PINNED = haproxy("haproxy pinned threads", f"cpu-map auto:1/1-2 {' '.join(map(str, CPUS))}", "-db",
-                         end_status=-signal.SIGTERM)
+HAPROXY_PINNED = haproxy(
+    "haproxy pinned threads", f"cpu-map auto:1/1-2 {' '.join(map(str, CPUS))}", "-db", end_status=-signal.SIGTERM
+)
 HAPROXY_MASTER_WORKER = haproxy("haproxy master-worker", "", "-W", workers=1)
 REDIS = Server("redis", _redis, watchers=1, request=b"PING\r\nQUIT\r\n", answer=re.compile(rb"\+PONG\r\n\+OK\r\n"))
-MEMCACHED = Server("memcached", _memcached, watchers=1, request=b"version\r\nquit\r\n",
-                   answer=re.compile(rb"VERSION [0-9.]+\r\n"))
+MEMCACHED = Server(
+    "memcached", _memcached, watchers=1, request=b"version\r\nquit\r\n", answer=re.compile(rb"VERSION [0-9.]+\r\n")
+)
 LIGHTTPD = lighttpd("lighttpd", 0)
 LIGHTTPD_WORKERS = lighttpd("lighttpd workers", 2)
 ASYNCIO = Server("asyncio", _app(sys.executable, "asyncio_server.py"), watchers=1)
@@ -171,8 +206,13 @@ FORKING = Server("ForkingTCPServer", _app(sys.executable, "socketserver_server.p
 GUNICORN = Server("gunicorn", _gunicorn, watchers=0, workers=2)
 UVICORN = Server("uvicorn", _uvicorn, watchers=2)
 NODE_ROUND_ROBIN = Server("node cluster", _app("node", "cluster.js"), watchers=1, workers=2)
-NODE_SHARED = Server("node cluster, shared handle", _app("node", "cluster.js"), watchers=2, workers=2,
-                     environment={"NODE_CLUSTER_SCHED_POLICY": "none"})
+NODE_SHARED = Server(
+    "node cluster, shared handle",
+    _app("node", "cluster.js"),
+    watchers=2,
+    workers=2,
+    environment={"NODE_CLUSTER_SCHED_POLICY": "none"},
+)
 
 
 def wait_until(is_so: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
@@ -203,8 +243,16 @@ class Served:
     def start(self, *arguments: str) -> None:
         """Once, or again next to the first one, with more arguments."""
         with open(self.directory / "stderr.log", "ab") as log:
-            self._started.append(subprocess.Popen([*self._command, *arguments], stdin=subprocess.DEVNULL, stdout=log,
-                                                  stderr=log, env=self._environment, start_new_session=True))
+            self._started.append(
+                subprocess.Popen(
+                    [*self._command, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=self._environment,
+                    start_new_session=True,
+                )
+            )
 
     @property
     def process(self) -> subprocess.Popen:

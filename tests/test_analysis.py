@@ -21,8 +21,19 @@ from analysis.report import outcomes, warnings, write_all, write_report
 from analysis.summary import plain_summary
 from analysis.tables import cpu_by_core, readable_summary, write_tables
 from bench.experiment import Collection, Experiment, figure_specs, names, read
-from bench.record import (CpuUse, Effect, Options, Placement, RecordError, Run, Trial, append_trial, failed_trial,
-                          runs_in, write_run)
+from bench.record import (
+    CpuUse,
+    Effect,
+    Options,
+    Placement,
+    RecordError,
+    Run,
+    Trial,
+    append_trial,
+    failed_trial,
+    runs_in,
+    write_run,
+)
 from bench.schedule import schedule
 
 BLOCKS = 6  # enough for intervals
@@ -33,14 +44,31 @@ few = settings(max_examples=20, deadline=None)
 
 
 def a_run(blocks=BLOCKS, workloads=("nginx",), cores=(1, 2), shared=True, **changes) -> Run:
-    options = Options(experiment="scalability", workloads=list(workloads), variants=["base", "latest", "fastsocket"],
-                      cores=list(cores), blocks=blocks, seconds=2, seed=7,
-                      figures=figure_specs("scalability", list(workloads)))
-    placements = [Placement(cores=count, server_cpus=list(range(count)), load_cpus=[0, 1] if shared else [6, 7])
-                  for count in cores]
-    made = Run(options=options, started="2024-05-01T12:00:00+02:00", fingerprint={"kernel": "6.18 <test> & more"},
-               versions={"nginx": "1.22.1"}, placements=placements, unavailable={},
-               planned_trials=len(schedule(options)), complete=True, wall_seconds=400.0)
+    options = Options(
+        experiment="scalability",
+        workloads=list(workloads),
+        variants=["base", "latest", "fastsocket"],
+        cores=list(cores),
+        blocks=blocks,
+        seconds=2,
+        seed=7,
+        figures=figure_specs("scalability", list(workloads)),
+    )
+    placements = [
+        Placement(cores=count, server_cpus=list(range(count)), load_cpus=[0, 1] if shared else [6, 7])
+        for count in cores
+    ]
+    made = Run(
+        options=options,
+        started="2024-05-01T12:00:00+02:00",
+        fingerprint={"kernel": "6.18 <test> & more"},
+        versions={"nginx": "1.22.1"},
+        placements=placements,
+        unavailable={},
+        planned_trials=len(schedule(options)),
+        complete=True,
+        wall_seconds=400.0,
+    )
     return made.model_copy(update=changes)
 
 
@@ -51,18 +79,35 @@ def trials_of(run: Run, cps=None, **changes) -> list[Trial]:
     def rate(index, arm, cores):
         return 20_000 * cores * TRUTH[arm] * math.exp(noise.normal(0, 0.02))
 
-    return [a_trial(slot, (cps or rate)(slot.index, "control" if slot.control else slot.variant, slot.cores), changes)
-            for slot in schedule(run.options)]
+    return [
+        a_trial(slot, (cps or rate)(slot.index, "control" if slot.control else slot.variant, slot.cores), changes)
+        for slot in schedule(run.options)
+    ]
 
 
 def a_trial(slot, cps: float, changes: dict) -> Trial:
     use = {"system": 1.0, "softirq": 0.4, "irq": 0.0, "idle": 0.1, "iowait": 0.0, "steal": 0.0}
-    metrics = {"cps": cps, "latency_p50_ms": 1.5, "latency_p99_ms": 20 - slot.index % 5, "errors": 0.0,
-               "passive_local_percent": 99.9 if slot.variant == "fastsocket" else 49 + slot.index % 3,
-               "cpu_us_per_request": 80 + slot.index % 9}
-    made = Trial(**vars(slot), started=1.7e9 + slot.index, seconds=2.0, metrics=metrics, unavailable={},
-                 latency_ms={"50": 1.5}, load_errors={}, load_cpu_seconds=0.7, library=None, spoilt=[],
-                 cpu=[CpuUse(cpu=cpu, user=0.5, **use) for cpu in range(slot.cores)])
+    metrics = {
+        "cps": cps,
+        "latency_p50_ms": 1.5,
+        "latency_p99_ms": 20 - slot.index % 5,
+        "errors": 0.0,
+        "passive_local_percent": 99.9 if slot.variant == "fastsocket" else 49 + slot.index % 3,
+        "cpu_us_per_request": 80 + slot.index % 9,
+    }
+    made = Trial(
+        **vars(slot),
+        started=1.7e9 + slot.index,
+        seconds=2.0,
+        metrics=metrics,
+        unavailable={},
+        latency_ms={"50": 1.5},
+        load_errors={},
+        load_cpu_seconds=0.7,
+        library=None,
+        spoilt=[],
+        cpu=[CpuUse(cpu=cpu, user=0.5, **use) for cpu in range(slot.cores)],
+    )
     return made.model_copy(update=changes)
 
 
@@ -83,8 +128,9 @@ def without(trial: Trial, metric: str, **changes) -> Trial:
 
 def served(run: Run, cps) -> pd.DataFrame:
     """The estimates of throughput alone, which are quicker to have."""
-    return estimate([trial.model_copy(update={"metrics": {"cps": trial.metrics["cps"]}})
-                     for trial in trials_of(run, cps)])
+    return estimate(
+        [trial.model_copy(update={"metrics": {"cps": trial.metrics["cps"]}}) for trial in trials_of(run, cps)]
+    )
 
 
 def one(summary: pd.DataFrame, variant="fastsocket", cores=2, metric="cps") -> pd.Series:
@@ -166,9 +212,23 @@ def test_the_same_trials_give_the_same_numbers():
 
 def test_base_is_the_reference_and_the_columns_are_those_promised():
     summary = estimate(trials_of(a_run()))
-    assert list(summary.columns) == COLUMNS == [
-        "workload", "variant", "cores", "metric", "estimate", "ci_low", "ci_high", "n", "ratio_to_base", "ratio_low",
-        "ratio_high"]
+    assert (
+        list(summary.columns)
+        == COLUMNS
+        == [
+            "workload",
+            "variant",
+            "cores",
+            "metric",
+            "estimate",
+            "ci_low",
+            "ci_high",
+            "n",
+            "ratio_to_base",
+            "ratio_low",
+            "ratio_high",
+        ]
+    )
     base = one(summary, "base")
     assert base.ratio_to_base == 1 and math.isnan(base.ratio_low) and math.isnan(base.ratio_high)
 
@@ -198,9 +258,14 @@ def test_equal_values_have_an_interval_without_width():
     assert (row.ratio_low, row.ratio_high) == (1, 1)
 
 
-@pytest.mark.parametrize("metric, values, limits", [
-    ("passive_local_percent", [100, 100, 100, 100, 96], (0, 100)), ("passive_local_percent", [0, 0, 0, 0, 4], (0, 100)),
-    ("errors", [0, 0, 0, 0, 50], (0, np.inf))])
+@pytest.mark.parametrize(
+    "metric, values, limits",
+    [
+        ("passive_local_percent", [100, 100, 100, 100, 96], (0, 100)),
+        ("passive_local_percent", [0, 0, 0, 0, 4], (0, 100)),
+        ("errors", [0, 0, 0, 0, 50], (0, np.inf)),
+    ],
+)
 def test_an_interval_stays_within_what_can_be(metric, values, limits):
     """Where most blocks are at a limit, bootstrap-t goes past it."""
     run = a_run(blocks=5, cores=[2])
@@ -245,8 +310,10 @@ def test_requests_per_second_count_as_throughput_too():
 
 def test_variants_are_compared_with_each_other_as_they_are_with_base():
     run = a_run(cores=(2,))
-    compared, cost = sorted(comparisons(trials_of(run), run.options.variants).itertuples(),
-                            key=lambda row: row.metric == "cpu_us_per_request")
+    compared, cost = sorted(
+        comparisons(trials_of(run), run.options.variants).itertuples(),
+        key=lambda row: row.metric == "cpu_us_per_request",
+    )
     assert (cost.variant, cost.over, cost.metric) == ("fastsocket", "latest", "cpu_us_per_request")
     assert (compared.variant, compared.over, compared.metric) == ("fastsocket", "latest", "cps")
     assert compared.low < compared.ratio < compared.high
@@ -256,9 +323,13 @@ def test_variants_are_compared_with_each_other_as_they_are_with_base():
 def test_at_a_given_rate_the_outcome_is_the_cost():
     run = a_run(cores=(2,))
     run = run.model_copy(update={"options": run.options.model_copy(update={"rates": {"nginx": 1000}})})
-    trials = [trial.model_copy(update={"metrics": {**trial.metrics, "cpu_us_per_request": 90 / TRUTH[trial.arm]
-                                                   + trial.index % 7 / 10}}) for trial in trials_of(run)]
-    sentence, = outcomes(run, estimate(trials))
+    trials = [
+        trial.model_copy(
+            update={"metrics": {**trial.metrics, "cpu_us_per_request": 90 / TRUTH[trial.arm] + trial.index % 7 / 10}}
+        )
+        for trial in trials_of(run)
+    ]
+    (sentence,) = outcomes(run, estimate(trials))
     assert "fastsocket costs less than base, 0.8" in sentence and "CPU time per request" in sentence
 
 
@@ -304,12 +375,18 @@ def test_cpu_time_is_shown_as_the_share_of_each_state():
 def test_a_factorial_design_finds_what_two_parts_bring_together(factors, interaction):
     one_part, other = factors
     truth = {"base": 1, "latest": one_part, "fastsocket": other, "control": one_part * other * interaction}
-    trials = [trial.model_copy(update={"variant": trial.arm, "control": False})
-              for trial in trials_of(a_run(cores=[2]), lambda index, arm, cores: (1000 + index // 8) * truth[arm])]
-    found = contrasts(trials, {
-        "alone": Effect(of=["latest"], over=["base"]),
-        "interaction": Effect(of=["control", "base"], over=["latest", "fastsocket"]),
-        "of a variant that was not run": Effect(of=["rfs"], over=["base"])})
+    trials = [
+        trial.model_copy(update={"variant": trial.arm, "control": False})
+        for trial in trials_of(a_run(cores=[2]), lambda index, arm, cores: (1000 + index // 8) * truth[arm])
+    ]
+    found = contrasts(
+        trials,
+        {
+            "alone": Effect(of=["latest"], over=["base"]),
+            "interaction": Effect(of=["control", "base"], over=["latest", "fastsocket"]),
+            "of a variant that was not run": Effect(of=["rfs"], over=["base"]),
+        },
+    )
     assert found.set_index("effect").ratio.to_dict() == pytest.approx({"alone": one_part, "interaction": interaction})
 
 
@@ -331,8 +408,9 @@ def draw_all(directory, run: Run, only=None) -> list:
 def test_each_figure_is_drawn_for_screens_and_print_with_its_data(drawn):
     directory, run, paths = drawn
     assert figure_ids(run) == ["scalability-nginx", "scalability-redis", "speedup", "local-reads", "contention"]
-    assert paths == [directory / "figures" / f"{name}.{kind}" for name in figure_ids(run)
-                     for kind in ("svg", "png", "pdf", "csv")]
+    assert paths == [
+        directory / "figures" / f"{name}.{kind}" for name in figure_ids(run) for kind in ("svg", "png", "pdf", "csv")
+    ]
     for path in paths[1::4]:
         assert len(np.unique(imread(path)[..., :3].sum(axis=2))) > 20
     for path in paths[2::4]:
@@ -377,8 +455,13 @@ def texts(directory, name: str) -> str:
 def test_figures_say_what_they_show_and_what_they_lack(drawn):
     directory = drawn[0]
     curves = texts(directory, "scalability-nginx")
-    for said in ("nginx, this machine", "nginx, as published", "digitised ±3 kcps", "Linux 2.6.32 (base)",
-                 "load generator shares CPUs"):
+    for said in (
+        "nginx, this machine",
+        "nginx, as published",
+        "digitised ±3 kcps",
+        "Linux 2.6.32 (base)",
+        "load generator shares CPUs",
+    ):
         assert said in curves
     assert "No curve of redis was published." in texts(directory, "scalability-redis")
     assert texts(directory, "local-reads").count(f"not available here: {NO_PROBE}") == 2  # nginx, redis
@@ -395,8 +478,13 @@ def test_the_time_of_each_cpu_is_drawn_beside_the_published_one(tmp_path):
 
 def test_a_day_is_drawn_hour_by_hour(tmp_path):
     run = a_run(workloads=["haproxy"], cores=[2])
-    run = run.model_copy(update={"options": run.options.model_copy(update={
-        "figures": figure_specs("production", ["haproxy"]), "rates": {"haproxy": 1000}, "day": True})})
+    run = run.model_copy(
+        update={
+            "options": run.options.model_copy(
+                update={"figures": figure_specs("production", ["haproxy"]), "rates": {"haproxy": 1000}, "day": True}
+            )
+        }
+    )
     trials = [trial.model_copy(update={"rate": 1000.0 + trial.block}) for trial in trials_of(run)]
     draw_figures(tmp_path, run, trials, estimate(trials))
     shown = data(tmp_path, "production").query("variant == 'base'")
@@ -488,7 +576,10 @@ def test_the_summary_claims_what_the_intervals_allow():
     assert said[0].startswith(f"nginx on 2 cores answered {100 * (row.ratio_to_base - 1):.1f} % more requests")
     level = summary.copy()
     level.loc[level.variant == "fastsocket", ["ratio_low", "ratio_high"]] = 0.9, 1.2
-    assert "neither clearly more nor fewer requests (between 10.0 % fewer and 20.0 % more)" in plain_summary([(run, trials, level)])[0]
+    assert (
+        "neither clearly more nor fewer requests (between 10.0 % fewer and 20.0 % more)"
+        in plain_summary([(run, trials, level)])[0]
+    )
     off = summary.copy()
     off.loc[off.variant == "control", ["ratio_low", "ratio_high"]] = 1.1, 1.2
     assert "trust it less" in plain_summary([(run, trials, off)])[0]
@@ -501,7 +592,9 @@ def test_what_this_machine_cannot_run_has_its_place_in_the_report(tmp_path):
     page = write_all(tmp_path).read_text()
     assert "Not available here: it has &lt;no&gt; siblings" in page
     assert all((tmp_path / "figures" / f"{name}.svg").exists() for name in figure_ids(run))
-    assert plain_summary([(run, [], estimate([]))]) == [f"{run.options.experiment} is not available here: it has <no> siblings."]
+    assert plain_summary([(run, [], estimate([]))]) == [
+        f"{run.options.experiment} is not available here: it has <no> siblings."
+    ]
 
 
 def test_the_report_says_what_a_reader_has_to_know(tmp_path):
@@ -509,14 +602,31 @@ def test_the_report_says_what_a_reader_has_to_know(tmp_path):
     trials = trials_of(run)
     trials[3] = trials[3].model_copy(update={"spoilt": ["<stolen>"]})
     page = write_report(tmp_path, [(tmp_path, run, trials, estimate(trials))]).read_text()
-    for said in ("nginx on 2 cores: fastsocket is faster than base, 1.", "The A/A control is",
-                 "Incomplete: 128 of 200 planned trials", "shares CPUs 0, 1 with the server at 2 cores",
-                 f"Not available here: contentions_per_connection: {NO_PROBE}", "1 of 128 trials are marked",
-                 "1 × &lt;stolen&gt;", "The seed is 7", "64% was measuring", "6.18 &lt;test&gt; &amp; more", "1.22.1"):
+    for said in (
+        "nginx on 2 cores: fastsocket is faster than base, 1.",
+        "The A/A control is",
+        "Incomplete: 128 of 200 planned trials",
+        "shares CPUs 0, 1 with the server at 2 cores",
+        f"Not available here: contentions_per_connection: {NO_PROBE}",
+        "1 of 128 trials are marked",
+        "1 × &lt;stolen&gt;",
+        "The seed is 7",
+        "64% was measuring",
+        "6.18 &lt;test&gt; &amp; more",
+        "1.22.1",
+    ):
         assert said in page, said
     headings = re.findall(r"<h2>(.*?)</h2>", page)
-    assert headings == ["Before trusting the numbers", "Summary", "Against each other", "Figures", "CPU by core",
-                        "How it was measured", "Machine", "Versions"]
+    assert headings == [
+        "Before trusting the numbers",
+        "Summary",
+        "Against each other",
+        "Figures",
+        "CPU by core",
+        "How it was measured",
+        "Machine",
+        "Versions",
+    ]
 
 
 def test_a_variant_that_a_server_lacks_is_left_out_with_the_reason(tmp_path):
@@ -556,8 +666,9 @@ def test_trials_that_failed_are_named_and_are_in_no_number(tmp_path):
 def test_a_workload_of_which_all_trials_failed_costs_only_itself(tmp_path, experiment):
     """Its figures are drawn, and say that there is nothing."""
     run = a_run(workloads=["nginx", "redis"], cores=[2], left_out={"redis": TIMED_OUT})
-    run = run.model_copy(update={"options": run.options.model_copy(
-        update={"figures": figure_specs(experiment, ["nginx", "redis"])})})
+    run = run.model_copy(
+        update={"options": run.options.model_copy(update={"figures": figure_specs(experiment, ["nginx", "redis"])})}
+    )
     trials = [fails(trial) if trial.workload == "redis" else trial for trial in trials_of(run, steady, rate=1000.0)]
     page = write_all(stored(tmp_path, run, trials)).read_text()
     assert f"The rest of redis was left out, because one trial after the other failed: {TIMED_OUT}." in page
@@ -591,14 +702,26 @@ def test_a_sound_run_has_no_warnings_and_no_share_of_an_unknown_time(tmp_path):
     assert "The A/A control is fine" in page
 
 
-@pytest.mark.parametrize("effect, verdict", [
-    (1.2, "fastsocket is faster than base, 1."), (0.8, "fastsocket is slower than base, 0."),
-    (1.0, "no difference seen between fastsocket and base, ")])
+@pytest.mark.parametrize(
+    "effect, verdict",
+    [
+        (1.2, "fastsocket is faster than base, 1."),
+        (0.8, "fastsocket is slower than base, 0."),
+        (1.0, "no difference seen between fastsocket and base, "),
+    ],
+)
 def test_verdicts_follow_the_interval(effect, verdict):
     noise = np.random.default_rng(5)
     run = a_run(blocks=8, cores=[2])
-    [sentence] = outcomes(run, estimate(trials_of(
-        run, lambda index, arm, cores: 1000 * (effect if arm == "fastsocket" else 1) * noise.uniform(0.999, 1.001))))
+    [sentence] = outcomes(
+        run,
+        estimate(
+            trials_of(
+                run,
+                lambda index, arm, cores: 1000 * (effect if arm == "fastsocket" else 1) * noise.uniform(0.999, 1.001),
+            )
+        ),
+    )
     assert verdict in sentence
     assert sentence.index("fastsocket") < sentence.index("latest")
 

@@ -31,8 +31,10 @@ def test_a_list_of_cpus_is_all_of_its_ranges(ranges):
     assert parse_cpus(text) == tuple(sorted({cpu for first, more in ranges for cpu in range(first, first + more + 1)}))
 
 
-@given(text=st.lists(st.tuples(DIGITS, DIGITS).map("-".join) | DIGITS, max_size=5).map(",".join) | st.text(max_size=30),
-       count=st.integers(1, 5000))
+@given(
+    text=st.lists(st.tuples(DIGITS, DIGITS).map("-".join) | DIGITS, max_size=5).map(",".join) | st.text(max_size=30),
+    count=st.integers(1, 5000),
+)
 def test_whatever_is_written_as_a_list_of_cpus_is_bounded(text, count):
     try:
         cpus = parse_cpus(text, count)

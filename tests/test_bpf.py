@@ -49,11 +49,15 @@ def loads(name: str, *launcher: str) -> str:
 
 
 @pytest.mark.privileged
-@pytest.mark.parametrize("launcher, cause, words", [
-    (["setpriv", "--bounding-set", "-sys_admin,-bpf"], "PRIVILEGE", "Operation not permitted"),
-    ([sys.executable, "-m", "tests.without_bpf"], "NO_BPF", "Function not implemented"),
-    (["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /sys/kernel/btf; exec "$@"', "sh"], "NO_BTF", "BTF"),
-], ids=lambda value: value if isinstance(value, str) else None)
+@pytest.mark.parametrize(
+    "launcher, cause, words",
+    [
+        (["setpriv", "--bounding-set", "-sys_admin,-bpf"], "PRIVILEGE", "Operation not permitted"),
+        ([sys.executable, "-m", "tests.without_bpf"], "NO_BPF", "Function not implemented"),
+        (["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /sys/kernel/btf; exec "$@"', "sh"], "NO_BTF", "BTF"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
 def test_a_refusal_is_told_by_its_cause(launcher, cause, words):
     said = loads("contention", *launcher)
     assert said.startswith(f"{cause} cannot load the BPF programs: ")
@@ -72,11 +76,18 @@ def test_a_verifiers_refusal_is_its_last_telling_line(unbounded_object):
     assert len(error.reason.splitlines()) == 1 < len(error.log)
 
 
-@pytest.mark.parametrize("log, cause, line", [
-    ("verifier-6.1", Cause.VERIFIER, "the verifier refuses steer: math between map_value pointer and register with "
-                                     "unbounded min value is not allowed"),
-    ("tracepoint-6.1", Cause.NO_TRACEPOINT, "this kernel has no tracepoint sock_recv_length"),
-])
+@pytest.mark.parametrize(
+    "log, cause, line",
+    [
+        (
+            "verifier-6.1",
+            Cause.VERIFIER,
+            "the verifier refuses steer: math between map_value pointer and register with "
+            "unbounded min value is not allowed",
+        ),
+        ("tracepoint-6.1", Cause.NO_TRACEPOINT, "this kernel has no tracepoint sock_recv_length"),
+    ],
+)
 def test_what_linux_6_1_said(log, cause, line):
     said = (Path(__file__).parent / "refusals" / f"{log}.log").read_text().splitlines()
     assert (cause_of(22, said), telling_line(22, said)) == (cause, line)

@@ -18,8 +18,9 @@ SHORT = ["--processes", "1", "--rounds", "5", "--batch", "20"]
 def test_every_interposed_call_has_a_figure(capsys):
     assert command.main([*SHORT, "--json"]) == 0
     costs = json.loads(capsys.readouterr().out)
-    assert {"close", "accept4", "bind", "connect", "epoll_ctl", "shutdown", "dup2", "listen",
-            CONTROL} <= {cost["call"] for cost in costs}
+    assert {"close", "accept4", "bind", "connect", "epoll_ctl", "shutdown", "dup2", "listen", CONTROL} <= {
+        cost["call"] for cost in costs
+    }
     assert all(10 < cost["libc"] < 1e6 and 10 < cost["library"] < 1e6 for cost in costs)
     assert all(cost["added_low"] is None for cost in costs)
 
@@ -47,7 +48,8 @@ def test_connect_is_measured_with_and_without_other_connections(capsys):
     assert connect_command.main([*few, "--json"]) == 0
     costs = json.loads(capsys.readouterr().out)
     assert [(cost["call"], cost["on"]) for cost in costs] == [
-        ("connect", on) for on in ("no other connection", "many, to others", "half of the ports used")]
+        ("connect", on) for on in ("no other connection", "many, to others", "half of the ports used")
+    ]
     assert all(100 < cost["libc"] < 1e7 and 100 < cost["library"] < 1e7 for cost in costs)
 
 

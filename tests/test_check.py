@@ -29,8 +29,10 @@ def compile_program(tmp_path):
 
     def compile_with(*options):
         source, program = tmp_path / "print.c", tmp_path / "print"
-        source.write_text('#include <stdio.h>\nint main(int n, char **v) { FILE *f = fopen(v[n - 1], "r"); int c;\n'
-                          'while ((c = getc(f)) != EOF) putchar(c); return 0; }\n')
+        source.write_text(
+            '#include <stdio.h>\nint main(int n, char **v) { FILE *f = fopen(v[n - 1], "r"); int c;\n'
+            "while ((c = getc(f)) != EOF) putchar(c); return 0; }\n"
+        )
         subprocess.run(["gcc", *options, "-o", program, source], check=True)
         return program
 
@@ -111,13 +113,22 @@ def test_file_capabilities_are_in_the_way_of_all_but_root(copy_of, monkeypatch):
     os.setxattr(program, "security.capability", struct.pack("<5I", version_2_effective, net_bind_service, 0, 0, 0))
     assert_yes(program)
     monkeypatch.setattr(os, "getuid", lambda: NOBODY)
-    obstacle, = check(program, LIBRARY).obstacles
+    (obstacle,) = check(program, LIBRARY).obstacles
     assert "file capabilities" in obstacle.reason and "AmbientCapabilities" in obstacle.remedy
 
 
-@pytest.mark.parametrize("options", [
-    "-fsanitize=address", "-fsanitize=leak", "-fsanitize=undefined", "-fsanitize=thread",
-    "-fsanitize=thread -static-libtsan", "-fsanitize=address -static-libasan", "-fsanitize=address -static-libasan -s"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        "-fsanitize=address",
+        "-fsanitize=leak",
+        "-fsanitize=undefined",
+        "-fsanitize=thread",
+        "-fsanitize=thread -static-libtsan",
+        "-fsanitize=address -static-libasan",
+        "-fsanitize=address -static-libasan -s",
+    ],
+)
 def test_a_program_with_a_sanitizer_cannot_and_runs_without_the_library(compile_program, options):
     assert_no(compile_program(*options.split()), "sanitizer")
 
@@ -138,13 +149,13 @@ def test_a_go_program_cannot(compile_program, section, options):
     """Whether it is linked with libc or not, and then no word of linking it dynamically."""
     program = compile_program(*options)
     subprocess.run(["objcopy", "--add-section", f"{section}=/dev/null", program], check=True)
-    obstacle, = check(program, LIBRARY).obstacles
+    (obstacle,) = check(program, LIBRARY).obstacles
     assert "Go" in obstacle.reason and "link" not in obstacle.remedy
 
 
 def test_a_program_for_another_libc_cannot(compile_program):
     program = compile_program("-Wl,--dynamic-linker=/lib/ld-musl-x86_64.so.1")
-    obstacle, = check(program, LIBRARY).obstacles
+    (obstacle,) = check(program, LIBRARY).obstacles
     assert "/lib/ld-musl-x86_64.so.1" in obstacle.reason and "glibc" in obstacle.remedy
 
 
@@ -173,16 +184,19 @@ ENDS = st.integers(0, 63) | st.integers(64, 1200) | st.integers(len(TRUE) - 3000
 NUMBERS = st.sampled_from([0, 1, 0x7F, 0xFF])
 VALUES = st.lists(NUMBERS | st.integers(0, 255), min_size=1, max_size=8).map(bytes)
 PATCHES = st.lists(st.tuples(ENDS, VALUES), max_size=8)
-FILES = st.binary(max_size=200) | st.binary(max_size=300).map(lambda rest: b"#!" + rest) | \
-    st.binary(max_size=400).map(lambda rest: b"\x7fELF" + rest) | \
-    st.builds(lambda patches, size: patched(patches)[:size], PATCHES, st.integers(0, len(TRUE) + 1000)) | \
-    st.builds(lambda patches: patched(patches), PATCHES)
+FILES = (
+    st.binary(max_size=200)
+    | st.binary(max_size=300).map(lambda rest: b"#!" + rest)
+    | st.binary(max_size=400).map(lambda rest: b"\x7fELF" + rest)
+    | st.builds(lambda patches, size: patched(patches)[:size], PATCHES, st.integers(0, len(TRUE) + 1000))
+    | st.builds(lambda patches: patched(patches), PATCHES)
+)
 
 
 def patched(patches) -> bytes:
     content = bytearray(TRUE)
     for offset, value in patches:
-        content[offset:offset + len(value)] = value
+        content[offset : offset + len(value)] = value
     return bytes(content)
 
 
@@ -205,11 +219,19 @@ def test_any_file_gets_an_answer_soon(tmp_path_factory, content):
 SECTION_COUNT, SECTION_SIZE, SECTIONS_AT, SEGMENT_COUNT, SEGMENT_SIZE = 60, 58, 40, 56, 54  # where elf(5) has them
 
 
-@pytest.mark.parametrize("patches", [
-    [(SECTION_COUNT, "H", 65535)], [(SECTION_SIZE, "H", 0)], [(SECTIONS_AT, "Q", (1 << 64) - 1)],
-    [(SEGMENT_COUNT, "H", 0)],
-    [(SECTIONS_AT, "Q", 0), (SECTION_COUNT, "H", 65535)], [(SEGMENT_COUNT, "H", 65535)], [(SEGMENT_SIZE, "H", 0)],
-    [(SECTIONS_AT, "Q", 64), (SECTION_COUNT, "H", 900)]])
+@pytest.mark.parametrize(
+    "patches",
+    [
+        [(SECTION_COUNT, "H", 65535)],
+        [(SECTION_SIZE, "H", 0)],
+        [(SECTIONS_AT, "Q", (1 << 64) - 1)],
+        [(SEGMENT_COUNT, "H", 0)],
+        [(SECTIONS_AT, "Q", 0), (SECTION_COUNT, "H", 65535)],
+        [(SEGMENT_COUNT, "H", 65535)],
+        [(SEGMENT_SIZE, "H", 0)],
+        [(SECTIONS_AT, "Q", 64), (SECTION_COUNT, "H", 900)],
+    ],
+)
 def test_headers_that_lie_get_an_answer(tmp_path, patches):
     program, content = tmp_path / "program", bytearray(TRUE)
     for offset, form, value in patches:
@@ -242,15 +264,32 @@ def test_a_script_can_if_what_runs_it_can(tmp_path, first_line):
 ENV = "/usr/bin/env"
 
 
-@pytest.mark.parametrize("words, kept", [
-    ("-S -i cat", False), ("-iS cat", False), ("-vS-i cat", False), ("-S - cat", False),
-    ("-S -u LD_PRELOAD cat", False),
-    ("-S -uLD_PRELOAD cat", False), ("-S -u\\_LD_PRELOAD cat", False), ("-S --unset=LD_PRELOAD cat", False),
-    ("-S --uns LD_PRELOAD cat", False), ("-S --ignore-env cat", False), ("-S LD_PRELOAD= cat", False),
-    ("-S 'LD_PRELOAD=/lib/other.so' cat", False), ("-S -i PATH=/bin sh -c \"cat /proc/self/maps\"", False),
-    ("--split-string=-i cat", False), (f"-S {ENV} -i cat", False), (f"-S -i LD_PRELOAD={LIBRARY} cat", True),
-    ("-S LD_PRELOAD=${LD_PRELOAD} cat", True), ("-S -u HOME A=-i cat", True), ("-S -C / cat", True),
-    ("-S --default-signal=PIPE cat # -i", True), (" \t -S\t-i \tcat", False)])
+@pytest.mark.parametrize(
+    "words, kept",
+    [
+        ("-S -i cat", False),
+        ("-iS cat", False),
+        ("-vS-i cat", False),
+        ("-S - cat", False),
+        ("-S -u LD_PRELOAD cat", False),
+        ("-S -uLD_PRELOAD cat", False),
+        ("-S -u\\_LD_PRELOAD cat", False),
+        ("-S --unset=LD_PRELOAD cat", False),
+        ("-S --uns LD_PRELOAD cat", False),
+        ("-S --ignore-env cat", False),
+        ("-S LD_PRELOAD= cat", False),
+        ("-S 'LD_PRELOAD=/lib/other.so' cat", False),
+        ('-S -i PATH=/bin sh -c "cat /proc/self/maps"', False),
+        ("--split-string=-i cat", False),
+        (f"-S {ENV} -i cat", False),
+        (f"-S -i LD_PRELOAD={LIBRARY} cat", True),
+        ("-S LD_PRELOAD=${LD_PRELOAD} cat", True),
+        ("-S -u HOME A=-i cat", True),
+        ("-S -C / cat", True),
+        ("-S --default-signal=PIPE cat # -i", True),
+        (" \t -S\t-i \tcat", False),
+    ],
+)
 def test_a_script_behind_env_can_if_env_keeps_the_library(tmp_path, words, kept):
     script = write_script(tmp_path / "script", f"#!{ENV} {words}")
     done = fastsocket("check", script)
@@ -266,17 +305,56 @@ def test_a_script_that_env_refuses_cannot(tmp_path, words):
     assert fastsocket("run", "--", script).returncode == subprocess.run([script], capture_output=True).returncode == 125
 
 
-@pytest.mark.parametrize("arguments, status", [(["env", "-i", "cat", MAPS], 3), (["env", "A=1", "cat", MAPS], 0),
-                                               (["env"], 0)])
+@pytest.mark.parametrize(
+    "arguments, status", [(["env", "-i", "cat", MAPS], 3), (["env", "A=1", "cat", MAPS], 0), (["env"], 0)]
+)
 def test_env_as_the_command_itself_is_seen_through(arguments, status):
     assert fastsocket("run", "--strict", "--", *arguments).returncode == status
 
 
-ENV_WORDS = st.sampled_from([
-    "-i", "-", "-u", "-uA", "-u A", "-S", "-S-i", "-v", "-iuB", "--", "--ignore", "--unset=A", "--unset", "--u=B", "-0",
-    "--sp=C=3 -u A", "A=2", "B=", "C=x=y", "-S A=1 B=2", "-S'A=1 2'", '-S"B=$x"', "-S${A}=7", "-SA=\\_B=3", "-S-u\tA",
-    "-SB='\\q'", "-SB=\"\\t\" C=#1", "-S#x", "-SB=1\\c C=2", "--null", "-C/", "-C", "--chdir=/", "-Su A", "--debug",
-    "-z", "--de", "-SA=1 # B=2", ""])
+ENV_WORDS = st.sampled_from(
+    [
+        "-i",
+        "-",
+        "-u",
+        "-uA",
+        "-u A",
+        "-S",
+        "-S-i",
+        "-v",
+        "-iuB",
+        "--",
+        "--ignore",
+        "--unset=A",
+        "--unset",
+        "--u=B",
+        "-0",
+        "--sp=C=3 -u A",
+        "A=2",
+        "B=",
+        "C=x=y",
+        "-S A=1 B=2",
+        "-S'A=1 2'",
+        '-S"B=$x"',
+        "-S${A}=7",
+        "-SA=\\_B=3",
+        "-S-u\tA",
+        "-SB='\\q'",
+        '-SB="\\t" C=#1',
+        "-S#x",
+        "-SB=1\\c C=2",
+        "--null",
+        "-C/",
+        "-C",
+        "--chdir=/",
+        "-Su A",
+        "--debug",
+        "-z",
+        "--de",
+        "-SA=1 # B=2",
+        "",
+    ]
+)
 
 
 @settings(max_examples=200, deadline=None)
@@ -325,8 +403,9 @@ def test_a_script_that_runs_itself_gets_an_answer(tmp_path):
     assert_one_line(fastsocket("check", write_script(script, f"#!{script}")), 2, "interpreters")
 
 
-@pytest.mark.parametrize("first_line", ["#!/no/such/interpreter", "#!", "#!/usr/bin/env no-such-command", "#!cat",
-                                        "#!/bin/cat\r"])
+@pytest.mark.parametrize(
+    "first_line", ["#!/no/such/interpreter", "#!", "#!/usr/bin/env no-such-command", "#!cat", "#!/bin/cat\r"]
+)
 def test_a_script_without_its_interpreter_is_no_program(tmp_path, first_line):
     script = write_script(tmp_path / "script", first_line)
     assert_one_line(fastsocket("check", script), 2, str(script), "interpreter")
@@ -343,9 +422,11 @@ def test_a_program_that_never_listens_is_told_from_a_server(command):
 @pytest.mark.needs("gcc")
 def test_calls_in_libraries_count(tmp_path):
     """The program itself imports serve() alone."""
-    (tmp_path / "serve.c").write_text("#include <sys/socket.h>\n#include <sys/epoll.h>\n"
-                                      "int serve(void) { return listen(0, 0) + accept(0, 0, 0) + "
-                                      "epoll_ctl(0, 0, 0, 0); }\n")
+    (tmp_path / "serve.c").write_text(
+        "#include <sys/socket.h>\n#include <sys/epoll.h>\n"
+        "int serve(void) { return listen(0, 0) + accept(0, 0, 0) + "
+        "epoll_ctl(0, 0, 0, 0); }\n"
+    )
     (tmp_path / "main.c").write_text("int serve(void); int main(void) { return serve(); }\n")
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", "libserve.so", "serve.c"], cwd=tmp_path, check=True)
     subprocess.run(["gcc", "-o", "main", "main.c", "-L.", "-lserve", "-Wl,-rpath,$ORIGIN"], cwd=tmp_path, check=True)

@@ -31,8 +31,14 @@ pytestmark = pytest.mark.timeout(60)
 
 
 def fastsocket(*arguments, **options):
-    return subprocess.run([*FASTSOCKET, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT,
-                          stdin=subprocess.DEVNULL, **options)
+    return subprocess.run(
+        [*FASTSOCKET, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        **options,
+    )
 
 
 def assert_one_line(done, status, *words):
@@ -62,23 +68,29 @@ def as_nobody(function):
 # ---- input
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["stauts"], ["stauts"]),
-    (["run"], ["COMMAND"]),
-    (["run", "--only", "0", "--", "true"], ["--only"]),
-    (["run", "--only", "http", "--", "true"], ["--only"]),
-    (["run", "--only", "65536", "--", "true"], ["--only", "1 to 65535"]),
-    (["run", "--only", "80", "--only", "443", "--only", "80", "--", "true"], ["--only 80", "once"]),
-    (["run", *[word for port in range(17) for word in ("--only", str(80 + port))], "--", "true"], ["17 ports", "16"]),
-    (["run", "--fast", "--", "true"], ["--fast"]),
-    (["check"], ["BINARY"]),
-    (["check", "no-such-command"], ["no-such-command", "PATH"]),
-    (["check", "/no/such/file"], ["/no/such/file", "No such file"]),
-    (["check", "/usr"], ["/usr", "not a file"]),
-    (["status", "nginx"], ["PID"]),
-    (["status", "--watch", "0"], ["--watch"]),
-    (["status", "--json", "--prometheus"], ["choose one"]),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["stauts"], ["stauts"]),
+        (["run"], ["COMMAND"]),
+        (["run", "--only", "0", "--", "true"], ["--only"]),
+        (["run", "--only", "http", "--", "true"], ["--only"]),
+        (["run", "--only", "65536", "--", "true"], ["--only", "1 to 65535"]),
+        (["run", "--only", "80", "--only", "443", "--only", "80", "--", "true"], ["--only 80", "once"]),
+        (
+            ["run", *[word for port in range(17) for word in ("--only", str(80 + port))], "--", "true"],
+            ["17 ports", "16"],
+        ),
+        (["run", "--fast", "--", "true"], ["--fast"]),
+        (["check"], ["BINARY"]),
+        (["check", "no-such-command"], ["no-such-command", "PATH"]),
+        (["check", "/no/such/file"], ["/no/such/file", "No such file"]),
+        (["check", "/usr"], ["/usr", "not a file"]),
+        (["status", "nginx"], ["PID"]),
+        (["status", "--watch", "0"], ["--watch"]),
+        (["status", "--json", "--prometheus"], ["choose one"]),
+    ],
+)
 def test_bad_input_gets_one_line_and_status_2(arguments, words):
     assert_one_line(fastsocket(*arguments), 2, *words)
 
@@ -86,10 +98,17 @@ def test_bad_input_gets_one_line_and_status_2(arguments, words):
 @pytest.mark.parametrize("name", ["a\x1b[31m", "two\nlines", "\udcff", "\u202egnp.sh", "tab\t"])
 def test_names_that_are_no_text_for_a_terminal_are_spelled_out(tmp_path, name):
     (tmp_path / name).write_text("no program")
-    for done, status in [(fastsocket("check", tmp_path / name), 1), (fastsocket("run", "--", tmp_path / name), 126),
-                         (fastsocket("check", name), 2), (fastsocket("run", "--", name), 127),
-                         (fastsocket("run", "--only", name, "--", "true"), 2), (fastsocket("nic", name, "rss"), 2),
-                         (fastsocket("status", name), 2), (fastsocket(name), 2), (fastsocket(f"--{name}"), 2)]:
+    for done, status in [
+        (fastsocket("check", tmp_path / name), 1),
+        (fastsocket("run", "--", tmp_path / name), 126),
+        (fastsocket("check", name), 2),
+        (fastsocket("run", "--", name), 127),
+        (fastsocket("run", "--only", name, "--", "true"), 2),
+        (fastsocket("nic", name, "rss"), 2),
+        (fastsocket("status", name), 2),
+        (fastsocket(name), 2),
+        (fastsocket(f"--{name}"), 2),
+    ]:
         assert done.returncode == status, done.stderr
         assert name not in done.stdout + done.stderr and "Traceback" not in done.stderr
         assert all(line.isprintable() for line in (done.stdout + done.stderr).split("\n"))
@@ -139,12 +158,26 @@ def test_a_32_bit_target_is_refused_in_one_sentence(tmp_path, option):
 
 NAMES = st.text("abc/.", min_size=1, max_size=8)
 PRELOADS = st.lists(st.tuples(NAMES | st.just(str(LIBRARY)), st.sampled_from([":", " ", "::", " :"])), max_size=4)
-WISHES = st.builds(Wishes, listen_table=st.none() | st.booleans(), fast_epoll=st.none() | st.booleans(),
-                   flow_deliver=st.none() | st.booleans(),
-                   only=st.lists(st.integers(1, 65535), max_size=16).map(tuple), pin=st.none() | st.booleans(),
-                   strict=st.booleans(), verbose=st.booleans())
-OURS = ["FSOCKET", "FSOCKET_LISTEN_TABLE", "FSOCKET_FAST_EPOLL", "FSOCKET_FLOW_DELIVER", "FSOCKET_ONLY", "FSOCKET_PIN",
-        "FSOCKET_STRICT", "FSOCKET_VERBOSE"]
+WISHES = st.builds(
+    Wishes,
+    listen_table=st.none() | st.booleans(),
+    fast_epoll=st.none() | st.booleans(),
+    flow_deliver=st.none() | st.booleans(),
+    only=st.lists(st.integers(1, 65535), max_size=16).map(tuple),
+    pin=st.none() | st.booleans(),
+    strict=st.booleans(),
+    verbose=st.booleans(),
+)
+OURS = [
+    "FSOCKET",
+    "FSOCKET_LISTEN_TABLE",
+    "FSOCKET_FAST_EPOLL",
+    "FSOCKET_FLOW_DELIVER",
+    "FSOCKET_ONLY",
+    "FSOCKET_PIN",
+    "FSOCKET_STRICT",
+    "FSOCKET_VERBOSE",
+]
 INHERITED = st.dictionaries(st.sampled_from(["HOME", "PATH", *OURS]), st.text("aeiou=", max_size=5))
 
 
@@ -171,10 +204,19 @@ def test_running_under_run_is_running_under_the_inner_one(inherited, wishes):
 
 
 def test_wishes_in_the_words_of_the_library():
-    wishes = Wishes(listen_table=True, fast_epoll=False, flow_deliver=True, only=(80, 443), pin=False, strict=True, verbose=True)
+    wishes = Wishes(
+        listen_table=True, fast_epoll=False, flow_deliver=True, only=(80, 443), pin=False, strict=True, verbose=True
+    )
     assert environment({}, Path("/l.so"), wishes) == {
-        "LD_PRELOAD": "/l.so", "FSOCKET_LISTEN_TABLE": "on", "FSOCKET_FAST_EPOLL": "off",
-        "FSOCKET_FLOW_DELIVER": "on", "FSOCKET_ONLY": "80,443", "FSOCKET_PIN": "never", "FSOCKET_STRICT": "1", "FSOCKET_VERBOSE": "1"}
+        "LD_PRELOAD": "/l.so",
+        "FSOCKET_LISTEN_TABLE": "on",
+        "FSOCKET_FAST_EPOLL": "off",
+        "FSOCKET_FLOW_DELIVER": "on",
+        "FSOCKET_ONLY": "80,443",
+        "FSOCKET_PIN": "never",
+        "FSOCKET_STRICT": "1",
+        "FSOCKET_VERBOSE": "1",
+    }
 
 
 @pytest.mark.parametrize("pin, says", [(True, "always"), (False, "never"), (None, "what was there")])
@@ -197,8 +239,9 @@ def test_the_command_gets_the_environment_of_the_caller():
     assert sorted(done.stdout.splitlines()) == ["A=b c", "FSOCKET_PIN=never", "LC_CTYPE=C", f"LD_PRELOAD={LIBRARY}"]
 
 
-@pytest.mark.parametrize("script, status", [("exit 7", 7), ("kill -PIPE $$", -signal.SIGPIPE),
-                                            ("kill -TERM $$", -signal.SIGTERM)])
+@pytest.mark.parametrize(
+    "script, status", [("exit 7", 7), ("kill -PIPE $$", -signal.SIGPIPE), ("kill -TERM $$", -signal.SIGTERM)]
+)
 def test_exit_status_and_signals_are_the_commands_own(script, status):
     assert fastsocket("run", "--", "sh", "-c", script).returncode == status
 
@@ -210,8 +253,13 @@ def test_options_after_the_command_are_its_own(separator):
 
 
 def test_process_id_and_standard_input_are_the_commands_own():
-    with subprocess.Popen([*FASTSOCKET, "run", "--", "sh", "-c", "echo $$; cat"], cwd=ROOT, text=True,
-                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [*FASTSOCKET, "run", "--", "sh", "-c", "echo $$; cat"],
+        cwd=ROOT,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
         assert process.communicate("to the command")[0] == f"{process.pid}\nto the command"
 
 
@@ -234,12 +282,18 @@ def a_socket(path):
         made.bind(str(path))
 
 
-THINGS = {"a directory": Path.mkdir, "a FIFO": os.mkfifo, "a socket": a_socket, "nothing": lambda path: None,
-          "a dangling link": lambda path: path.symlink_to("nowhere"),
-          "a looping link": lambda path: path.symlink_to(path),
-          "no program": lambda path: path.write_text("buy milk\n"), "an empty file": Path.touch,
-          "a link to a program": lambda path: path.symlink_to("/bin/true"),
-          "a link to a directory": lambda path: path.symlink_to("/")}
+THINGS = {
+    "a directory": Path.mkdir,
+    "a FIFO": os.mkfifo,
+    "a socket": a_socket,
+    "nothing": lambda path: None,
+    "a dangling link": lambda path: path.symlink_to("nowhere"),
+    "a looping link": lambda path: path.symlink_to(path),
+    "no program": lambda path: path.write_text("buy milk\n"),
+    "an empty file": Path.touch,
+    "a link to a program": lambda path: path.symlink_to("/bin/true"),
+    "a link to a directory": lambda path: path.symlink_to("/"),
+}
 
 
 @pytest.mark.parametrize("make", THINGS.values(), ids=THINGS)
@@ -257,8 +311,21 @@ def test_what_is_run_in_vain_ends_as_with_env(tmp_path, make):
         assert len(checked.stderr.splitlines()) <= 1 and "Traceback" not in checked.stderr
 
 
-@pytest.mark.parametrize("name", ["", "/", "/etc/passwd/x", "/" + "x" * 300, "x" * 300, "x/" * 3000, "/dev/null",
-                                  "/proc/self/mem", "/proc/self/environ", "/sys/kernel/uevent_seqnum"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "/",
+        "/etc/passwd/x",
+        "/" + "x" * 300,
+        "x" * 300,
+        "x/" * 3000,
+        "/dev/null",
+        "/proc/self/mem",
+        "/proc/self/environ",
+        "/sys/kernel/uevent_seqnum",
+    ],
+)
 def test_names_that_lead_nowhere_end_as_with_env(name):
     done, checked = fastsocket("run", "--", name), fastsocket("check", name)
     assert done.returncode == status_of_env(name)
@@ -295,7 +362,7 @@ def app(start):
 
 def seen(app) -> Server:
     """The server as one look at all processes finds it, by its port."""
-    server, = [server for server in survey().servers if app.port in [listener.port for listener in server.listeners]]
+    (server,) = [server for server in survey().servers if app.port in [listener.port for listener in server.listeners]]
     return server
 
 
@@ -338,7 +405,7 @@ def test_processes_of_a_container_are_shown_with_the_ids_that_we_know_them_by(st
     worker = app.ask("fork", "a", CPUS[0])
     server = seen(app)
     assert app.pid == 1 and worker["pid"] not in server.processes
-    (adopter,), = adopters(server).values()
+    ((adopter,),) = adopters(server).values()
     assert adopter.process in server.processes and adopter.process != server.pid
     assert server.listeners[0].creator == server.pid
 
@@ -351,7 +418,7 @@ def test_two_servers_are_two(start):
 
 def test_a_listener_that_is_closed_is_shown_no_longer(app):
     app.ask("close")
-    server, = survey().of([app.pid])
+    (server,) = survey().of([app.pid])
     assert server.listeners == []
 
 
@@ -359,7 +426,7 @@ def test_a_listener_that_is_closed_is_shown_no_longer(app):
 def test_status_says_why_a_server_is_not_accelerated(start, option):
     app = start(*option)
     app.ask("fork", "a", CPUS[0])
-    listener, = seen(app).listeners
+    (listener,) = seen(app).listeners
     assert listener.why_not and listener.why_not in fastsocket("status", app.pid).stdout
 
 
@@ -377,13 +444,23 @@ def test_status_in_tables(app):
 
 def test_status_for_programs(app):
     app.ask("fork", "a", CPUS[0])
-    server, = json.loads(fastsocket("status", "--json", app.pid).stdout)
+    (server,) = json.loads(fastsocket("status", "--json", app.pid).stdout)
     assert set(server) == {"pid", "command", "processes", "listeners", "counters"}
-    listener, = server["listeners"]
+    (listener,) = server["listeners"]
     assert set(listener) == {"address", "port", "creator", "why_not", "cpus"}
     assert set(listener["cpus"][0]) == {"cpu", "listening", "adopters", "tended_ms_ago"}
-    assert set(server["counters"][0]) == {"cpu", "accepted_local", "accepted_global", "accepted_neighbour", "adopted",
-                                          "fallen_back", "deferred", "registered", "delivered", "undelivered"}
+    assert set(server["counters"][0]) == {
+        "cpu",
+        "accepted_local",
+        "accepted_global",
+        "accepted_neighbour",
+        "adopted",
+        "fallen_back",
+        "deferred",
+        "registered",
+        "delivered",
+        "undelivered",
+    }
 
 
 def test_status_for_prometheus(start):
@@ -394,8 +471,9 @@ def test_status_for_prometheus(start):
     shown = fastsocket("status", "--prometheus", *(app.pid for app in apps)).stdout
     families = list(text_string_to_metric_families(shown))
     assert all(family.documentation for family in families)
-    samples = {(sample.name, *sorted(sample.labels.items())): sample.value
-               for family in families for sample in family.samples}
+    samples = {
+        (sample.name, *sorted(sample.labels.items())): sample.value for family in families for sample in family.samples
+    }
     assert len(samples) == sum(len(family.samples) for family in families), "no two have the same labels"
     for app in apps:
         pid, cpu, address = ("pid", str(app.pid)), ("cpu", str(CPUS[0])), ("address", f"127.0.0.1:{app.port}")
@@ -444,8 +522,13 @@ def test_who_is_not_root_is_told_how_many_processes_stay_hidden_and_the_remedy(a
 
 def test_watching_goes_on_until_ctrl_c(app):
     app.ask("fork", "a", CPUS[0])
-    with subprocess.Popen([*FASTSOCKET, "status", "--watch", "0.1", str(app.pid)], cwd=ROOT, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True) as watching:
+    with subprocess.Popen(
+        [*FASTSOCKET, "status", "--watch", "0.1", str(app.pid)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as watching:
         headings = 0
         while headings < 3:
             headings += f"process {app.pid}" in watching.stdout.readline()

@@ -20,7 +20,7 @@ def test_a_busy_loop_shows_as_user_time_on_its_cpu():
         spent = os.times().user
         while os.times().user - spent < 0.3:
             pass
-        use, = difference(before, snapshot(), [cpu])
+        (use,) = difference(before, snapshot(), [cpu])
     finally:
         os.sched_setaffinity(0, before_affinity)
     assert use.cpu == cpu
@@ -36,8 +36,10 @@ def test_cpu_masks_have_the_form_of_sysfs():
     assert cpu_mask([0, 63, 64]) == "00000001,80000000,00000001"
 
 
-@pytest.mark.parametrize("requests, own_seconds, why_not", [
-    (1000, 0.25, None), (1000, 0.5, "exceeds"), (1000, 2.0, "exceeds"), (0, 0.25, "nothing was served")])
+@pytest.mark.parametrize(
+    "requests, own_seconds, why_not",
+    [(1000, 0.25, None), (1000, 0.5, "exceeds"), (1000, 2.0, "exceeds"), (0, 0.25, "nothing was served")],
+)
 def test_a_request_costs_more_than_nothing_or_an_unknown_time(requests, own_seconds, why_not):
     """Where /proc/stat counts ticks, half a second of the load generator may be more than all that it saw."""
     use = [CpuUse(cpu=0, user=0.3, system=0.2, softirq=0, irq=0, idle=0.5, iowait=0, steal=0)]

@@ -56,26 +56,62 @@ def one_of_role(*roles: str, most: int = 2) -> st.SearchStrategy[str]:
 LISTENERS = one_of_role("listener")
 EPOLLS = one_of_role("epoll", most=1)
 STREAMS = one_of_role("accepted", "accepted", "client", most=3)
-DESCRIPTORS = st.one_of(one_of_role("accepted", most=3), LISTENERS, one_of_role("any", most=9),
-                        st.integers(3, 12).map("fd#{}".format))
+DESCRIPTORS = st.one_of(
+    one_of_role("accepted", most=3), LISTENERS, one_of_role("any", most=9), st.integers(3, 12).map("fd#{}".format)
+)
 NUMBERS = st.integers(3, 14).map("fd#{}".format)
 FLAGS = st.sampled_from([NONBLOCK, NONBLOCK, NONBLOCK | CLOEXEC, 0])
 REUSEADDR = socket.SOL_SOCKET, socket.SO_REUSEADDR
 REUSEPORT = socket.SOL_SOCKET, socket.SO_REUSEPORT
 KEEPALIVE = socket.SOL_SOCKET, socket.SO_KEEPALIVE
-OPTIONS = st.sampled_from([
-    REUSEADDR, REUSEPORT,
-    KEEPALIVE, (socket.IPPROTO_TCP, socket.TCP_NODELAY),
-    (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY), (socket.SOL_SOCKET, socket.SO_RCVBUF),
-    (socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT), (socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE)])
-READ_ONLY_OPTIONS = st.sampled_from([
-    (socket.SOL_SOCKET, name) for name in (socket.SO_ACCEPTCONN, socket.SO_ERROR, socket.SO_TYPE,
-                                           socket.SO_INCOMING_CPU, socket.SO_DOMAIN, socket.SO_PROTOCOL)])
+OPTIONS = st.sampled_from(
+    [
+        REUSEADDR,
+        REUSEPORT,
+        KEEPALIVE,
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY),
+        (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY),
+        (socket.SOL_SOCKET, socket.SO_RCVBUF),
+        (socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT),
+        (socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE),
+    ]
+)
+READ_ONLY_OPTIONS = st.sampled_from(
+    [
+        (socket.SOL_SOCKET, name)
+        for name in (
+            socket.SO_ACCEPTCONN,
+            socket.SO_ERROR,
+            socket.SO_TYPE,
+            socket.SO_INCOMING_CPU,
+            socket.SO_DOMAIN,
+            socket.SO_PROTOCOL,
+        )
+    ]
+)
 EVENTS = st.tuples(
-    st.sampled_from([select.EPOLLIN, select.EPOLLIN, select.EPOLLIN | select.EPOLLRDHUP, 0,
-                     select.EPOLLIN | select.EPOLLOUT, select.EPOLLOUT]),
-    st.sampled_from([0, 0, select.EPOLLET, select.EPOLLET, select.EPOLLONESHOT, select.EPOLLEXCLUSIVE,
-                     select.EPOLLET | select.EPOLLONESHOT])).map(sum)
+    st.sampled_from(
+        [
+            select.EPOLLIN,
+            select.EPOLLIN,
+            select.EPOLLIN | select.EPOLLRDHUP,
+            0,
+            select.EPOLLIN | select.EPOLLOUT,
+            select.EPOLLOUT,
+        ]
+    ),
+    st.sampled_from(
+        [
+            0,
+            0,
+            select.EPOLLET,
+            select.EPOLLET,
+            select.EPOLLONESHOT,
+            select.EPOLLEXCLUSIVE,
+            select.EPOLLET | select.EPOLLONESHOT,
+        ]
+    ),
+).map(sum)
 TIMEOUTS = st.sampled_from([0, 0, 0, 0, 1, -1])
 FAMILIES = st.sampled_from(["inet", "inet", "inet", "inet6", "unix"])
 
@@ -94,14 +130,16 @@ CONNECTIONS = st.one_of(
     operation("client", LISTENERS, st.sampled_from([None, None, "inet"]), FLAGS),
     operation("accept", LISTENERS, st.sampled_from([0, NONBLOCK, NONBLOCK, NONBLOCK | CLOEXEC, None]), st.booleans()),
     operation("send", STREAMS, st.integers(1, 5)),
-    operation("recv", STREAMS, st.sampled_from([1, 4096]), st.sampled_from([0, 0, socket.MSG_DONTWAIT,
-                                                                           socket.MSG_PEEK])),
+    operation(
+        "recv", STREAMS, st.sampled_from([1, 4096]), st.sampled_from([0, 0, socket.MSG_DONTWAIT, socket.MSG_PEEK])
+    ),
     operation("shutdown", DESCRIPTORS, st.sampled_from([socket.SHUT_WR, socket.SHUT_RD, socket.SHUT_RDWR])),
     operation("close", DESCRIPTORS),
 )
 WATCHING = st.one_of(
-    operation("epoll_ctl", st.sampled_from(["ADD", "ADD", "MOD", "DEL"]), EPOLLS, DESCRIPTORS, EVENTS,
-              st.integers(0, 1)),
+    operation(
+        "epoll_ctl", st.sampled_from(["ADD", "ADD", "MOD", "DEL"]), EPOLLS, DESCRIPTORS, EVENTS, st.integers(0, 1)
+    ),
     operation("epoll_ctl", "ADD", EPOLLS, one_of_role("accepted", most=3), EVENTS, 0),
     operation("epoll_wait", EPOLLS, TIMEOUTS),
     operation("epoll_wait", EPOLLS, 0),
@@ -137,16 +175,27 @@ DUPLICATION = st.one_of(
     operation("set_nonblocking", DESCRIPTORS, st.booleans()),
     operation("pass_on", DESCRIPTORS, st.booleans()),
 )
-PLAIN_STEPS = st.one_of(CONNECTIONS, CONNECTIONS, CONNECTIONS, WATCHING, WATCHING, WATCHING, SOCKETS, POLLING,
-                        DUPLICATION)
+PLAIN_STEPS = st.one_of(
+    CONNECTIONS, CONNECTIONS, CONNECTIONS, WATCHING, WATCHING, WATCHING, SOCKETS, POLLING, DUPLICATION
+)
 
-LISTENING = [("socket", "inet", "stream", NONBLOCK), ("set_option", "socket#0", *REUSEADDR, 1),
-             ("bind", "socket#0", "loopback", True), ("listen", "socket#0", BACKLOG)]
-LISTENING_ALONE = [("socket", "inet6", "stream", NONBLOCK), ("bind", "socket#0", "any", False),
-                   ("listen", "socket#0", BACKLOG)]
+LISTENING = [
+    ("socket", "inet", "stream", NONBLOCK),
+    ("set_option", "socket#0", *REUSEADDR, 1),
+    ("bind", "socket#0", "loopback", True),
+    ("listen", "socket#0", BACKLOG),
+]
+LISTENING_ALONE = [
+    ("socket", "inet6", "stream", NONBLOCK),
+    ("bind", "socket#0", "any", False),
+    ("listen", "socket#0", BACKLOG),
+]
 # A worker gets its clone when it first waits.
-SERVING = [("epoll_create", 0), ("epoll_ctl", "ADD", "epoll#-1", "listener#0", select.EPOLLIN, 0),
-           ("epoll_wait", "epoll#-1", 0)]
+SERVING = [
+    ("epoll_create", 0),
+    ("epoll_ctl", "ADD", "epoll#-1", "listener#0", select.EPOLLIN, 0),
+    ("epoll_wait", "epoll#-1", 0),
+]
 CLIENT = ("client", "listener#0", None, NONBLOCK)
 ACCEPTING = [CLIENT, ("accept", "listener#0", NONBLOCK, True)]
 REQUEST = ("send", "client#0", 3)
@@ -160,20 +209,25 @@ def watch_accepted(how: int = 0) -> tuple:
     return "epoll_ctl", "ADD", "epoll#0", "accepted#0", select.EPOLLIN | how, 0
 
 
-PREFACES = st.sampled_from([
-    [],
-    LISTENING,
-    LISTENING + SERVING,
-    LISTENING_ALONE + SERVING,
-    LISTENING + [CLIENT] + SERVING,
-    LISTENING + SERVING + ACCEPTING,
-    LISTENING + SERVING + ACCEPTING + [watch_accepted()],
-    LISTENING + SERVING + ACCEPTING + [REQUEST, watch_accepted(select.EPOLLET)],
-    LISTENING + SERVING + ACCEPTING + [watch_accepted(select.EPOLLET), REQUEST],
-])
+PREFACES = st.sampled_from(
+    [
+        [],
+        LISTENING,
+        LISTENING + SERVING,
+        LISTENING_ALONE + SERVING,
+        LISTENING + [CLIENT] + SERVING,
+        LISTENING + SERVING + ACCEPTING,
+        LISTENING + SERVING + ACCEPTING + [watch_accepted()],
+        LISTENING + SERVING + ACCEPTING + [REQUEST, watch_accepted(select.EPOLLET)],
+        LISTENING + SERVING + ACCEPTING + [watch_accepted(select.EPOLLET), REQUEST],
+    ]
+)
 WORKERS = st.tuples(st.sampled_from([[], SERVING, SERVING + ACCEPTING]), st.lists(PLAIN_STEPS)).map(joined)
-ELSEWHERE = st.one_of(operation("fork", WORKERS), operation("thread", WORKERS),
-                      operation("spawn", st.sampled_from(["subprocess", "posix_spawn", "fork"])))
+ELSEWHERE = st.one_of(
+    operation("fork", WORKERS),
+    operation("thread", WORKERS),
+    operation("spawn", st.sampled_from(["subprocess", "posix_spawn", "fork"])),
+)
 STEPS = st.one_of(PLAIN_STEPS, ELSEWHERE)
 # Lists of lists, because one list that is long on average is one that Hypothesis cannot shrink below that.
 PROGRAMS = st.tuples(PREFACES, *[st.lists(STEPS)] * 3).map(joined)
@@ -192,9 +246,15 @@ class Interpreter:
     def __init__(self, environment: dict[str, str], cpus: list[int]):
         self._log = tempfile.TemporaryFile("w+")
         network = [] if os.geteuid() else ON_A_NETWORK_OF_ITS_OWN
-        self._process = subprocess.Popen([*network, sys.executable, INTERPRETER, *map(str, cpus)],
-                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
-                                         bufsize=1, env={**os.environ, **environment})
+        self._process = subprocess.Popen(
+            [*network, sys.executable, INTERPRETER, *map(str, cpus)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            bufsize=1,
+            env={**os.environ, **environment},
+        )
         self.begin([], True, [])
         self.seen()  # so it has started, and has counters
 
@@ -261,8 +321,13 @@ def compare_any_programs(pair: list[Interpreter], number: int, measured: Interpr
     shares = Shares()
 
     @seed(SEED)
-    @settings(max_examples=number, deadline=None, print_blob=True, phases=PHASES,
-              suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+    @settings(
+        max_examples=number,
+        deadline=None,
+        print_blob=True,
+        phases=PHASES,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
     @given(program=PROGRAMS, pinned=st.sampled_from([True, True, True, False]))
     def agree(program, pinned):
         before = counted(measured)
@@ -283,6 +348,7 @@ def counted(interpreter: Interpreter | None) -> list[int]:
 @pytest.fixture
 def announce(capsys):
     """A line on the terminal, of a test that passes, too."""
+
     def say(line: str) -> None:
         with capsys.disabled():
             print(f"\n{line} (FSOCKET_DIFFERENTIAL_SEED={SEED})")
@@ -320,48 +386,124 @@ SECOND = ("socket", "inet", "stream", NONBLOCK)
 DIFFERENT = {
     "connects_a_listener": [*LISTENING, *SERVING, CLIENT, ("disconnect", "listener#0")],
     "connects_behind_older_connections": [*LISTENING, CLIENT, *SERVING, *ACCEPTING, ("send", "accepted#0", 1)],
-    "connects_after_a_takeover": [*LISTENING, *SERVING, ("pass_on", "listener#0", False), CLIENT,
-                                  ("spawn", "posix_spawn"), CLIENT, REQUEST],
-    "binds_beside_a_listener": [*LISTENING, SECOND, ("set_option", "socket#0", *REUSEPORT, 1),
-                                ("bind_like", "socket#0", "listener#0")],
+    "connects_after_a_takeover": [
+        *LISTENING,
+        *SERVING,
+        ("pass_on", "listener#0", False),
+        CLIENT,
+        ("spawn", "posix_spawn"),
+        CLIENT,
+        REQUEST,
+    ],
+    "binds_beside_a_listener": [
+        *LISTENING,
+        SECOND,
+        ("set_option", "socket#0", *REUSEPORT, 1),
+        ("bind_like", "socket#0", "listener#0"),
+    ],
     "reads_reuseport_of_a_connection": [*LISTENING, *SERVING, *ACCEPTING, ("get_option", "accepted#0", *REUSEPORT)],
     "closes_it_on_its_way": [*LISTENING, *SERVING, CLIENT, ("pass_on", "listener#0", True), REQUEST],
-    "closes_an_epoll_on_its_way": [*LISTENING, *SERVING, CLIENT, ("pass_on", "epoll#0", True),
-                                   ("epoll_wait", "epoll#0", 0)],
-    "passes_on_a_paused_listener": [*LISTENING, *SERVING, ("shutdown", "listener#0", socket.SHUT_RD),
-                                    ("pass_on", "listener#0", False), ("listen", "fd#7", BACKLOG),
-                                    ("epoll_wait", "epoll#0", 0)],
-    "has_a_table_of_its_own": [*LISTENING, *SERVING, ("thread", [
-        CLIENT, ("fcntl_dup", "listener#0", "F_DUPFD", 3), ("close_range", "fd#3", "fd#3", 2),
-        ("accept", "listener#0", 0, False)])],
+    "closes_an_epoll_on_its_way": [
+        *LISTENING,
+        *SERVING,
+        CLIENT,
+        ("pass_on", "epoll#0", True),
+        ("epoll_wait", "epoll#0", 0),
+    ],
+    "passes_on_a_paused_listener": [
+        *LISTENING,
+        *SERVING,
+        ("shutdown", "listener#0", socket.SHUT_RD),
+        ("pass_on", "listener#0", False),
+        ("listen", "fd#7", BACKLOG),
+        ("epoll_wait", "epoll#0", 0),
+    ],
+    "has_a_table_of_its_own": [
+        *LISTENING,
+        *SERVING,
+        (
+            "thread",
+            [
+                CLIENT,
+                ("fcntl_dup", "listener#0", "F_DUPFD", 3),
+                ("close_range", "fd#3", "fd#3", 2),
+                ("accept", "listener#0", 0, False),
+            ],
+        ),
+    ],
     "is_served_by_several_cpus": [*LISTENING, *SERVING, ("thread", [*SERVING, CLIENT, ("epoll_wait", "epoll#0", 0)])],
-    "is_watched_by_two_names": [*LISTENING, *SERVING, CLIENT, ("dup", "listener#0"),
-                                ("epoll_ctl", "ADD", "epoll#0", "listener#1", select.EPOLLIN, 0),
-                                ("epoll_wait", "epoll#0", 0)],
+    "is_watched_by_two_names": [
+        *LISTENING,
+        *SERVING,
+        CLIENT,
+        ("dup", "listener#0"),
+        ("epoll_ctl", "ADD", "epoll#0", "listener#1", select.EPOLLIN, 0),
+        ("epoll_wait", "epoll#0", 0),
+    ],
     "closes_what_it_does_not_know": [*LISTENING, *SERVING, CLIENT, ("closefrom", "epoll#0")],
-    "blocks_where_it_watches": [*LISTENING, *SERVING, CLIENT, ("set_nonblocking", "listener#0", False),
-                                ("fork", [*SERVING, ("epoll_wait", "epoll#-1", 0)])],
+    "blocks_where_it_watches": [
+        *LISTENING,
+        *SERVING,
+        CLIENT,
+        ("set_nonblocking", "listener#0", False),
+        ("fork", [*SERVING, ("epoll_wait", "epoll#-1", 0)]),
+    ],
     "watches_a_paused_listener": [*LISTENING, *SERVING, ("shutdown", "listener#0", socket.SHUT_RD), *SERVING, CLIENT],
-    "pauses_an_unnamed_port": [*LISTENING_ALONE, *SERVING, ("shutdown", "listener#0", socket.SHUT_RD),
-                               ("socket", "inet6", "stream", NONBLOCK), ("bind_like", "socket#0", "listener#0")],
-    "resumes_without_reuseaddr": [*LISTENING[:1], *LISTENING[2:], *SERVING, *ACCEPTING,
-                                  ("shutdown", "listener#0", socket.SHUT_RD), ("listen", "listener#0", BACKLOG)],
-    "shuts_down_what_does_not_listen": [*LISTENING, ("shutdown", "listener#0", socket.SHUT_WR), *SERVING, *ACCEPTING,
-                                        ("send", "accepted#0", 1)],
-    "watches_once_beside_a_clone": [*LISTENING, *SERVING, CLIENT, ("epoll_create", 0),
-                                    ("epoll_ctl", "ADD", "epoll#1", "listener#0", select.EPOLLONESHOT | select.EPOLLIN,
-                                     0)],
-    "waits_beside_an_unread_edge": [*LISTENING, *SERVING, ("epoll_wait", "epoll#0", 0), *ACCEPTING, REQUEST,
-                                    watch_accepted(select.EPOLLET), *[("epoll_wait", "epoll#0", 0)] * 2],
+    "pauses_an_unnamed_port": [
+        *LISTENING_ALONE,
+        *SERVING,
+        ("shutdown", "listener#0", socket.SHUT_RD),
+        ("socket", "inet6", "stream", NONBLOCK),
+        ("bind_like", "socket#0", "listener#0"),
+    ],
+    "resumes_without_reuseaddr": [
+        *LISTENING[:1],
+        *LISTENING[2:],
+        *SERVING,
+        *ACCEPTING,
+        ("shutdown", "listener#0", socket.SHUT_RD),
+        ("listen", "listener#0", BACKLOG),
+    ],
+    "shuts_down_what_does_not_listen": [
+        *LISTENING,
+        ("shutdown", "listener#0", socket.SHUT_WR),
+        *SERVING,
+        *ACCEPTING,
+        ("send", "accepted#0", 1),
+    ],
+    "watches_once_beside_a_clone": [
+        *LISTENING,
+        *SERVING,
+        CLIENT,
+        ("epoll_create", 0),
+        ("epoll_ctl", "ADD", "epoll#1", "listener#0", select.EPOLLONESHOT | select.EPOLLIN, 0),
+    ],
+    "waits_beside_an_unread_edge": [
+        *LISTENING,
+        *SERVING,
+        ("epoll_wait", "epoll#0", 0),
+        *ACCEPTING,
+        REQUEST,
+        watch_accepted(select.EPOLLET),
+        *[("epoll_wait", "epoll#0", 0)] * 2,
+    ],
 }
 
 ON_TWO_CPUS = {"is_served_by_several_cpus"}  # which one a client runs on is chance, and so is what it sees
 
 
-@pytest.mark.parametrize("name", [
-    pytest.param(name, marks=pytest.mark.xfail(strict=name not in ON_TWO_CPUS, raises=AssertionError,
-                                               reason="the library is known to answer otherwise"))
-    for name in DIFFERENT])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name,
+            marks=pytest.mark.xfail(
+                strict=name not in ON_TWO_CPUS, raises=AssertionError, reason="the library is known to answer otherwise"
+            ),
+        )
+        for name in DIFFERENT
+    ],
+)
 def test_known_difference(pair, name):
     """When the library has learned to answer as libc does, its predicate in differences.py can go."""
     compare(pair, DIFFERENT[name], name not in ON_TWO_CPUS, [other for other in DIFFERENT if other != name])
@@ -373,8 +515,14 @@ def test_known_difference_is_avoided(pair, name):
 
 
 def test_what_is_no_epoll_stays_none_after_a_wait_for_it(preload):
-    program = [("socket", "inet", "stream", 0), ("bind", "socket#0", "loopback", True), ("listen", "socket#0", BACKLOG),
-               ("epoll_wait", "epoll#0", 0), ("client", "listener#0", None, NONBLOCK),
-               ("accept", "listener#0", 0, False), ("epoll_ctl", "ADD", "epoll#0", "accepted#0", select.EPOLLIN, 0)]
+    program = [
+        ("socket", "inet", "stream", 0),
+        ("bind", "socket#0", "loopback", True),
+        ("listen", "socket#0", BACKLOG),
+        ("epoll_wait", "epoll#0", 0),
+        ("client", "listener#0", None, NONBLOCK),
+        ("accept", "listener#0", 0, False),
+        ("epoll_ctl", "ADD", "epoll#0", "accepted#0", select.EPOLLIN, 0),
+    ]
     with interpreters(preload, {}) as pair:
         compare(pair, program, True, list(DIFFERENT))

@@ -28,9 +28,14 @@ def options_app(environment: dict[str, str]):
 
 def differences(plain: list, with_library: list, options: list) -> list[str]:
     """Which option made which one of the accepted socket differ, and how."""
-    return [f"{level}/{number}={value}: {what} is {one.get(what)}, and {other.get(what)} with the library"
-            for (level, number, value), one, other in zip(options, map(as_dictionary, plain), map(as_dictionary, with_library))
-            for what in one | other if one.get(what) != other.get(what)]
+    return [
+        f"{level}/{number}={value}: {what} is {one.get(what)}, and {other.get(what)} with the library"
+        for (level, number, value), one, other in zip(
+            options, map(as_dictionary, plain), map(as_dictionary, with_library)
+        )
+        for what in one | other
+        if one.get(what) != other.get(what)
+    ]
 
 
 def as_dictionary(outcome: dict | str) -> dict:
@@ -67,7 +72,7 @@ def elsewhere(own_network):
 
 
 def outcome_of_connecting(port: int, cpu: int) -> str:
-    """"answered", "refused" or, as when each SYN is dropped, "nothing"."""
+    """ "answered", "refused" or, as when each SYN is dropped, "nothing"."""
     try:
         with on_cpus({cpu}), socket.create_connection((LOOPBACK, port), timeout=patient(0.4)) as client:
             client.sendall(b"\n")
@@ -93,13 +98,22 @@ def guarded(environment: dict[str, str], guard: str, moment: str):
 
 @pytest.mark.privileged
 @pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("guard, outcome", [
-    ("TCP-MD5", "nothing"), ("classic filter", "nothing"), ("eBPF filter", "nothing"),
-    ("SO_BINDTODEVICE", "refused"), ("SO_BINDTOIFINDEX", "refused")])
+@pytest.mark.parametrize(
+    "guard, outcome",
+    [
+        ("TCP-MD5", "nothing"),
+        ("classic filter", "nothing"),
+        ("eBPF filter", "nothing"),
+        ("SO_BINDTODEVICE", "refused"),
+        ("SO_BINDTOIFINDEX", "refused"),
+    ],
+)
 def test_who_is_kept_away_from_a_listener_is_kept_away_from_its_clones(environment, elsewhere, guard, outcome, moment):
     with guarded(environment, guard, moment) as server:
+
         def outcomes() -> set[str]:
             return {outcome_of_connecting(server.port, cpu) for cpu in CPUS}
+
         assert outcomes() == {outcome}
 
 
@@ -107,16 +121,30 @@ def test_who_is_kept_away_from_a_listener_is_kept_away_from_its_clones(environme
 def test_a_listener_of_another_network_namespace_listens_only_there(environment, own_network):
     """The server's own namespace is the test's; the listener's is a child's that sleeps in it."""
     with ExitStack() as stack:
-        sleeper = stack.enter_context(subprocess.Popen(["unshare", "--net", "sh", "-c", "ip link set lo up; echo; read x"],
-                                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        sleeper = stack.enter_context(
+            subprocess.Popen(
+                ["unshare", "--net", "sh", "-c", "ip link set lo up; echo; read x"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+        )
         sleeper.stdout.readline()
         with Server(environment, log=None) as server:
             server.know(server.ask("listen_elsewhere", f"/proc/{sleeper.pid}/ns/net", 5000))
             for cpu in CPUS:
                 server.ask("fork", str(cpu), cpu)
             assert [outcome_of_connecting(server.port, cpu) for cpu in CPUS] == ["refused"] * 2
-            there = subprocess.run(["nsenter", f"--net=/proc/{sleeper.pid}/ns/net", "bash", "-c",
-                                    "exec 3<>/dev/tcp/127.0.0.1/5000; echo >&3; cat <&3"], capture_output=True, text=True)
+            there = subprocess.run(
+                [
+                    "nsenter",
+                    f"--net=/proc/{sleeper.pid}/ns/net",
+                    "bash",
+                    "-c",
+                    "exec 3<>/dev/tcp/127.0.0.1/5000; echo >&3; cat <&3",
+                ],
+                capture_output=True,
+                text=True,
+            )
             assert '"pid"' in there.stdout
         sleeper.communicate(b"\n")
 

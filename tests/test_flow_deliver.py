@@ -88,7 +88,8 @@ def cores(connections: list[dict]) -> set[int]:
 def test_the_core_of_a_port(tmp_path):
     (tmp_path / "core.c").write_text(
         '#define _GNU_SOURCE\n#include <stdio.h>\n#include "fsocket.h"\nint main(void) { unsigned int port, cpus;\n'
-        'while (scanf("%u %u", &port, &cpus) == 2) printf("%u\\n", core_of_port((uint16_t)port, cpus));\nreturn 0; }\n')
+        'while (scanf("%u %u", &port, &cpus) == 2) printf("%u\\n", core_of_port((uint16_t)port, cpus));\nreturn 0; }\n'
+    )
     subprocess.run(["gcc", "-I", HERE / "libfsocket", "-o", "core", "core.c"], cwd=tmp_path, check=True)
 
     @settings(max_examples=30, deadline=None)
@@ -138,8 +139,10 @@ def test_the_ports_of_a_child_are_not_those_of_its_parent(connector):
     """What it has inherited must not be the order in which its parent goes on."""
     port = connector.ask("listen", LOOPBACK["inet"])
     connector.connect(CPUS[0], port)
-    used = [[connection["port"] for connection in
-             connector.ask("connect_in_child", 5, CPUS[0], LOOPBACK["inet"], port, {})] for _ in range(2)]
+    used = [
+        [connection["port"] for connection in connector.ask("connect_in_child", 5, CPUS[0], LOOPBACK["inet"], port, {})]
+        for _ in range(2)
+    ]
     used.append([connection["port"] for connection in connector.connect_many(5, CPUS[0], port)])
     assert all(set(one) != set(other) for one, other in itertools.combinations(used, 2))
 
@@ -204,8 +207,9 @@ def test_an_interrupted_connect_is_not_tried_again(connector):
 
 def confined(*settings: str) -> list[str]:
     """In a network namespace where these have been set, and all is quick."""
-    script = "ip link set lo up; " + "".join(f"echo {value} > /proc/sys/net/ipv4/{name}; "
-                                             for name, value in (setting.split("=") for setting in settings))
+    script = "ip link set lo up; " + "".join(
+        f"echo {value} > /proc/sys/net/ipv4/{name}; " for name, value in (setting.split("=") for setting in settings)
+    )
     return ["unshare", "--net", "sh", "-ec", script + 'exec "$@"', "sh"]
 
 
@@ -219,7 +223,7 @@ def test_when_all_ports_of_the_cpu_are_taken_the_kernel_chooses(preload):
         connections = connector.connect_many(41, CPUS[0], port)
         chosen = [connection["port"] for connection in connections[:39]]
         assert connections[-1]["answer"] == "EADDRNOTAVAIL"
-        assert sorted(chosen[:len(own)]) == own
+        assert sorted(chosen[: len(own)]) == own
         assert sorted(chosen) == free
         delivered = sum(core_of(number) == CPUS[0] for number in chosen)
         assert connector.counted("delivered")[CPUS[0]] == delivered
@@ -265,8 +269,18 @@ def test_a_range_that_changes_is_noticed(preload):
         port = connector.ask("listen", LOOPBACK["inet"])
         pid = connector.ask("pid")
         assert cores(connector.connect_many(5, CPUS[0], port)) == {CPUS[0]}
-        subprocess.run(["nsenter", "--net", "-t", str(pid), "sh", "-c",
-                        "echo 50000 50999 > /proc/sys/net/ipv4/ip_local_port_range"], check=True)
+        subprocess.run(
+            [
+                "nsenter",
+                "--net",
+                "-t",
+                str(pid),
+                "sh",
+                "-c",
+                "echo 50000 50999 > /proc/sys/net/ipv4/ip_local_port_range",
+            ],
+            check=True,
+        )
         time.sleep(1.1)
         connector.connect_many(20, CPUS[0], port)
         connections = connector.connect_many(20, CPUS[0], port)
@@ -279,15 +293,23 @@ def test_a_range_that_changes_is_noticed(preload):
 def test_spare_ports_of_a_number_of_cpus_that_is_no_power_of_two(preload, tmp_path, cpus):
     """A kernel that says it has more CPUs: own ports first, then spare ones, then the kernel's choice."""
     (tmp_path / "possible").write_text(f"0-{cpus - 1}\n")
-    launcher = ["unshare", "--mount", "sh", "-ec",
-                f'mount --bind {tmp_path}/possible /sys/devices/system/cpu/possible; exec "$@"', "sh"]
+    launcher = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-ec",
+        f'mount --bind {tmp_path}/possible /sys/devices/system/cpu/possible; exec "$@"',
+        "sh",
+    ]
     with Connector(preload, [*launcher, *confined("ip_local_port_range=40000 40031")]) as connector:
         port = connector.ask("listen", LOOPBACK["inet"])
         for cpu in CPUS:
-            own, spare = [[number for number in range(40000, 40032) if number & bits_of(cpus) == bits and number != port]
-                          for bits in (cpu, cpu + cpus)]
+            own, spare = [
+                [number for number in range(40000, 40032) if number & bits_of(cpus) == bits and number != port]
+                for bits in (cpu, cpu + cpus)
+            ]
             ports = [connection["port"] for connection in connector.connect_many(len(own) + len(spare), cpu, port)]
-            assert sorted(ports[:len(own)]) == sorted(own)
+            assert sorted(ports[: len(own)]) == sorted(own)
             assert bool(set(ports) & set(spare)) == bool(spare)
             delivered = [number for number in ports if core_of(number, cpus) == cpu]
             assert set(delivered) <= {*own, *spare} and connector.counted("delivered")[cpu] == len(delivered)
@@ -320,8 +342,9 @@ int getsockopt(int fd, int level, int name, void *value, socklen_t *size)
 def test_a_kernel_without_port_ranges_of_sockets_chooses_itself(preload, tmp_path, option):
     need("gcc")
     (tmp_path / "refusing.c").write_text(REFUSING)
-    subprocess.run(["gcc", option, "-shared", "-fPIC", "-o", tmp_path / "refusing.so", tmp_path / "refusing.c", "-ldl"],
-                   check=True)
+    subprocess.run(
+        ["gcc", option, "-shared", "-fPIC", "-o", tmp_path / "refusing.so", tmp_path / "refusing.c", "-ldl"], check=True
+    )
     with Connector(preload | {"LD_PRELOAD": f"{preload['LD_PRELOAD']} {tmp_path}/refusing.so"}) as connector:
         port = connector.ask("listen", LOOPBACK["inet"])
         for wishes in ({}, {"bind": [LOOPBACK["inet"], 0]}, {"nonblocking": True}):

@@ -27,6 +27,7 @@ def start(request):
             started.append(server)
             server.workers = {server.ask("fork", str(cpu), cpu)["pid"] for cpu in CPUS[:workers]}
             return server
+
         yield start_one
 
 
@@ -43,8 +44,11 @@ def all_get_their_part(servers: list[Server]) -> bool:
     return all(min(shares(servers)) >= 2 * CONNECTIONS // len(servers) // 3 for _ in range(5))
 
 
-@pytest.mark.parametrize("first, second", [
-    (PRELOAD, {}), ({}, PRELOAD), (PRELOAD, PRELOAD)], ids=["with and without", "without and with", "both with"])
+@pytest.mark.parametrize(
+    "first, second",
+    [(PRELOAD, {}), ({}, PRELOAD), (PRELOAD, PRELOAD)],
+    ids=["with and without", "without and with", "both with"],
+)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_two_servers_share_a_port(start, first, second, workers):
     """One worker, or one on each CPU."""
@@ -64,7 +68,9 @@ def test_when_one_server_leaves_all_others_and_a_new_one_get_their_part(start, l
     assert eventually(lambda: all_get_their_part(servers))
 
 
-@pytest.mark.parametrize("left", [None, ("close",), ("delete",), ("mod", 0)], ids=["never", "closed", "deleted", "paused"])
+@pytest.mark.parametrize(
+    "left", [None, ("close",), ("delete",), ("mod", 0)], ids=["never", "closed", "deleted", "paused"]
+)
 def test_while_one_server_has_no_worker_the_other_one_gets_its_part(start, left):
     """What the kernel gives to the first waits for its next worker, and is answered by it."""
     waits = start(workers=2 if left else 0)

@@ -39,10 +39,16 @@ linux-image-amd64
 """
 
 
-@pytest.mark.parametrize("series, package", [
-    ("6.1", "linux-image-6.1.0-56-amd64"), ("6.12", "linux-image-6.12.117+deb12-amd64"),
-    ("6.16", "linux-image-6.16.3+deb13-cloud-amd64"), ("newest", "linux-image-6.16.3+deb13-cloud-amd64"),
-    ("5.10", None)])
+@pytest.mark.parametrize(
+    "series, package",
+    [
+        ("6.1", "linux-image-6.1.0-56-amd64"),
+        ("6.12", "linux-image-6.12.117+deb12-amd64"),
+        ("6.16", "linux-image-6.16.3+deb13-cloud-amd64"),
+        ("newest", "linux-image-6.16.3+deb13-cloud-amd64"),
+        ("5.10", None),
+    ],
+)
 def test_the_newest_kernel_of_a_series_is_chosen_and_no_variety_of_it(series, package):
     assert newest_package(series, KNOWN) == package
 
@@ -68,11 +74,15 @@ def test_the_console_knows_what_went_wrong_and_the_lines_before_it():
     assert len(panicked.tail) == 20 and panicked.tail[0].endswith("line 32")
 
 
-@pytest.mark.parametrize("chunks, error, words", [
-    (["[ 1.0] BUG: unable to handle page fault\n"], _BootOops, "BUG: unable"),
-    (["guest-0123 up\n", "[ 9.0] BUG: unable to handle page fault\n"], GuestError, "while it ran nginx -t: BUG"),
-    (["[ 1.0] Kernel panic - not syncing: VFS\n"], GuestError, "did not boot: Kernel panic"),
-    ([], GuestError, "did not boot: QEMU said no")])
+@pytest.mark.parametrize(
+    "chunks, error, words",
+    [
+        (["[ 1.0] BUG: unable to handle page fault\n"], _BootOops, "BUG: unable"),
+        (["guest-0123 up\n", "[ 9.0] BUG: unable to handle page fault\n"], GuestError, "while it ran nginx -t: BUG"),
+        (["[ 1.0] Kernel panic - not syncing: VFS\n"], GuestError, "did not boot: Kernel panic"),
+        ([], GuestError, "did not boot: QEMU said no"),
+    ],
+)
 def test_only_a_kernel_that_fails_while_it_boots_gets_a_second_try(chunks, error, words, tmp_path):
     with Terminal(is_shell=False) as terminal:
         life = _Life(Machine(), Task(["nginx", "-t"], tmp_path), console(*chunks), terminal)
@@ -104,16 +114,19 @@ def test_a_command_has_our_environment_and_what_slowness_needs(tmp_path, monkeyp
 
 @pytest.mark.privileged
 @pytest.mark.guest
-@pytest.mark.parametrize("arguments, words", [
-    (["--cpus", "8", "--threads", "3"], ["8 CPUs", "--threads"]),
-    (["--memory", "much"], ["much", "2G"]),
-    (["--accel", "xen"], ["xen", "kvm, tcg"]),
-    (["--net", "--cpus", "1"], ["--net", "2 CPUs"]),
-    (["--kernel", "nonsense"], ["nonsense", "6.12", ".deb"]),
-    (["--kernel", "2.6"], ["2.6", "6.1"]),
-    (["--kernel", "README.md"], ["README.md", "no kernel"]),
-    (["--results", "/nowhere"], ["/nowhere"]),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--cpus", "8", "--threads", "3"], ["8 CPUs", "--threads"]),
+        (["--memory", "much"], ["much", "2G"]),
+        (["--accel", "xen"], ["xen", "kvm, tcg"]),
+        (["--net", "--cpus", "1"], ["--net", "2 CPUs"]),
+        (["--kernel", "nonsense"], ["nonsense", "6.12", ".deb"]),
+        (["--kernel", "2.6"], ["2.6", "6.1"]),
+        (["--kernel", "README.md"], ["README.md", "no kernel"]),
+        (["--results", "/nowhere"], ["/nowhere"]),
+    ],
+)
 def test_bad_input_gets_one_line_and_status_2(arguments, words):
     assert_one_line(lab("guest", *arguments, "--", "true", cwd=ROOT), 2, *words)
 
@@ -174,8 +187,18 @@ def test_a_guest_is_another_machine_on_these_files_and_results_come_back(results
     assert done.returncode == 42, done.stderr
     version, *rest = done.stdout.splitlines()
     assert version.startswith("6.1.")
-    assert rest == ["4", str(ROOT), "guest", "20000", "unknown",
-                    "/sys/fs/bpf", "/sys/kernel/debug/bdi", "2-3", "1", "0"]
+    assert rest == [
+        "4",
+        str(ROOT),
+        "guest",
+        "20000",
+        "unknown",
+        "/sys/fs/bpf",
+        "/sys/kernel/debug/bdi",
+        "2-3",
+        "1",
+        "0",
+    ]
     assert done.stderr.splitlines()[1:] == ["complaint"]
     assert (results / "file").read_text() == "back\n"
     assert registered() <= before
@@ -186,9 +209,11 @@ def test_a_guest_is_another_machine_on_these_files_and_results_come_back(results
 def test_nothing_that_a_guest_does_to_the_files_reaches_the_host(tmp_path):
     """Not even where it mounts them again, past its overlay."""
     victim = ROOT / "results"
-    script = (f"touch {ROOT}/touched /etc/touched /touched; rm {ROOT}/README.md; ls {ROOT}/touched; mkdir /tmp/host; "
-              f"mount -t virtiofs host /tmp/host; touch /tmp/host{ROOT}/touched; echo $?; "
-              "touch /tmp/host/run/touched; echo $?")
+    script = (
+        f"touch {ROOT}/touched /etc/touched /touched; rm {ROOT}/README.md; ls {ROOT}/touched; mkdir /tmp/host; "
+        f"mount -t virtiofs host /tmp/host; touch /tmp/host{ROOT}/touched; echo $?; "
+        "touch /tmp/host/run/touched; echo $?"
+    )
     done = guest("--", "sh", "-c", script)
     assert done.stdout.splitlines() == [f"{ROOT}/touched", "1", "1"], done.stderr
     assert "Read-only file system" in done.stderr
@@ -226,14 +251,20 @@ class Living:
 
     def __init__(self):
         before = registered()
-        self.process = subprocess.Popen([*LAB, "guest", "--cpus", "2", "--", "sh", "-c", "echo begun; sleep 600"],
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
-                                        cwd=ROOT, text=True)
+        self.process = subprocess.Popen(
+            [*LAB, "guest", "--cpus", "2", "--", "sh", "-c", "echo begun; sleep 600"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            cwd=ROOT,
+            text=True,
+        )
         assert self.process.stdout.readline() == "begun\n", self.process.communicate()
-        self.children = [int(pid) for pid in
-                         Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()]
+        self.children = [
+            int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        ]
 
-        self.directory, = {path for path in registered() - before if path.is_dir()}
+        (self.directory,) = {path for path in registered() - before if path.is_dir()}
 
     def await_children(self):
         """That they end, too, in a moment."""
@@ -267,7 +298,7 @@ def test_a_killed_one_takes_its_processes_along_and_clean_finds_the_rest():
     living.process.kill()
     living.process.communicate()
     living.await_children()
-    leftover, = [left for left in leftovers() if left.directory == living.directory]
+    (leftover,) = [left for left in leftovers() if left.directory == living.directory]
     assert leftover.pids == []
     assert "removed what a killed run left" in lab("clean").stdout
     assert not leftover.directory.exists()
@@ -300,8 +331,15 @@ def test_a_guest_without_its_files_is_lost():
 @pytest.mark.guest
 def test_a_shell_has_a_terminal_where_ctrl_c_interrupts_what_runs_in_it():
     ours, theirs = pty.openpty()
-    with subprocess.Popen([*LAB, "guest", "--cpus", "2"], cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs,
-                          start_new_session=True, env={**os.environ, "SHELL": "/bin/sh", "TERM": "vt100"}) as process:
+    with subprocess.Popen(
+        [*LAB, "guest", "--cpus", "2"],
+        cwd=ROOT,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        env={**os.environ, "SHELL": "/bin/sh", "TERM": "vt100"},
+    ) as process:
         os.close(theirs)
         screen = Screen(ours)
         screen.wait_for(r"# ")
@@ -331,8 +369,10 @@ class Screen:
 @pytest.mark.privileged
 @pytest.mark.guest
 def test_network_devices_have_a_queue_for_each_cpu_and_a_way_to_each_other():
-    script = ("ip netns exec client busybox ping -c 1 -W 20 10.9.0.2 | grep -c ttl=63; "
-              "ls -d /sys/class/net/eth0/queues/rx-* | wc -l")
+    script = (
+        "ip netns exec client busybox ping -c 1 -W 20 10.9.0.2 | grep -c ttl=63; "
+        "ls -d /sys/class/net/eth0/queues/rx-* | wc -l"
+    )
     done = guest("--net", "--", "sh", "-c", script)
     assert done.stdout.split() == ["1", "2"], done.stderr
 
@@ -367,8 +407,9 @@ def test_a_package_is_unpacked_whole_or_not_at_all(image, tmp_path):
 def test_a_package_of_ones_own_is_a_kernel(image, tmp_path, monkeypatch):
     tree, package = tmp_path / "tree", tmp_path / "linux-image-own.deb"
     (tree / "DEBIAN").mkdir(parents=True)
-    (tree / "DEBIAN/control").write_text("Package: linux-image-own\nVersion: 1\nArchitecture: amd64\nMaintainer: me\n"
-                                         "Description: own\n")
+    (tree / "DEBIAN/control").write_text(
+        "Package: linux-image-own\nVersion: 1\nArchitecture: amd64\nMaintainer: me\nDescription: own\n"
+    )
     (tree / "boot").mkdir()
     shutil.copy(image, tree / "boot")
     subprocess.run(["dpkg-deb", "--build", str(tree), str(package)], check=True, capture_output=True)
@@ -415,8 +456,10 @@ def test_every_check_holds_on_every_kernel_and_machine(is_long):
 
 # The matrix and its page.
 
-ANSWERS = {"6.1/3/doctor": {"ok": True, "said": "ok; without a | b"},
-           "6.12/8/nic": {"ok": False, "said": "rss: 3 of 100"}}
+ANSWERS = {
+    "6.1/3/doctor": {"ok": True, "said": "ok; without a | b"},
+    "6.12/8/nic": {"ok": False, "said": "rss: 3 of 100"},
+}
 
 
 @pytest.fixture
@@ -430,8 +473,12 @@ def answers(tmp_path, monkeypatch):
 
 
 def cells() -> list[matrix.Cell]:
-    return [matrix.Cell(kernel, machine, check) for kernel in ("6.1", "6.12") for machine in matrix.MACHINES
-            for check in matrix.CHECKS]
+    return [
+        matrix.Cell(kernel, machine, check)
+        for kernel in ("6.1", "6.12")
+        for machine in matrix.MACHINES
+        for check in matrix.CHECKS
+    ]
 
 
 def test_an_answer_is_kept_for_its_commit_and_one_of_a_changed_checkout_is_not_trusted(answers):
@@ -444,15 +491,18 @@ def test_an_answer_is_kept_for_its_commit_and_one_of_a_changed_checkout_is_not_t
 
 def test_the_page_has_each_answer_in_its_place(answers):
     shown = matrix.page({"6.1": "6.1.0-56", "6.12": "6.12.9"}, answers, "0123456")
-    head, _, *rows = [line.split(" | ") for line in shown.splitlines() if line.startswith("|")][:2 + len(matrix.CHECKS)]
+    head, _, *rows = [line.split(" | ") for line in shown.splitlines() if line.startswith("|")][
+        : 2 + len(matrix.CHECKS)
+    ]
     assert [row.count("not run |") + row.count("not run") for row in rows[1:2]] == [6]
     assert head[2] == "6.1.0-56, 3 CPUs" and rows[0][2] == "ok; without a \\| b"
     assert head[4] == "6.12.9, 8 CPUs" and rows[-1][4] == "**no: rss: 3 of 100**"
     assert "the newest kernel that the archive has is 6.12.9" in shown.lower() and "at commit 0123456" in shown
 
 
-@pytest.mark.parametrize("only, number", [("6.1/3/doctor", 1), ("6.12//nic", 3), ("//doctor", 6), ("6.1/8", 9),
-                                          ("5.10", 0)])
+@pytest.mark.parametrize(
+    "only, number", [("6.1/3/doctor", 1), ("6.12//nic", 3), ("//doctor", 6), ("6.1/8", 9), ("5.10", 0)]
+)
 def test_cells_are_chosen_by_kernel_machine_and_check(only, number):
     assert sum(cell.is_chosen(only) for cell in cells()) == number
 

@@ -16,9 +16,15 @@ PRELOAD = {"LD_PRELOAD": str(LIBRARY)}
 NOBODY = 65534
 SO_INCOMING_CPU, SO_COOKIE = 49, 57
 MARK = 0x40000000  # succession.c
-PATTERNS = {"ones": "ff", "zeros": "00", "positive": "7f", "one": struct.pack("i", 1).hex(),
-            "past all CPUs": struct.pack("i", 200000).hex(), "negative": struct.pack("q", -2).hex(),
-            "process 1": struct.pack("ii", 1, 1).hex()}
+PATTERNS = {
+    "ones": "ff",
+    "zeros": "00",
+    "positive": "7f",
+    "one": struct.pack("i", 1).hex(),
+    "past all CPUs": struct.pack("i", 200000).hex(),
+    "negative": struct.pack("q", -2).hex(),
+    "process 1": struct.pack("ii", 1, 1).hex(),
+}
 # Makes a page of a kind, says "ready", and shortens it to nothing when it is told to.
 OFFERER = """
 import os, struct, sys
@@ -33,8 +39,11 @@ print("shortened", flush=True)
 sys.stdin.readline()
 """
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.privileged,
-              pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
+pytestmark = [
+    pytest.mark.timeout(60),
+    pytest.mark.privileged,
+    pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs"),
+]
 
 
 def assert_it_goes_on(server: Server) -> None:
@@ -72,8 +81,16 @@ def offered(user: int, cookie: int):
     header = page.Header(magic=b"FSOCKET", version=page.VERSION)
     place = struct.pack("=IiQ", 1, 0, cookie)
     arguments = [str(page.PAGE_BYTES), bytes(header).hex(), place.hex(), str(page.LISTENERS_OFFSET)]
-    with subprocess.Popen(["/usr/bin/python3", "-c", OFFERER, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                          text=True, bufsize=1, user=user, group=user, extra_groups=[]) as process:
+    with subprocess.Popen(
+        ["/usr/bin/python3", "-c", OFFERER, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        user=user,
+        group=user,
+        extra_groups=[],
+    ) as process:
         assert process.stdout.readline() == "ready\n"
         yield process
         process.stdin.close()
@@ -82,8 +99,11 @@ def offered(user: int, cookie: int):
 @pytest.mark.parametrize("user", [0, NOBODY])
 def test_memory_that_others_offer_with_a_listener_is_not_taken(tmp_path, user):
     """The listener that somebody sends says whose it is, and that process offers memory that gets shorter later."""
-    with socket.create_server((LOOPBACK, 0)) as listener, socket.socket(socket.AF_UNIX) as unix, \
-            Server(PRELOAD, log=None) as server:
+    with (
+        socket.create_server((LOOPBACK, 0)) as listener,
+        socket.socket(socket.AF_UNIX) as unix,
+        Server(PRELOAD, log=None) as server,
+    ):
         cookie = struct.unpack("Q", listener.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8))[0]
         unix.bind(str(tmp_path / "unix"))
         unix.listen()

@@ -8,10 +8,21 @@ import pytest
 from fastsocket.build import LIBRARY
 from tests.test_libfsocket import APPS, CPUS, EVERYTHING_ON, App
 
-WAYS = ["epoll closed by a system call", "listener closed by a system call", "all closed by a system call",
-        "epoll number reused", "vfork", "clone", "_Fork", "thread with its own table"]  # identity.c
-ENVIRONMENTS = {"without the library": {}, "with the library": {"LD_PRELOAD": str(LIBRARY)},
-                "with everything on": {"LD_PRELOAD": str(LIBRARY)} | EVERYTHING_ON}
+WAYS = [
+    "epoll closed by a system call",
+    "listener closed by a system call",
+    "all closed by a system call",
+    "epoll number reused",
+    "vfork",
+    "clone",
+    "_Fork",
+    "thread with its own table",
+]  # identity.c
+ENVIRONMENTS = {
+    "without the library": {},
+    "with the library": {"LD_PRELOAD": str(LIBRARY)},
+    "with everything on": {"LD_PRELOAD": str(LIBRARY)} | EVERYTHING_ON,
+}
 
 pytestmark = [pytest.mark.timeout(30), pytest.mark.needs("gcc")]
 

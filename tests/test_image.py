@@ -23,8 +23,19 @@ from bench.record import TRIALS, read_run, read_trials
 CPUS = sorted(os.sched_getaffinity(0))
 ENGINE = os.environ.get("CONTAINER_ENGINE", "docker")
 SUFFICIENT = [word for need in NEEDS for word in need.option.split()]
-SHORT = ["sweep", "--workload", "nginx", "--variant", "base,fastsocket", "--cores", str(len(CPUS)), "--blocks", "1",
-         "--seconds", "1"]
+SHORT = [
+    "sweep",
+    "--workload",
+    "nginx",
+    "--variant",
+    "base,fastsocket",
+    "--cores",
+    str(len(CPUS)),
+    "--blocks",
+    "1",
+    "--seconds",
+    "1",
+]
 OWNER = 12345
 GRACE_SECONDS = 10  # docker stop's own
 
@@ -41,8 +52,11 @@ def why_no_engine() -> str:
     return f"no container engine: {asked.stderr.strip().splitlines()[-1]}" if asked.returncode else ""
 
 
-pytestmark = [pytest.mark.image, pytest.mark.timeout(600),
-              pytest.mark.skipif(bool(reason := why_no_engine()), reason=reason or "there is one")]
+pytestmark = [
+    pytest.mark.image,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(bool(reason := why_no_engine()), reason=reason or "there is one"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +88,7 @@ def lab(image: str, *arguments: str, **how) -> subprocess.CompletedProcess:
 
 
 def the_run(results: Path) -> Path:
-    directory, = results.iterdir()
+    (directory,) = results.iterdir()
     return directory
 
 
@@ -94,16 +108,27 @@ def assert_local(run: Path) -> None:
 
 
 def test_it_has_no_compiler_and_lists_what_it_has(image):
-    inside = engine("run", "--rm", "--network", "none", "--entrypoint", "sh", image, "-c",
-                    "command -v gcc cc clang make pip; cat debian-packages.txt")
+    inside = engine(
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--entrypoint",
+        "sh",
+        image,
+        "-c",
+        "command -v gcc cc clang make pip; cat debian-packages.txt",
+    )
     assert not re.search(r"^/", inside.stdout, re.MULTILINE)
     assert re.search(r"^nginx\s+1\.", inside.stdout, re.MULTILINE)
 
 
 def test_it_says_what_it_can_do(image):
     assert "sweep" in lab(image).stdout
-    assert "can be accelerated" in engine("run", "--rm", "--network", "none", "--entrypoint", "fastsocket", image,
-                                          "check", "nginx").stdout
+    assert (
+        "can be accelerated"
+        in engine("run", "--rm", "--network", "none", "--entrypoint", "fastsocket", image, "check", "nginx").stdout
+    )
 
 
 # ---- doctor
@@ -125,7 +150,11 @@ def test_doctor_names_what_it_was_not_given(image):
     status, found = checks(image)
     assert status == 1
     assert {name for name, check in found.items() if check["required"] and not check["ok"]} >= {
-        "Docker: CAP_SYS_ADMIN", "Docker: CAP_NET_ADMIN", "Docker: CAP_SYS_PTRACE", "Docker: writable /proc/sys"}
+        "Docker: CAP_SYS_ADMIN",
+        "Docker: CAP_NET_ADMIN",
+        "Docker: CAP_SYS_PTRACE",
+        "Docker: writable /proc/sys",
+    }
     assert "--cap-add SYS_ADMIN" in found["Docker: CAP_SYS_ADMIN"]["remedy"]
     assert all("--privileged" in found[name]["remedy"] for name in ("emulated NIC", "locality probe"))
 
@@ -140,16 +169,29 @@ def test_results_land_in_the_folder_and_belong_to_its_owner(image, results, opti
     assert_local(the_run(results))
     assert owners(results) == {OWNER}
     assert read_run(the_run(results)).fingerprint["container"].startswith("Docker")
-    drawn = lab(image, "figures", f"/results/{the_run(results).name}", results=results,
-                options=["--user", f"{OWNER}:{OWNER}", "--cap-drop", "ALL"])
+    drawn = lab(
+        image,
+        "figures",
+        f"/results/{the_run(results).name}",
+        results=results,
+        options=["--user", f"{OWNER}:{OWNER}", "--cap-drop", "ALL"],
+    )
     assert drawn.returncode == 0, drawn.stderr
     assert owners(results) == {OWNER}
 
 
-@pytest.mark.parametrize("options, words, status", [
-    (["--privileged"], ["/results", "--out"], 2),
-    ([], ["CAP_SYS_ADMIN", "--cap-add SYS_ADMIN", "--privileged"], 3),
-    (["--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--cap-add", "SYS_PTRACE"], ["systempaths=unconfined"], 3)])
+@pytest.mark.parametrize(
+    "options, words, status",
+    [
+        (["--privileged"], ["/results", "--out"], 2),
+        ([], ["CAP_SYS_ADMIN", "--cap-add SYS_ADMIN", "--privileged"], 3),
+        (
+            ["--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--cap-add", "SYS_PTRACE"],
+            ["systempaths=unconfined"],
+            3,
+        ),
+    ],
+)
 def test_what_cannot_work_is_said_in_one_line(image, options, words, status):
     done = lab(image, *SHORT, options=options)
     assert done.returncode == status, done.stderr
@@ -162,10 +204,13 @@ class Running:
 
     def __init__(self, image: str, results: Path, name: str):
         self.name = name
-        arguments = [ENGINE, *command(image, *SHORT, "--blocks", "5", results=results, options=(
-            "--privileged", "--name", name))]
-        self.process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE, text=True)
+        arguments = [
+            ENGINE,
+            *command(image, *SHORT, "--blocks", "5", results=results, options=("--privileged", "--name", name)),
+        ]
+        self.process = subprocess.Popen(
+            arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         self.results = results
 
     def wait_for_a_trial(self) -> Path:
@@ -200,8 +245,16 @@ def test_it_ends_within_the_grace_time_and_keeps_what_was_measured(image, result
 
 
 def test_two_at_once_are_told_apart(image, results):
-    both = [subprocess.Popen([ENGINE, *command(image, *SHORT, results=results)], stdin=subprocess.DEVNULL,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [
+        subprocess.Popen(
+            [ENGINE, *command(image, *SHORT, results=results)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
     ended = [(one.communicate()[1], one.returncode) for one in both]
     assert ended == [("", 0)] * 2
     runs = list(results.iterdir())

@@ -43,19 +43,22 @@ def assert_one_line(done, status, *words):
         assert word in done.stderr
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["--workload", "apache"], ["'apache'", "choose from nginx"]),
-    (["--variant", "fast"], ["'fast'", "base, latest, rfs, fastsocket"]),
-    (["nonsense"], ["'nonsense'", "scalability"]),
-    (["--cores", "1000"], ["1000", f"{len(CPUS)} CPUs"]),
-    (["--cores", "two"], ["'two'", "such as 1,2"]),
-    (["--blocks", "0"], ["--blocks"]),
-    (["--seconds", "soon"], ["--seconds"]),
-    (["--quick", "--paper"], ["choose one"]),
-    (["--resume"], ["--out"]),
-    (["paper", "--workload", "nginx"], ["several experiments", "such as scalability"]),
-    (["--no-such-option"], ["--no-such-option"]),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--workload", "apache"], ["'apache'", "choose from nginx"]),
+        (["--variant", "fast"], ["'fast'", "base, latest, rfs, fastsocket"]),
+        (["nonsense"], ["'nonsense'", "scalability"]),
+        (["--cores", "1000"], ["1000", f"{len(CPUS)} CPUs"]),
+        (["--cores", "two"], ["'two'", "such as 1,2"]),
+        (["--blocks", "0"], ["--blocks"]),
+        (["--seconds", "soon"], ["--seconds"]),
+        (["--quick", "--paper"], ["choose one"]),
+        (["--resume"], ["--out"]),
+        (["paper", "--workload", "nginx"], ["several experiments", "such as scalability"]),
+        (["--no-such-option"], ["--no-such-option"]),
+    ],
+)
 def test_bad_input_gets_one_line_and_status_2(arguments, words):
     before = sorted(ROOT.glob("results/*"))
     assert_one_line(lab("sweep", *arguments), 2, *words)
@@ -110,8 +113,10 @@ def test_missing_packages_are_named_before_anything_is_installed(tmp_path):
     assert_one_line(lab("sweep", env=environment), 3, "wrk", "--yes")
 
 
-@pytest.mark.parametrize("file, before, after", [
-    ("requirements.txt", "typer==", "typer>="), ("pyproject.toml", "fastsocket.cli:main", "fastsocket.cli:other")])
+@pytest.mark.parametrize(
+    "file, before, after",
+    [("requirements.txt", "typer==", "typer>="), ("pyproject.toml", "fastsocket.cli:main", "fastsocket.cli:other")],
+)
 def test_an_environment_made_from_other_files_is_not_ours(tmp_path, monkeypatch, file, before, after):
     shutil.copy(ROOT / "requirements.txt", tmp_path)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
@@ -137,16 +142,31 @@ def test_a_person_who_is_not_root_is_told_to_become_it():
             shutil.copytree(ROOT / folder, Path(readable, folder))
         Path(readable, "bin").mkdir()
         (Path(readable, "bin") / "apt-get").symlink_to("/usr/bin/apt-get")
-        done = subprocess.run(["/usr/bin/python3", f"{readable}/lab.py", "--yes", "sweep"], capture_output=True,
-                              text=True, stdin=subprocess.DEVNULL, user=65534, group=65534, extra_groups=[],
-                              env={"PATH": f"{readable}/bin"})
+        done = subprocess.run(
+            ["/usr/bin/python3", f"{readable}/lab.py", "--yes", "sweep"],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            user=65534,
+            group=65534,
+            extra_groups=[],
+            env={"PATH": f"{readable}/bin"},
+        )
     assert_one_line(done, 3, "nginx", "only root can install", "sudo")
 
 
 def in_results(folder: Path, *arguments: str):
     """A sweep that does not say where its results go."""
-    return lab("sweep", *SHORT, "--cores", "1", "--variant", "base", *arguments,
-               env={**os.environ, "FASTSOCKET_LAB_RESULTS": str(folder)})
+    return lab(
+        "sweep",
+        *SHORT,
+        "--cores",
+        "1",
+        "--variant",
+        "base",
+        *arguments,
+        env={**os.environ, "FASTSOCKET_LAB_RESULTS": str(folder)},
+    )
 
 
 @pytest.mark.privileged
@@ -162,7 +182,7 @@ def test_runs_that_begin_in_the_same_second_have_directories_of_their_own(tmp_pa
 def test_results_may_have_another_place_which_has_to_be_there(tmp_path):
     assert_one_line(in_results(tmp_path / "none"), 2, str(tmp_path / "none"), "--out", "-v")
     assert in_results(tmp_path).returncode == 0
-    run, = tmp_path.iterdir()
+    (run,) = tmp_path.iterdir()
     assert read_run(run).complete
 
 
@@ -170,8 +190,13 @@ def test_results_may_have_another_place_which_has_to_be_there(tmp_path):
 def test_without_the_right_to_make_namespaces_it_says_so_and_ends(tmp_path):
     """Root in a container may lack it."""
     limited = ["setpriv", "--inh-caps", "-sys_admin", "--bounding-set", "-sys_admin"]
-    done = subprocess.run([*limited, *LAB, "sweep", *SHORT, "--out", str(tmp_path / "run")], timeout=patient(60),
-                          capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        [*limited, *LAB, "sweep", *SHORT, "--out", str(tmp_path / "run")],
+        timeout=patient(60),
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
     assert_one_line(done, 3, "no network namespace", "lab.py doctor")
     assert not (tmp_path / "run").exists()
 
@@ -182,21 +207,39 @@ WITHOUT_BPF = [sys.executable, "-m", "tests.without_bpf"]
 @pytest.mark.privileged
 def test_a_sweep_without_bpf_ends_in_one_line(tmp_path):
     """Not in the log of libbpf."""
-    done = subprocess.run([*WITHOUT_BPF, *LAB, "sweep", *SHORT, "--out", str(tmp_path / "run")], cwd=ROOT,
-                          capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        [*WITHOUT_BPF, *LAB, "sweep", *SHORT, "--out", str(tmp_path / "run")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
     assert_one_line(done, 3, "cannot load the BPF programs", "CONFIG_BPF_SYSCALL", "lab.py doctor")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.privileged
-@pytest.mark.parametrize("launcher, named, remedy", [
-    (WITHOUT_BPF, ["emulated NIC", "locality probe", "lock contention probe", "steering by cpumap"],
-     "CONFIG_BPF_SYSCALL"),
-    (["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /sys/kernel/btf; exec "$@"', "sh"],
-     ["kernel BTF", "locality probe", "lock contention probe"], "CONFIG_DEBUG_INFO_BTF"),
-    (["setpriv", "--bounding-set", "-sys_admin,-bpf"],
-     ["namespaces, multi-queue veth and RPS", "emulated NIC", "steering by cpumap"], "run as root"),
-], ids=["no BPF", "no BTF", "no privilege"])
+@pytest.mark.parametrize(
+    "launcher, named, remedy",
+    [
+        (
+            WITHOUT_BPF,
+            ["emulated NIC", "locality probe", "lock contention probe", "steering by cpumap"],
+            "CONFIG_BPF_SYSCALL",
+        ),
+        (
+            ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /sys/kernel/btf; exec "$@"', "sh"],
+            ["kernel BTF", "locality probe", "lock contention probe"],
+            "CONFIG_DEBUG_INFO_BTF",
+        ),
+        (
+            ["setpriv", "--bounding-set", "-sys_admin,-bpf"],
+            ["namespaces, multi-queue veth and RPS", "emulated NIC", "steering by cpumap"],
+            "run as root",
+        ),
+    ],
+    ids=["no BPF", "no BTF", "no privilege"],
+)
 def test_doctor_tells_the_remedy_that_fits_the_cause(launcher, named, remedy):
     done = subprocess.run([*launcher, *LAB, "doctor", "--json"], capture_output=True, text=True, cwd=ROOT)
     checks = {check["name"]: check for check in json.loads(done.stdout)}
@@ -212,7 +255,7 @@ def test_doctor_says_where_a_connection_cannot_be_given_its_port(tmp_path):
     (tmp_path / "refusing.c").write_text(REFUSING)
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", tmp_path / "refusing.so", tmp_path / "refusing.c"], check=True)
     done = lab("doctor", "--json", env={**os.environ, "LD_PRELOAD": f"{tmp_path}/refusing.so"})
-    check, = [check for check in json.loads(done.stdout) if check["name"] == "IP_LOCAL_PORT_RANGE"]
+    (check,) = [check for check in json.loads(done.stdout) if check["name"] == "IP_LOCAL_PORT_RANGE"]
     assert (check["ok"], check["required"]) == (False, False)
     assert "91d0b78c5177" in check["remedy"]
 
@@ -226,8 +269,10 @@ def test_an_unwritable_directory_is_named():
 def test_an_nginx_that_does_not_start_shows_its_own_error_and_leaves_nothing(tmp_path):
     broken = tmp_path / "bin" / "nginx"
     broken.parent.mkdir()
-    broken.write_text(f'#!/bin/sh\n[ "$1" = -v ] && exec {shutil.which("nginx")} -v\n'
-                      f'exec {shutil.which("nginx")} "$@" -g "nonsense;"\n')
+    broken.write_text(
+        f'#!/bin/sh\n[ "$1" = -v ] && exec {shutil.which("nginx")} -v\n'
+        f'exec {shutil.which("nginx")} "$@" -g "nonsense;"\n'
+    )
     broken.chmod(0o755)
     environment = {**os.environ, "PATH": f"{broken.parent}:{os.environ['PATH']}"}
     done = lab("sweep", *SHORT, "--cores", "1", "--out", str(tmp_path / "run"), env=environment)
@@ -251,8 +296,22 @@ NEVER_ENDS = '[ "$1" = --version ] && exec $REAL --version\nexec sleep 1000'
 def test_a_load_generator_that_does_not_end_costs_its_trials_and_not_the_sweep(tmp_path):
     """Three in a row, and the rest of that workload."""
     environment = in_its_place("redis-benchmark", tmp_path, NEVER_ENDS) | {"FASTSOCKET_LAB_GRACE_SECONDS": "1"}
-    done = lab("sweep", "--workload", "redis,nginx", "--variant", "base", "--blocks", "1", "--seconds", "1", "--cores",
-               "1", "--out", str(tmp_path / "run"), env=environment)
+    done = lab(
+        "sweep",
+        "--workload",
+        "redis,nginx",
+        "--variant",
+        "base",
+        "--blocks",
+        "1",
+        "--seconds",
+        "1",
+        "--cores",
+        "1",
+        "--out",
+        str(tmp_path / "run"),
+        env=environment,
+    )
     assert done.returncode == 0, done.stderr
     run, trials = read_run(tmp_path / "run"), read_trials(tmp_path / "run")
     failed = [trial for trial in trials if trial.failed]
@@ -286,9 +345,28 @@ def test_a_part_that_cannot_be_measured_does_not_end_the_others(tmp_path, parts,
         shutil.copy(ROOT / "experiments" / f"{name}.toml", tmp_path / "experiments")
     (tmp_path / "experiments" / "all.toml").write_text(f'title = "All"\nparts = {json.dumps(parts)}\n')
     done = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE, tmp_path / "experiments", "sweep", "all", "--blocks", "1", "--seconds", "1",
-         "--cores", "1", "--out", tmp_path / "run"], capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=ROOT,
-        env=in_its_place("redis-benchmark", tmp_path, "[ $1 = --version ] && exec $REAL $1; exit 7"))
+        [
+            sys.executable,
+            "-c",
+            ELSEWHERE,
+            tmp_path / "experiments",
+            "sweep",
+            "all",
+            "--blocks",
+            "1",
+            "--seconds",
+            "1",
+            "--cores",
+            "1",
+            "--out",
+            tmp_path / "run",
+        ],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        cwd=ROOT,
+        env=in_its_place("redis-benchmark", tmp_path, "[ $1 = --version ] && exec $REAL $1; exit 7"),
+    )
     if status:
         assert_one_line(done, status, "nothing could be measured: redis-benchmark failed: it said nothing")
         return
@@ -310,7 +388,7 @@ def test_doctor_finds_this_machine_able():
 @pytest.mark.privileged
 def test_doctor_names_the_remedy_for_what_is_missing(tmp_path):
     done = lab("doctor", "--json", env=path_without("wrk", tmp_path))
-    missing, = [check for check in json.loads(done.stdout) if check["name"] == "package wrk"]
+    (missing,) = [check for check in json.loads(done.stdout) if check["name"] == "package wrk"]
     assert done.returncode == 1
     assert not missing["ok"]
     assert "apt-get install wrk" in missing["remedy"]
@@ -348,8 +426,16 @@ def test_locality_is_what_each_variant_promises(finished_run):
 
 @pytest.mark.privileged
 def test_every_trial_has_every_probe_and_fastsocket_its_counters(finished_run):
-    wanted = {"cps", "latency_p50_ms", "latency_p99_ms", "latency_max_ms", "errors", "passive_local_percent",
-              "accept_local_percent", "contentions_per_connection"}
+    wanted = {
+        "cps",
+        "latency_p50_ms",
+        "latency_p99_ms",
+        "latency_max_ms",
+        "errors",
+        "passive_local_percent",
+        "accept_local_percent",
+        "contentions_per_connection",
+    }
     for trial in read_trials(finished_run):
         assert wanted <= set(trial.metrics)
         assert ("cpu_us_per_request" in trial.metrics) != ("cpu_us_per_request" in trial.unavailable)
@@ -378,9 +464,14 @@ class Running:
 
     def __init__(self, directory, variants="base,fastsocket"):
         self.directory = directory
-        self.process = subprocess.Popen([*LAB, "sweep", *SHORT, "--cores", "1", "--variant", variants,
-                                         "--out", str(directory)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                        text=True, stdin=subprocess.DEVNULL, start_new_session=True)
+        self.process = subprocess.Popen(
+            [*LAB, "sweep", *SHORT, "--cores", "1", "--variant", variants, "--out", str(directory)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     def wait_for_trials(self, count):
         descriptor = os.pidfd_open(self.process.pid)
@@ -398,7 +489,7 @@ def test_an_interrupted_sweep_keeps_its_trials_and_leaves_nothing_else(tmp_path,
     sweep = Running(tmp_path / "run")
     sweep.wait_for_trials(2)
     ours = set(family(sweep.process.pid))
-    tag, = [tag for lock in REGISTRY.glob("*.lock") if ours & set(processes_of(tag := f"fastsocket-lab:{lock.stem}"))]
+    (tag,) = [tag for lock in REGISTRY.glob("*.lock") if ours & set(processes_of(tag := f"fastsocket-lab:{lock.stem}"))]
     sweep.process.send_signal(number)
     out, err = sweep.process.communicate(timeout=patient(60))
     assert sweep.process.returncode == 130, err
@@ -419,7 +510,7 @@ def test_a_resumed_sweep_ends_with_the_schedule_of_one_that_was_never_stopped(tm
     done = lab("sweep", "--resume", "--out", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     trials = read_trials(tmp_path / "run")
-    assert trials[:len(kept)] == kept
+    assert trials[: len(kept)] == kept
     assert [trial.index for trial in trials] == list(range(6))
     assert read_run(tmp_path / "run").complete
 
@@ -442,7 +533,7 @@ def test_after_a_kill_clean_removes_what_that_run_left_and_nothing_else(tmp_path
     sweep.wait_for_trials(1)
     sweep.process.kill()
     sweep.process.communicate()
-    leftover, = leftovers()
+    (leftover,) = leftovers()
     assert "removed what a killed run left" in lab("clean").stdout
     assert not leftover.directory.exists()
     assert processes_of(leftover.tag) == []
@@ -471,7 +562,7 @@ def test_the_next_sweep_removes_it_too(tmp_path):
     first.wait_for_trials(1)
     first.process.kill()
     first.process.communicate()
-    leftover, = leftovers()
+    (leftover,) = leftovers()
     second = Running(tmp_path / "second")
     second.wait_for_trials(1)
     assert processes_of(leftover.tag) == []

@@ -74,14 +74,25 @@ def preload(request) -> dict[str, str]:
 class App:
     """A program of libfsocket_apps/, spoken to in lines. Leaving it checks that it ended well, and what it logged."""
 
-    def __init__(self, program: str | Sequence[str], environment: dict[str, str], log: str | None = "",
-                 launcher: Sequence[str] = ()):
+    def __init__(
+        self,
+        program: str | Sequence[str],
+        environment: dict[str, str],
+        log: str | None = "",
+        launcher: Sequence[str] = (),
+    ):
         command = [sys.executable, APPS / program] if isinstance(program, str) else program
         self._expected_log = log
         self._log = tempfile.TemporaryFile("w+")
-        self._process = subprocess.Popen([*launcher, *command], stdin=subprocess.PIPE,
-                                         stdout=subprocess.PIPE, stderr=self._log, text=True, bufsize=1,
-                                         env={**os.environ, **environment})
+        self._process = subprocess.Popen(
+            [*launcher, *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            bufsize=1,
+            env={**os.environ, **environment},
+        )
 
     @property
     def process(self) -> int:
@@ -127,8 +138,13 @@ class App:
 class Server(App):
     """libfsocket_apps/server.py, on our two CPUs and listening."""
 
-    def __init__(self, environment: dict[str, str], log: str | None = "", launcher: Sequence[str] = (),
-                 program: Sequence[str] = (sys.executable, APPS / "server.py")):
+    def __init__(
+        self,
+        environment: dict[str, str],
+        log: str | None = "",
+        launcher: Sequence[str] = (),
+        program: Sequence[str] = (sys.executable, APPS / "server.py"),
+    ):
         with on_cpus(CPUS):
             super().__init__(program, environment, log, launcher)
 
@@ -210,7 +226,13 @@ def test_a_pin_of_ours_is_told_to_nobody_and_passed_on_to_nobody(server):
     for name in "ab":
         assert len(server.ask("tell", name, "about")["cpus"]) == 1
         assert server.ask("tell", name, "cpus_seen") == {
-            "itself": CPUS, "thread": CPUS, "fork": CPUS, "vfork and exec": CPUS, "system()": CPUS, "posix_spawn()": CPUS}
+            "itself": CPUS,
+            "thread": CPUS,
+            "fork": CPUS,
+            "vfork and exec": CPUS,
+            "system()": CPUS,
+            "posix_spawn()": CPUS,
+        }
         assert len(server.ask("tell", name, "about")["cpus"]) == 1
 
 
@@ -542,9 +564,14 @@ def test_application_reads_what_it_set_itself(server):
 # ---- addresses and options
 
 
-@pytest.mark.parametrize("listen, v6only, clients", [
-    pytest.param("::1", True, ["::1"], marks=pytest.mark.needs(IPV6)),
-    pytest.param("::", False, ["::1", LOOPBACK], marks=pytest.mark.needs(IPV6)), ("0.0.0.0", True, [LOOPBACK])])
+@pytest.mark.parametrize(
+    "listen, v6only, clients",
+    [
+        pytest.param("::1", True, ["::1"], marks=pytest.mark.needs(IPV6)),
+        pytest.param("::", False, ["::1", LOOPBACK], marks=pytest.mark.needs(IPV6)),
+        ("0.0.0.0", True, [LOOPBACK]),
+    ],
+)
 def test_every_kind_of_address(preload, listen, v6only, clients):
     with Server(preload) as server:
         server.listen(listen, False, v6only)
@@ -650,32 +677,87 @@ def callers(preload):
 SCENARIOS = {
     "second bind": [("listener",), ("socket", "tcp"), ("bind", 4, 3)],
     "second bind with SO_REUSEADDR": [
-        ("socket", "tcp"), ("set_option", 3, "SO_REUSEADDR"), ("bind", 3), ("listen", 3),
-        ("socket", "tcp"), ("set_option", 4, "SO_REUSEADDR"), ("bind", 4, 3), ("listen", 4)],
+        ("socket", "tcp"),
+        ("set_option", 3, "SO_REUSEADDR"),
+        ("bind", 3),
+        ("listen", 3),
+        ("socket", "tcp"),
+        ("set_option", 4, "SO_REUSEADDR"),
+        ("bind", 4, 3),
+        ("listen", 4),
+    ],
     "bound twice, neither listens yet": [
-        ("socket", "tcp"), ("set_option", 3, "SO_REUSEADDR"), ("bind", 3),
-        ("socket", "tcp"), ("set_option", 4, "SO_REUSEADDR"), ("bind", 4, 3), ("listen", 3), ("listen", 4)],
+        ("socket", "tcp"),
+        ("set_option", 3, "SO_REUSEADDR"),
+        ("bind", 3),
+        ("socket", "tcp"),
+        ("set_option", 4, "SO_REUSEADDR"),
+        ("bind", 4, 3),
+        ("listen", 3),
+        ("listen", 4),
+    ],
     "SO_REUSEPORT is the application's": [
-        ("socket", "tcp"), ("set_option", 3, "SO_REUSEPORT"), ("bind", 3), ("listen", 3),
-        ("socket", "tcp"), ("set_option", 4, "SO_REUSEPORT"), ("bind", 4, 3), ("listen", 4),
-        ("get_option", 3, "SO_REUSEPORT"), ("same_name", 3, 4), ("all_descriptors",)],
+        ("socket", "tcp"),
+        ("set_option", 3, "SO_REUSEPORT"),
+        ("bind", 3),
+        ("listen", 3),
+        ("socket", "tcp"),
+        ("set_option", 4, "SO_REUSEPORT"),
+        ("bind", 4, 3),
+        ("listen", 4),
+        ("get_option", 3, "SO_REUSEPORT"),
+        ("same_name", 3, 4),
+        ("all_descriptors",),
+    ],
     "not TCP": [
-        ("socket", "udp"), ("bind", 3), ("listen", 3), ("get_option", 3, "SO_REUSEPORT"),
-        ("socket", "unix"), ("bind", 4), ("listen", 4), ("get_option", 4, "SO_REUSEPORT"), ("all_descriptors",)],
+        ("socket", "udp"),
+        ("bind", 3),
+        ("listen", 3),
+        ("get_option", 3, "SO_REUSEPORT"),
+        ("socket", "unix"),
+        ("bind", 4),
+        ("listen", 4),
+        ("get_option", 4, "SO_REUSEPORT"),
+        ("all_descriptors",),
+    ],
     "bound again at once": [
-        ("socket", "tcp"), ("set_option", 3, "SO_REUSEADDR"), ("bind", 3), ("listen", 3), ("epoll",), ("watch", 4, 3),
-        ("connect", 3), ("accept", 3), ("socket", "tcp"), ("set_option", 7, "SO_REUSEADDR"), ("bind", 7, 3),
-        ("rebind", 3), ("listen", 3), ("descriptors",)],
-    "bound again while a connection lives": [
-        ("listener",), ("connect", 3), ("accept", 3), ("rebind", 3)],
+        ("socket", "tcp"),
+        ("set_option", 3, "SO_REUSEADDR"),
+        ("bind", 3),
+        ("listen", 3),
+        ("epoll",),
+        ("watch", 4, 3),
+        ("connect", 3),
+        ("accept", 3),
+        ("socket", "tcp"),
+        ("set_option", 7, "SO_REUSEADDR"),
+        ("bind", 7, 3),
+        ("rebind", 3),
+        ("listen", 3),
+        ("descriptors",),
+    ],
+    "bound again while a connection lives": [("listener",), ("connect", 3), ("accept", 3), ("rebind", 3)],
     "listen twice": [
-        ("listener",), ("listen", 3), ("epoll",), ("watch", 4, 3), ("listen", 3), ("connect", 3), ("accept", 3)],
+        ("listener",),
+        ("listen", 3),
+        ("epoll",),
+        ("watch", 4, 3),
+        ("listen", 3),
+        ("connect", 3),
+        ("accept", 3),
+    ],
     "closed": [("listener",), ("close", 3), ("all_descriptors",)],
     "replaced by dup2": [("listener",), ("replace", 3, True), ("all_descriptors",)],
     "replaced by dup3": [("listener",), ("replace", 3, False), ("all_descriptors",)],
     "empty accept": [("listener",), ("accept", 3), ("epoll",), ("watch", 4, 3), ("accept", 3)],
     "watched twice": [
-        ("listener",), ("epoll",), ("watch", 4, 3), ("watch", 4, 3), ("unwatch", 4, 3), ("unwatch", 4, 3)],
+        ("listener",),
+        ("epoll",),
+        ("watch", 4, 3),
+        ("watch", 4, 3),
+        ("unwatch", 4, 3),
+        ("unwatch", 4, 3),
+    ],
 }
 
 
@@ -757,8 +839,9 @@ def test_page_of_a_process_without_the_library():
 # ---- settings
 
 
-@pytest.mark.parametrize("setting", [
-    {"FSOCKET": "off"}, {"FSOCKET_LISTEN_TABLE": "off"}, {"FSOCKET_ONLY": "1,65535"}, {"FSOCKET": "0"}])
+@pytest.mark.parametrize(
+    "setting", [{"FSOCKET": "off"}, {"FSOCKET_LISTEN_TABLE": "off"}, {"FSOCKET_ONLY": "1,65535"}, {"FSOCKET": "0"}]
+)
 def test_what_is_switched_off_makes_no_clones(preload, setting):
     with Server(preload | setting) as server:
         server.listen()
@@ -778,9 +861,13 @@ def test_the_port_that_is_named_is_accelerated(preload):
         assert server.per_cpu("accepted_local") == [10, 0]
 
 
-@pytest.mark.parametrize("setting, log", [
-    ({"FSOCKET_FAST_EPOLL": "perhaps"}, "libfsocket: FSOCKET_FAST_EPOLL=perhaps is neither on nor off"),
-    ({"FSOCKET_ONLY": "http"}, "libfsocket: FSOCKET_ONLY: no list of up to 16 ports from 'http' on")])
+@pytest.mark.parametrize(
+    "setting, log",
+    [
+        ({"FSOCKET_FAST_EPOLL": "perhaps"}, "libfsocket: FSOCKET_FAST_EPOLL=perhaps is neither on nor off"),
+        ({"FSOCKET_ONLY": "http"}, "libfsocket: FSOCKET_ONLY: no list of up to 16 ports from 'http' on"),
+    ],
+)
 def test_a_setting_that_says_nothing_is_told_of(preload, setting, log):
     with Server(preload | setting, log) as server:
         server.listen()
@@ -799,9 +886,13 @@ def test_strict_application_does_not_listen_unaccelerated(preload):
 @pytest.mark.needs("gcc")
 def test_exported_symbols_are_those_that_libc_exports():
     """Nothing is exported that is not interposed."""
+
     def exported(path: str) -> set[str]:
-        listing = subprocess.run(["nm", "--dynamic", "--defined-only", path], capture_output=True, text=True, check=True)
+        listing = subprocess.run(
+            ["nm", "--dynamic", "--defined-only", path], capture_output=True, text=True, check=True
+        )
         return {line.split()[-1].split("@")[0] for line in listing.stdout.splitlines()}
+
     libc = subprocess.run(["gcc", "-print-file-name=libc.so.6"], capture_output=True, text=True, check=True).stdout
     assert exported(str(LIBRARY)) and exported(str(LIBRARY)) <= exported(libc.strip())
 
@@ -813,6 +904,10 @@ def test_threads_do_not_race(tmp_path):
     subprocess.run(["gcc", "-O1", "-g", "-fsanitize=thread", "-o", program, APPS / "threads.c"], check=True)
     runtime = subprocess.run(["gcc", "-print-file-name=libtsan.so"], capture_output=True, text=True, check=True).stdout
     library = LIBRARY.parent / "thread" / LIBRARY.name
-    done = subprocess.run([program], capture_output=True, text=True, env={
-        **os.environ, "LD_PRELOAD": f"{runtime.strip()} {library}"} | EVERYTHING_ON)
+    done = subprocess.run(
+        [program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "LD_PRELOAD": f"{runtime.strip()} {library}"} | EVERYTHING_ON,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "800\n", "")

@@ -33,8 +33,14 @@ def test_a_plan_keeps_them(monkeypatch):
 
 def test_a_run_goes_on_with_as_many_connections_as_it_began(tmp_path, monkeypatch):
     run = a_run(placements=[])
-    write_run(tmp_path, run.model_copy(update={"options": run.options.model_copy(
-        update={"limits": {"grace_seconds": 200, "connections_per_core": 10}})}))
+    write_run(
+        tmp_path,
+        run.model_copy(
+            update={
+                "options": run.options.model_copy(update={"limits": {"grace_seconds": 200, "connections_per_core": 10}})
+            }
+        ),
+    )
     with pytest.raises(UsageError, match="10 connections per core: set FASTSOCKET_LAB_CONNECTIONS_PER_CORE=10"):
         resumed_run(tmp_path)
     monkeypatch.setenv("FASTSOCKET_LAB_CONNECTIONS_PER_CORE", "10")
@@ -48,7 +54,11 @@ def test_what_is_no_limit_is_named(value):
 
 
 def test_a_sweep_with_a_bad_one_ends_in_one_line():
-    done = subprocess.run([sys.executable, ROOT / "lab.py", "sweep", "--dry-run"], capture_output=True, text=True,
-                          env={**os.environ, "FASTSOCKET_LAB_GRACE_SECONDS": "long"})
+    done = subprocess.run(
+        [sys.executable, ROOT / "lab.py", "sweep", "--dry-run"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "FASTSOCKET_LAB_GRACE_SECONDS": "long"},
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert "FASTSOCKET_LAB_GRACE_SECONDS='long'" in done.stderr and done.stderr.count("\n") == 1

@@ -55,8 +55,17 @@ def standalone(tmp_path):
     """nginx on loopback under the preload, with nothing of the lab around it, an unpinned worker for each CPU."""
     port, configuration = free_port(), tmp_path / "nginx.conf"
     configuration.write_text(STANDALONE.format(directory=tmp_path, port=port, workers=len(CPUS)))
-    command = ["nginx", "-p", str(tmp_path), "-c", str(configuration), "-e", str(tmp_path / "error.log"),
-               "-g", "daemon off;"]
+    command = [
+        "nginx",
+        "-p",
+        str(tmp_path),
+        "-c",
+        str(configuration),
+        "-e",
+        str(tmp_path / "error.log"),
+        "-g",
+        "daemon off;",
+    ]
     with running(command, env={**os.environ, "LD_PRELOAD": str(LIBRARY)}) as process:
         ready = until(lambda: adopted(process.pid) == len(CPUS) and answers(port), process, patient(10))
         assert ready, (tmp_path / "error.log").read_text()
@@ -72,8 +81,10 @@ def adopted(pid):
 
 def fetch_from(cpu, port):
     """A page fetched from a CPU: over loopback, that CPU handles the SYN."""
-    code = f"import os, sys; os.sched_setaffinity(0, {{{cpu}}}); sys.path.insert(0, '.'); " \
-           f"from tests.test_nginx import fetch; print(fetch({port}), end='')"
+    code = (
+        f"import os, sys; os.sched_setaffinity(0, {{{cpu}}}); sys.path.insert(0, '.'); "
+        f"from tests.test_nginx import fetch; print(fetch({port}), end='')"
+    )
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
@@ -109,8 +120,9 @@ def test_a_reload_loses_no_connection(standalone):
 def test_a_killed_worker_is_replaced_on_its_cpu(standalone):
     process, port = standalone
     victim = children(process.pid)[0]
-    cpu, = os.sched_getaffinity(victim)
+    (cpu,) = os.sched_getaffinity(victim)
     os.kill(victim, signal.SIGKILL)
-    assert until(lambda: victim not in children(process.pid) and adopted(process.pid) == len(CPUS) + 1, process,
-                 patient(10))
+    assert until(
+        lambda: victim not in children(process.pid) and adopted(process.pid) == len(CPUS) + 1, process, patient(10)
+    )
     assert fetch_from(cpu, port).startswith("worker")

@@ -128,12 +128,21 @@ def test_a_port_of_this_machine_has_a_core_that_it_has():
 # ---- plans
 
 
-@pytest.mark.parametrize("mode, cpus, ports, named", [
-    ("arfs", [0], {}, "'arfs': choose from rss, atr, perfect"), ("rss", [], {}, "name one or more"),
-    ("rss", [1, 0], {}, "in order"), ("rss", [0, 0], {}, "each once"), ("rss", [-1], {}, "numbered from 0 to 1023"),
-    ("perfect", [1024], {}, "numbered"), ("rss", [0], {80: 0}, "belong to the mode perfect"),
-    ("perfect", [0], {80: 1}, "port 80 to CPU 1"), ("perfect", [0], {65536: 0}, "port 65536"),
-    ("perfect", [0], {0: 0}, "port 0")])
+@pytest.mark.parametrize(
+    "mode, cpus, ports, named",
+    [
+        ("arfs", [0], {}, "'arfs': choose from rss, atr, perfect"),
+        ("rss", [], {}, "name one or more"),
+        ("rss", [1, 0], {}, "in order"),
+        ("rss", [0, 0], {}, "each once"),
+        ("rss", [-1], {}, "numbered from 0 to 1023"),
+        ("perfect", [1024], {}, "numbered"),
+        ("rss", [0], {80: 0}, "belong to the mode perfect"),
+        ("perfect", [0], {80: 1}, "port 80 to CPU 1"),
+        ("perfect", [0], {65536: 0}, "port 65536"),
+        ("perfect", [0], {0: 0}, "port 0"),
+    ],
+)
 def test_plans_that_cannot_be_are_refused(mode, cpus, ports, named):
     with pytest.raises(PlanError, match=named):
         Plan(mode, cpus, ports)
@@ -143,7 +152,7 @@ def test_settings_are_what_the_program_reads():
     values = struct.unpack("=4Ii128I1024H65536H", program.settings(Plan("perfect", (1, 4, 9), {80: 4}), 7, 24))
     assert values[:5] == (2, 3, 24, 31, 7)
     assert set(values[5:133]) == {1, 4, 9}
-    position, rules = values[133:133 + 1024], values[133 + 1024:]
+    position, rules = values[133 : 133 + 1024], values[133 + 1024 :]
     assert {cpu: place for cpu, place in enumerate(position) if place} == {1: 1, 4: 2, 9: 3}
     assert {port: rule for port, rule in enumerate(rules) if rule} == {80: 5}
 
@@ -168,8 +177,11 @@ def test_program_hashes_the_published_vectors(loaded, source, sport, destination
 
 @pytest.mark.privileged
 @settings(deadline=None, max_examples=200)
-@given(addresses=st.one_of(st.binary(min_size=8, max_size=8), st.binary(min_size=32, max_size=32)),
-       ports=st.binary(min_size=4, max_size=4), protocol=st.sampled_from([TCP, UDP]))
+@given(
+    addresses=st.one_of(st.binary(min_size=8, max_size=8), st.binary(min_size=32, max_size=32)),
+    ports=st.binary(min_size=4, max_size=4),
+    protocol=st.sampled_from([TCP, UDP]),
+)
 def test_program_hashes_as_python_does(loaded, addresses, ports, protocol):
     assert loaded.test_run("rss_hash", packet(addresses, protocol, ports + PAYLOAD)) == rss.toeplitz(addresses + ports)
 
@@ -251,8 +263,12 @@ def test_an_idle_program_sets_no_hash(loaded):
 @pytest.mark.usefixtures("own_network")
 @EITHER_FAMILY
 @settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(machine=st.sampled_from([1, 2, 3, 6, 24, 100, MAX_CPUS]), source=st.integers(1, 65535),
-       destination=st.integers(1, 65535), absent=st.integers(0, 23))
+@given(
+    machine=st.sampled_from([1, 2, 3, 6, 24, 100, MAX_CPUS]),
+    source=st.integers(1, 65535),
+    destination=st.integers(1, 65535),
+    absent=st.integers(0, 23),
+)
 def test_perfect_filters_follow_the_classification_rules(loaded, addresses, machine, source, destination, absent):
     plan = Plan("perfect", tuple(cpu for cpu in range(machine) if cpu != absent or machine == 1))
     ports = port_bytes(source, destination)
@@ -269,8 +285,9 @@ def listener(own_network):
         yield listening
 
 
-LOOPBACK = pytest.mark.parametrize("addresses", [address_bytes("127.0.0.2", "127.0.0.1"), address_bytes("::2", "::1")],
-                                   ids=["IPv4", "IPv6"])
+LOOPBACK = pytest.mark.parametrize(
+    "addresses", [address_bytes("127.0.0.2", "127.0.0.1"), address_bytes("::2", "::1")], ids=["IPv4", "IPv6"]
+)
 
 
 @pytest.mark.privileged
@@ -386,8 +403,11 @@ def test_atr_looks_at_every_twentieth_packet_of_a_cpu_and_at_no_fin(loaded, atr)
 def test_atr_colliding_flows_overwrite_each_other_and_none_takes_the_others_cpu(loaded, atr):
     first = port_bytes(2000, 80)
     slot = rss.toeplitz(ADDRESSES + first) % program.LEARNED_ENTRIES
-    second = next(port for port in range(2001, 65536)
-                  if rss.toeplitz(ADDRESSES + port_bytes(port, 80)) % program.LEARNED_ENTRIES == slot)
+    second = next(
+        port
+        for port in range(2001, 65536)
+        if rss.toeplitz(ADDRESSES + port_bytes(port, 80)) % program.LEARNED_ENTRIES == slot
+    )
     cpu = min(os.sched_getaffinity(0))
     send(loaded, cpu, [tcp_sent(ADDRESSES, 2000, 80, SYN)])
     assert cpu_now(loaded, atr, packet(ADDRESSES, TCP, port_bytes(second, 80))) >= 500
@@ -438,8 +458,9 @@ def unbounded_object(tmp_path):
     source, compiled = tmp_path / "unbounded.bpf.c", tmp_path / "unbounded.bpf.o"
     source.write_text(UNBOUNDED)
     triplet = subprocess.run(["gcc", "-print-multiarch"], capture_output=True, text=True, check=True).stdout.strip()
-    subprocess.run(["clang", "-target", "bpf", "-O2", "-g", f"-I/usr/include/{triplet}", "-c", source, "-o", compiled],
-                   check=True)
+    subprocess.run(
+        ["clang", "-target", "bpf", "-O2", "-g", f"-I/usr/include/{triplet}", "-c", source, "-o", compiled], check=True
+    )
     return compiled
 
 

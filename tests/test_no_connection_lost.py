@@ -115,8 +115,10 @@ SCENARIOS = [
 def more_connections(load: Load) -> None:
     """Wait for so many more, answered well, from each CPU."""
     before = load.ask()
-    wait_until(lambda: all(now["ok"] >= before[cpu]["ok"] + BETWEEN for cpu, now in load.ask().items()),
-               f"{BETWEEN} more connections from each CPU")
+    wait_until(
+        lambda: all(now["ok"] >= before[cpu]["ok"] + BETWEEN for cpu, now in load.ask().items()),
+        f"{BETWEEN} more connections from each CPU",
+    )
 
 
 def outcomes(scenario: Scenario, directory: Path, preload: bool, times: int) -> Counter:
@@ -141,8 +143,9 @@ def test_no_connection_is_lost_that_is_not_lost_without(scenario, tmp_path, is_l
     times = TIMES_LONG if is_long else TIMES
     without = outcomes(scenario, tmp_path / "without", False, times)
     under = outcomes(scenario, tmp_path / "with", True, times)
-    record_property("summary", f"{request.node.callspec.id}, {times} times: "
-                               f"without {dict(without)}, with {dict(under)}")
+    record_property(
+        "summary", f"{request.node.callspec.id}, {times} times: without {dict(without)}, with {dict(under)}"
+    )
     assert under["refused"] == under["hung"] == under["wrong"] == 0, (without, under)
     assert lost(under) <= max(lost(without), scenario.may_lose * times), (without, under)
 

@@ -24,14 +24,25 @@ from tests.test_command import NOBODY, as_nobody, fastsocket, start
 __all__ = ["start"]  # a fixture
 pytestmark = pytest.mark.timeout(60)
 
-LAYOUT = {"struct page": page.Header, "struct cpu_counters": page.CountersLine, "struct seat": page.SeatLine,
-          "struct shared_listener": page.ListenerHead}
-PLACES = {"offsetof(struct page, cpu)": page.COUNTERS_OFFSET, "sizeof(struct cpu_counters)": page.COUNTERS_STRIDE,
-          "offsetof(struct page, listener)": page.LISTENERS_OFFSET,
-          "sizeof(struct shared_listener)": page.LISTENERS_STRIDE,
-          "offsetof(struct shared_listener, seat)": page.SEATS_OFFSET, "sizeof(struct seat)": page.SEATS_STRIDE,
-          "sizeof(struct page)": page.PAGE_BYTES, "FSOCKET_PAGE_VERSION": page.VERSION, "CPU_SETSIZE": page.MAX_CPUS,
-          "MAX_LISTENERS": page.MAX_LISTENERS, "MAX_ADOPTERS": page.MAX_ADOPTERS}
+LAYOUT = {
+    "struct page": page.Header,
+    "struct cpu_counters": page.CountersLine,
+    "struct seat": page.SeatLine,
+    "struct shared_listener": page.ListenerHead,
+}
+PLACES = {
+    "offsetof(struct page, cpu)": page.COUNTERS_OFFSET,
+    "sizeof(struct cpu_counters)": page.COUNTERS_STRIDE,
+    "offsetof(struct page, listener)": page.LISTENERS_OFFSET,
+    "sizeof(struct shared_listener)": page.LISTENERS_STRIDE,
+    "offsetof(struct shared_listener, seat)": page.SEATS_OFFSET,
+    "sizeof(struct seat)": page.SEATS_STRIDE,
+    "sizeof(struct page)": page.PAGE_BYTES,
+    "FSOCKET_PAGE_VERSION": page.VERSION,
+    "CPU_SETSIZE": page.MAX_CPUS,
+    "MAX_LISTENERS": page.MAX_LISTENERS,
+    "MAX_ADOPTERS": page.MAX_ADOPTERS,
+}
 
 
 def fields_of(mirror: type[Structure]) -> dict[str, tuple[int, int]]:
@@ -40,14 +51,22 @@ def fields_of(mirror: type[Structure]) -> dict[str, tuple[int, int]]:
 
 @pytest.mark.needs("gcc")
 def test_python_and_c_agree_on_the_page(tmp_path):
-    in_python = {f"offsetof({struct}, {field})": offset for struct, mirror in LAYOUT.items()
-                 for field, (offset, _) in fields_of(mirror).items()}
-    in_python |= {f"sizeof((({struct} *)0)->{field})": size for struct, mirror in LAYOUT.items()
-                  for field, (_, size) in fields_of(mirror).items()}
+    in_python = {
+        f"offsetof({struct}, {field})": offset
+        for struct, mirror in LAYOUT.items()
+        for field, (offset, _) in fields_of(mirror).items()
+    }
+    in_python |= {
+        f"sizeof((({struct} *)0)->{field})": size
+        for struct, mirror in LAYOUT.items()
+        for field, (_, size) in fields_of(mirror).items()
+    }
     questions = [f'printf("%ld\\n", (long)({question}));\n' for question in (in_python | PLACES)]
     (tmp_path / "layout.c").write_text(
-        "#define _GNU_SOURCE\n#include <stddef.h>\n#include <stdio.h>\n#include \"fsocket.h\"\nint main(void) {\n"
-        + "".join(questions) + "puts(FSOCKET_PAGE_MAGIC); puts(FSOCKET_PAGE_NAME); return 0; }\n")
+        '#define _GNU_SOURCE\n#include <stddef.h>\n#include <stdio.h>\n#include "fsocket.h"\nint main(void) {\n'
+        + "".join(questions)
+        + "puts(FSOCKET_PAGE_MAGIC); puts(FSOCKET_PAGE_NAME); return 0; }\n"
+    )
     subprocess.run(["gcc", "-I", HERE / "libfsocket", "-o", "layout", "layout.c"], cwd=tmp_path, check=True)
     answers = subprocess.run([tmp_path / "layout"], capture_output=True, text=True, check=True).stdout.splitlines()
     *numbers, magic, name = answers
@@ -57,8 +76,9 @@ def test_python_and_c_agree_on_the_page(tmp_path):
 
 def honest_header(**other) -> bytes:
     """How a page begins whose geometry is that of the version, but for what is named here."""
-    return bytes(page.Header(**{"magic": page.MAGIC, "version": page.VERSION, "cpus": machine_cpus()}
-                             | page.GEOMETRY | other))
+    return bytes(
+        page.Header(**{"magic": page.MAGIC, "version": page.VERSION, "cpus": machine_cpus()} | page.GEOMETRY | other)
+    )
 
 
 @contextmanager
@@ -81,8 +101,9 @@ def full_of(number: int) -> bytes:
 
 
 @settings(max_examples=100, deadline=None)
-@given(cpus=st.integers(0, page.MAX_CPUS), rest=st.binary(max_size=4096),
-       at=st.integers(0, page.LISTENERS_OFFSET + 4096))
+@given(
+    cpus=st.integers(0, page.MAX_CPUS), rest=st.binary(max_size=4096), at=st.integers(0, page.LISTENERS_OFFSET + 4096)
+)
 def test_what_anybody_maps_under_our_name_does_no_harm(cpus, rest, at):
     """A user may, to be seen by root: a page that is honest about nothing but its geometry."""
     header = honest_header(cpus=cpus)
@@ -93,9 +114,15 @@ def test_what_anybody_maps_under_our_name_does_no_harm(cpus, rest, at):
             assert {cpu.cpu for cpu in listener.cpus} <= set(range(machine_cpus()))
 
 
-@pytest.mark.parametrize("name, value", [("version", page.VERSION + 1), ("magic", b"FSOCKET!"),
-                                         ("cpus", page.MAX_CPUS + 1),
-                                         *((name, value) for name in page.GEOMETRY for value in (0, 1 << 31))])
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("version", page.VERSION + 1),
+        ("magic", b"FSOCKET!"),
+        ("cpus", page.MAX_CPUS + 1),
+        *((name, value) for name in page.GEOMETRY for value in (0, 1 << 31)),
+    ],
+)
 def test_a_page_of_any_other_geometry_is_refused(name, value):
     with mapped(honest_header(**{name: value})), pytest.raises(page.OtherVersion, match=str(os.getpid())):
         page.Page(os.getpid())
@@ -155,6 +182,7 @@ def _pretend(ready: int) -> None:
 @pytest.mark.privileged
 def test_a_file_of_the_same_name_is_no_page(tmp_path):
     """It can be of FUSE, whose owner lets a reader wait. On a mount that is nowhere a file has any name."""
+
     def name_a_file(ready: int) -> None:
         assert ctypes.CDLL(None).unshare(0x00020000) == 0  # CLONE_NEWNS
         subprocess.run(["mount", "--make-rprivate", "/"], check=True)
@@ -170,7 +198,7 @@ def test_a_file_of_the_same_name_is_no_page(tmp_path):
 
     with pretending(name_a_file) as (pid,):
         mappings = Path(f"/proc/{pid}/maps").read_text().splitlines()
-        line, = [line for line in mappings if line.endswith(f" {page.MAPPING}")]
+        (line,) = [line for line in mappings if line.endswith(f" {page.MAPPING}")]
         with pytest.raises(page.NotPreloaded, match="without libfsocket.so"):
             page.mapping_of(pid)
         put_there_since = page.Mapping(line.split()[0], int(line.split()[4]))
@@ -200,7 +228,7 @@ def test_a_process_that_was_left_out_is_told_so_when_it_is_named(monkeypatch):
     monkeypatch.setattr(budget, "SECONDS_OF_A_USER", 0)
     with impostors(1):
         found = survey()
-        (pid,), = found.left_out.values()
+        ((pid,),) = found.left_out.values()
         reason = absence(pid, found)
     assert reason.exit_status == 3 and f"process {pid} was left out" in str(reason)
 
@@ -211,6 +239,7 @@ def test_who_is_not_root_reads_the_page_of_a_process_of_his_own():
         ctypes.CDLL(None).prctl(4, 1)  # PR_SET_DUMPABLE, which changing the user has taken away
         with mapped(full_of(os.getpid())), page.Page(os.getpid()) as found:
             return [len(list(found.listeners())), len(found.counters())]
+
     assert as_nobody(read) == [page.MAX_LISTENERS, machine_cpus()]
 
 

@@ -24,7 +24,12 @@ def test_the_usual_time_out_is_stretched(request):
 
 
 def test_both_are_stretched_by_the_environment():
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-k", "is_stretched", __file__], capture_output=True,
-                          text=True, cwd=ROOT, env={**os.environ, "FASTSOCKET_TEST_PATIENCE": "3"})
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-k", "is_stretched", __file__],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "FASTSOCKET_TEST_PATIENCE": "3"},
+    )
     assert done.returncode == 0, done.stdout
     assert "2 passed" in done.stdout

@@ -20,8 +20,12 @@ from tests.test_libfsocket import APPS, CPUS, LOOPBACK, App, eventually
 PAGE = Path(__file__).parent.parent / "docs" / "process.md"
 REQUESTS = 20
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.needs("gcc"), pytest.mark.needs("strace"),
-              pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
+pytestmark = [
+    pytest.mark.timeout(60),
+    pytest.mark.needs("gcc"),
+    pytest.mark.needs("strace"),
+    pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs"),
+]
 
 
 def calls_of_the_page() -> set[str]:
@@ -33,8 +37,9 @@ def calls_of_the_page() -> set[str]:
 
 def numbers_by_name() -> dict[str, int]:
     """Of this machine's kind."""
-    headers = subprocess.run(["gcc", "-E", "-dM", "-include", "sys/syscall.h", "-"], input="", capture_output=True,
-                             text=True, check=True).stdout
+    headers = subprocess.run(
+        ["gcc", "-E", "-dM", "-include", "sys/syscall.h", "-"], input="", capture_output=True, text=True, check=True
+    ).stdout
     return {name: int(number) for name, number in re.findall(r"^#define __NR_(\w+) (\d+)$", headers, re.MULTILINE)}
 
 
@@ -77,7 +82,11 @@ def counted(app: App, what: str) -> list[int]:
 
 def allowing(calls: set[str]) -> list[str]:
     numbers = numbers_by_name()
-    return [sys.executable, str(APPS / "allowing.py"), ",".join(str(numbers[call]) for call in calls if call in numbers)]
+    return [
+        sys.executable,
+        str(APPS / "allowing.py"),
+        ",".join(str(numbers[call]) for call in calls if call in numbers),
+    ]
 
 
 def test_the_page_names_every_call_that_a_server_with_pinned_workers_makes_more(program, own_calls):

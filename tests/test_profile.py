@@ -17,10 +17,27 @@ from bench.record import read_run, read_trials
 from tests.test_lab import lab
 from workloads.process import WorkloadError
 
-NAMES = st.text(st.characters(blacklist_categories=["Cs", "Cc"], blacklist_characters=";\r\n\t\x85\u2028\u2029"),
-                min_size=1, max_size=12).map(str.strip).filter(bool)
-STACKS = st.lists(st.builds(Stack, st.integers(1, 10**6), st.sampled_from([SERVER, IDLE, OTHER]), NAMES, NAMES,
-                            st.lists(NAMES, min_size=1, max_size=6).map(";".join)), min_size=1, max_size=20)
+NAMES = (
+    st.text(
+        st.characters(blacklist_categories=["Cs", "Cc"], blacklist_characters=";\r\n\t\x85\u2028\u2029"),
+        min_size=1,
+        max_size=12,
+    )
+    .map(str.strip)
+    .filter(bool)
+)
+STACKS = st.lists(
+    st.builds(
+        Stack,
+        st.integers(1, 10**6),
+        st.sampled_from([SERVER, IDLE, OTHER]),
+        NAMES,
+        NAMES,
+        st.lists(NAMES, min_size=1, max_size=6).map(";".join),
+    ),
+    min_size=1,
+    max_size=20,
+)
 BUSY = "import os, time; end = time.monotonic() + 0.5\nwhile time.monotonic() < end: os.stat('/proc/self/status')"
 
 
@@ -88,7 +105,9 @@ def test_lab_profiles_a_server(tmp_path):
     done = lab("profile", "nginx", "--variant", "base", "--seconds", "1", "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     run, trials = read_run(tmp_path / "run"), read_trials(tmp_path / "run")
-    assert run.options.observes == "profile" and all(stacks_path(tmp_path / "run", trial.index).exists() for trial in trials)
+    assert run.options.observes == "profile" and all(
+        stacks_path(tmp_path / "run", trial.index).exists() for trial in trials
+    )
     symbols = set(flat(merged([stacks for _, stacks in profiles(tmp_path / "run", trials)])).symbol)
     assert {"tcp_v4_rcv", "do_syscall_64"} <= symbols and "tcp_v4_rcv" in done.stdout
     assert (tmp_path / "run" / "figures" / "flame-nginx-base.svg").exists()

@@ -26,8 +26,12 @@ WITH_LIBRARY = 'case "$LD_PRELOAD" in *libfsocket*)'
 
 def tap_unit(script: str, **environment: str) -> Unit:
     """A suite of one shell script."""
-    return Unit("script.t", ("sh", "-c", script), lambda output, scratch, status: read_tap(output, status),
-                environment=environment)
+    return Unit(
+        "script.t",
+        ("sh", "-c", script),
+        lambda output, scratch, status: read_tap(output, status),
+        environment=environment,
+    )
 
 
 def compared(script: str, **environment: str):
@@ -36,8 +40,14 @@ def compared(script: str, **environment: str):
 
 def test_tap():
     result = read_tap(TAP, 1)
-    assert result.outcomes == {"1": Outcome.PASSED, "2": Outcome.FAILED, "3": Outcome.SKIPPED, "4": Outcome.SKIPPED,
-                               "5": Outcome.PASSED, FINISHED: Outcome.PASSED}
+    assert result.outcomes == {
+        "1": Outcome.PASSED,
+        "2": Outcome.FAILED,
+        "3": Outcome.SKIPPED,
+        "4": Outcome.SKIPPED,
+        "5": Outcome.PASSED,
+        FINISHED: Outcome.PASSED,
+    }
     assert result.titles["2"] == "closes"
 
 
@@ -52,10 +62,16 @@ def test_tap_of_a_script_that_skips_itself():
 
 def test_junit(tmp_path):
     report = tmp_path / "junit.xml"
-    report.write_text('<testsuites><testsuite><testcase name="good"/><testcase name="bad"><failure/></testcase>'
-                      '<testcase name="not here"><skipped/></testcase></testsuite></testsuites>')
-    assert read_junit(report, 2).outcomes == {FINISHED: Outcome.PASSED, "good": Outcome.PASSED, "bad": Outcome.FAILED,
-                                              "not here": Outcome.SKIPPED}
+    report.write_text(
+        '<testsuites><testsuite><testcase name="good"/><testcase name="bad"><failure/></testcase>'
+        '<testcase name="not here"><skipped/></testcase></testsuite></testsuites>'
+    )
+    assert read_junit(report, 2).outcomes == {
+        FINISHED: Outcome.PASSED,
+        "good": Outcome.PASSED,
+        "bad": Outcome.FAILED,
+        "not here": Outcome.SKIPPED,
+    }
 
 
 def test_a_run_that_dies_leaves_no_report(tmp_path):
@@ -63,8 +79,10 @@ def test_a_run_that_dies_leaves_no_report(tmp_path):
     assert not result.finished and result.titles[FINISHED] == "killed by signal 11"
 
 
-@pytest.mark.parametrize("runs, bare, library, differs",
-                         [(5, 0, 5, True), (5, 0, 2, True), (5, 0, 1, False), (5, 1, 2, False), (5, 1, 5, True)])
+@pytest.mark.parametrize(
+    "runs, bare, library, differs",
+    [(5, 0, 5, True), (5, 0, 2, True), (5, 0, 1, False), (5, 1, 2, False), (5, 1, 5, True)],
+)
 def test_a_flake_is_no_difference(runs, bare, library, differs):
     assert Finding("unit", "test", "", runs, bare, library).is_difference == differs
 
@@ -90,11 +108,14 @@ def test_what_breaks_once_is_a_flake(tmp_path):
 @pytest.mark.timeout(100)
 @pytest.mark.needs(CPYTHONS_OWN_TESTS)
 @pytest.mark.parametrize("pinned", [False, True], ids=["free", "pinned"])
-@pytest.mark.parametrize("module, tests", [
-    ("test_epoll", ()),
-    ("test_socketserver", ()),
-    ("test_socket", ("BasicTCPTest", "NonBlockingTCPTests", "*sgTCPTest", "*IntoTCPTest", "TCPCloserTest")),
-])
+@pytest.mark.parametrize(
+    "module, tests",
+    [
+        ("test_epoll", ()),
+        ("test_socketserver", ()),
+        ("test_socket", ("BasicTCPTest", "NonBlockingTCPTests", "*sgTCPTest", "*IntoTCPTest", "TCPCloserTest")),
+    ],
+)
 def test_cpythons_own_suite(module, tests, pinned):
     comparison = compare(cpython_unit(module), (Way(None, pinned), Way(LIBRARY, pinned)), reruns=2, tests=tests)
     assert comparison.passed > 5

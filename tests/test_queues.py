@@ -13,8 +13,15 @@ from fastsocket.build import LIBRARY
 from tests.test_libfsocket import CPUS, Server, eventually, pids
 
 PRELOAD = {"LD_PRELOAD": str(LIBRARY)}
-WAYS = ["epoll", "epoll in another thread", "poll", "select", "poll for its epoll", "select for its epoll",
-        "epoll for its epoll"]  # server.py
+WAYS = [
+    "epoll",
+    "epoll in another thread",
+    "poll",
+    "select",
+    "poll for its epoll",
+    "select for its epoll",
+    "epoll for its epoll",
+]  # server.py
 BY_EPOLL = ["epoll", "epoll in another thread", "poll for its epoll", "epoll for its epoll"]
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
@@ -29,7 +36,9 @@ def server():
 
 def is_stopped(pid: int) -> bool:
     """All its threads: until then one may accept a connection, which is its own from then on."""
-    return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in Path(f"/proc/{pid}/task").glob("*/stat"))
+    return all(
+        stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in Path(f"/proc/{pid}/task").glob("*/stat")
+    )
 
 
 @contextmanager
@@ -50,6 +59,7 @@ def telling(*command) -> Callable:
     def trouble(server: Server, pid: int):
         server.ask("tell", "a", *command)
         yield
+
     return trouble
 
 

@@ -8,8 +8,14 @@ import pytest
 
 from tests.test_lab import lab
 
-ALONE = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--no-first-run"]
+ALONE = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 pytestmark = [pytest.mark.privileged, pytest.mark.needs("chromium")]
@@ -48,15 +54,20 @@ def page(chromium, request):
     assert not wrong
 
 
-SCREENS = [pytest.param({"color_scheme": scheme, "viewport": size}, id=f"{scheme}, {name}")
-           for scheme in ("light", "dark") for name, size in (("desktop", DESKTOP), ("phone", PHONE))]
+SCREENS = [
+    pytest.param({"color_scheme": scheme, "viewport": size}, id=f"{scheme}, {name}")
+    for scheme in ("light", "dark")
+    for name, size in (("desktop", DESKTOP), ("phone", PHONE))
+]
 
 
 @pytest.mark.parametrize("page", SCREENS, indirect=True)
 def test_the_report_fits_the_screen_and_shows_all_its_figures(page, run_directory):
     page.goto((run_directory / "report.html").as_uri())
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    sizes = page.eval_on_selector_all("figure img", "all => Promise.all(all.map(i => i.decode().then(() => i.naturalWidth)))")
+    sizes = page.eval_on_selector_all(
+        "figure img", "all => Promise.all(all.map(i => i.decode().then(() => i.naturalWidth)))"
+    )
     assert len(sizes) == 3 and min(sizes) > 0
     assert page.locator("h1").first.inner_text() == "profile"
 
@@ -64,7 +75,9 @@ def test_the_report_fits_the_screen_and_shows_all_its_figures(page, run_director
 @pytest.mark.parametrize("page", SCREENS, indirect=True)
 def test_text_can_be_read_on_its_background(page, run_directory):
     page.goto((run_directory / "report.html").as_uri())
-    ink, paper = (lightness(page.evaluate(f"getComputedStyle(document.body).{what}")) for what in ("color", "backgroundColor"))
+    ink, paper = (
+        lightness(page.evaluate(f"getComputedStyle(document.body).{what}")) for what in ("color", "backgroundColor")
+    )
     dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
     assert (paper < 60 and ink > 200) if dark else (paper > 230 and ink < 60)
 

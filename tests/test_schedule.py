@@ -13,10 +13,15 @@ from bench.record import Options
 from bench.schedule import schedule
 
 some_options = st.builds(
-    Options, experiment=st.just("scalability"), workloads=st.just(["nginx"]),
+    Options,
+    experiment=st.just("scalability"),
+    workloads=st.just(["nginx"]),
     variants=st.lists(st.sampled_from(["base", "latest", "fastsocket"]), min_size=1, unique=True),
     cores=st.lists(st.integers(1, 64), min_size=1, max_size=5, unique=True),
-    blocks=st.integers(1, 6), seconds=st.just(1), seed=st.integers(0, 2**32))
+    blocks=st.integers(1, 6),
+    seconds=st.just(1),
+    seed=st.integers(0, 2**32),
+)
 
 
 def runs_of(options):
@@ -42,8 +47,9 @@ def test_every_arm_appears_twice_per_block_and_core_count(options):
     if "base" in options.variants:
         expected.add(("base", True))
     seen = Counter((slot.block, slot.cores, *arm(slot)) for slot in schedule(options))
-    assert seen == Counter({(block, cores, *one): 2 for block in range(options.blocks)
-                            for cores in options.cores for one in expected})
+    assert seen == Counter(
+        {(block, cores, *one): 2 for block in range(options.blocks) for cores in options.cores for one in expected}
+    )
 
 
 @given(some_options)
@@ -53,8 +59,15 @@ def test_a_run_can_be_resumed_because_its_schedule_is_always_the_same(options):
 
 
 def test_orders_differ_between_blocks():
-    options = Options(experiment="scalability", workloads=["nginx"], variants=["base", "latest", "fastsocket"],
-                      cores=[1], blocks=20, seconds=1, seed=1)
+    options = Options(
+        experiment="scalability",
+        workloads=["nginx"],
+        variants=["base", "latest", "fastsocket"],
+        cores=[1],
+        blocks=20,
+        seconds=1,
+        seed=1,
+    )
     assert len({tuple(map(arm, run)) for run in runs_of(options)}) > 5
 
 
@@ -70,7 +83,7 @@ def test_the_load_generator_stays_on_the_same_cpus_along_a_curve(cpus, data):
 @given(st.integers(1, 64), st.data())
 def test_cpus_are_shared_only_where_there_are_not_enough(cpus, data):
     largest = data.draw(st.integers(1, cpus))
-    placement, = place([largest], list(range(cpus)))
+    (placement,) = place([largest], list(range(cpus)))
     enough = cpus - largest >= largest
     assert placement.shared == ([] if enough else placement.server_cpus)
 
@@ -83,8 +96,16 @@ def test_a_day_rises_and_falls_once_between_the_night_and_the_peak():
 
 
 def test_a_rate_is_per_core_and_follows_the_day():
-    options = Options(experiment="production", workloads=["haproxy"], variants=["base"], cores=[2], blocks=24, seconds=1,
-                      seed=1, rates={"haproxy": 1000})
+    options = Options(
+        experiment="production",
+        workloads=["haproxy"],
+        variants=["base"],
+        cores=[2],
+        blocks=24,
+        seconds=1,
+        seed=1,
+        rates={"haproxy": 1000},
+    )
     assert offered(options, "haproxy", 2, 0) == 2000
     assert offered(options, "nginx", 2, 0) is None
     day = options.model_copy(update={"day": True})

@@ -90,8 +90,13 @@ def assert_accepted(how: str, before: dict, after: dict) -> None:
 NEEDS_NODE = pytest.mark.needs("node")
 
 
-@pytest.mark.parametrize("server, expected", [
-    pytest.param(*row, id=row[0].name, marks=NEEDS_NODE if row[0].name.startswith("node") else ()) for row in EXPECTED])
+@pytest.mark.parametrize(
+    "server, expected",
+    [
+        pytest.param(*row, id=row[0].name, marks=NEEDS_NODE if row[0].name.startswith("node") else ())
+        for row in EXPECTED
+    ],
+)
 def test_serves_and_is_accelerated_as_expected(server, expected, tmp_path):
     with served(server, tmp_path, preload=True) as one:
         wait_until(lambda: total(one, "adopted") in expected.adopted, f"{expected.adopted} adopted", patient(5))

@@ -14,10 +14,21 @@ from tests.test_process import ask_all, program, two_workers
 __all__ = ["program"]  # a fixture
 PRELOAD = {"LD_PRELOAD": str(LIBRARY)}
 # What the library calls, and a server in Python does not once it serves.
-X86_64 = {"sched_setaffinity": 203, "tgkill": 234, "kill": 62, "listen": 50, "memfd_create": 319, "ftruncate": 77, "bind": 49}
+X86_64 = {
+    "sched_setaffinity": 203,
+    "tgkill": 234,
+    "kill": 62,
+    "listen": 50,
+    "memfd_create": 319,
+    "ftruncate": 77,
+    "bind": 49,
+}
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.needs("gcc"),
-              pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
+pytestmark = [
+    pytest.mark.timeout(60),
+    pytest.mark.needs("gcc"),
+    pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs"),
+]
 only_x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="system calls have other numbers")
 
 
@@ -99,7 +110,9 @@ def test_a_server_that_installs_a_filter_itself_is_served(moment, pinned):
 @pytest.fixture(scope="module")
 def small_stacks(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("small_stacks") / "small_stacks"
-    subprocess.run(["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", path, APPS / "small_stacks.c"], check=True)
+    subprocess.run(
+        ["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", path, APPS / "small_stacks.c"], check=True
+    )
     return path
 
 

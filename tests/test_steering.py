@@ -15,8 +15,25 @@ from pathlib import Path
 import pytest
 from mininet.topo import Topo
 
-from fastsocket.steering import (BACKENDS, Device, DeviceError, EmulatedNic, Plan, PlanError, Refused, able, backends,
-                                 command, core_of_port, ethtool, interrupts, lasting, rfs, steer, steps)
+from fastsocket.steering import (
+    BACKENDS,
+    Device,
+    DeviceError,
+    EmulatedNic,
+    Plan,
+    PlanError,
+    Refused,
+    able,
+    backends,
+    command,
+    core_of_port,
+    ethtool,
+    interrupts,
+    lasting,
+    rfs,
+    steer,
+    steps,
+)
 from fastsocket.steering.cpumap import Cpumap
 from fastsocket.steering.cpus import cpu_mask, parse_cpus
 from fastsocket.steering.ethtool import Ethtool
@@ -24,8 +41,19 @@ from fastsocket.steering.journal import FORMAT, Journal, JournalError
 from fastsocket.steering.rfs import SOCKET_TABLE, Rfs
 from fastsocket.steering.steps import DeviceId, QueueFile, Sysctl
 from tests.patience import patient
-from tests.test_testbed import (CPUS, NEEDS_TWO_CPUS, SOURCES, active_connection_cpu, cpu_that_handled, listen, rss_cpu,
-                                run_in, steered, tag, testbed)
+from tests.test_testbed import (
+    CPUS,
+    NEEDS_TWO_CPUS,
+    SOURCES,
+    active_connection_cpu,
+    cpu_that_handled,
+    listen,
+    rss_cpu,
+    run_in,
+    steered,
+    tag,
+    testbed,
+)
 from topologies.namespace import inside
 from topologies.tag import JOURNAL, RunTag
 from topologies.testbed import Testbed, device, ipv6_address
@@ -43,15 +71,20 @@ def server(testbed):
 
 def snapshot(testbed):
     """All that steering may change at both ends."""
+
     def of(host):
         name = host.intf().name
         shown = [run_in(host, "tc", "qdisc", "show", "dev", name)]
         shown += [run_in(host, "tc", "filter", "show", "dev", name, where) for where in ("ingress", "egress")]
         shown += [re.sub(r"\d+: ", "", run_in(host, "ip", "link", "show", "dev", name))]
         shown += [run_in(host, "ethtool", "-k", name)]
-        files = [path.read_text() for kind in ("rps_cpus", "rps_flow_cnt", "xps_cpus")
-                 for path in device(host.intf()).queue_files(kind)]
+        files = [
+            path.read_text()
+            for kind in ("rps_cpus", "rps_flow_cnt", "xps_cpus")
+            for path in device(host.intf()).queue_files(kind)
+        ]
         return shown + files
+
     return [of(testbed.client), of(testbed.server)]
 
 
@@ -63,8 +96,26 @@ def test_cpu_lists(text, cpus):
     assert parse_cpus(text) == cpus
 
 
-@pytest.mark.parametrize("text", ["", "x", "1-", "-1", "1,,2", "3-1", " 1", "1\n", "0, 1", "1_0",
-                                  "+1", "١", "1-2-3", "0-99999999999999999999", "9" * 5000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "1-",
+        "-1",
+        "1,,2",
+        "3-1",
+        " 1",
+        "1\n",
+        "0, 1",
+        "1_0",
+        "+1",
+        "١",
+        "1-2-3",
+        "0-99999999999999999999",
+        "9" * 5000,
+    ],
+)
 def test_what_is_no_cpu_list_is_refused(text):
     with pytest.raises(ValueError):
         parse_cpus(text)
@@ -130,10 +181,17 @@ def test_the_settings_of_the_lab_are_known():
 
 
 LO = DeviceId("lo", None, 1, 1)
-STEPS = [Sysctl(TABLE, "0"), QueueFile(LO, "rps_cpus", 0, "00000000,00000003"),
-         QueueFile(LO, "rps_flow_cnt", 1, "4096"),
-         steps.InterruptMoved(LO, 40, "0-3,8"), steps.EgressFilter(LO, 1, 2, True), steps.XdpAttached(LO, 3, 2),
-         steps.IndirectionSet(LO, 2, 0), steps.NtupleSet(LO, "off"), steps.RuleAdded(LO, 2045)]
+STEPS = [
+    Sysctl(TABLE, "0"),
+    QueueFile(LO, "rps_cpus", 0, "00000000,00000003"),
+    QueueFile(LO, "rps_flow_cnt", 1, "4096"),
+    steps.InterruptMoved(LO, 40, "0-3,8"),
+    steps.EgressFilter(LO, 1, 2, True),
+    steps.XdpAttached(LO, 3, 2),
+    steps.IndirectionSet(LO, 2, 0),
+    steps.NtupleSet(LO, "off"),
+    steps.RuleAdded(LO, 2045),
+]
 
 
 def kept_of(step) -> dict:
@@ -177,15 +235,24 @@ def test_each_field_of_a_step_is_checked(step):
         steps.step(good | {"more": 1})
 
 
-@pytest.mark.parametrize("text, words", [
-    ("", "is no journal"), ("[]", "is no journal"), ("[" * 100_000, "is no journal"), ("{}", "is no journal"),
-    ('{"about": {}, "steps": []}', "of another version"),
-    ('{"about": {}, "steps": [["CommandRun", {"undoing": ["touch", "%s"]}]]}', "of another version"),
-    ('{"about": {}, "steps": [["FileWritten", {"path": "%s", "before": "x"}]]}', "of another version"),
-    ('{"format": 2, "about": {"file": "%s"}, "steps": []}', "is no journal"),
-    ('{"format": 2, "about": {}, "steps": [{"kind": "CommandRun", "undoing": ["touch", "%s"]}]}', "is no journal"),
-    ('{"format": 2, "about": {}, "steps": [{"kind": "Sysctl", "name": "../..%s", "before": "1"}]}', "is no journal"),
-])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("", "is no journal"),
+        ("[]", "is no journal"),
+        ("[" * 100_000, "is no journal"),
+        ("{}", "is no journal"),
+        ('{"about": {}, "steps": []}', "of another version"),
+        ('{"about": {}, "steps": [["CommandRun", {"undoing": ["touch", "%s"]}]]}', "of another version"),
+        ('{"about": {}, "steps": [["FileWritten", {"path": "%s", "before": "x"}]]}', "of another version"),
+        ('{"format": 2, "about": {"file": "%s"}, "steps": []}', "is no journal"),
+        ('{"format": 2, "about": {}, "steps": [{"kind": "CommandRun", "undoing": ["touch", "%s"]}]}', "is no journal"),
+        (
+            '{"format": 2, "about": {}, "steps": [{"kind": "Sysctl", "name": "../..%s", "before": "1"}]}',
+            "is no journal",
+        ),
+    ],
+)
 def test_what_is_no_journal_of_this_version_is_refused_and_nothing_done(tmp_path, text, words):
     touched = tmp_path / "touched"
     write_journal(tmp_path / "file", text.replace("%s", str(touched)))
@@ -243,8 +310,19 @@ def in_a_directory_of_nobody(file):
 
 
 @pytest.mark.privileged
-@pytest.mark.parametrize("made", [a_link, a_writable_file, in_a_writable_directory, a_file_of_nobody,
-                                  in_a_directory_of_nobody, os.mkfifo, Path.mkdir, lambda file: file.symlink_to(file)])
+@pytest.mark.parametrize(
+    "made",
+    [
+        a_link,
+        a_writable_file,
+        in_a_writable_directory,
+        a_file_of_nobody,
+        in_a_directory_of_nobody,
+        os.mkfifo,
+        Path.mkdir,
+        lambda file: file.symlink_to(file),
+    ],
+)
 def test_what_others_may_have_written_is_not_read(tmp_path, made):
     directory = tmp_path / "state"
     directory.mkdir(mode=0o700)
@@ -256,13 +334,17 @@ def test_what_others_may_have_written_is_not_read(tmp_path, made):
 def test_a_device_of_another_namespace_or_number_is_not_touched():
     here = DeviceId.of(Device("lo"))
     assert here.find() == Device("lo")
-    for other in ({"namespace": here.namespace + 1}, {"index": here.index + 1}, {"name": "nowhere0"},
-                  {"process": (1 << 22) - 1}):
+    for other in (
+        {"namespace": here.namespace + 1},
+        {"index": here.index + 1},
+        {"name": "nowhere0"},
+        {"process": (1 << 22) - 1},
+    ):
         assert dataclasses.replace(here, **other).find() is None
 
 
 def test_a_device_that_is_not_there_is_named():
-    for missing in (Device("nowhere0"), Device("lo", process=2 ** 22 + 1)):
+    for missing in (Device("nowhere0"), Device("lo", process=2**22 + 1)):
         with pytest.raises(DeviceError, match=missing.name):
             missing.index
 
@@ -298,9 +380,16 @@ def test_the_emulated_nic_leaves_no_trace(testbed, mode):
 
 
 @pytest.mark.privileged
-@pytest.mark.parametrize("backend, mode", [(Cpumap(), "rss"), (Cpumap(), "atr"), (Cpumap(), "perfect"),
-                                           pytest.param(Rfs(), "atr", marks=pytest.mark.needs(f"{SOCKET_TABLE}"))],
-                         ids=lambda value: getattr(value, "name", value))
+@pytest.mark.parametrize(
+    "backend, mode",
+    [
+        (Cpumap(), "rss"),
+        (Cpumap(), "atr"),
+        (Cpumap(), "perfect"),
+        pytest.param(Rfs(), "atr", marks=pytest.mark.needs(f"{SOCKET_TABLE}")),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
 def test_a_backend_leaves_no_trace(testbed, server, backend, mode):
     server.queue_files("rps_cpus")[0].write_text(cpu_mask(CPUS[:1]))
     before = snapshot(testbed)
@@ -354,15 +443,30 @@ def test_one_emulated_nic_steers_all_links_of_a_host(tag):
                 with backend:
                     seen = {port: active_connection_cpu(testbed, backend, port) for port in steered(22000)}
                 assert seen == {port: core_of_port(port) for port in seen}
-        assert not any(path.read_text().strip("0,\n") for receiver in receivers
-                       for path in receiver.queue_files("rps_cpus"))
+        assert not any(
+            path.read_text().strip("0,\n") for receiver in receivers for path in receiver.queue_files("rps_cpus")
+        )
 
 
 @pytest.mark.privileged
 def test_somebody_elses_filter_and_clsact_stay(testbed):
     with EmulatedNic(testbed.links_to(testbed.server)):
-        run_in(testbed.client, "tc", "filter", "add", "dev", "client-eth0", "ingress", "protocol", "ip", "u32", "match",
-               "u32", "0", "0")
+        run_in(
+            testbed.client,
+            "tc",
+            "filter",
+            "add",
+            "dev",
+            "client-eth0",
+            "ingress",
+            "protocol",
+            "ip",
+            "u32",
+            "match",
+            "u32",
+            "0",
+            "0",
+        )
     assert "clsact" in run_in(testbed.client, "tc", "qdisc", "show", "dev", "client-eth0")
     assert "u32" in run_in(testbed.client, "tc", "filter", "show", "dev", "client-eth0", "ingress")
     assert run_in(testbed.client, "tc", "filter", "show", "dev", "client-eth0", "egress") == ""
@@ -489,8 +593,15 @@ class ReplayedNic:
     def run(self, argv):
         option, words = argv[1], list(argv[3:])
         self.commands.append(" ".join([option, *words]).strip())
-        return {"-i": self._driver, "-k": self._features, "-x": self._table, "-n": self._list, "-K": self._feature,
-                "-X": self._spread, "-N": self._rule}[option](words)
+        return {
+            "-i": self._driver,
+            "-k": self._features,
+            "-x": self._table,
+            "-n": self._list,
+            "-K": self._feature,
+            "-X": self._spread,
+            "-N": self._rule,
+        }[option](words)
 
     def _driver(self, _):
         return f"driver: {self.driver}\nversion: 6.1.0\nbus-info: 0000:01:00.0\n"
@@ -499,10 +610,14 @@ class ReplayedNic:
         return f"Features for eth9:\nrx-checksumming: on\nntuple-filters: {self.ntuple}\nreceive-hashing: on\n"
 
     def _table(self, _):
-        rows = "".join(f"{start:5}:  {''.join(f'{entry:6}' for entry in self.indirection[start:start + 8])}\n"
-                       for start in range(0, 128, 8))
-        return (f"RX flow hash indirection table for eth9 with {self.rings} RX ring(s):\n{rows}RSS hash key:\n"
-                "6d:5a:56:da\nRSS hash function:\n    toeplitz: on\n    xor: off\n    crc32: off\n")
+        rows = "".join(
+            f"{start:5}:  {''.join(f'{entry:6}' for entry in self.indirection[start : start + 8])}\n"
+            for start in range(0, 128, 8)
+        )
+        return (
+            f"RX flow hash indirection table for eth9 with {self.rings} RX ring(s):\n{rows}RSS hash key:\n"
+            "6d:5a:56:da\nRSS hash function:\n    toeplitz: on\n    xor: off\n    crc32: off\n"
+        )
 
     def _list(self, _):
         return f"{self.rings} RX rings available\nTotal {len(self.rules)} rules\n"
@@ -538,8 +653,10 @@ def eth9(tmp_path, monkeypatch):
         (sysfs / f"device/msi_irqs/{40 + queue}").mkdir(parents=True)
         (tmp_path / f"irq/{40 + queue}").mkdir(parents=True)
         (tmp_path / f"irq/{40 + queue}/smp_affinity_list").write_text("0-3\n")
-    (tmp_path / "interrupts").write_text("           CPU0       CPU1\n 39:  7  7  PCI-MSI 1 eth9\n" + "".join(
-        f" {40 + queue}:  7  7  PCI-MSI 524288-edge      eth9-TxRx-{queue}\n" for queue in range(4)))
+    (tmp_path / "interrupts").write_text(
+        "           CPU0       CPU1\n 39:  7  7  PCI-MSI 1 eth9\n"
+        + "".join(f" {40 + queue}:  7  7  PCI-MSI 524288-edge      eth9-TxRx-{queue}\n" for queue in range(4))
+    )
 
     class Eth9(Device):
         sysfs = tmp_path / "sys"
@@ -570,7 +687,8 @@ def test_ethtool_sets_rules_queues_and_indirection_and_puts_them_back(eth9):
         assert (ntuple, set(indirection)) == ("on", {0, 1})
         assert [rule for rule in rules.values() if "tcp4" in rule] == [
             "flow-type tcp4 src-port 0 m 0x3ff dst-port 1 m 0xfffc action 0",
-            "flow-type tcp4 src-port 0 m 0x3ff dst-port 3 m 0xfffc action 1"]
+            "flow-type tcp4 src-port 0 m 0x3ff dst-port 3 m 0xfffc action 1",
+        ]
         assert sum("tcp6" in rule for rule in rules.values()) == 2
         assert (interrupts.IRQ / "41/smp_affinity_list").read_text() == "3"
         assert (device_.sysfs / "queues/tx-1/xps_cpus").read_text() == "00000008"
@@ -587,7 +705,7 @@ def test_ethtool_a_refused_rule_rolls_everything_back_in_reverse_order(eth9, acc
             pass
     assert (nic.state(), files()) == before
     deleted = [f"-N delete {2045 - rule}" for rule in reversed(range(accepted))]
-    assert nic.commands[-accepted - 2:] == [*deleted, "-K ntuple off", "-X default"]
+    assert nic.commands[-accepted - 2 :] == [*deleted, "-K ntuple off", "-X default"]
 
 
 def test_ethtool_a_driver_with_one_mask_refuses_rules_for_single_ports(eth9):
@@ -635,9 +753,13 @@ def test_ethtool_puts_back_an_indirection_table_over_some_queues(eth9):
 
 def test_ethtool_says_why_not(eth9):
     device_, plug, _ = eth9
-    for driver, mode, reason in [("ixgbe", "perfect", None), ("ixgbe", "atr", None), ("mlx5_core", "perfect", None),
-                                 ("ice", "perfect", "ice takes no rules with a masked port"),
-                                 ("mlx5_core", "atr", "mlx5_core has no ATR")]:
+    for driver, mode, reason in [
+        ("ixgbe", "perfect", None),
+        ("ixgbe", "atr", None),
+        ("mlx5_core", "perfect", None),
+        ("ice", "perfect", "ice takes no rules with a masked port"),
+        ("mlx5_core", "atr", "mlx5_core has no ATR"),
+    ]:
         plug(ReplayedNic(driver))
         answer = Ethtool().why_not(device_, mode)
         assert answer is None if reason is None else reason in answer
@@ -672,10 +794,13 @@ def virtio(eth9, tmp_path):
         (tmp_path / f"irq/{number}").mkdir()
         (tmp_path / f"irq/{number}/smp_affinity_list").write_text("0-3\n")
     (tmp_path / "interrupts").write_text(
-        "           CPU0       CPU1\n 50:  0  0 PCI-MSIX-0000:00:03.0   0-edge      virtio2-config\n" + "".join(
+        "           CPU0       CPU1\n 50:  0  0 PCI-MSIX-0000:00:03.0   0-edge      virtio2-config\n"
+        + "".join(
             f" {51 + 2 * queue}:  9  0 PCI-MSIX-0000:00:03.0   {1 + 2 * queue}-edge      virtio2-input.{queue}\n"
             f" {52 + 2 * queue}:  9  0 PCI-MSIX-0000:00:03.0   {2 + 2 * queue}-edge      virtio2-output.{queue}\n"
-            for queue in range(4)))
+            for queue in range(4)
+        )
+    )
     plug(ReplayedNic("virtio_net", 4)).ntuple = "off [fixed]"
     return device_, plug, files
 
@@ -695,7 +820,13 @@ def test_virtio_nets_own_table_and_interrupts_are_set_and_put_back(virtio):
     with steer(Ethtool(), device_, Plan("rss", (1, 3))):
         assert nic.indirection == [0, 1] * 64
         assert [(interrupts.IRQ / f"{number}/smp_affinity_list").read_text().strip() for number in range(50, 56)] == [
-            "0-3", "1", "0-3", "3", "0-3", "0-3"]
+            "0-3",
+            "1",
+            "0-3",
+            "3",
+            "0-3",
+            "0-3",
+        ]
         assert (device_.sysfs / "queues/tx-1/xps_cpus").read_text() == "00000008"
     assert (nic.state(), files()) == before
     assert not [command_ for command_ in nic.commands if command_.startswith(("-N", "-K"))]
@@ -767,7 +898,11 @@ def test_what_the_command_keeps_is_roots_alone_whatever_the_umask(state, umask):
         finally:
             os.umask(before)
         assert {path.name: path.stat().st_mode & 0o7777 for path in (state.parent, *state.parent.rglob("*"))} == {
-            "fastsocket": 0o700, "nic": 0o700, "lock": 0o600, "1-1.json": 0o600}
+            "fastsocket": 0o700,
+            "nic": 0o700,
+            "lock": 0o600,
+            "1-1.json": 0o600,
+        }
         for path in (state.parent, state):
             path.chmod(0o755)
         (state / "lock").chmod(0o644)
@@ -821,11 +956,28 @@ ABOUT = {"device": "lo", "address": "00:00:00:00:00:00", "backend": "cpumap", "m
 
 
 @pytest.mark.privileged
-@pytest.mark.parametrize("name, value", [
-    ("device", "-v"), ("device", None), ("address", "x\n"), ("address", 1), ("backend", "vapour"),
-    ("backend", ["cpumap"]), ("mode", "fast"), ("mode", None), ("cpus", None), ("cpus", [-1]), ("cpus", ["0"]),
-    ("cpus", [1 << 40]), ("cpus", []),
-    ("ports", []), ("ports", {"80": 0}), ("ports", {"x": 0}), ("more", 1)])
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("device", "-v"),
+        ("device", None),
+        ("address", "x\n"),
+        ("address", 1),
+        ("backend", "vapour"),
+        ("backend", ["cpumap"]),
+        ("mode", "fast"),
+        ("mode", None),
+        ("cpus", None),
+        ("cpus", [-1]),
+        ("cpus", ["0"]),
+        ("cpus", [1 << 40]),
+        ("cpus", []),
+        ("ports", []),
+        ("ports", {"80": 0}),
+        ("ports", {"x": 0}),
+        ("more", 1),
+    ],
+)
 def test_the_head_of_a_journal_is_checked(state, name, value):
     with lasting._locked():
         write_journal(lasting._file(Device("lo")), {"format": FORMAT, "about": ABOUT, "steps": []})
@@ -891,31 +1043,37 @@ def test_off_on_an_untouched_device_says_so(testbed):
     before = snapshot(testbed)
     done = nic_command(testbed, "server-eth0", "off")
     assert (done.returncode, done.stdout, done.stderr) == (
-        0, "server-eth0: off\n", "fastsocket: nothing was on at server-eth0\n")
+        0,
+        "server-eth0: off\n",
+        "fastsocket: nothing was on at server-eth0\n",
+    )
     assert snapshot(testbed) == before
 
 
 @pytest.mark.privileged
-@pytest.mark.parametrize("arguments, status, words", [
-    (["nowhere0", "rss"], 2, "there is no network device nowhere0"),
-    (["nowhere0", "off"], 2, "there is no network device nowhere0"),
-    (["nowhere0"], 2, "there is no network device nowhere0"),
-    (["server-eth0", "fast"], 2, "'fast': choose from rss, atr, perfect"),
-    (["server-eth0", "rss", "--cpus", "x"], 2, "name CPUs as in 0-3,8"),
-    (["server-eth0", "rss", "--cpus", "0-999999999"], 2, "there is no CPU 999999999"),
-    (["server-eth0", "rss", "--cpus", ""], 2, "name CPUs as in 0-3,8"),
-    (["server-eth0", "rss", "--cpus", "1-0"], 2, "goes backwards: 0-1"),
-    (["server-eth0", "perfect", "--port", "80"], 2, "write PORT=CPU"),
-    (["server-eth0", "perfect", "--port", "80=8191"], 2, "there is no CPU 8191"),
-    (["server-eth0", "perfect", "--port", f"80={CPUS[-1]}", "--cpus", f"{CPUS[0]}"], 2, "not one of the CPUs"),
-    (["server-eth0", "perfect", "--port", "80=0", "--port", "80=0"], 2, "name each port once"),
-    (["server-eth0", "perfect", "--port", "0=0"], 2, "port 0"),
-    (["server-eth0", "rss", "--port", "80=0"], 2, "belong to the mode perfect"),
-    (["server-eth0", "rss", "--backend", "vapour"], 2, "choose from ethtool, cpumap, rfs"),
-    (["server-eth0", "perfect", "--backend", "ethtool"], 3, "server-eth0 is no hardware"),
-    (["server-eth0", "perfect", "--backend", "rfs"], 3, "cannot do perfect"),
-    (["server-eth0", "atr", "--backend", "rfs"], 3, "the machine's first one"),
-])
+@pytest.mark.parametrize(
+    "arguments, status, words",
+    [
+        (["nowhere0", "rss"], 2, "there is no network device nowhere0"),
+        (["nowhere0", "off"], 2, "there is no network device nowhere0"),
+        (["nowhere0"], 2, "there is no network device nowhere0"),
+        (["server-eth0", "fast"], 2, "'fast': choose from rss, atr, perfect"),
+        (["server-eth0", "rss", "--cpus", "x"], 2, "name CPUs as in 0-3,8"),
+        (["server-eth0", "rss", "--cpus", "0-999999999"], 2, "there is no CPU 999999999"),
+        (["server-eth0", "rss", "--cpus", ""], 2, "name CPUs as in 0-3,8"),
+        (["server-eth0", "rss", "--cpus", "1-0"], 2, "goes backwards: 0-1"),
+        (["server-eth0", "perfect", "--port", "80"], 2, "write PORT=CPU"),
+        (["server-eth0", "perfect", "--port", "80=8191"], 2, "there is no CPU 8191"),
+        (["server-eth0", "perfect", "--port", f"80={CPUS[-1]}", "--cpus", f"{CPUS[0]}"], 2, "not one of the CPUs"),
+        (["server-eth0", "perfect", "--port", "80=0", "--port", "80=0"], 2, "name each port once"),
+        (["server-eth0", "perfect", "--port", "0=0"], 2, "port 0"),
+        (["server-eth0", "rss", "--port", "80=0"], 2, "belong to the mode perfect"),
+        (["server-eth0", "rss", "--backend", "vapour"], 2, "choose from ethtool, cpumap, rfs"),
+        (["server-eth0", "perfect", "--backend", "ethtool"], 3, "server-eth0 is no hardware"),
+        (["server-eth0", "perfect", "--backend", "rfs"], 3, "cannot do perfect"),
+        (["server-eth0", "atr", "--backend", "rfs"], 3, "the machine's first one"),
+    ],
+)
 def test_what_cannot_be_is_one_line_and_changes_nothing(testbed, arguments, status, words):
     before = snapshot(testbed)
     done = nic_command(testbed, *arguments)

@@ -131,8 +131,11 @@ def test_a_server_that_was_never_root_is_accelerated():
         for path in (LIBRARY, *APPS.glob("*.py")):
             shutil.copy(path, readable)
         launcher = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-        with Server({"LD_PRELOAD": f"{readable}/{LIBRARY.name}"}, launcher=[*launcher, "/usr/bin/python3"],
-                    program=[f"{readable}/server.py"]) as server:
+        with Server(
+            {"LD_PRELOAD": f"{readable}/{LIBRARY.name}"},
+            launcher=[*launcher, "/usr/bin/python3"],
+            program=[f"{readable}/server.py"],
+        ) as server:
             server.listen()
             assert os.stat(f"/proc/{server.pid}").st_uid == NOBODY
             assert_two_workers_are_local(server)
@@ -145,8 +148,7 @@ def test_a_server_that_systemd_gives_its_listener_is_accelerated(preload):
         port = probe.getsockname()[1]
     passed = [option for name, value in preload.items() for option in ("-E", f"{name}={value}")]
     launcher = ["systemd-socket-activate", "-l", f"{LOOPBACK}:{port}", *passed]
-    with Server({}, log=None, launcher=launcher,
-                program=[sys.executable, str(APPS / "server.py"), "3"]) as server:
+    with Server({}, log=None, launcher=launcher, program=[sys.executable, str(APPS / "server.py"), "3"]) as server:
         assert eventually(lambda: is_listening(port))
         with on_cpus({CPUS[0]}):
             first = connect((LOOPBACK, port))
@@ -164,14 +166,15 @@ def is_listening(port: int) -> bool:
     return any(fields[3] == "0A" and int(fields[1].split(":")[1], 16) == port for fields in lines)
 
 
-@pytest.mark.skipif(not IO_URING_DISABLED.exists() or IO_URING_DISABLED.read_text().strip() != "0",
-                    reason="this kernel has no io_uring, or forbids it")
+@pytest.mark.skipif(
+    not IO_URING_DISABLED.exists() or IO_URING_DISABLED.read_text().strip() != "0",
+    reason="this kernel has no io_uring, or forbids it",
+)
 @pytest.mark.needs("gcc")
 def test_a_server_that_accepts_by_io_uring_is_left_alone(tmp_path, preload):
     program = tmp_path / "uring"
     subprocess.run(["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-o", program, APPS / "uring.c"], check=True)
-    with running([program, str(20 * len(CPUS))], stdout=subprocess.PIPE, text=True,
-                 env=os.environ | preload) as server:
+    with running([program, str(20 * len(CPUS))], stdout=subprocess.PIPE, text=True, env=os.environ | preload) as server:
         address = (LOOPBACK, int(server.stdout.readline()))
         for cpu in CPUS:
             for _ in range(20):
@@ -185,8 +188,10 @@ def test_a_server_that_accepts_by_io_uring_is_left_alone(tmp_path, preload):
 def counting(tmp_path_factory) -> Path:
     need("gcc")
     library = tmp_path_factory.mktemp("counting") / "libcounting.so"
-    subprocess.run(["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", library,
-                    APPS / "counting.c"], check=True)
+    subprocess.run(
+        ["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", library, APPS / "counting.c"],
+        check=True,
+    )
     return library
 
 

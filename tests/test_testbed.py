@@ -105,7 +105,8 @@ def test_sysctls_are_set_in_the_namespace_and_unchanged_outside(tag):
     with Testbed(Pair(), tag, queues=1) as testbed:
         with inside(testbed.server):
             assert {name: value.split() for name, value in read().items()} == {
-                name: value.split() for name, value in SYSCTLS.items()}
+                name: value.split() for name, value in SYSCTLS.items()
+            }
         assert read() == before
     assert changed_settings(all_before, everything()) == []
 
@@ -116,8 +117,17 @@ def run_in_host(*command):
 
 def changed_settings(before, after):
     """Sysctls that differ, without the kernel's own counters and random numbers."""
-    counters = ("fs.dentry-state", "fs.file-nr", "fs.inode-", "kernel.random", "kernel.ns_last_pid", "kernel.pty.nr",
-                "net.netfilter", "kernel.sched_domain", "kernel.tainted")
+    counters = (
+        "fs.dentry-state",
+        "fs.file-nr",
+        "fs.inode-",
+        "kernel.random",
+        "kernel.ns_last_pid",
+        "kernel.pty.nr",
+        "net.netfilter",
+        "kernel.sched_domain",
+        "kernel.tainted",
+    )
     lines = set(before.splitlines()) ^ set(after.splitlines())
     return sorted(line for line in lines if not line.startswith(counters))
 

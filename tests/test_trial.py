@@ -23,8 +23,11 @@ PLACEMENT = Placement(cores=len(CPUS), server_cpus=CPUS, load_cpus=CPUS)
 BY_CHANCE = pytest.approx(100 / len(CPUS), abs=50 if IS_SLOW else 10)
 ALL = 90 if IS_SLOW else 99.9  # percent: a worker that is off for long is helped out by its neighbours
 
-pytestmark = [pytest.mark.privileged, pytest.mark.timeout(60),
-              pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
+pytestmark = [
+    pytest.mark.privileged,
+    pytest.mark.timeout(60),
+    pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +82,7 @@ def test_both_ways_to_see_reads_agree(trials, workload, variant):
             seen.append(Locality(*(now - was for now, was in zip(second.read(), before))))
 
         trial = measured(trials, workload, variant, meanwhile)
-    locality, = seen
+    (locality,) = seen
     if workload == "haproxy":  # each connection has one request
         assert locality.accepts == pytest.approx(locality.passive_reads, rel=0.01)
     assert locality.passive_reads >= 0.99 * trial.metrics[WORKLOADS[workload].metric] * trial.seconds

@@ -18,8 +18,10 @@ def client(start: int, thread: int, port: int, cpu: int = 0) -> list[Event]:
 def backend(start: int, thread: int, port: int, cpu: int = 0) -> list[Event]:
     """What is seen of the proxy's connection; its port is chosen after connect() began."""
     whats = [What.SYN_OUT, What.SYN_ACK_IN, What.CONNECTED, What.ACK_OUT]
-    return [Event(start, thread, cpu, What.CONNECTING, 0, 8080),
-            *(Event(start + 1000 * number, thread, cpu, what, port, 8080) for number, what in enumerate(whats, start=1))]
+    return [
+        Event(start, thread, cpu, What.CONNECTING, 0, 8080),
+        *(Event(start + 1000 * number, thread, cpu, what, port, 8080) for number, what in enumerate(whats, start=1)),
+    ]
 
 
 def walks(*parts: list[Event]) -> list[list]:
@@ -54,14 +56,18 @@ def test_a_traced_proxy_stays_on_one_core_only_under_fastsocket(tmp_path):
     assert done.returncode == 0, done.stderr
     local = {}
     for variant in ("base", "fastsocket"):
-        told = [{step.step: step.cpu for step in steps}
-                for trial in read_trials(tmp_path / "run") if trial.arm == variant
-                for steps in by_connection(read_walk(walk_path(tmp_path / "run", trial.index)))]
+        told = [
+            {step.step: step.cpu for step in steps}
+            for trial in read_trials(tmp_path / "run")
+            if trial.arm == variant
+            for steps in by_connection(read_walk(walk_path(tmp_path / "run", trial.index)))
+        ]
         assert len(told) > 50
         local[variant] = sum(steps[3] == steps[9] == steps[10] == steps[13] for steps in told) / len(told)
     assert local["fastsocket"] >= 0.99 > 0.7 > local["base"]
-    assert {"listen-table.svg", "active-connections.svg", "flow-deliver.svg"} <= \
-        {path.name for path in (tmp_path / "run" / "figures").iterdir()}
+    assert {"listen-table.svg", "active-connections.svg", "flow-deliver.svg"} <= {
+        path.name for path in (tmp_path / "run" / "figures").iterdir()
+    }
 
 
 def by_connection(steps: list) -> list[list]:

@@ -55,8 +55,10 @@ def served(testbeds, tmp_path):
     def serve(name: str, variant: str, cpus: Cpus = CPUS):
         workload = WORKLOADS[name]
         testbed = testbeds(workload.topology)
-        with TemporaryDirectory(dir=tmp_path) as directory, \
-                workload.serve(testbed, VARIANTS[variant], cpus, Path(directory)) as pids:
+        with (
+            TemporaryDirectory(dir=tmp_path) as directory,
+            workload.serve(testbed, VARIANTS[variant], cpus, Path(directory)) as pids,
+        ):
             yield workload, testbed, pids
 
     return serve
@@ -73,7 +75,9 @@ def test_it_serves_its_load(served, name, variant):
     assert 0 < load.cpu_seconds < patient(10) * len(ALL)
     assert load.latency_ms["max"] >= load.latency_ms.get("99", 0) >= load.latency_ms.get("50", 0) >= 0
     if counted and workload.metric == "cps":
-        assert sum(cpu.accepted_local + cpu.accepted_global + cpu.accepted_neighbour for cpu in counted) >= load.requests
+        assert (
+            sum(cpu.accepted_local + cpu.accepted_global + cpu.accepted_neighbour for cpu in counted) >= load.requests
+        )
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
@@ -85,8 +89,9 @@ def test_it_leaves_nothing_that_listens(served, name):
         assert not any(listening_inodes(port, testbed.server.pid) for port in workload.ports(CPUS))
 
 
-@pytest.mark.parametrize("variant, expected", [("base", 1), ("latest", len(ALL)), ("fastsocket", 1 + len(ALL)),
-                                               ("off", 1)])
+@pytest.mark.parametrize(
+    "variant, expected", [("base", 1), ("latest", len(ALL)), ("fastsocket", 1 + len(ALL)), ("off", 1)]
+)
 @pytest.mark.parametrize("name", ["nginx", "haproxy"])
 def test_each_variant_has_its_listeners(served, name, variant, expected):
     """Twice, because they listen on IPv4 and on IPv6."""
@@ -103,7 +108,7 @@ def test_every_tool_has_a_version(name):
 def test_an_answer_of_a_proxy_without_its_backend_is_an_error_and_no_request_served(served):
     """HAProxy says 503 quickly: counted as served, a broken proxy would be the fastest."""
     with served("haproxy", "base") as (workload, testbed, _):
-        backend, = [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and is_master_of(int(pid), testbed)]
+        (backend,) = [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and is_master_of(int(pid), testbed)]
         os.kill(backend, signal.SIGTERM)
         load = workload.load(testbed, CPUS, Demand(1))
     assert load.requests < load.errors["status"]
@@ -130,8 +135,9 @@ def is_master_of(pid: int, testbed: Testbed) -> bool:
     """Whether it is the nginx master in the backend's network."""
     try:
         with open(f"/proc/{pid}/cmdline") as command:
-            return command.read().startswith("nginx: master") and \
-                os.readlink(f"/proc/{pid}/ns/net") == os.readlink(f"/proc/{testbed.backend.pid}/ns/net")
+            return command.read().startswith("nginx: master") and os.readlink(f"/proc/{pid}/ns/net") == os.readlink(
+                f"/proc/{testbed.backend.pid}/ns/net"
+            )
     except OSError:  # it has just ended
         return False
 
@@ -154,8 +160,10 @@ def test_the_object_has_the_size_of_the_original():
 
 
 def test_rates_of_instances_add_up():
-    loads = [Load(requests=100, seconds=1.0, latency_ms={"50": 1.0, "max": 9.0}, errors={}, cpu_seconds=0.0),
-             Load(requests=300, seconds=2.0, latency_ms={"50": 3.0, "max": 5.0}, errors={}, cpu_seconds=0.0)]
+    loads = [
+        Load(requests=100, seconds=1.0, latency_ms={"50": 1.0, "max": 9.0}, errors={}, cpu_seconds=0.0),
+        Load(requests=300, seconds=2.0, latency_ms={"50": 3.0, "max": 5.0}, errors={}, cpu_seconds=0.0),
+    ]
     both = together(loads, cpu_seconds=0.5)
     assert both.requests / both.seconds == pytest.approx(100 / 1.0 + 300 / 2.0)
     assert both.latency_ms == {"50": 2.0, "max": 9.0}
@@ -164,6 +172,6 @@ def test_rates_of_instances_add_up():
 
 def test_the_readme_shows_a_workload_as_it_is():
     readme, source = (ROOT / "README.md").read_text(), (ROOT / "workloads" / "lighttpd.py").read_text()
-    shown = source[source.index("class Lighttpd"):]
+    shown = source[source.index("class Lighttpd") :]
     assert len(shown.splitlines()) <= 30
     assert indent(shown, "    ") in readme

@@ -13,11 +13,15 @@ PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2  # <linux/p
 RET_ALLOW, RET_ERRNO = 0x7FFF0000, 0x00050000
 LOAD_WORD, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06  # <linux/bpf_common.h>
 BPF_NUMBER = {"x86_64": 321, "aarch64": 280}[os.uname().machine]  # of the system call
-FILTER = b"".join(struct.pack("=HBBI", *instruction) for instruction in (
-    (LOAD_WORD, 0, 0, 0),  # its number comes first in struct seccomp_data
-    (JUMP_IF_EQUAL, 0, 1, BPF_NUMBER),
-    (RETURN, 0, 0, RET_ERRNO | errno.ENOSYS),
-    (RETURN, 0, 0, RET_ALLOW)))
+FILTER = b"".join(
+    struct.pack("=HBBI", *instruction)
+    for instruction in (
+        (LOAD_WORD, 0, 0, 0),  # its number comes first in struct seccomp_data
+        (JUMP_IF_EQUAL, 0, 1, BPF_NUMBER),
+        (RETURN, 0, 0, RET_ERRNO | errno.ENOSYS),
+        (RETURN, 0, 0, RET_ALLOW),
+    )
+)
 
 
 class _Program(ctypes.Structure):

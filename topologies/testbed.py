@@ -97,8 +97,13 @@ class Testbed:
         logging.getLogger("mininet").setLevel(logging.ERROR)
         Mininet.inited = True  # else it raises limits and sysctls of the whole machine (fixLimits) for good
         self._net = Mininet(
-            topo=self._topology, host=partial(TaggedHost, tag=self._tag),
-            link=partial(MultiQueueLink, queues=self._queues), controller=None, autoSetMacs=True, build=False)
+            topo=self._topology,
+            host=partial(TaggedHost, tag=self._tag),
+            link=partial(MultiQueueLink, queues=self._queues),
+            controller=None,
+            autoSetMacs=True,
+            build=False,
+        )
         cleanup.callback(self._net.stop)
         self._net.build()
         for host in self._net.hosts:
@@ -140,8 +145,12 @@ class Testbed:
     def links_to(self, host: Host) -> list[Link]:
         """Every link of the host, as seen by a NIC of that host."""
         ends = [(link.intf1, link.intf2) for link in self._net.links]
-        return [Link(device(far), device(near)) for one, other in ends for far, near in ((one, other), (other, one))
-                if near.node is host]
+        return [
+            Link(device(far), device(near))
+            for one, other in ends
+            for far, near in ((one, other), (other, one))
+            if near.node is host
+        ]
 
     def command(self, host: Host, cpus: list[int], argv: list[str]) -> list[str]:
         """The command line that runs argv inside the host, pinned to these CPUs."""

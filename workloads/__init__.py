@@ -7,8 +7,14 @@ from workloads.nginx import Nginx
 from workloads.redis import Redis
 from workloads.workload import Workload
 
-WORKLOADS: dict[str, Workload] = {workload.name: workload for workload in (
-    Nginx(), HAProxy(), Lighttpd(), Memcached(),
-    Redis("redis", value_bytes=64, keys=10_000),
-    Redis("redis-memory", value_bytes=16_384, keys=10_000),  # 160 MB in each instance: more than a cache holds
-)}
+WORKLOADS: dict[str, Workload] = {
+    workload.name: workload
+    for workload in (
+        Nginx(),
+        HAProxy(),
+        Lighttpd(),
+        Memcached(),
+        Redis("redis", value_bytes=64, keys=10_000),
+        Redis("redis-memory", value_bytes=16_384, keys=10_000),  # 160 MB in each instance: more than a cache holds
+    )
+}

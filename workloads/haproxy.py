@@ -52,17 +52,26 @@ class HAProxy(Workload):
     def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path):
         configuration = directory / "haproxy.cfg"
         answer = limits.read().answer_seconds
-        configuration.write_text(CONFIGURATION.format(
-            threads=len(cpus.server), cpu_map=_cpu_map(cpus.server), port=http.PORT, backend=testbed.backend.IP(),
-            answer=answer, idle=5 * answer,
-            bind_options=" shards by-thread" if variant.own_reuseport else ""))
+        configuration.write_text(
+            CONFIGURATION.format(
+                threads=len(cpus.server),
+                cpu_map=_cpu_map(cpus.server),
+                port=http.PORT,
+                backend=testbed.backend.IP(),
+                answer=answer,
+                idle=5 * answer,
+                bind_options=" shards by-thread" if variant.own_reuseport else "",
+            )
+        )
         command = testbed.command(testbed.server, cpus.server, ["haproxy", "-db", "-f", str(configuration)])
 
         def is_ready(pid: int) -> bool:
             return watchers(pid, http.PORT) == len(cpus.server) and http.answers(testbed.client, testbed.server.IP())
 
-        with self._backend(testbed, cpus, directory), \
-                started("haproxy", command, directory, is_ready, env=variant.environment()) as pid:
+        with (
+            self._backend(testbed, cpus, directory),
+            started("haproxy", command, directory, is_ready, env=variant.environment()) as pid,
+        ):
             yield [pid]
 
     @contextmanager

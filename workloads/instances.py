@@ -47,17 +47,33 @@ class Instances(Workload):
 
     def _at_a_rate(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
         rate = demand.rate / len(cpus.server)
-        commands = [testbed.command(testbed.client, cpus.load, [
-            sys.executable, paced.__file__, testbed.server.IP(), str(port), str(rate), str(demand.seconds),
-            str(limits.read().grace_seconds / 4), json.dumps(self.dialogue())]) for port in self.ports(cpus)]
+        commands = [
+            testbed.command(
+                testbed.client,
+                cpus.load,
+                [
+                    sys.executable,
+                    paced.__file__,
+                    testbed.server.IP(),
+                    str(port),
+                    str(rate),
+                    str(demand.seconds),
+                    str(limits.read().grace_seconds / 4),
+                    json.dumps(self.dialogue()),
+                ],
+            )
+            for port in self.ports(cpus)
+        ]
         outs, cpu_seconds = on_all(commands, "paced.py", demand.seconds)
         return together([Load(cpu_seconds=0.0, **json.loads(out)) for out in outs], cpu_seconds)
 
     @contextmanager
     def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path):
         with ExitStack() as instances:
-            yield [instances.enter_context(self._instance(testbed, variant, port, cpu, directory))
-                   for port, cpu in self.cpu_of_port(cpus).items()]
+            yield [
+                instances.enter_context(self._instance(testbed, variant, port, cpu, directory))
+                for port, cpu in self.cpu_of_port(cpus).items()
+            ]
 
     def _instance(self, testbed: Testbed, variant: Variant, port: int, cpu: int, directory: Path):
         own = directory / str(port)
@@ -71,11 +87,15 @@ def together(loads: list[Load], cpu_seconds: float) -> Load:
     requests = sum(load.requests for load in loads)
     rate = sum(load.requests / load.seconds for load in loads)
     return Load(
-        requests=requests, seconds=requests / rate if requests else max(load.seconds for load in loads),
-        latency_ms={percentile: _combined(percentile, [load.latency_ms[percentile] for load in loads])
-                    for percentile in loads[0].latency_ms},
+        requests=requests,
+        seconds=requests / rate if requests else max(load.seconds for load in loads),
+        latency_ms={
+            percentile: _combined(percentile, [load.latency_ms[percentile] for load in loads])
+            for percentile in loads[0].latency_ms
+        },
         errors={kind: sum(load.errors[kind] for load in loads) for kind in loads[0].errors},
-        cpu_seconds=cpu_seconds)
+        cpu_seconds=cpu_seconds,
+    )
 
 
 def on_all(commands: list[list[str]], name: str, seconds: float) -> tuple[list[str], float]:
@@ -85,8 +105,9 @@ def on_all(commands: list[list[str]], name: str, seconds: float) -> tuple[list[s
     """
     spent_before = reaped_cpu_seconds()
     with ExitStack() as generators:
-        processes = [generators.enter_context(running(command, stdout=PIPE, stderr=PIPE, text=True))
-                     for command in commands]
+        processes = [
+            generators.enter_context(running(command, stdout=PIPE, stderr=PIPE, text=True)) for command in commands
+        ]
         outs = [finish(process, name, seconds) for process in processes]
     return outs, reaped_cpu_seconds() - spent_before
 

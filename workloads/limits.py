@@ -29,15 +29,19 @@ class Limits:
 
 def read(environment: Mapping[str, str] = os.environ) -> Limits:
     """Raises LimitError."""
-    said = {field.name: environment[PREFIX + field.name.upper()] for field in fields(Limits)
-            if PREFIX + field.name.upper() in environment}
+    said = {
+        field.name: environment[PREFIX + field.name.upper()]
+        for field in fields(Limits)
+        if PREFIX + field.name.upper() in environment
+    }
     return Limits(**{name: _whole(name, value) for name, value in said.items()})
 
 
 def _whole(name: str, value: str) -> int:
     if not (value.isascii() and value.isdigit() and int(value)):
-        raise LimitError(f"{PREFIX}{name.upper()}={value!r} is no whole number from 1 on: leave it out for "
-                         f"{getattr(Limits, name)}")
+        raise LimitError(
+            f"{PREFIX}{name.upper()}={value!r} is no whole number from 1 on: leave it out for {getattr(Limits, name)}"
+        )
     return int(value)
 
 

@@ -26,13 +26,36 @@ class Memcached(Instances):
 
     def dialogue(self) -> dict[str, str]:
         value = "x" * VALUE_BYTES
-        return {"prepare": f"set object 0 0 {VALUE_BYTES}\r\n{value}\r\n", "prepared": "STORED\r\n",
-                "request": "get object\r\n", "answer": f"VALUE object 0 {VALUE_BYTES}\r\n{value}\r\nEND\r\n"}
+        return {
+            "prepare": f"set object 0 0 {VALUE_BYTES}\r\n{value}\r\n",
+            "prepared": "STORED\r\n",
+            "request": "get object\r\n",
+            "answer": f"VALUE object 0 {VALUE_BYTES}\r\n{value}\r\nEND\r\n",
+        }
 
     def at_full_speed(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
-        commands = [testbed.command(testbed.client, cpus.load, [
-            "memcaslap", "-s", f"{testbed.server.IP()}:{port}", "-T", "1", "-c", str(CLIENTS), "-X", str(VALUE_BYTES),
-            "-t", f"{demand.seconds}s", "-S", f"{demand.seconds}s"]) for port in self.ports(cpus)]
+        commands = [
+            testbed.command(
+                testbed.client,
+                cpus.load,
+                [
+                    "memcaslap",
+                    "-s",
+                    f"{testbed.server.IP()}:{port}",
+                    "-T",
+                    "1",
+                    "-c",
+                    str(CLIENTS),
+                    "-X",
+                    str(VALUE_BYTES),
+                    "-t",
+                    f"{demand.seconds}s",
+                    "-S",
+                    f"{demand.seconds}s",
+                ],
+            )
+            for port in self.ports(cpus)
+        ]
         outs, cpu_seconds = on_all(commands, "memcaslap", demand.seconds)
         return together([_load(out) for out in outs], cpu_seconds)
 
@@ -43,5 +66,6 @@ def _load(out: str) -> Load:
     if not found:
         raise WorkloadError(f"memcaslap did not tell its results: {out.strip()[-200:]}")
     longest_us, requests, rate = map(int, found.groups())
-    return Load(requests=requests, seconds=requests / rate, latency_ms={"max": longest_us / 1000}, errors={},
-                cpu_seconds=0.0)
+    return Load(
+        requests=requests, seconds=requests / rate, latency_ms={"max": longest_us / 1000}, errors={}, cpu_seconds=0.0
+    )

@@ -52,8 +52,15 @@ class Nginx(Workload):
 
     @contextmanager
     def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path):
-        with nginx(testbed, testbed.server, testbed.client, cpus.server, directory, variant.own_reuseport,
-                   variant.environment()) as pid:
+        with nginx(
+            testbed,
+            testbed.server,
+            testbed.client,
+            cpus.server,
+            directory,
+            variant.own_reuseport,
+            variant.environment(),
+        ) as pid:
             yield [pid]
 
     def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
@@ -61,15 +68,43 @@ class Nginx(Workload):
 
 
 @contextmanager
-def nginx(testbed: Testbed, host: Host, client: Host, cpus: list[int], directory: Path, own_reuseport: bool,
-          environment: Mapping[str, str] | None = None):
+def nginx(
+    testbed: Testbed,
+    host: Host,
+    client: Host,
+    cpus: list[int],
+    directory: Path,
+    own_reuseport: bool,
+    environment: Mapping[str, str] | None = None,
+):
     """nginx on any host of a testbed, a worker pinned to each CPU; yields its process id when it answers the client."""
     configuration = directory / "nginx.conf"
-    configuration.write_text(CONFIGURATION.format(
-        workers=len(cpus), affinity=_affinity_masks(cpus), directory=directory, port=http.PORT, connections=16384,
-        object=http.OBJECT.decode().replace("\n", "\\n"), listen_options=" reuseport" if own_reuseport else ""))
-    command = testbed.command(host, cpus, ["nginx", "-p", str(directory), "-c", str(configuration),
-                                           "-e", str(directory / "error.log"), "-g", "daemon off;"])
+    configuration.write_text(
+        CONFIGURATION.format(
+            workers=len(cpus),
+            affinity=_affinity_masks(cpus),
+            directory=directory,
+            port=http.PORT,
+            connections=16384,
+            object=http.OBJECT.decode().replace("\n", "\\n"),
+            listen_options=" reuseport" if own_reuseport else "",
+        )
+    )
+    command = testbed.command(
+        host,
+        cpus,
+        [
+            "nginx",
+            "-p",
+            str(directory),
+            "-c",
+            str(configuration),
+            "-e",
+            str(directory / "error.log"),
+            "-g",
+            "daemon off;",
+        ],
+    )
 
     def is_ready(pid: int) -> bool:
         return watchers(pid, http.PORT) == len(cpus) and http.answers(client, host.IP())

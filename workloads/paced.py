@@ -78,8 +78,12 @@ def run(address: tuple[str, int], rate: float, seconds: float, grace: float, req
     ended = time.monotonic()
     for connection in connections:
         connection.socket.close()
-    return {"requests": len(latencies), "seconds": ended - began, "errors": {"answer": wrong},
-            "latency_ms": _percentiles(sorted(latencies))}
+    return {
+        "requests": len(latencies),
+        "seconds": ended - began,
+        "errors": {"answer": wrong},
+        "latency_ms": _percentiles(sorted(latencies)),
+    }
 
 
 def _percentiles(latencies: list[float]) -> dict[str, float]:

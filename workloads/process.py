@@ -90,8 +90,9 @@ def finish(process: subprocess.Popen, name: str, seconds: float) -> str:
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired as error:
-        raise WorkloadError(f"{name} did not end within {timeout:g} s: on a slow machine "
-                            f"set {limits.PREFIX}GRACE_SECONDS") from error
+        raise WorkloadError(
+            f"{name} did not end within {timeout:g} s: on a slow machine set {limits.PREFIX}GRACE_SECONDS"
+        ) from error
     if process.returncode:
         raise WorkloadError(f"{name} failed: {_last_line(err) or _last_line(out) or 'it said nothing'}")
     return out

@@ -11,8 +11,11 @@ TCP_LISTEN = "0A"
 
 def listening_inodes(port: int, pid: int | str = "self") -> set[str]:
     """Of the TCP sockets that listen on a port in the network namespace of a process (proc(5), /proc/PID/net/tcp)."""
-    lines = [line.split() for table in ("tcp", "tcp6")
-             for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]]
+    lines = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
+    ]
     return {fields[9] for fields in lines if fields[3] == TCP_LISTEN and int(fields[1].rpartition(":")[2], 16) == port}
 
 
@@ -27,8 +30,11 @@ def watchers(pid: int, port: int) -> int:
 
 def _epolls(pid: int) -> list[Path]:
     try:
-        return [Path(f"/proc/{pid}/fdinfo/{entry.name}") for entry in Path(f"/proc/{pid}/fd").iterdir()
-                if os.readlink(entry) == "anon_inode:[eventpoll]"]
+        return [
+            Path(f"/proc/{pid}/fdinfo/{entry.name}")
+            for entry in Path(f"/proc/{pid}/fd").iterdir()
+            if os.readlink(entry) == "anon_inode:[eventpoll]"
+        ]
     except (FileNotFoundError, ProcessLookupError):
         return []
 

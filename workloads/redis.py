@@ -24,8 +24,21 @@ class Redis(Instances):
         self._keys = keys
 
     def command(self, port: int, directory: Path) -> list[str]:
-        return ["redis-server", "--bind", "0.0.0.0", "--port", str(port), "--dir", str(directory), "--save", "",
-                "--protected-mode", "no", "--tcp-backlog", "65535"]
+        return [
+            "redis-server",
+            "--bind",
+            "0.0.0.0",
+            "--port",
+            str(port),
+            "--dir",
+            str(directory),
+            "--save",
+            "",
+            "--protected-mode",
+            "no",
+            "--tcp-backlog",
+            "65535",
+        ]
 
     def rehearse(self, testbed: Testbed, cpus: Cpus) -> float:
         """Set the keys, and get some."""
@@ -35,28 +48,55 @@ class Redis(Instances):
 
     def dialogue(self) -> dict[str, str]:
         value = "x" * self._value_bytes
-        return {"prepare": f"SET object {value}\r\n", "prepared": "+OK\r\n",
-                "request": "GET object\r\n", "answer": f"${len(value)}\r\n{value}\r\n"}
+        return {
+            "prepare": f"SET object {value}\r\n",
+            "prepared": "+OK\r\n",
+            "request": "GET object\r\n",
+            "answer": f"${len(value)}\r\n{value}\r\n",
+        }
 
     def at_full_speed(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
         each = int(demand.pace * demand.seconds / len(cpus.server))
         return self._benchmark(testbed, cpus, "get", each, demand.seconds)
 
-    def _benchmark(self, testbed: Testbed, cpus: Cpus, test: str, requests: int,
-                   seconds: float = 0) -> Load:
+    def _benchmark(self, testbed: Testbed, cpus: Cpus, test: str, requests: int, seconds: float = 0) -> Load:
         """On all instances at once, so many requests to each."""
         commands = [self._command(testbed, cpus, port, test, requests) for port in self.ports(cpus)]
         outs, cpu_seconds = on_all(commands, "redis-benchmark", seconds)
         return together([_load(out, requests) for out in outs], cpu_seconds)
 
     def _command(self, testbed: Testbed, cpus: Cpus, port: int, test: str, requests: int) -> list[str]:
-        return testbed.command(testbed.client, cpus.load, [
-            "redis-benchmark", "-h", testbed.server.IP(), "-p", str(port), "-c", str(CLIENTS), "-n", str(requests),
-            "-r", str(self._keys), "-d", str(self._value_bytes), "-t", test, "--csv"])
+        return testbed.command(
+            testbed.client,
+            cpus.load,
+            [
+                "redis-benchmark",
+                "-h",
+                testbed.server.IP(),
+                "-p",
+                str(port),
+                "-c",
+                str(CLIENTS),
+                "-n",
+                str(requests),
+                "-r",
+                str(self._keys),
+                "-d",
+                str(self._value_bytes),
+                "-t",
+                test,
+                "--csv",
+            ],
+        )
 
 
 def _load(out: str, requests: int) -> Load:
-    row, = csv.DictReader(out.splitlines())
+    (row,) = csv.DictReader(out.splitlines())
     percentiles = {"50": "p50", "95": "p95", "99": "p99", "max": "max"}
-    return Load(requests=requests, seconds=requests / float(row["rps"]), errors={}, cpu_seconds=0.0,
-                latency_ms={key: float(row[f"{column}_latency_ms"]) for key, column in percentiles.items()})
+    return Load(
+        requests=requests,
+        seconds=requests / float(row["rps"]),
+        errors={},
+        cpu_seconds=0.0,
+        latency_ms={key: float(row[f"{column}_latency_ms"]) for key, column in percentiles.items()},
+    )

@@ -24,11 +24,11 @@ class Variant:
 
     name: str
     description: str
-    own_reuseport: bool = False     # the server opens a SO_REUSEPORT listener per worker itself
-    preload: Wishes | None = None   # what is asked of libfsocket.so; None: it is not preloaded
-    steering: Mode = "rss"          # the emulated NIC's mode
-    rfs: bool = False               # the kernel passes packets on to the CPU that reads
-    sysctls: Mapping[str, str] = field(default_factory=dict)          # of the server's network namespace
+    own_reuseport: bool = False  # the server opens a SO_REUSEPORT listener per worker itself
+    preload: Wishes | None = None  # what is asked of libfsocket.so; None: it is not preloaded
+    steering: Mode = "rss"  # the emulated NIC's mode
+    rfs: bool = False  # the kernel passes packets on to the CPU that reads
+    sysctls: Mapping[str, str] = field(default_factory=dict)  # of the server's network namespace
     machine_sysctls: Mapping[str, str] = field(default_factory=dict)  # of the whole machine
 
     @property
@@ -45,7 +45,9 @@ class Variant:
         """Why this machine cannot run it, or None."""
         for name in (*self.sysctls, *self.machine_sysctls):
             if not Path("/proc/sys", name).exists():
-                return f"{name.replace('/', '.')} is not here: this kernel lacks it, or another network namespace has it"
+                return (
+                    f"{name.replace('/', '.')} is not here: this kernel lacks it, or another network namespace has it"
+                )
         return Rfs().why_not() if self.rfs else None
 
     def environment(self) -> Mapping[str, str]:
@@ -53,28 +55,50 @@ class Variant:
         return preloaded(os.environ, LIBRARY, self.preload) if self.preload else os.environ
 
 
-VARIANTS = {variant.name: variant for variant in (
-    Variant("base", "one listener shared by all workers"),
-    Variant("latest", "the server's own SO_REUSEPORT listeners", own_reuseport=True),
-    Variant("rfs", "latest, and Receive Flow Steering", own_reuseport=True, rfs=True),
-    Variant("fastsocket", "libfsocket.so preloaded, steering by perfect filters", preload=DELIVERED, steering="perfect"),
-    Variant("off", "libfsocket.so preloaded with everything off", preload=LIBRARY_OFF),
-    # How packets are steered, and who chooses the ports of active connections.
-    Variant("any-port", "fastsocket, but the kernel chooses source ports", preload=LISTEN_TABLE, steering="perfect"),
-    Variant("atr", "fastsocket steered by ATR", preload=DELIVERED, steering="atr"),
-    Variant("atr-any-port", "steered by ATR, and the kernel chooses source ports", preload=LISTEN_TABLE, steering="atr"),
-    Variant("rss", "fastsocket steered by RSS", preload=DELIVERED),
-    # Every subset of Local Listen Table, Receive Flow Deliver and Fast-Epoll; fastsocket is the first two.
-    Variant("listen-table", "the Local Listen Table alone", preload=LISTEN_TABLE),
-    Variant("flow-deliver", "Receive Flow Deliver alone", preload=replace(NO_LISTEN_TABLE, flow_deliver=True),
-            steering="perfect"),
-    Variant("fast-epoll-alone", "Fast-Epoll alone", preload=replace(NO_LISTEN_TABLE, fast_epoll=True)),
-    Variant("listen-table+fast-epoll", "without Receive Flow Deliver", preload=replace(LISTEN_TABLE, fast_epoll=True)),
-    Variant("flow-deliver+fast-epoll", "without the Local Listen Table", steering="perfect",
-            preload=replace(NO_LISTEN_TABLE, flow_deliver=True, fast_epoll=True)),
-    Variant("fast-epoll", "fastsocket with Fast-Epoll", preload=replace(DELIVERED, fast_epoll=True),
-            steering="perfect"),
-    # What the kernel has by itself today, switched off.
-    Variant("no-skb-pool", "base without the kernel's deferred freeing of skbs", machine_sysctls={SKB_DEFER_MAX: "0"}),
-    Variant("no-direct-tcp", "base without early demux", sysctls={"net/ipv4/tcp_early_demux": "0"}),
-)}
+VARIANTS = {
+    variant.name: variant
+    for variant in (
+        Variant("base", "one listener shared by all workers"),
+        Variant("latest", "the server's own SO_REUSEPORT listeners", own_reuseport=True),
+        Variant("rfs", "latest, and Receive Flow Steering", own_reuseport=True, rfs=True),
+        Variant(
+            "fastsocket", "libfsocket.so preloaded, steering by perfect filters", preload=DELIVERED, steering="perfect"
+        ),
+        Variant("off", "libfsocket.so preloaded with everything off", preload=LIBRARY_OFF),
+        # How packets are steered, and who chooses the ports of active connections.
+        Variant(
+            "any-port", "fastsocket, but the kernel chooses source ports", preload=LISTEN_TABLE, steering="perfect"
+        ),
+        Variant("atr", "fastsocket steered by ATR", preload=DELIVERED, steering="atr"),
+        Variant(
+            "atr-any-port", "steered by ATR, and the kernel chooses source ports", preload=LISTEN_TABLE, steering="atr"
+        ),
+        Variant("rss", "fastsocket steered by RSS", preload=DELIVERED),
+        # Every subset of Local Listen Table, Receive Flow Deliver and Fast-Epoll; fastsocket is the first two.
+        Variant("listen-table", "the Local Listen Table alone", preload=LISTEN_TABLE),
+        Variant(
+            "flow-deliver",
+            "Receive Flow Deliver alone",
+            preload=replace(NO_LISTEN_TABLE, flow_deliver=True),
+            steering="perfect",
+        ),
+        Variant("fast-epoll-alone", "Fast-Epoll alone", preload=replace(NO_LISTEN_TABLE, fast_epoll=True)),
+        Variant(
+            "listen-table+fast-epoll", "without Receive Flow Deliver", preload=replace(LISTEN_TABLE, fast_epoll=True)
+        ),
+        Variant(
+            "flow-deliver+fast-epoll",
+            "without the Local Listen Table",
+            steering="perfect",
+            preload=replace(NO_LISTEN_TABLE, flow_deliver=True, fast_epoll=True),
+        ),
+        Variant(
+            "fast-epoll", "fastsocket with Fast-Epoll", preload=replace(DELIVERED, fast_epoll=True), steering="perfect"
+        ),
+        # What the kernel has by itself today, switched off.
+        Variant(
+            "no-skb-pool", "base without the kernel's deferred freeing of skbs", machine_sysctls={SKB_DEFER_MAX: "0"}
+        ),
+        Variant("no-direct-tcp", "base without early demux", sysctls={"net/ipv4/tcp_early_demux": "0"}),
+    )
+}

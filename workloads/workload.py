@@ -30,9 +30,9 @@ class Workload(ABC):
 
     name: str
     binaries: dict[str, list[str]]  # command -> the arguments that make it print its version
-    metric: str = "cps"             # what a trial counts: "cps", or "rps" where connections persist
+    metric: str = "cps"  # what a trial counts: "cps", or "rps" where connections persist
     topology: type[Topo] = Pair
-    lacks: dict[str, str] = {}      # variant -> why this server doesn't have it
+    lacks: dict[str, str] = {}  # variant -> why this server doesn't have it
 
     @abstractmethod
     def ports(self, cpus: Cpus) -> range:
@@ -43,8 +43,9 @@ class Workload(ABC):
         return {}
 
     @abstractmethod
-    def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus,
-              directory: Path) -> AbstractContextManager[list[int]]:
+    def serve(
+        self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path
+    ) -> AbstractContextManager[list[int]]:
         """Run the server on the testbed's host ``server``; yields the process ids of its instances when they answer.
 
         Raises WorkloadError with the server's own words when it does not start.

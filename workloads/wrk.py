@@ -25,9 +25,24 @@ def wrk(testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
     """
     limit, threads = limits.read(), len(cpus.load)
     connections = max(limit.connections_per_core * len(cpus.server), threads)
-    command = testbed.command(testbed.client, cpus.load, [
-        "wrk", "--threads", str(threads), "--connections", str(connections), "--duration", f"{demand.seconds}s",
-        "--timeout", f"{limit.answer_seconds}s", "--script", str(SCRIPT), f"http://{testbed.server.IP()}:{PORT}/"])
+    command = testbed.command(
+        testbed.client,
+        cpus.load,
+        [
+            "wrk",
+            "--threads",
+            str(threads),
+            "--connections",
+            str(connections),
+            "--duration",
+            f"{demand.seconds}s",
+            "--timeout",
+            f"{limit.answer_seconds}s",
+            "--script",
+            str(SCRIPT),
+            f"http://{testbed.server.IP()}:{PORT}/",
+        ],
+    )
     spent_before = reaped_cpu_seconds()
     environment = os.environ | ({"WRK_DELAY_MS": str(1000 * connections / demand.rate)} if demand.rate else {})
     with running(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

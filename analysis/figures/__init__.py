@@ -17,13 +17,26 @@ from bench.record import Run, Trial, read_run, read_trials
 
 matplotlib.use("Agg")
 
-KINDS = {"throughput": throughput.draw, "ratios": ratios.draw, "locality": locality.draw, "contention": contention.draw,
-         "cpu": cpu.draw, "day": day.draw, "effects": effects.draw, "profile": profile.draw,
-         "profile-difference": profile.draw_difference, "related": related.draw,
-         "listen-table": walk.draw_passive, "active-connections": walk.draw_active, "flow-deliver": walk.draw_delivery}
-_PLAIN = {"svg": {"metadata": {"Date": None, "Creator": None}},  # no dates and versions: the same data, the same bytes
-          "png": {"metadata": {"Software": None}, "dpi": 160},
-          "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}}}
+KINDS = {
+    "throughput": throughput.draw,
+    "ratios": ratios.draw,
+    "locality": locality.draw,
+    "contention": contention.draw,
+    "cpu": cpu.draw,
+    "day": day.draw,
+    "effects": effects.draw,
+    "profile": profile.draw,
+    "profile-difference": profile.draw_difference,
+    "related": related.draw,
+    "listen-table": walk.draw_passive,
+    "active-connections": walk.draw_active,
+    "flow-deliver": walk.draw_delivery,
+}
+_PLAIN = {
+    "svg": {"metadata": {"Date": None, "Creator": None}},  # no dates and versions: the same data, the same bytes
+    "png": {"metadata": {"Software": None}, "dpi": 160},
+    "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}},
+}
 
 
 class FigureError(Exception):
@@ -32,13 +45,18 @@ class FigureError(Exception):
     exit_status = 2
 
 
-def draw_figures(directory: Path, run: Run, trials: list[Trial], summary: pd.DataFrame,
-                 only: str | None = None) -> list[Path]:
+def draw_figures(
+    directory: Path, run: Run, trials: list[Trial], summary: pd.DataFrame, only: str | None = None
+) -> list[Path]:
     """Draw all figures, or the one with the id only, into directory/figures: .svg, .png, .pdf, and what it shows as .csv."""
     chosen = [spec for spec in run.options.figures if only in (None, spec.id)]
     (directory / "figures").mkdir(parents=True, exist_ok=True)
-    drawn = [path for spec in chosen for path in _drawn(directory / "figures", View(spec, run, trials, summary, directory))]
-    return drawn + (profile.write_flame_graphs(directory, trials) if run.options.observes == "profile" and not only else [])
+    drawn = [
+        path for spec in chosen for path in _drawn(directory / "figures", View(spec, run, trials, summary, directory))
+    ]
+    return drawn + (
+        profile.write_flame_graphs(directory, trials) if run.options.observes == "profile" and not only else []
+    )
 
 
 def draw_stored(directories: list[Path], only: str | None = None) -> list[Path]:

@@ -23,10 +23,12 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
     for y, row in enumerate(rows.itertuples()):
         bar(axes, y, row.ci_low, row.ci_high, look(view, row.variant)["color"])
         axes.plot(row.estimate, y, **look(view, row.variant))
-        axes.annotate(f"{row.estimate:.3f}", (1.02, y), xycoords=("axes fraction", "data"), va="center",
-                      fontsize="small")
-    axes.set_yticks(range(len(rows)), [f"{place(row.workload, row.cores)}  {view.label(row.variant)}"
-                                       for row in rows.itertuples()])
+        axes.annotate(
+            f"{row.estimate:.3f}", (1.02, y), xycoords=("axes fraction", "data"), va="center", fontsize="small"
+        )
+    axes.set_yticks(
+        range(len(rows)), [f"{place(row.workload, row.cores)}  {view.label(row.variant)}" for row in rows.itertuples()]
+    )
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(left=0)
     axes.grid(visible=False, axis="y")
@@ -39,4 +41,5 @@ def _rows(view: View) -> pd.DataFrame:
     rows = view.summary.query("metric == @METRIC and variant in @view.variants")
     order = {name: number for number, name in enumerate([*view.workloads, *view.variants])}
     return rows.sort_values(["workload", "cores", "variant"], key=lambda column: column.map(lambda x: order.get(x, x)))[
-        ["workload", "variant", "cores", "estimate", "ci_low", "ci_high"]]
+        ["workload", "variant", "cores", "estimate", "ci_low", "ci_high"]
+    ]

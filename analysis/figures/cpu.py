@@ -36,8 +36,17 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
 def _stack(axes: Axes, cpus: pd.DataFrame) -> None:
     bottom, places = np.zeros(len(cpus)), range(len(cpus))
     for state, colour in _STATES.items():
-        axes.bar(places, cpus[state], bottom=bottom, color=colour, hatch=_HATCHES[state], edgecolor="white",
-                 linewidth=0.5, width=0.8, label=state.removesuffix("_time"))
+        axes.bar(
+            places,
+            cpus[state],
+            bottom=bottom,
+            color=colour,
+            hatch=_HATCHES[state],
+            edgecolor="white",
+            linewidth=0.5,
+            width=0.8,
+            label=state.removesuffix("_time"),
+        )
         bottom = bottom + cpus[state].to_numpy()
     axes.set_xticks(places, [f"{cpu}" for cpu in cpus.cpu])
     axes.set_xlabel("CPU")
@@ -49,10 +58,18 @@ def _ours(view: View) -> pd.DataFrame:
     """Hardware interrupts count as softirq, waiting for a disk as idle; what the hypervisor took is not drawn."""
     most = view.cores[-1]
     cpu = cpu_by_core(view.run, view.trials).query("variant != @CONTROL and cores == @most")
-    return pd.DataFrame({
-        "workload": cpu.workload, "system": cpu.variant.map(view.label), "cpu": cpu.cpu, "user": cpu.user_percent,
-        "system_time": cpu.system_percent, "softirq": cpu.softirq_percent + cpu.irq_percent,
-        "idle": cpu.idle_percent + cpu.iowait_percent, "source": "measured here"})
+    return pd.DataFrame(
+        {
+            "workload": cpu.workload,
+            "system": cpu.variant.map(view.label),
+            "cpu": cpu.cpu,
+            "user": cpu.user_percent,
+            "system_time": cpu.system_percent,
+            "softirq": cpu.softirq_percent + cpu.irq_percent,
+            "idle": cpu.idle_percent + cpu.iowait_percent,
+            "source": "measured here",
+        }
+    )
 
 
 def _theirs() -> pd.DataFrame:

@@ -49,8 +49,11 @@ def _offered(axes: Axes, rows: pd.DataFrame) -> None:
 
 def _savings(view: View) -> list[str]:
     rows = view.summary.query("metric == @COST and variant == 'fastsocket'").dropna(subset="ratio_low")
-    return [f"Over the day a request costs fastsocket {row.ratio_to_base:.3f} ({row.ratio_low:.3f}–{row.ratio_high:.3f}) "
-            "times base's CPU time, without the load generator's." for row in rows.itertuples()]
+    return [
+        f"Over the day a request costs fastsocket {row.ratio_to_base:.3f} ({row.ratio_low:.3f}–{row.ratio_high:.3f}) "
+        "times base's CPU time, without the load generator's."
+        for row in rows.itertuples()
+    ]
 
 
 def _rows(view: View) -> pd.DataFrame:
@@ -62,6 +65,7 @@ def _rows(view: View) -> pd.DataFrame:
         busy = 100 - cpu.idle_percent - cpu.iowait_percent - cpu.steal_percent
         rates = {trial.workload: trial.rate for trial in trials}
         for (workload, variant), of_variant in busy.groupby([cpu.workload, cpu.variant]):
-            found.append((workload, variant, view.run.options.hour(block), rates[workload], of_variant.mean(),
-                          of_variant.max()))
+            found.append(
+                (workload, variant, view.run.options.hour(block), rates[workload], of_variant.mean(), of_variant.max())
+            )
     return pd.DataFrame(found, columns=["workload", "variant", "hour", "rate", "mean", "worst"])

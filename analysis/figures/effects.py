@@ -24,15 +24,22 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
 def _rows(view: View) -> pd.DataFrame:
     found = contrasts(view.trials, view.spec.effects).dropna(subset="low")
     order = {name: number for number, name in enumerate(view.spec.effects)}
-    found = found.sort_values(["workload", "cores", "effect"],
-                              key=lambda column: column.map(order) if column.name == "effect" else column)
+    found = found.sort_values(
+        ["workload", "cores", "effect"], key=lambda column: column.map(order) if column.name == "effect" else column
+    )
     several = len(found[["workload", "cores"]].drop_duplicates()) > 1
     group = found.apply(lambda row: place(row.workload, row.cores), axis=1) if len(found) else found.workload
-    return pd.DataFrame({
-        "group": group, "label": group + "  " + found.effect if several else found.effect,
-        "ratio": found.ratio, "low": found.low, "high": found.high,
-        "published": [published(view.spec.effects[name].claim) for name in found.effect],
-        "look": [look(view, "fastsocket")] * len(found)})
+    return pd.DataFrame(
+        {
+            "group": group,
+            "label": group + "  " + found.effect if several else found.effect,
+            "ratio": found.ratio,
+            "low": found.low,
+            "high": found.high,
+            "published": [published(view.spec.effects[name].claim) for name in found.effect],
+            "look": [look(view, "fastsocket")] * len(found),
+        }
+    )
 
 
 def published(claim: str | None) -> float:

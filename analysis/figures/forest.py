@@ -32,8 +32,13 @@ def _line(axes: Axes, y: int, row) -> None:
     bar(axes, y, row.low, row.high, row.look["color"])
     axes.plot(row.ratio, y, **row.look)
     published = "" if pd.isna(row.published) else f"   published: {row.published:g}"
-    axes.annotate(f"{row.ratio:.3f} ({row.low:.3f}–{row.high:.3f}){published}", (1.02, y),
-                  xycoords=("axes fraction", "data"), va="center", fontsize="small")
+    axes.annotate(
+        f"{row.ratio:.3f} ({row.low:.3f}–{row.high:.3f}){published}",
+        (1.02, y),
+        xycoords=("axes fraction", "data"),
+        va="center",
+        fontsize="small",
+    )
 
 
 def _publish(axes: Axes, rows: pd.DataFrame) -> None:

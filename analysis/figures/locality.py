@@ -40,8 +40,15 @@ def _local_share(axes: Axes, view: View, rows: pd.DataFrame, metric: str) -> Non
         of_arm = rows[rows.variant == arm]
         if of_arm.empty:
             continue
-        curve(axes, {**look(view, arm), "linestyle": "none"}, of_arm.cores.map(positions) + offset,
-              of_arm.estimate, of_arm.ci_low, of_arm.ci_high, label=view.label(arm))
+        curve(
+            axes,
+            {**look(view, arm), "linestyle": "none"},
+            of_arm.cores.map(positions) + offset,
+            of_arm.estimate,
+            of_arm.ci_low,
+            of_arm.ci_high,
+            label=view.label(arm),
+        )
     axes.set_xticks(list(positions.values()), positions)
     axes.set_xlim(-0.5, len(positions) - 0.5)
     axes.set_xlabel("server cores")
@@ -54,5 +61,10 @@ def _legend(figure: Figure, grid) -> None:
     """One for all axes, with every arm that any of them shows."""
     handles = {label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels())}
     if handles:
-        figure.legend(handles=list(handles.values()), labels=list(handles), title="95 % intervals", alignment="left",
-                      loc="outside right upper")
+        figure.legend(
+            handles=list(handles.values()),
+            labels=list(handles),
+            title="95 % intervals",
+            alignment="left",
+            loc="outside right upper",
+        )

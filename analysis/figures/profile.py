@@ -20,8 +20,10 @@ PUBLISHED = Path(__file__).parent.parent / "published" / "profile.csv"
 ROWS = 11  # as many as the slides print
 FLAME = "flame-"
 _WHERE = ["object", "symbol"]
-_WHOSE = ("Samples in the server's processes, with the softirq that ran on top of them. The clock's interrupt waits while "
-          "interrupts are off: such time is counted where they come on again (handle_softirqs, _raw_spin_unlock_irqrestore).")
+_WHOSE = (
+    "Samples in the server's processes, with the softirq that ran on top of them. The clock's interrupt waits while "
+    "interrupts are off: such time is counted where they come on again (handle_softirqs, _raw_spin_unlock_irqrestore)."
+)
 
 
 def draw(view: View) -> tuple[Figure, pd.DataFrame]:
@@ -31,8 +33,12 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
     figure = Figure(figsize=(11, 1.6 + 0.34 * ROWS), layout="constrained")
     mine, published = figure.subplots(1, 2)
     _list(mine, ours, f"{' and '.join(view.workloads)}, {view.label(variant)}: here", look(view, variant))
-    _list(published, theirs, "published: Linux 2.6.32",
-          {"color": QUIET, "marker": "D", "markerfacecolor": "none", "markersize": 6})
+    _list(
+        published,
+        theirs,
+        "published: Linux 2.6.32",
+        {"color": QUIET, "marker": "D", "markerfacecolor": "none", "markersize": 6},
+    )
     note(figure, _WHOSE, "Bars: 95 % intervals." if ours.low.notna().any() else "", view.shared())
     return figure, pd.concat([ours.assign(source="measured here"), theirs.drop(columns="system")])
 
@@ -47,10 +53,11 @@ def draw_difference(view: View) -> tuple[Figure, pd.DataFrame]:
     if changed.empty or control.empty:
         say(axes, "It takes profiles of base, fastsocket and the A/A control.")
         return figure, pd.DataFrame(columns=[*_WHERE, "difference", "low", "high", "difference_control"])
-    largest = changed.mean().abs().sort_values(ascending=False, kind="stable").index[:2 * ROWS]
+    largest = changed.mean().abs().sort_values(ascending=False, kind="stable").index[: 2 * ROWS]
     shown = pd.DataFrame(
         [(*where, changed[where].mean(), *_bounds(changed[where]), control[where].mean()) for where in largest],
-        columns=[*_WHERE, "difference", "low", "high", "difference_control"]).sort_values("difference")
+        columns=[*_WHERE, "difference", "low", "high", "difference_control"],
+    ).sort_values("difference")
     axes.axvline(0, color=QUIET, linewidth=1)
     for y, row in enumerate(shown.itertuples()):
         if not np.isnan(row.low):
@@ -59,7 +66,13 @@ def draw_difference(view: View) -> tuple[Figure, pd.DataFrame]:
         axes.plot(row.difference_control, y, **{**look(view, CONTROL), "markerfacecolor": "none", "markeredgewidth": 1})
     _name_rows(axes, shown)
     axes.set_xlabel("samples per 1,000 requests, less base's")
-    note(figure, "Filled: fastsocket; hollow: the A/A control.", _WHOSE, "Bars: 95 % intervals." if shown.low.notna().any() else "", view.shared())
+    note(
+        figure,
+        "Filled: fastsocket; hollow: the A/A control.",
+        _WHOSE,
+        "Bars: 95 % intervals." if shown.low.notna().any() else "",
+        view.shared(),
+    )
     return figure, shown
 
 
@@ -89,7 +102,9 @@ def _list(axes: Axes, rows: pd.DataFrame, title: str, drawn: dict) -> None:
         if not np.isnan(getattr(row, "low", np.nan)):
             bar(axes, y, row.low, row.high, drawn["color"])
         axes.plot(row.percent, y, **drawn)
-        axes.annotate(f"{row.percent:.2f}", (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize="small")
+        axes.annotate(
+            f"{row.percent:.2f}", (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize="small"
+        )
     _name_rows(axes, rows)
     axes.invert_yaxis()
     axes.set_xlim(left=0)
@@ -123,8 +138,10 @@ def _shares(view: View, variant: str) -> pd.DataFrame:
     percent = counted.div(counted.sum(axis=1), axis=0) * 100
     blocks = percent.groupby(level=1).mean()
     first = blocks.mean().sort_values(ascending=False, kind="stable").head(ROWS)
-    return pd.DataFrame([(*where, mean, *np.clip(_bounds(blocks[where]), 0, 100)) for where, mean in first.items()],
-                        columns=[*_WHERE, "percent", "low", "high"]).assign(samples=int(counted.to_numpy().sum()))
+    return pd.DataFrame(
+        [(*where, mean, *np.clip(_bounds(blocks[where]), 0, 100)) for where, mean in first.items()],
+        columns=[*_WHERE, "percent", "low", "high"],
+    ).assign(samples=int(counted.to_numpy().sum()))
 
 
 def _per_request(view: View) -> pd.DataFrame:

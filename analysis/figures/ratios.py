@@ -20,16 +20,31 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
 
 
 def _rows(view: View) -> pd.DataFrame:
-    answered = {(row.workload, row.cores, row.variant): row
-                for row in outcome(view.run, view.summary).dropna(subset=["ratio_low"]).itertuples()}
+    answered = {
+        (row.workload, row.cores, row.variant): row
+        for row in outcome(view.run, view.summary).dropna(subset=["ratio_low"]).itertuples()
+    }
     order = [(workload, cores, arm) for workload in view.workloads for cores in view.cores for arm in view.arms]
-    return pd.DataFrame([(place(workload, cores), f"{place(workload, cores)}  {view.label(arm)}", row.ratio_to_base,
-                          row.ratio_low, row.ratio_high, float("nan"), look(view, arm))
-                         for workload, cores, arm in order if (row := answered.get((workload, cores, arm)))],
-                        columns=_COLUMNS)
+    return pd.DataFrame(
+        [
+            (
+                place(workload, cores),
+                f"{place(workload, cores)}  {view.label(arm)}",
+                row.ratio_to_base,
+                row.ratio_low,
+                row.ratio_high,
+                float("nan"),
+                look(view, arm),
+            )
+            for workload, cores, arm in order
+            if (row := answered.get((workload, cores, arm)))
+        ],
+        columns=_COLUMNS,
+    )
 
 
 def _axis(view: View) -> str:
-    asked = {"CPU time per request" if workload in view.run.options.rates else "throughput"
-             for workload in view.workloads}
+    asked = {
+        "CPU time per request" if workload in view.run.options.rates else "throughput" for workload in view.workloads
+    }
     return f"{' or '.join(sorted(asked))}, ratio to base, 95 % intervals"

@@ -10,9 +10,15 @@ from matplotlib.figure import Figure
 from analysis.estimates import BASE, CONTROL
 from analysis.figures.view import View
 
-STYLE = {**seaborn.axes_style("whitegrid"), **seaborn.plotting_context("paper", font_scale=1.15),
-         "axes.edgecolor": "0.6", "axes.titleweight": "bold", "grid.color": "0.9", "legend.frameon": False,
-         "svg.hashsalt": "fastsocket-lab"}
+STYLE = {
+    **seaborn.axes_style("whitegrid"),
+    **seaborn.plotting_context("paper", font_scale=1.15),
+    "axes.edgecolor": "0.6",
+    "axes.titleweight": "bold",
+    "grid.color": "0.9",
+    "legend.frameon": False,
+    "svg.hashsalt": "fastsocket-lab",
+}
 BAR = {"capsize": 4, "elinewidth": 1.4, "capthick": 1.4}
 QUIET = "0.35"
 
@@ -26,8 +32,13 @@ def look(view: View, arm: str) -> dict:
     """Colour and marker of an arm, the same in all figures of a run."""
     known = [*_FIRST, *(variant for variant in view.run.options.variants if variant not in _FIRST)]
     number = known.index(arm)
-    return {"color": _COLOURS[number % len(_COLOURS)], "marker": _MARKERS[number % len(_MARKERS)], "markersize": 4.5,
-            "markeredgewidth": 0, "linewidth": 1.2}
+    return {
+        "color": _COLOURS[number % len(_COLOURS)],
+        "marker": _MARKERS[number % len(_MARKERS)],
+        "markersize": 4.5,
+        "markeredgewidth": 0,
+        "linewidth": 1.2,
+    }
 
 
 def published_look(view: View, arm: str) -> dict:
@@ -57,8 +68,15 @@ def name_curves(axes: Axes, ends: list[tuple[str, float, tuple]]) -> None:
     gap, at = 0.065 * (high - low), -np.inf
     for label, value, colour in sorted(ends, key=lambda end: end[1]):
         at = max(value, at + gap)
-        axes.annotate(label, (1.01, at), xycoords=("axes fraction", "data"), va="center", color=colour, fontsize="small",
-                      annotation_clip=False)
+        axes.annotate(
+            label,
+            (1.01, at),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            color=colour,
+            fontsize="small",
+            annotation_clip=False,
+        )
 
 
 def core_axis(axes: Axes, cores) -> None:

@@ -67,16 +67,25 @@ def _published_curves(axes: Axes, view: View, published: pd.DataFrame, workload:
 def _sources(published: pd.DataFrame) -> str:
     """Where the points come from, the most common source first; an error of 0 is of a figure that was printed."""
     counts = published.groupby(["source", "error_kcps"]).size().sort_values(ascending=False)
-    return "\n".join(f"{source} ±{error} kcps" if error else f"{count} points from the {source}"
-                     for (source, error), count in counts.items())
+    return "\n".join(
+        f"{source} ±{error} kcps" if error else f"{count} points from the {source}"
+        for (source, error), count in counts.items()
+    )
 
 
 def _data(view: View, published: pd.DataFrame) -> pd.DataFrame:
     """Per second: workload, system, cores, estimate, low, high, source."""
-    ours = throughput(view.summary).query("variant in @view.variants").rename(
-        columns={"variant": "system", "ci_low": "low", "ci_high": "high"}).assign(source="measured here")
+    ours = (
+        throughput(view.summary)
+        .query("variant in @view.variants")
+        .rename(columns={"variant": "system", "ci_low": "low", "ci_high": "high"})
+        .assign(source="measured here")
+    )
     theirs = published.query("workload in @view.workloads")
-    theirs = theirs.assign(estimate=1000 * theirs.kcps, low=1000 * (theirs.kcps - theirs.error_kcps),
-                           high=1000 * (theirs.kcps + theirs.error_kcps))
+    theirs = theirs.assign(
+        estimate=1000 * theirs.kcps,
+        low=1000 * (theirs.kcps - theirs.error_kcps),
+        high=1000 * (theirs.kcps + theirs.error_kcps),
+    )
     columns = ["workload", "system", "cores", "estimate", "low", "high", "source"]
     return pd.concat([ours[columns], theirs[columns]])

@@ -54,16 +54,25 @@ def draw_delivery(view: View) -> tuple[Figure, pd.DataFrame]:
     mask = (1 << (view.cores[-1] - 1).bit_length()) - 1
     chosen = walks[walks.step == 10]
     hits = {variant: (part.source_port & mask == part.cpu).mean() for variant, part in chosen.groupby("variant")}
-    said = "; ".join(f"{view.label(variant)} {100 * hits[variant]:.1f} %" for variant in view.variants if variant in hits)
-    note(figure, f"hash(p) = p & {mask} of the proxy's source port is the core that connects: {said}." if said else "",
-         _counted(walks))
+    said = "; ".join(
+        f"{view.label(variant)} {100 * hits[variant]:.1f} %" for variant in view.variants if variant in hits
+    )
+    note(
+        figure,
+        f"hash(p) = p & {mask} of the proxy's source port is the core that connects: {said}." if said else "",
+        _counted(walks),
+    )
     return figure, pd.DataFrame(rows, columns=["variant", "kind", "application_cpu", "delivered_cpu", "connections"])
 
 
 def _walks(view: View) -> pd.DataFrame:
     """A row per step of each connection of the view's trials; the A/A control is base."""
-    rows = [(trial.variant, trial.index, *step) for trial in view.trials
-            if (path := Path(walk_path(view.directory, trial.index))).exists() for step in read_walk(path)]
+    rows = [
+        (trial.variant, trial.index, *step)
+        for trial in view.trials
+        if (path := Path(walk_path(view.directory, trial.index))).exists()
+        for step in read_walk(path)
+    ]
     walks = pd.DataFrame(rows, columns=_COLUMNS)
     return walks[walks.variant.isin(view.variants)]
 
@@ -81,8 +90,12 @@ def _draw_walks(view: View, steps: tuple[int, ...], preface: str) -> tuple[Figur
         rows += [_local(cpus).assign(variant=variant), _distinct(cpus).assign(variant=variant)]
     figure.axes[0].set_yticks(range(len(steps)), [_STEPS[step][0] for step in steps])
     figure.axes[0].set_ylim(len(steps) - 0.5, -0.5)
-    note(figure, f"{preface}Lines: all walks, as wide as they are common. Circles: the application's own; squares: softirq. "
-         "Right: how many of all connections do that step on the application's core, 95 % intervals.", _counted(walks))
+    note(
+        figure,
+        f"{preface}Lines: all walks, as wide as they are common. Circles: the application's own; squares: softirq. "
+        "Right: how many of all connections do that step on the application's core, 95 % intervals.",
+        _counted(walks),
+    )
     return figure, pd.concat(rows)
 
 
@@ -108,14 +121,28 @@ def _lanes(axes: Axes, cpus: pd.DataFrame, colour, cores: int) -> None:
         return
     for walk in _distinct(cpus).itertuples():
         lane = [int(cpu) for cpu in walk.walk.split("-")]
-        axes.plot(lane, range(len(lane)), color=colour, linewidth=max(0.6, 9 * walk.connections / len(cpus)), alpha=0.45,
-                  solid_capstyle="round", zorder=2)
+        axes.plot(
+            lane,
+            range(len(lane)),
+            color=colour,
+            linewidth=max(0.6, 9 * walk.connections / len(cpus)),
+            alpha=0.45,
+            solid_capstyle="round",
+            zorder=2,
+        )
     for y, step in enumerate(cpus.columns):
         for cpu in sorted(cpus[step].unique()):
-            axes.plot(cpu, y, marker=_MARKERS[_STEPS[step][1]], color=colour, markersize=8, markeredgecolor="white", zorder=3)
+            axes.plot(
+                cpu, y, marker=_MARKERS[_STEPS[step][1]], color=colour, markersize=8, markeredgecolor="white", zorder=3
+            )
     for y, row in enumerate(_local(cpus).itertuples()):
-        axes.annotate(f"{row.local_percent:.0f} % ({row.low:.0f}–{row.high:.0f})", (1.02, y),
-                      xycoords=("axes fraction", "data"), va="center", fontsize="small")
+        axes.annotate(
+            f"{row.local_percent:.0f} % ({row.low:.0f}–{row.high:.0f})",
+            (1.02, y),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize="small",
+        )
     axes.set_xticks(range(cores), [f"core {cpu}" for cpu in range(cores)])
     axes.set_xlim(-0.5, cores - 0.5)
     axes.grid(visible=False, axis="y")
@@ -146,4 +173,6 @@ def _draw_matrix(axes: Axes, told: Counter, title: str) -> None:
 
 def _counted(walks: pd.DataFrame) -> str:
     traced = walks.drop_duplicates(["variant", "trial", "connection"]).groupby("variant", sort=False).size()
-    return "Traced connections: " + (", ".join(f"{variant} {count}" for variant, count in traced.items()) or "none") + "."
+    return (
+        "Traced connections: " + (", ".join(f"{variant} {count}" for variant, count in traced.items()) or "none") + "."
+    )

@@ -36,8 +36,10 @@ def convert(perf_data: Path, out: Path) -> int:
 
 def _record(perf_data: Path, samples: int) -> None:
     """With both CPUs busy in the kernel, since idle ones are not sampled."""
-    busy = [subprocess.Popen([sys.executable, "-c", "import os\nwhile True: os.stat('/proc/self/status')"])
-            for _ in usable_cpus()]
+    busy = [
+        subprocess.Popen([sys.executable, "-c", "import os\nwhile True: os.stat('/proc/self/status')"])
+        for _ in usable_cpus()
+    ]
     try:
         with recording(perf_data, RECORDED_AT):
             time.sleep(samples / RECORDED_AT / len(busy))
@@ -60,9 +62,11 @@ def _compare(perf_data: Path, out: Path) -> None:
         ours.append(seconds)
         theirs.append(_timed(["perf", "report", "--stdio", "--input", f"{perf_data}"])[0])
     ratios = sorted(mine / other for mine, other in zip(ours, theirs))
-    print(f"{said.strip()}\nseconds: ours {' '.join(f'{one:.2f}' for one in ours)}; "
-          f"perf report {' '.join(f'{one:.2f}' for one in theirs)}\n"
-          f"ours / perf report: {geometric_mean(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f} in {TIMES} pairs)")
+    print(
+        f"{said.strip()}\nseconds: ours {' '.join(f'{one:.2f}' for one in ours)}; "
+        f"perf report {' '.join(f'{one:.2f}' for one in theirs)}\n"
+        f"ours / perf report: {geometric_mean(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f} in {TIMES} pairs)"
+    )
 
 
 def main() -> None:

@@ -9,9 +9,14 @@ from bench.profile import IDLE, Stack
 
 WIDTH, ROW, MARGIN = 1200, 17, 10
 NARROWEST = 0.4  # px: what would be narrower is not drawn, nor what stands on it
-LETTER = 6.6     # px, about, of the font
-_TEMPLATE = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
-                        lstrip_blocks=True, undefined=StrictUndefined).get_template("flamegraph.svg.j2")
+LETTER = 6.6  # px, about, of the font
+_TEMPLATE = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=StrictUndefined,
+).get_template("flamegraph.svg.j2")
 
 
 def flame_graph(stacks: list[Stack], title: str) -> str:
@@ -20,8 +25,14 @@ def flame_graph(stacks: list[Stack], title: str) -> str:
     depth = _depth(root)
     boxes = list(_boxes("all", root, root["samples"], 0.0, 0))
     return _TEMPLATE.render(
-        title=title, boxes=boxes, samples=root["samples"], width=WIDTH, row=ROW, margin=MARGIN,
-        height=(depth + 1) * ROW + 64)
+        title=title,
+        boxes=boxes,
+        samples=root["samples"],
+        width=WIDTH,
+        row=ROW,
+        margin=MARGIN,
+        height=(depth + 1) * ROW + 64,
+    )
 
 
 def _tree(stacks: list[Stack]) -> dict:
@@ -47,9 +58,17 @@ def _boxes(name: str, node: dict, total: int, left: float, level: int):
     if width < NARROWEST:
         return
     letters = int(width / LETTER)
-    shown = name if len(name) <= letters else f"{name[:letters - 1]}…" if letters > 2 else ""
-    yield (f"{MARGIN + left:.1f}", f"{width:.1f}", level, _colour(name), name, node["samples"],
-           f"{100 * node['samples'] / max(total, 1):.2f}", shown)
+    shown = name if len(name) <= letters else f"{name[: letters - 1]}…" if letters > 2 else ""
+    yield (
+        f"{MARGIN + left:.1f}",
+        f"{width:.1f}",
+        level,
+        _colour(name),
+        name,
+        node["samples"],
+        f"{100 * node['samples'] / max(total, 1):.2f}",
+        shown,
+    )
     for above in sorted(node["above"]):
         yield from _boxes(above, node["above"][above], total, left, level + 1)
         left += (WIDTH - 2 * MARGIN) * node["above"][above]["samples"] / max(total, 1)

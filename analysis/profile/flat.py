@@ -21,7 +21,9 @@ def flat(stacks: list[Stack], only_server: bool = True) -> pd.DataFrame:
     counted = Counter()
     for stack in stacks:
         if stack.role == SERVER if only_server else stack.role != IDLE:
-            counted["kernel" if stack.object == KERNEL else stack.object, stack.frames.rpartition(";")[2]] += stack.samples
+            counted["kernel" if stack.object == KERNEL else stack.object, stack.frames.rpartition(";")[2]] += (
+                stack.samples
+            )
     rows = sorted(counted.items(), key=lambda row: (-row[1], row[0]))
     table = pd.DataFrame([(*where, samples) for where, samples in rows], columns=["object", "symbol", "samples"])
     return table.assign(percent=100 * table.samples / max(table.samples.sum(), 1))
@@ -29,8 +31,11 @@ def flat(stacks: list[Stack], only_server: bool = True) -> pd.DataFrame:
 
 def profiles(directory: Path, trials: list[Trial]) -> list[tuple[Trial, list[Stack]]]:
     """The trials of a run that have a profile."""
-    return [(trial, _stacks(stacks_path(directory, trial.index))) for trial in trials
-            if stacks_path(directory, trial.index).exists()]
+    return [
+        (trial, _stacks(stacks_path(directory, trial.index)))
+        for trial in trials
+        if stacks_path(directory, trial.index).exists()
+    ]
 
 
 _stacks = cache(read_stacks)  # several figures show the same trials, which do not change

@@ -10,11 +10,28 @@ def speedscope(profiles: dict[str, list[Stack]]) -> str:
     frames: dict[str, int] = {}
     shown = []
     for name, stacks in profiles.items():
-        samples = [[frames.setdefault(frame, len(frames)) for frame in (stack.command, *stack.frames.split(";"))]
-                   for stack in stacks]
+        samples = [
+            [frames.setdefault(frame, len(frames)) for frame in (stack.command, *stack.frames.split(";"))]
+            for stack in stacks
+        ]
         weights = [stack.samples for stack in stacks]
-        shown.append({"type": "sampled", "name": name, "unit": "none", "startValue": 0, "endValue": sum(weights),
-                      "samples": samples, "weights": weights})
-    return json.dumps({
-        "$schema": "https://www.speedscope.app/file-format-schema.json", "exporter": "fastsocket-lab",
-        "shared": {"frames": [{"name": name} for name in frames]}, "profiles": shown}, separators=(",", ":"))
+        shown.append(
+            {
+                "type": "sampled",
+                "name": name,
+                "unit": "none",
+                "startValue": 0,
+                "endValue": sum(weights),
+                "samples": samples,
+                "weights": weights,
+            }
+        )
+    return json.dumps(
+        {
+            "$schema": "https://www.speedscope.app/file-format-schema.json",
+            "exporter": "fastsocket-lab",
+            "shared": {"frames": [{"name": name} for name in frames]},
+            "profiles": shown,
+        },
+        separators=(",", ":"),
+    )

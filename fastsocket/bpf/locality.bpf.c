@@ -50,7 +50,7 @@ struct tcp_sock {
 
 /* Written by bench/probes.py before each trial. */
 struct {
-	__u32 server_netns; /* inode number */
+	__u32 server_netns;          /* inode number */
 	__u32 first_port, last_port; /* connections on these local ports are passive, all others active */
 } watched = { .first_port = 80, .last_port = 80 };
 
@@ -109,7 +109,7 @@ int BPF_PROG(tcp_rcv_space_adjust, struct sock *sk)
 	if (!is_watched(sk))
 		return 0;
 	return count(sk, BPF_CORE_READ(tcp, data_segs_in) == 1 &&
-			 BPF_CORE_READ(tcp, copied_seq) == BPF_CORE_READ(tcp, rcv_nxt));
+	                         BPF_CORE_READ(tcp, copied_seq) == BPF_CORE_READ(tcp, rcv_nxt));
 }
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

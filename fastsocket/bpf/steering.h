@@ -44,10 +44,10 @@ const volatile __u32 contributions[MAX_INPUT][256];
 /* Written by fastsocket/steering/program.py at any time. */
 struct settings {
 	__u32 mode;
-	__u32 cpus;         /* how many it may choose from */
-	__u32 machine_cpus; /* the n of the slides' hash(p) */
-	__u32 port_mask;    /* ROUND_UP_POWER_OF_2(n) - 1 */
-	__s32 netns;        /* of the receiver, as an id in the program's own; -1: that one */
+	__u32 cpus;                             /* how many it may choose from */
+	__u32 machine_cpus;                     /* the n of the slides' hash(p) */
+	__u32 port_mask;                        /* ROUND_UP_POWER_OF_2(n) - 1 */
+	__s32 netns;                            /* of the receiver, as an id in the program's own; -1: that one */
 	__u32 indirection[INDIRECTION_ENTRIES]; /* to CPU numbers */
 	__u16 position[MAX_CPUS];               /* of a CPU among those it may choose from, plus 1; 0: not among them */
 	__u16 port_rules[PORTS];                /* destination port to CPU number, plus 1; 0: no rule */
@@ -67,19 +67,19 @@ struct {
 struct flow {
 	__u8 input[MAX_INPUT]; /* source, destination address, source, destination port, in network order */
 	__u32 length;
-	__u32 transport;            /* offset of the header that has the ports */
-	__u8 protocol;              /* 0 where there are no ports, like these */
-	__u16 source, destination;  /* ports in host order */
+	__u32 transport;           /* offset of the header that has the ports */
+	__u8 protocol;             /* 0 where there are no ports, like these */
+	__u16 source, destination; /* ports in host order */
 };
 
 static __always_inline long load(void *packet, enum hook hook, __u32 offset, void *into, __u32 length)
 {
 	return hook == HOOK_XDP ? bpf_xdp_load_bytes(packet, offset, into, length)
-				: bpf_skb_load_bytes(packet, offset, into, length);
+	                        : bpf_skb_load_bytes(packet, offset, into, length);
 }
 
 static __always_inline bool load_ports(void *packet, enum hook hook, __u32 offset, __u8 protocol, struct flow *flow,
-				       __u8 *into)
+                                       __u8 *into)
 {
 	__be16 ports[2];
 

@@ -73,9 +73,12 @@ static __always_inline void note(enum what what, __u16 local_port, __u16 remote_
 	if (i >= MAX_EVENTS)
 		return;
 	walk.event[i] = (struct event){
-		.ns = bpf_ktime_get_ns(), .thread = (__u32)bpf_get_current_pid_tgid(),
-		.cpu = (__u16)bpf_get_smp_processor_id(), .what = what,
-		.local_port = local_port, .remote_port = remote_port,
+		.ns = bpf_ktime_get_ns(),
+		.thread = (__u32)bpf_get_current_pid_tgid(),
+		.cpu = (__u16)bpf_get_smp_processor_id(),
+		.what = what,
+		.local_port = local_port,
+		.remote_port = remote_port,
 	};
 }
 
@@ -105,7 +108,9 @@ int BPF_PROG(comes_in, struct sk_buff *skb)
 	int flags = handshake(skb, &tcp);
 
 	if (flags)
-		note(flags == SYN ? SYN_IN : flags == ACK ? ACK_IN : SYN_ACK_IN,
+		note(flags == SYN   ? SYN_IN
+		     : flags == ACK ? ACK_IN
+		                    : SYN_ACK_IN,
 		     bpf_ntohs(tcp.dest), bpf_ntohs(tcp.source));
 	return 0;
 }
@@ -117,7 +122,9 @@ int BPF_PROG(goes_out, struct sk_buff *skb)
 	int flags = handshake(skb, &tcp);
 
 	if (flags)
-		note(flags == SYN ? SYN_OUT : flags == ACK ? ACK_OUT : SYN_ACK_OUT,
+		note(flags == SYN   ? SYN_OUT
+		     : flags == ACK ? ACK_OUT
+		                    : SYN_ACK_OUT,
 		     bpf_ntohs(tcp.source), bpf_ntohs(tcp.dest));
 	return 0;
 }

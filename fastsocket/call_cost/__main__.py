@@ -26,11 +26,20 @@ Exit status: 0, 1 a call is dearer than --limit, 2 usage, 3 it cannot be built o
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python3 -m fastsocket.call_cost", description=__doc__, epilog=EPILOG,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python3 -m fastsocket.call_cost",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--library", type=Path, metavar="PATH", help=f"default: {LIBRARY}, brought up to date")
-    parser.add_argument("--processes", type=_positive, default=21, metavar="N",
-                        help="default: 21; with fewer than 6 there are no intervals")
+    parser.add_argument(
+        "--processes",
+        type=_positive,
+        default=21,
+        metavar="N",
+        help="default: 21; with fewer than 6 there are no intervals",
+    )
     parser.add_argument("--rounds", type=_positive, default=100, metavar="N", help="ABBA rounds in each (default: 100)")
     parser.add_argument("--batch", type=_positive, default=200, metavar="N", help="calls in a batch (default: 200)")
     parser.add_argument("--limit", type=float, metavar="NS", help="what a call may cost more")
@@ -67,8 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     if all(cost.call == CONTROL for cost in costs):
         print("call_cost: nothing is interposed: did the library load?", file=sys.stderr)
         return BuildError.exit_status
-    print(json.dumps([asdict(cost) for cost in costs], indent=1) if options.json
-          else table(costs))
+    print(json.dumps([asdict(cost) for cost in costs], indent=1) if options.json else table(costs))
     dearer = _dearer(costs, options.limit) if options.limit is not None else []
     for cost in dearer:
         print(f"{cost.call} on {cost.on} is dearer than libc's by more than {options.limit:g} ns", file=sys.stderr)

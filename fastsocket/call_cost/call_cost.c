@@ -40,13 +40,13 @@ static int option;
 static socklen_t option_size = sizeof(option);
 
 /* POSIX lets dlsym() return functions as object pointers; the copy avoids a cast that ISO C forbids. */
-#define CASE(id, type, parameters, ...)                          \
-	static void id(void *definition, int calls)              \
-	{                                                        \
-		type (*call) parameters;                         \
-		memcpy(&call, &definition, sizeof(call));        \
-		for (; calls; calls--)                           \
-			call(__VA_ARGS__);                       \
+#define CASE(id, type, parameters, ...)                   \
+	static void id(void *definition, int calls)       \
+	{                                                 \
+		type(*call) parameters;                   \
+		memcpy(&call, &definition, sizeof(call)); \
+		for (; calls; calls--)                    \
+			call(__VA_ARGS__);                \
 	}
 
 CASE(close_closed, int, (int), closed)

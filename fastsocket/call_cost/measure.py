@@ -48,7 +48,7 @@ def median_interval(values: list[float]) -> tuple[float, float] | None:
     ordered, n = sorted(values), len(values)
     outside = 0.0
     for rank in range(n // 2):
-        outside += 2 * comb(n, rank) / 2 ** n
+        outside += 2 * comb(n, rank) / 2**n
         if outside > 1 - CONFIDENCE:
             return (ordered[rank - 1], ordered[n - rank]) if rank else None
     return None
@@ -57,8 +57,10 @@ def median_interval(values: list[float]) -> tuple[float, float] | None:
 def table(costs: list[Cost]) -> str:
     """For people."""
     rows = [("call", "on", "libc", "library", "added", "95 % interval"), *map(_row, costs)]
-    return "nanoseconds per call\n" + "\n".join(f"{call:12} {on:22} {libc:>8} {library:>8} {added:>8}  {interval}"
-                                               for call, on, libc, library, added, interval in rows)
+    return "nanoseconds per call\n" + "\n".join(
+        f"{call:12} {on:22} {libc:>8} {library:>8} {added:>8}  {interval}"
+        for call, on, libc, library, added, interval in rows
+    )
 
 
 def _row(cost: Cost) -> tuple[str, ...]:

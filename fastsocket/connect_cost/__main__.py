@@ -27,15 +27,30 @@ Exit status: 0, 2 usage, 3 it cannot be built or run here."""
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python3 -m fastsocket.connect_cost", description=__doc__, epilog=EPILOG,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python3 -m fastsocket.connect_cost",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--library", type=Path, metavar="PATH", help=f"default: {LIBRARY}, brought up to date")
-    parser.add_argument("--processes", type=_up_to(1000), default=8, metavar="N",
-                        help="default: 8; with fewer than 6 there are no intervals")
-    parser.add_argument("--connections", type=_up_to(MOST_CONNECTIONS), default=50_000, metavar="N",
-                        help=f"that exist meanwhile (default: 50000, at most {MOST_CONNECTIONS})")
-    parser.add_argument("--rounds", type=_up_to(10_000), default=20, metavar="N",
-                        help="ABBA rounds in each process (default: 20)")
+    parser.add_argument(
+        "--processes",
+        type=_up_to(1000),
+        default=8,
+        metavar="N",
+        help="default: 8; with fewer than 6 there are no intervals",
+    )
+    parser.add_argument(
+        "--connections",
+        type=_up_to(MOST_CONNECTIONS),
+        default=50_000,
+        metavar="N",
+        help=f"that exist meanwhile (default: 50000, at most {MOST_CONNECTIONS})",
+    )
+    parser.add_argument(
+        "--rounds", type=_up_to(10_000), default=20, metavar="N", help="ABBA rounds in each process (default: 20)"
+    )
     parser.add_argument("--batch", type=_up_to(10_000), default=50, metavar="N", help="calls in a batch (default: 50)")
     parser.add_argument("--json", action="store_true", help="an array of objects instead of the table")
     return parser
@@ -47,6 +62,7 @@ def _up_to(most: int):
         if not 1 <= number <= most:
             raise ValueError
         return number
+
     return positive
 
 
@@ -55,8 +71,15 @@ def _measure(options: argparse.Namespace) -> list[Cost]:
     if not options.library:
         build(f"build/{LIBRARY.name}")
     privilege = [] if os.geteuid() == 0 else ["--map-root-user"]
-    program = ["env", "FSOCKET_FLOW_DELIVER=on", "unshare", "--net", *privilege, str(PROGRAM),
-               *map(str, (options.connections, options.rounds, options.batch))]
+    program = [
+        "env",
+        "FSOCKET_FLOW_DELIVER=on",
+        "unshare",
+        "--net",
+        *privilege,
+        str(PROGRAM),
+        *map(str, (options.connections, options.rounds, options.batch)),
+    ]
     return measure(program, (options.library or LIBRARY).resolve(), options.processes)
 
 

@@ -94,8 +94,9 @@ static double now(void)
 /* To the nth address of this host. Returns how long connect() took. */
 static double open_connection(connect_call call, int nth, int ends[2])
 {
-	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = port,
-				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK + (in_addr_t)nth) };
+	struct sockaddr_in to = { .sin_family = AF_INET,
+	                          .sin_port = port,
+	                          .sin_addr.s_addr = htonl(INADDR_LOOPBACK + (in_addr_t)nth) };
 	double began, ended;
 
 	ends[0] = checked("socket", socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));

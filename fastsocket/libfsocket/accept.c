@@ -42,7 +42,7 @@ static int accept_clone(struct listener *l, int cpu, struct sockaddr *addr, sock
 static bool is_local(const struct listener *l, int cpu, int accepted)
 {
 	return sched_getcpu() == cpu && (atomic_load_explicit(&l->covered, memory_order_relaxed) ||
-					 get_int(accepted, SOL_SOCKET, SO_INCOMING_CPU, -1) == cpu);
+	                                 get_int(accepted, SOL_SOCKET, SO_INCOMING_CPU, -1) == cpu);
 }
 
 static void count_accepted(const struct listener *l, int cpu, int accepted)
@@ -85,7 +85,7 @@ static bool is_neglected_neighbour(const struct listener *l, int cpu)
 }
 
 static int accept_from_some(struct listener *l, is_to_try wanted, struct sockaddr *addr, socklen_t *len, int flags,
-			    bool *empty)
+                            bool *empty)
 {
 	int accepted = -1;
 
@@ -131,7 +131,7 @@ enum accepted { ACCEPTED_OR_FAILED, ALL_EMPTY };
 
 /* The thread has a clone of its own. */
 static enum accepted try_own(struct listener *l, struct adoption *mine, int fd, struct sockaddr *addr, socklen_t *len,
-			     int flags, int *ret_accepted)
+                             int flags, int *ret_accepted)
 {
 	bool empty = true;
 	int accepted = -1;
@@ -175,7 +175,7 @@ static int accept_last(struct listener *l, bool has_own, int fd, struct sockaddr
 }
 
 static int accept_shard(struct listener *l, struct adoption *mine, int fd, struct sockaddr *addr, socklen_t *len,
-			int flags)
+                        int flags)
 {
 	int accepted = accept_from(fd, addr, len, flags);
 
@@ -193,8 +193,8 @@ int accept_any(struct listener *l, int fd, struct sockaddr *addr, socklen_t *len
 
 	if (l->sharded || !l->cloned)
 		return accept_shard(l, l->sharded ? mine : NULL, fd, addr, len, flags);
-	while ((mine ? try_own(l, mine, fd, addr, len, flags, &accepted) :
-		       try_any(l, addr, len, flags, &accepted)) == ALL_EMPTY) {
+	while ((mine ? try_own(l, mine, fd, addr, len, flags, &accepted) : try_any(l, addr, len, flags, &accepted)) ==
+	       ALL_EMPTY) {
 		bool sleeps = l->blocks && atomic_load(&l->watched);
 		enum ready ready = sleeps ? wait_for_any(l, fd) : LISTENER_READY;
 

@@ -257,8 +257,8 @@ void adopt(struct listener *l, struct watch *watch)
 
 	if (!problem) {
 		cpu = again ? again->cpu : choose_cpu(l);
-		problem = cpu < 0 ? "its workers are not pinned, and are fewer than the CPUs that they may use" :
-				    adopt_on(l, watch, cpu);
+		problem = cpu < 0 ? "its workers are not pinned, and are fewer than the CPUs that they may use"
+		                  : adopt_on(l, watch, cpu);
 	}
 	if (problem)
 		falls_back(l, problem);

@@ -163,8 +163,8 @@ const char *clones_make(struct listener *l)
 	if (!descriptors_suffice(CPU_COUNT(&cpus)))
 		return "clones for all CPUs would take more than a 16th of the descriptors (ulimit -n)";
 	if (!kernel_honours_incoming_cpu())
-		return errno ? "it could not be tried whether the kernel steers by SO_INCOMING_CPU" :
-			       "this kernel ignores SO_INCOMING_CPU among SO_REUSEPORT listeners (Linux 6.2 or a backport has it)";
+		return errno ? "it could not be tried whether the kernel steers by SO_INCOMING_CPU"
+		             : "this kernel ignores SO_INCOMING_CPU among SO_REUSEPORT listeners (Linux 6.2 or a backport has it)";
 	if (!set_int(l->fd, SOL_SOCKET, SO_REUSEPORT, 1))
 		return "SO_REUSEPORT is refused";
 	if (clone_for_each_cpu(l, &cpus)) {
@@ -297,9 +297,9 @@ void clones_shutdown(struct listener *l, int how)
 
 static bool is_about_the_group(int level, int name)
 {
-	return level == SOL_SOCKET && (name == SO_REUSEPORT || name == SO_INCOMING_CPU ||
-				       name == SO_ATTACH_REUSEPORT_CBPF || name == SO_ATTACH_REUSEPORT_EBPF ||
-				       name == SO_DETACH_REUSEPORT_BPF);
+	return level == SOL_SOCKET &&
+	       (name == SO_REUSEPORT || name == SO_INCOMING_CPU || name == SO_ATTACH_REUSEPORT_CBPF ||
+	        name == SO_ATTACH_REUSEPORT_EBPF || name == SO_DETACH_REUSEPORT_BPF);
 }
 
 /* Clones that do not listen yet get it, too: the one that adopts them may lack the privilege to set it. */

@@ -220,7 +220,8 @@ static void settle_others(int epfd)
 	for (unsigned int i = 0; i < n_deferred; i++) {
 		int fd = deferred[i];
 
-		if (!is_still_mine(i) || ((deferrals[fd].epfd != epfd || descriptor(fd) == REPORTED) && enter_epoll(fd)))
+		if (!is_still_mine(i) ||
+		    ((deferrals[fd].epfd != epfd || descriptor(fd) == REPORTED) && enter_epoll(fd)))
 			continue;
 		atomic_store(&deferrals[fd].owner, owned_at(kept));
 		deferred[kept++] = fd;

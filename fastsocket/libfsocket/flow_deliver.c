@@ -198,8 +198,8 @@ static uint16_t port_in(const struct sockaddr *addr)
 /* What the kernel answers where a port of its choice is taken; it has read the address before. */
 static bool clashed(const struct attempt *attempt)
 {
-	return attempt->call == real.connect ? errno == EADDRNOTAVAIL :
-					       errno == EADDRINUSE && port_in(attempt->addr) == 0;
+	return attempt->call == real.connect ? errno == EADDRNOTAVAIL
+	                                     : errno == EADDRINUSE && port_in(attempt->addr) == 0;
 }
 
 static bool confine(int fd, uint32_t port)
@@ -229,8 +229,7 @@ static bool settled_on_cpu(struct attempt *attempt, unsigned int cpu)
 {
 	unsigned int spare = cpu + cpus;
 
-	return tried(attempt, cpu, OWN_TRIES) ||
-	       (spare <= port_mask(cpus) && tried(attempt, spare, SPARE_TRIES));
+	return tried(attempt, cpu, OWN_TRIES) || (spare <= port_mask(cpus) && tried(attempt, spare, SPARE_TRIES));
 }
 
 static int by_the_kernel(struct attempt *attempt)
@@ -244,7 +243,7 @@ static bool is_tcp(int fd)
 {
 	int saved_errno = errno;
 	bool is = get_int(fd, SOL_SOCKET, SO_TYPE, -1) == SOCK_STREAM &&
-		  get_int(fd, SOL_SOCKET, SO_PROTOCOL, -1) == IPPROTO_TCP;
+	          get_int(fd, SOL_SOCKET, SO_PROTOCOL, -1) == IPPROTO_TCP;
 
 	errno = saved_errno;
 	return is;
@@ -292,8 +291,8 @@ static void count_delivery(int fd, uint32_t wanted, unsigned int cpu)
 	if (port != wanted)
 		look_again();
 	if (port && page_is_open())
-		count(core_of_port((uint16_t)port, cpus) == cpu ? &counters_of((int)cpu)->delivered :
-								  &counters_of((int)cpu)->undelivered);
+		count(core_of_port((uint16_t)port, cpus) == cpu ? &counters_of((int)cpu)->delivered
+		                                                : &counters_of((int)cpu)->undelivered);
 	errno = saved_errno;
 }
 

@@ -93,9 +93,9 @@ struct real_calls {
 	int (*fexecve)(int, char *const[], char *const[]);
 	int (*execvpe)(const char *, char *const[], char *const[]);
 	int (*posix_spawn)(pid_t *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *,
-			   char *const[], char *const[]);
+	                   char *const[], char *const[]);
 	int (*posix_spawnp)(pid_t *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *,
-			    char *const[], char *const[]);
+	                    char *const[], char *const[]);
 	int (*system)(const char *);
 	FILE *(*popen)(const char *, const char *);
 	int (*pthread_create)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
@@ -174,23 +174,25 @@ struct seat {
 	_Atomic uint64_t tended_ms;             /* CLOCK_MONOTONIC when one of them last looked after it */
 	_Atomic uint64_t accepted;              /* connections that they accepted from it */
 	_Atomic uint32_t listening;
-	_Atomic uint32_t failing;               /* the last accept() found no descriptor or no memory for a connection */
-	uint64_t cookie, inode;                 /* of the clone: how another program finds it */
+	_Atomic uint32_t failing; /* the last accept() found no descriptor or no memory for a connection */
+	uint64_t cookie, inode;   /* of the clone: how another program finds it */
 } __attribute__((aligned(64)));
 
 struct shared_listener {
 	_Atomic uint32_t in_use;
-	_Atomic int32_t creator;       /* the process that listened; 0 once it has let go */
-	uint64_t cookie;               /* SO_COOKIE of the application's socket */
+	_Atomic int32_t creator; /* the process that listened; 0 once it has let go */
+	uint64_t cookie;         /* SO_COOKIE of the application's socket */
 	struct sockaddr_storage address;
 	char why_not[112];             /* why connections do not go to the workers' own CPUs; empty: they do */
 	_Atomic uint32_t tickets;      /* adoptions by workers that nobody had pinned */
 	_Atomic uint64_t withdrawn_ms; /* since when the clones are to receive nothing; 0: they receive */
-	_Atomic uint64_t resume_ms;    /* when what we got from another program may be shared out among our clones; 0: now */
-	_Atomic uint32_t unattended;   /* nobody accepts from any clone: new connections go to the application's listener */
+	_Atomic uint64_t
+		resume_ms; /* when what we got from another program may be shared out among our clones; 0: now */
+	_Atomic uint32_t
+		unattended; /* nobody accepts from any clone: new connections go to the application's listener */
 	_Atomic uint64_t let_go_ms;
-	_Atomic uint32_t refused;      /* enum refusal: why nobody is to adopt a clone any more */
-	_Atomic uint64_t checked_ms;   /* when somebody last looked who else listens there */
+	_Atomic uint32_t refused;              /* enum refusal: why nobody is to adopt a clone any more */
+	_Atomic uint64_t checked_ms;           /* when somebody last looked who else listens there */
 	_Atomic uint64_t shard[CPU_SETSIZE];   /* cookies of the application's own listeners for it */
 	_Atomic uint64_t waiting[CPU_SETSIZE]; /* workers that watch it without having adopted a clone */
 	struct seat seat[CPU_SETSIZE];
@@ -297,7 +299,7 @@ extern atomic_bool is_inert;
 static inline enum descriptor descriptor(int fd)
 {
 	if (!likely((unsigned int)fd < MAX_FDS && !has_own_table &&
-		    !atomic_load_explicit(&is_inert, memory_order_relaxed)))
+	            !atomic_load_explicit(&is_inert, memory_order_relaxed)))
 		return PLAIN;
 	return atomic_load_explicit(&descriptors[fd], memory_order_acquire);
 }
@@ -334,21 +336,21 @@ static inline void descriptor_closing(int fd)
 /* ---- listeners.c ---------------------------------------------------------------------------------------------- */
 
 struct clone {
-	atomic_int fd;       /* -1: none */
-	atomic_int watchers; /* epolls where this process watches it; 0: it does not */
-	atomic_int neighbour_epfd; /* where this process watches it though it is not its own; -1: nowhere */
-	uint64_t cookie;     /* is that descriptor still the socket we made? */
-	_Atomic uint64_t pending_ms; /* since when a connection has been seen to wait there; 0: none */
+	atomic_int fd;                     /* -1: none */
+	atomic_int watchers;               /* epolls where this process watches it; 0: it does not */
+	atomic_int neighbour_epfd;         /* where this process watches it though it is not its own; -1: nowhere */
+	uint64_t cookie;                   /* is that descriptor still the socket we made? */
+	_Atomic uint64_t pending_ms;       /* since when a connection has been seen to wait there; 0: none */
 	_Atomic uint64_t pending_accepted; /* how many its own worker had accepted then */
 };
 
 /* An epoll in which the application has its listener. */
 struct watch {
 	bool used;
-	bool inherited;     /* the epoll is the parent's, too, which looks after it */
+	bool inherited; /* the epoll is the parent's, too, which looks after it */
 	int epfd, fd;
-	int cpu;            /* whose clone is in the epoll, too; -1: none */
-	uint64_t thread;    /* that looks after it; 0: none has waited for this epoll yet */
+	int cpu;         /* whose clone is in the epoll, too; -1: none */
+	uint64_t thread; /* that looks after it; 0: none has waited for this epoll yet */
 	uint64_t looked_ms;
 	struct epoll_event event;
 };
@@ -366,25 +368,25 @@ struct listener {
 	uint64_t cookie;
 	struct sockaddr_storage address;
 	enum origin origin;
-	atomic_bool cloned;      /* has clones */
-	atomic_bool blocks;      /* accept() on it does */
+	atomic_bool cloned;          /* has clones */
+	atomic_bool blocks;          /* accept() on it does */
 	atomic_int own_incoming_cpu; /* SO_INCOMING_CPU before the library wrote on it */
-	atomic_bool own_reuseport; /* the application set SO_REUSEPORT itself */
-	atomic_bool sharded;     /* ... and opened several such listeners: they are its own local listeners */
-	atomic_bool guarded;     /* the application set something that no clone can get */
-	atomic_bool signals;     /* O_ASYNC */
-	atomic_bool covered;     /* every CPU that has a clone has one that listens */
-	const char *why_not;     /* why it has neither clones nor shards */
-	cpu_set_t cpus;          /* that have a clone */
-	atomic_int cpus_end;     /* past the highest of them */
-	atomic_int neighbours;   /* clones watched here that are not our own */
-	atomic_int watched;      /* the sum of the clones' watchers */
+	atomic_bool own_reuseport;   /* the application set SO_REUSEPORT itself */
+	atomic_bool sharded;         /* ... and opened several such listeners: they are its own local listeners */
+	atomic_bool guarded;         /* the application set something that no clone can get */
+	atomic_bool signals;         /* O_ASYNC */
+	atomic_bool covered;         /* every CPU that has a clone has one that listens */
+	const char *why_not;         /* why it has neither clones nor shards */
+	cpu_set_t cpus;              /* that have a clone */
+	atomic_int cpus_end;         /* past the highest of them */
+	atomic_int neighbours;       /* clones watched here that are not our own */
+	atomic_int watched;          /* the sum of the clones' watchers */
 	struct shared_listener *shared;
 	struct watch watch[MAX_WATCHES];
 	struct clone clone[CPU_SETSIZE];
 };
 
-#define for_each_clone(index, l)                                       \
+#define for_each_clone(index, l)                                          \
 	for (int index = 0; index < atomic_load(&(l)->cpus_end); index++) \
 		if (atomic_load(&(l)->clone[index].fd) >= 0)
 
@@ -393,8 +395,8 @@ extern _Atomic(struct listener *) listener_by_fd[MAX_FDS];
 
 static inline struct listener *find_listener(int fd)
 {
-	return !likely(descriptor(fd) == LISTENER) ? NULL :
-	       atomic_load_explicit(&listener_by_fd[fd], memory_order_acquire);
+	return !likely(descriptor(fd) == LISTENER) ? NULL
+	                                           : atomic_load_explicit(&listener_by_fd[fd], memory_order_acquire);
 }
 
 /* Cold paths only: no signal handler of ours to wait for itself, no cancellation while we hold it. */
@@ -653,6 +655,6 @@ int poll_in_slices(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
 bool is_set(int n, const fd_set *set);
 bool selects_a_listener(int n, const fd_set *in);
 int select_in_slices(int n, fd_set *in, fd_set *out, fd_set *except, const struct timespec *timeout,
-		     const sigset_t *mask);
+                     const sigset_t *mask);
 
 #endif

@@ -46,8 +46,8 @@ static bool is_same_address(const struct listener *l, const struct inet_diag_msg
 
 	if (found->idiag_family != l->address.ss_family)
 		return false;
-	return found->idiag_family == AF_INET ? v4->sin_addr.s_addr == found->id.idiag_src[0] :
-						memcmp(&v6->sin6_addr, found->id.idiag_src, sizeof(v6->sin6_addr)) == 0;
+	return found->idiag_family == AF_INET ? v4->sin_addr.s_addr == found->id.idiag_src[0]
+	                                      : memcmp(&v6->sin6_addr, found->id.idiag_src, sizeof(v6->sin6_addr)) == 0;
 }
 
 static bool ask(int netlink, const struct listener *l)
@@ -56,11 +56,13 @@ static bool ask(int netlink, const struct listener *l)
 		struct nlmsghdr header;
 		struct inet_diag_req_v2 request;
 	} message = {
-		.header = { .nlmsg_len = sizeof(message), .nlmsg_type = SOCK_DIAG_BY_FAMILY,
-			    .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP },
-		.request = { .sdiag_family = (uint8_t)l->address.ss_family, .sdiag_protocol = IPPROTO_TCP,
-			     .idiag_states = 1U << TCP_LISTEN,
-			     .id.idiag_sport = ((const struct sockaddr_in *)&l->address)->sin_port },
+		.header = { .nlmsg_len = sizeof(message),
+		            .nlmsg_type = SOCK_DIAG_BY_FAMILY,
+		            .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP },
+		.request = { .sdiag_family = (uint8_t)l->address.ss_family,
+		             .sdiag_protocol = IPPROTO_TCP,
+		             .idiag_states = 1U << TCP_LISTEN,
+		             .id.idiag_sport = ((const struct sockaddr_in *)&l->address)->sin_port },
 	};
 
 	return send(netlink, &message, sizeof(message), 0) == (ssize_t)sizeof(message);

@@ -159,8 +159,9 @@ static int backlog_of(int fd)
 	struct tcp_info info = { 0 };
 	socklen_t size = sizeof(info);
 
-	return real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) || !info.tcpi_sacked ? SOMAXCONN :
-	       (int)info.tcpi_sacked; /* of a listener this is its backlog: tcp_get_info() */
+	return real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) || !info.tcpi_sacked
+		       ? SOMAXCONN
+		       : (int)info.tcpi_sacked; /* of a listener this is its backlog: tcp_get_info() */
 }
 
 static struct listener *free_entry(void)
@@ -250,9 +251,9 @@ static void describe(struct listener *l, int fd, int backlog, enum origin origin
 	l->signals = real.fcntl(fd, F_GETFL) & O_ASYNC;
 	l->covered = false;
 	l->why_not = NULL;
-	l->guarded = descriptor(fd) == GUARDED ||
-		     (origin != LISTENED && get_int(fd, SOL_SOCKET, SO_INCOMING_CPU, -1) >= 0 &&
-		      !succession_is_marked(fd));
+	l->guarded =
+		descriptor(fd) == GUARDED ||
+		(origin != LISTENED && get_int(fd, SOL_SOCKET, SO_INCOMING_CPU, -1) >= 0 && !succession_is_marked(fd));
 	l->own_reuseport = get_int(fd, SOL_SOCKET, SO_REUSEPORT, 0) && !succession_is_marked(fd);
 	l->own_incoming_cpu = succession_is_marked(fd) ? -1 : get_int(fd, SOL_SOCKET, SO_INCOMING_CPU, -1);
 	memset(&l->address, 0, sizeof(l->address));
@@ -362,7 +363,7 @@ static void complain(const char *problem, int error)
 
 		if (atomic_compare_exchange_strong(&told[i], &present, problem)) {
 			fsocket_log("%s%s%s%s; the application runs without Fastsocket on this listener", problem,
-				    error ? " (" : "", error ? strerror(error) : "", error ? ")" : "");
+			            error ? " (" : "", error ? strerror(error) : "", error ? ")" : "");
 			return;
 		}
 		if (present == problem)

@@ -75,7 +75,7 @@ static void reopen(void)
 	if (page_fd >= 0)
 		return;
 	snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", (unsigned long)page,
-		 (unsigned long)page + (sizeof(*page) + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES);
+	         (unsigned long)page + (sizeof(*page) + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES);
 	page_fd = out_of_the_way(open(path, O_RDWR | O_CLOEXEC));
 }
 
@@ -209,7 +209,7 @@ static bool look_up(pid_t pid, struct process *ret_process)
 	while (status && !found && fgets(line, sizeof(line), status)) {
 		sscanf(line, "PPid: %u", &ret_process->parent);
 		found = sscanf(line, "Uid: %u %u %u", &ret_process->uid[0], &ret_process->uid[1],
-			       &ret_process->uid[2]) == 3;
+		               &ret_process->uid[2]) == 3;
 	}
 	if (status)
 		fclose(status);

@@ -57,8 +57,7 @@ static bool may_choose_port(int fd)
 {
 	enum descriptor kind = descriptor(fd);
 
-	return settings.flow_deliver &&
-	       (kind == OPENED || kind == DELIVERED || kind == UNKNOWN || kind == GUARDED);
+	return settings.flow_deliver && (kind == OPENED || kind == DELIVERED || kind == UNKNOWN || kind == GUARDED);
 }
 
 INTERPOSED int bind(int fd, const struct sockaddr *addr, socklen_t len)
@@ -236,7 +235,8 @@ INTERPOSED int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 	if (settings.fast_epoll && fast_epoll_defers(epfd, op, fd, event))
 		return 0;
 	result = real.epoll_ctl(epfd, op, fd, event);
-	if (likely(kind != LISTENER && ((kind != UNKNOWN && kind != WATCHING) || op != EPOLL_CTL_ADD)) || result || !enabled)
+	if (likely(kind != LISTENER && ((kind != UNKNOWN && kind != WATCHING) || op != EPOLL_CTL_ADD)) || result ||
+	    !enabled)
 		return result;
 	if (kind == WATCHING)
 		set_descriptor(epfd, WATCHING); /* whoever waits for this epoll waits for that one */
@@ -269,13 +269,14 @@ INTERPOSED int epoll_pwait(int epfd, struct epoll_event *events, int room, int t
 	need_real_calls();
 	if (likely(!attends(epfd)))
 		return real.epoll_pwait(epfd, events, room, timeout, mask);
-	wait = (struct wait){ .epfd = epfd, .events = events, .room = room, .timeout_ms = timeout, .has_mask = true,
-			      .mask = mask };
+	wait = (struct wait){
+		.epfd = epfd, .events = events, .room = room, .timeout_ms = timeout, .has_mask = true, .mask = mask
+	};
 	return wait_for_events(&wait);
 }
 
 INTERPOSED int epoll_pwait2(int epfd, struct epoll_event *events, int room, const struct timespec *timeout,
-			    const sigset_t *mask)
+                            const sigset_t *mask)
 {
 	struct wait wait;
 
@@ -286,8 +287,13 @@ INTERPOSED int epoll_pwait2(int epfd, struct epoll_event *events, int room, cons
 	}
 	if (likely(!attends(epfd)) || !is_time(timeout))
 		return real.epoll_pwait2(epfd, events, room, timeout, mask);
-	wait = (struct wait){ .epfd = epfd, .events = events, .room = room, .in_ns = true, .timeout = timeout,
-			      .has_mask = true, .mask = mask };
+	wait = (struct wait){ .epfd = epfd,
+	                      .events = events,
+	                      .room = room,
+	                      .in_ns = true,
+	                      .timeout = timeout,
+	                      .has_mask = true,
+	                      .mask = mask };
 	return wait_for_events(&wait);
 }
 
@@ -326,7 +332,7 @@ INTERPOSED int __poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t size
 }
 
 INTERPOSED int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask,
-			   size_t size)
+                           size_t size)
 {
 	if (size / sizeof(*fds) < n)
 		__chk_fail();
@@ -340,8 +346,8 @@ static bool are_sets(int n, const fd_set *out, const fd_set *except)
 
 static bool is_time_for_select(const struct timeval *time)
 {
-	return !time || (is_readable(time, sizeof(*time)) && time->tv_sec >= 0 && time->tv_usec >= 0 &&
-			 time->tv_usec < 1000000);
+	return !time ||
+	       (is_readable(time, sizeof(*time)) && time->tv_sec >= 0 && time->tv_usec >= 0 && time->tv_usec < 1000000);
 }
 
 /* Linux writes the time that is left (select(2)). */
@@ -365,7 +371,7 @@ static int select_until(int n, fd_set *in, fd_set *out, fd_set *except, struct t
 }
 
 INTERPOSED int select(int n, fd_set *restrict in, fd_set *restrict out, fd_set *restrict except,
-		      struct timeval *restrict timeout)
+                      struct timeval *restrict timeout)
 {
 	need_real_calls();
 	if (settings.fast_epoll)
@@ -377,7 +383,7 @@ INTERPOSED int select(int n, fd_set *restrict in, fd_set *restrict out, fd_set *
 }
 
 INTERPOSED int pselect(int n, fd_set *restrict in, fd_set *restrict out, fd_set *restrict except,
-		       const struct timespec *restrict timeout, const sigset_t *restrict mask)
+                       const struct timespec *restrict timeout, const sigset_t *restrict mask)
 {
 	need_real_calls();
 	if (settings.fast_epoll)
@@ -448,26 +454,26 @@ INTERPOSED int dup3(int from, int to, int flags)
 }
 
 /* Whatever the command takes, it fits a pointer: libc's own definition reads it the same way. */
-#define FORWARD_FCNTL(name)                                                             \
-	INTERPOSED int name(int fd, int command, ...)                                   \
-	{                                                                               \
-		va_list arguments;                                                      \
-		void *argument;                                                         \
-		int result;                                                             \
-                                                                                        \
-		va_start(arguments, command);                                           \
-		argument = va_arg(arguments, void *);                                   \
-		va_end(arguments);                                                      \
-		need_real_calls();                                                      \
-		if (likely(command != F_DUPFD && command != F_DUPFD_CLOEXEC)) {         \
-			result = real.name(fd, command, argument);                      \
-			if (command == F_SETFL)                                         \
-				listeners_flags_changed(fd);                            \
-			return result;                                                  \
-		}                                                                       \
-		before_duplicate(fd);                                                   \
-		result = real.name(fd, command, argument);                              \
-		return duplicated(fd, result);                                          \
+#define FORWARD_FCNTL(name)                                                     \
+	INTERPOSED int name(int fd, int command, ...)                           \
+	{                                                                       \
+		va_list arguments;                                              \
+		void *argument;                                                 \
+		int result;                                                     \
+                                                                                \
+		va_start(arguments, command);                                   \
+		argument = va_arg(arguments, void *);                           \
+		va_end(arguments);                                              \
+		need_real_calls();                                              \
+		if (likely(command != F_DUPFD && command != F_DUPFD_CLOEXEC)) { \
+			result = real.name(fd, command, argument);              \
+			if (command == F_SETFL)                                 \
+				listeners_flags_changed(fd);                    \
+			return result;                                          \
+		}                                                               \
+		before_duplicate(fd);                                           \
+		result = real.name(fd, command, argument);                      \
+		return duplicated(fd, result);                                  \
 	}
 FORWARD_FCNTL(fcntl)
 FORWARD_FCNTL(fcntl64)
@@ -552,7 +558,8 @@ static void *run_with_own_table(void *argument)
 }
 
 /* A thread shares the descriptor table of the thread that makes it. */
-static int create_with_own_table(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument)
+static int create_with_own_table(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
+                                 void *argument)
 {
 	struct new_thread *new = malloc(sizeof(*new));
 	int result;
@@ -567,15 +574,15 @@ static int create_with_own_table(pthread_t *thread, const pthread_attr_t *attrib
 }
 
 INTERPOSED int pthread_create(pthread_t *restrict thread, const pthread_attr_t *restrict attributes,
-			      void *(*run)(void *), void *restrict argument)
+                              void *(*run)(void *), void *restrict argument)
 {
 	bool lifted;
 	int result;
 
 	need_real_calls();
 	lifted = affinity_lift();
-	result = has_own_table ? create_with_own_table(thread, attributes, run, argument) :
-				 real.pthread_create(thread, attributes, run, argument);
+	result = has_own_table ? create_with_own_table(thread, attributes, run, argument)
+	                       : real.pthread_create(thread, attributes, run, argument);
 	affinity_put_back(lifted);
 	return result;
 }
@@ -734,9 +741,10 @@ INTERPOSED int execveat(int directory, const char *path, char *const arguments[]
 		errno = ENOSYS;
 		return -1;
 	}
-	return become(&(struct program){ .by = AT_DIRECTORY, .fd = directory, .path = path, .flags = flags,
-					 .arguments = arguments },
-		      environment);
+	return become(
+		&(struct program){
+			.by = AT_DIRECTORY, .fd = directory, .path = path, .flags = flags, .arguments = arguments },
+		environment);
 }
 
 static size_t count_arguments(va_list given)
@@ -752,25 +760,25 @@ static size_t count_arguments(va_list given)
 }
 
 /* execl() and its kin: the same with the arguments one by one, and after the last one, perhaps, an environment. */
-#define EXECUTE_LIST(kind, has_environment) \
-	do { \
-		va_list given; \
-		size_t n; \
- \
-		va_start(given, first); \
-		n = count_arguments(given); \
-		{ \
-			char *arguments[n + 1], *const *environment = environ; \
- \
-			arguments[0] = (char *)first; \
-			for (size_t i = 1; i <= n; i++) \
-				arguments[i] = va_arg(given, char *); \
-			if (has_environment) \
-				environment = va_arg(given, char *const *); \
-			va_end(given); \
+#define EXECUTE_LIST(kind, has_environment)                                                                  \
+	do {                                                                                                 \
+		va_list given;                                                                               \
+		size_t n;                                                                                    \
+                                                                                                             \
+		va_start(given, first);                                                                      \
+		n = count_arguments(given);                                                                  \
+		{                                                                                            \
+			char *arguments[n + 1], *const *environment = environ;                               \
+                                                                                                             \
+			arguments[0] = (char *)first;                                                        \
+			for (size_t i = 1; i <= n; i++)                                                      \
+				arguments[i] = va_arg(given, char *);                                        \
+			if (has_environment)                                                                 \
+				environment = va_arg(given, char *const *);                                  \
+			va_end(given);                                                                       \
 			return become(&(struct program){ .by = kind, .path = path, .arguments = arguments }, \
-				      environment); \
-		} \
+			              environment);                                                          \
+		}                                                                                            \
 	} while (0)
 
 INTERPOSED int execl(const char *path, const char *first, ...)
@@ -789,8 +797,8 @@ INTERPOSED int execle(const char *path, const char *first, ...)
 }
 
 INTERPOSED int posix_spawn(pid_t *restrict pid, const char *restrict path, const posix_spawn_file_actions_t *actions,
-			   const posix_spawnattr_t *restrict attributes, char *const arguments[restrict],
-			   char *const environment[restrict])
+                           const posix_spawnattr_t *restrict attributes, char *const arguments[restrict],
+                           char *const environment[restrict])
 {
 	bool lifted;
 	int result;
@@ -803,8 +811,8 @@ INTERPOSED int posix_spawn(pid_t *restrict pid, const char *restrict path, const
 }
 
 INTERPOSED int posix_spawnp(pid_t *restrict pid, const char *restrict name, const posix_spawn_file_actions_t *actions,
-			    const posix_spawnattr_t *restrict attributes, char *const arguments[restrict],
-			    char *const environment[restrict])
+                            const posix_spawnattr_t *restrict attributes, char *const arguments[restrict],
+                            char *const environment[restrict])
 {
 	bool lifted;
 	int result;

@@ -16,10 +16,10 @@ struct real_calls real;
 void find_real_calls(void)
 {
 	/* POSIX lets dlsym() return functions as object pointers; the copy avoids a cast that ISO C forbids. */
-#define RESOLVE(name)                                         \
-	do {                                                  \
-		void *symbol = dlsym(RTLD_NEXT, #name);       \
-		memcpy(&real.name, &symbol, sizeof(symbol));  \
+#define RESOLVE(name)                                        \
+	do {                                                 \
+		void *symbol = dlsym(RTLD_NEXT, #name);      \
+		memcpy(&real.name, &symbol, sizeof(symbol)); \
 	} while (0)
 	RESOLVE(socket);
 	RESOLVE(bind);

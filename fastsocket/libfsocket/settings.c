@@ -10,9 +10,8 @@
 struct settings settings;
 
 static const char *const names[MAX_SETTINGS_VARIABLES] = {
-	"LD_PRELOAD",   "FSOCKET",     "FSOCKET_LISTEN_TABLE", "FSOCKET_FAST_EPOLL",
-	"FSOCKET_ONLY", "FSOCKET_PIN", "FSOCKET_STRICT",       "FSOCKET_VERBOSE",
-	"FSOCKET_FLOW_DELIVER",
+	"LD_PRELOAD",  "FSOCKET",        "FSOCKET_LISTEN_TABLE", "FSOCKET_FAST_EPOLL",   "FSOCKET_ONLY",
+	"FSOCKET_PIN", "FSOCKET_STRICT", "FSOCKET_VERBOSE",      "FSOCKET_FLOW_DELIVER",
 };
 
 char *settings_assignments[MAX_SETTINGS_VARIABLES];
@@ -59,8 +58,9 @@ static void read_only_ports(const char *list)
 
 		if (end == list || port == 0 || port > UINT16_MAX || (*end && *end != ',') ||
 		    settings.only_ports == MAX_ONLY_PORTS) {
-			fsocket_log("FSOCKET_ONLY: no list of up to %d ports from '%s' on; no other port is accelerated",
-				    MAX_ONLY_PORTS, list);
+			fsocket_log(
+				"FSOCKET_ONLY: no list of up to %d ports from '%s' on; no other port is accelerated",
+				MAX_ONLY_PORTS, list);
 			break;
 		}
 		settings.only_port[settings.only_ports++] = (uint16_t)port;
@@ -80,8 +80,9 @@ void read_settings(void)
 	settings.listen_table = all && is_on("FSOCKET_LISTEN_TABLE", true);
 	settings.fast_epoll = all && is_on("FSOCKET_FAST_EPOLL", false);
 	settings.flow_deliver = all && is_on("FSOCKET_FLOW_DELIVER", false);
-	settings.pin = pin && strcmp(pin, "never") == 0 ? PIN_NEVER :
-		       pin && strcmp(pin, "always") == 0 ? PIN_ALWAYS : PIN_WHERE_FREE;
+	settings.pin = pin && strcmp(pin, "never") == 0    ? PIN_NEVER
+	               : pin && strcmp(pin, "always") == 0 ? PIN_ALWAYS
+	                                                   : PIN_WHERE_FREE;
 	settings.strict = is_on("FSOCKET_STRICT", false);
 	settings.verbose = is_on("FSOCKET_VERBOSE", false);
 	if (value_of("FSOCKET_ONLY"))

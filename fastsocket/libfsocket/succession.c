@@ -160,8 +160,7 @@ void succession_attended(const struct listener *l)
 
 static bool send_all_to_first(const struct listener *l)
 {
-	return attach_filter(l) &&
-	       set_int(l->fd, SOL_SOCKET, SO_INCOMING_CPU, mark_on(l->fd) | WITHDRAWN);
+	return attach_filter(l) && set_int(l->fd, SOL_SOCKET, SO_INCOMING_CPU, mark_on(l->fd) | WITHDRAWN);
 }
 
 static void share_out(const struct listener *l)

@@ -24,28 +24,29 @@ static int64_t now_ns(void)
 bool is_time(const struct timespec *time)
 {
 	return !time || (is_readable(time, sizeof(*time)) && time->tv_sec >= 0 && time->tv_nsec >= 0 &&
-			 time->tv_nsec < 1000 * NS_PER_MS);
+	                 time->tv_nsec < 1000 * NS_PER_MS);
 }
 
 /* More than some centuries would not fit, and is for ever. */
 static int64_t ns_of(const struct timespec *time)
 {
-	return time && time->tv_sec < INT64_MAX / (1000 * NS_PER_MS) - 1 ?
-		       time->tv_sec * 1000 * NS_PER_MS + time->tv_nsec : FOREVER;
+	return time && time->tv_sec < INT64_MAX / (1000 * NS_PER_MS) - 1
+		       ? time->tv_sec * 1000 * NS_PER_MS + time->tv_nsec
+		       : FOREVER;
 }
 
 static int wait_as_asked(const struct wait *wait)
 {
 	if (wait->in_ns)
 		return real.epoll_pwait2(wait->epfd, wait->events, wait->room, wait->timeout, wait->mask);
-	return wait->has_mask ? real.epoll_pwait(wait->epfd, wait->events, wait->room, wait->timeout_ms, wait->mask) :
-				real.epoll_wait(wait->epfd, wait->events, wait->room, wait->timeout_ms);
+	return wait->has_mask ? real.epoll_pwait(wait->epfd, wait->events, wait->room, wait->timeout_ms, wait->mask)
+	                      : real.epoll_wait(wait->epfd, wait->events, wait->room, wait->timeout_ms);
 }
 
 static int wait_for_ms(const struct wait *wait, int ms)
 {
-	return wait->has_mask ? real.epoll_pwait(wait->epfd, wait->events, wait->room, ms, wait->mask) :
-				real.epoll_wait(wait->epfd, wait->events, wait->room, ms);
+	return wait->has_mask ? real.epoll_pwait(wait->epfd, wait->events, wait->room, ms, wait->mask)
+	                      : real.epoll_wait(wait->epfd, wait->events, wait->room, ms);
 }
 
 static int64_t timeout_ns(const struct wait *wait)
@@ -88,8 +89,9 @@ int wait_for_events(struct wait *wait)
 	int saved_errno = errno;
 	int slice_ms, ready;
 
-	ready = settings.fast_epoll && wait->events && wait->room > 0 ?
-			fast_epoll_collect(wait->epfd, wait->events, wait->room) : 0;
+	ready = settings.fast_epoll && wait->events && wait->room > 0
+	                ? fast_epoll_collect(wait->epfd, wait->events, wait->room)
+	                : 0;
 	slice_ms = descriptor(wait->epfd) == WATCHING ? look_after(wait->epfd, false) : -1;
 	errno = saved_errno;
 	if (ready > 0)
@@ -238,7 +240,7 @@ static int listeners_selected(int n, const fd_set *asked, fd_set *in)
 }
 
 int select_in_slices(int n, fd_set *in, fd_set *out, fd_set *except, const struct timespec *timeout,
-		     const sigset_t *mask)
+                     const sigset_t *mask)
 {
 	fd_set asked[3], *given[3] = { in, out, except };
 	int64_t left = ns_of(timeout), deadline = left == FOREVER ? 0 : now_ns() + left;

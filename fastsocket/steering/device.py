@@ -84,8 +84,10 @@ class Device:
                 return path
         except OSError:
             pass
-        raise NamespaceError(f"/sys shows another network namespace than that of {self.name}: mount -t sysfs sysfs "
-                             "/sys in a mount namespace of its own, as ip netns exec does")
+        raise NamespaceError(
+            f"/sys shows another network namespace than that of {self.name}: mount -t sysfs sysfs "
+            "/sys in a mount namespace of its own, as ip netns exec does"
+        )
 
     def queue_files(self, name: str) -> list[Path]:
         """This file of each of its queues, in order: "rps_cpus", "rps_flow_cnt" (receive), "xps_cpus" (transmit)."""

@@ -91,8 +91,10 @@ class Ethtool:
         """The interrupt and the transmissions of queue i to the i-th CPU."""
         interrupts, transmit = queue_interrupts(device), len(device.queue_files("xps_cpus"))
         if len(interrupts) < len(plan.cpus):
-            raise Refused(f"{device} has {len(interrupts)} queues for {len(plan.cpus)} CPUs: "
-                          f"ethtool -L {device} combined {len(plan.cpus)}, or name fewer with --cpus")
+            raise Refused(
+                f"{device} has {len(interrupts)} queues for {len(plan.cpus)} CPUs: "
+                f"ethtool -L {device} combined {len(plan.cpus)}, or name fewer with --cpus"
+            )
         try:
             for queue, cpu in enumerate(plan.cpus):
                 journal.move_interrupt(device, interrupts[queue], cpu)
@@ -118,8 +120,24 @@ class Ethtool:
 def rules(plan: Plan, family: str) -> list[list[str]]:
     """The words after "ethtool -N DEVICE". A bit that is set in a mask means: does not matter (ethtool(8), -N)."""
     mask, queue = port_mask(machine_cpus()), {cpu: str(number) for number, cpu in enumerate(plan.cpus)}
-    active = [["flow-type", family, "src-port", "0", "m", "0x3ff", "dst-port", str(value), "m", hex(0xFFFF ^ mask),
-               "action", queue[core_of_port(value)]] for value in range(mask + 1) if core_of_port(value) in queue]
+    active = [
+        [
+            "flow-type",
+            family,
+            "src-port",
+            "0",
+            "m",
+            "0x3ff",
+            "dst-port",
+            str(value),
+            "m",
+            hex(0xFFFF ^ mask),
+            "action",
+            queue[core_of_port(value)],
+        ]
+        for value in range(mask + 1)
+        if core_of_port(value) in queue
+    ]
     single = [["flow-type", family, "dst-port", str(port), "action", queue[cpu]] for port, cpu in plan.ports.items()]
     return active + single
 
@@ -137,7 +155,7 @@ def _driver(device: Device) -> str:
 
 
 def _ntuple(device: Device) -> str:
-    """"on", "off", or one of them and "[fixed]"."""
+    """ "on", "off", or one of them and "[fixed]"."""
     return _value(command.run(["ethtool", "-k", device.name]), "ntuple-filters")
 
 
@@ -152,14 +170,16 @@ def _indirection(device: Device) -> IndirectionSet:
     """The indirection table as it is, to be written back. Raises Refused when ethtool has none."""
     shown = command.run(["ethtool", "-x", device.name])
     rings = re.search(r"with (\d+) RX ring", shown)
-    entries = [int(entry) for row in re.findall(r"^\s*\d+:((?:\s+\d+)+)\s*$", shown, re.MULTILINE)
-               for entry in row.split()]
+    entries = [
+        int(entry) for row in re.findall(r"^\s*\d+:((?:\s+\d+)+)\s*$", shown, re.MULTILINE) for entry in row.split()
+    ]
     if not rings or not entries:
         raise Refused(f"{device} has no indirection table")
     first, count = min(entries), max(entries) - min(entries) + 1
     if entries != [first + number % count for number in range(len(entries))]:
-        raise Refused(f"the indirection table of {device} was set in a way that ethtool -X cannot write back: "
-                      f"ethtool -X {device} default")
+        raise Refused(
+            f"the indirection table of {device} was set in a way that ethtool -X cannot write back: "
+            f"ethtool -X {device} default"
+        )
     is_default = (first, count) == (0, int(rings[1]))
     return IndirectionSet(DeviceId.of(device), first, 0 if is_default else count)
-

@@ -22,10 +22,17 @@ def queue_interrupts(device: Device) -> list[int]:
     mlx5_comp3@pci:0000:01:00.0 or virtio2-input.3."""
     ours = interrupts_of(device)
     named = re.findall(r"^\s*(\d+):.*\s(\S+)$", INTERRUPTS.read_text(), re.MULTILINE)
-    numbered = [(NUMBER.search(name), int(number)) for number, name in named
-                if int(number) in ours and not TRANSMITS.search(name)]
-    return [number for found, number in sorted(((found, number) for found, number in numbered if found),
-                                               key=lambda pair: int(pair[0][1]))]
+    numbered = [
+        (NUMBER.search(name), int(number))
+        for number, name in named
+        if int(number) in ours and not TRANSMITS.search(name)
+    ]
+    return [
+        number
+        for found, number in sorted(
+            ((found, number) for found, number in numbered if found), key=lambda pair: int(pair[0][1])
+        )
+    ]
 
 
 def affinity(interrupt: int) -> Path:

@@ -56,8 +56,11 @@ class Journal(AbstractContextManager):
 
     def save(self) -> None:
         if self._file:
-            kept = {"format": FORMAT, "about": self.about,
-                    "steps": [{"kind": type(step).__name__, **asdict(step)} for step in self.steps]}
+            kept = {
+                "format": FORMAT,
+                "about": self.about,
+                "steps": [{"kind": type(step).__name__, **asdict(step)} for step in self.steps],
+            }
             private.replace(self._file, json.dumps(kept, indent=1).encode())
 
     def write(self, path: Path, value: str) -> None:
@@ -99,6 +102,8 @@ def _parsed(file: Path) -> dict:
     if not isinstance(kept, dict) or not isinstance(kept.get("about"), dict) or not isinstance(kept.get("steps"), list):
         raise JournalError(f"{file} is no journal; {REMEDY}")
     if kept.get("format") != FORMAT:
-        raise JournalError(f"{file} is of another version of fastsocket: switch off with that one what it set, or "
-                           "restart the machine, which forgets both; then remove it")
+        raise JournalError(
+            f"{file} is of another version of fastsocket: switch off with that one what it set, or "
+            "restart the machine, which forgets both; then remove it"
+        )
     return kept

@@ -44,8 +44,11 @@ def _need_capabilities() -> None:
     """Raises Refused before the kernel does, which says less and after the first half."""
     status = Path("/proc/self/status").read_text()
     held = int(status.split("CapEff:")[1].split()[0], 16)
-    missing = [name for name, bits in (("CAP_NET_ADMIN", [CAP_NET_ADMIN]), ("CAP_BPF", [CAP_BPF, CAP_SYS_ADMIN]))
-               if not any(held >> bit & 1 for bit in bits)]
+    missing = [
+        name
+        for name, bits in (("CAP_NET_ADMIN", [CAP_NET_ADMIN]), ("CAP_BPF", [CAP_BPF, CAP_SYS_ADMIN]))
+        if not any(held >> bit & 1 for bit in bits)
+    ]
     if missing:
         raise Refused(f"steering needs {' and '.join(missing)}: run it as root")
 
@@ -60,14 +63,16 @@ def _locked() -> Iterator[None]:
             with _at_most(LOCK_SECONDS):
                 fcntl.flock(lock, fcntl.LOCK_EX)
         except TimeoutError:
-            raise Refused(f"{_holder(lock)} holds {path} for more than {LOCK_SECONDS} s: wait for it, or end "
-                          "it") from None
+            raise Refused(
+                f"{_holder(lock)} holds {path} for more than {LOCK_SECONDS} s: wait for it, or end it"
+            ) from None
         yield
 
 
 @contextmanager
 def _at_most(seconds: float) -> Iterator[None]:
     """Raises TimeoutError out of a call that waits for longer. In the main thread alone, as signals are."""
+
     def late(*_):
         raise TimeoutError
 
@@ -174,8 +179,15 @@ def _apply_best(device: Device, plan: Plan, name: str | None) -> None:
 
 def _apply(device: Device, plan: Plan, name: str) -> None:
     backend = next(backend for backend in BACKENDS if backend.name == name)
-    journal = Journal(_file(device), device=device.name, address=_address(device), backend=name, mode=plan.mode,
-                      cpus=list(plan.cpus), ports={str(port): cpu for port, cpu in plan.ports.items()})
+    journal = Journal(
+        _file(device),
+        device=device.name,
+        address=_address(device),
+        backend=name,
+        mode=plan.mode,
+        cpus=list(plan.cpus),
+        ports={str(port): cpu for port, cpu in plan.ports.items()},
+    )
     try:
         backend.apply(device, plan, journal)
         journal.save()

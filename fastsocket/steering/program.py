@@ -28,10 +28,12 @@ def settings(plan: Plan, netns: int = OWN_NETNS, cpus: int | None = None) -> byt
     """
     count = cpus or machine_cpus()
     positions = {cpu: position for position, cpu in enumerate(plan.cpus, start=1)}
-    return (_HEAD.pack(MODES.index(plan.mode), len(plan.cpus), count, port_mask(count), netns)
-            + struct.pack(f"={INDIRECTION_ENTRIES}I", *indirection(plan.cpus))
-            + struct.pack(f"={MAX_CPUS}H", *(positions.get(cpu, 0) for cpu in range(MAX_CPUS)))
-            + struct.pack(f"={_PORTS}H", *(plan.ports.get(port, -1) + 1 for port in range(_PORTS))))
+    return (
+        _HEAD.pack(MODES.index(plan.mode), len(plan.cpus), count, port_mask(count), netns)
+        + struct.pack(f"={INDIRECTION_ENTRIES}I", *indirection(plan.cpus))
+        + struct.pack(f"={MAX_CPUS}H", *(positions.get(cpu, 0) for cpu in range(MAX_CPUS)))
+        + struct.pack(f"={_PORTS}H", *(plan.ports.get(port, -1) + 1 for port in range(_PORTS)))
+    )
 
 
 class SteeringProgram(BpfObject):
@@ -59,6 +61,7 @@ class SteeringProgram(BpfObject):
 
     def attach_egress(self, name: str, device: Device, handle: int, journal: Journal) -> None:
         """Attach a tc program at a device's egress. Raises BpfError, DeviceError."""
+
         def note(made_hook: bool) -> None:
             journal.note(EgressFilter(DeviceId.of(device), handle, program_id(descriptor), made_hook))
 

@@ -30,8 +30,10 @@ class Rfs:
         if mode not in self.modes:
             return f"RFS follows the application, which is the mode atr; it cannot do {mode}"
         if not SOCKET_TABLE.exists():
-            return (f"{SOCKET_TABLE} is not in this network namespace, only in the machine's first one (or the kernel "
-                    "lacks CONFIG_RPS): run it there")
+            return (
+                f"{SOCKET_TABLE} is not in this network namespace, only in the machine's first one (or the kernel "
+                "lacks CONFIG_RPS): run it there"
+            )
         return None
 
     def apply(self, device: Device, plan: Plan, journal: Journal) -> None:

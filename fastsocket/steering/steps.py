@@ -161,8 +161,10 @@ class EgressFilter:
 
 def _has_filters(device: str) -> bool:
     """Somebody else's, which would go with our clsact."""
-    shown = [subprocess.run(["tc", "filter", "show", "dev", device, direction], capture_output=True).stdout
-             for direction in ("ingress", "egress")]
+    shown = [
+        subprocess.run(["tc", "filter", "show", "dev", device, direction], capture_output=True).stdout
+        for direction in ("ingress", "egress")
+    ]
     return any(shown)
 
 
@@ -239,8 +241,10 @@ def _ethtool(where: DeviceId, option: str, *words: str) -> None:
             command.run(["ethtool", option, device.name, *words])
 
 
-KINDS = {kind.__name__: kind for kind in (Sysctl, QueueFile, InterruptMoved, EgressFilter, XdpAttached, IndirectionSet,
-                                          NtupleSet, RuleAdded)}
+KINDS = {
+    kind.__name__: kind
+    for kind in (Sysctl, QueueFile, InterruptMoved, EgressFilter, XdpAttached, IndirectionSet, NtupleSet, RuleAdded)
+}
 
 
 def step(kept: object) -> object:

@@ -1,6 +1,6 @@
 """What a guest is asked: each check is a module that runs in the guest, from the checkout, and prints one line of JSON.
 
-    python -m guest.checks.NAME [ARGUMENTS]     {"ok": true, "said": "…"}; said is short, for a cell of a table
+python -m guest.checks.NAME [ARGUMENTS]     {"ok": true, "said": "…"}; said is short, for a cell of a table
 """
 
 import json
@@ -21,7 +21,7 @@ CPUS = sorted(os.sched_getaffinity(0))
 
 def accepted(pid: int) -> Counter:
     """Connections by CPU that the server counts as local."""
-    server, = survey().of([pid])
+    (server,) = survey().of([pid])
     return Counter({cpu.cpu: cpu.accepted_local for cpu in server.counters})
 
 

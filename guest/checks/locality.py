@@ -17,13 +17,30 @@ def check(workload: str) -> str:
     """As in "passive 33.0 → 100.0"; where the kernel tells nothing of locality, what the library counted."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
-        output([*LAB, "sweep", "--workload", workload, "--variant", "base,fastsocket", "--cores", str(len(CPUS)),
-                "--blocks", "1", "--seconds", "2", "--out", str(run)])
+        output(
+            [
+                *LAB,
+                "sweep",
+                "--workload",
+                workload,
+                "--variant",
+                "base,fastsocket",
+                "--cores",
+                str(len(CPUS)),
+                "--blocks",
+                "1",
+                "--seconds",
+                "2",
+                "--out",
+                str(run),
+            ]
+        )
         summary = pandas.read_csv(run / "summary.csv")
         trials = [json.loads(line) for line in (run / "trials.jsonl").read_text().splitlines()]
     known = summary.set_index(["metric", "variant"]).estimate
-    said = {kind: (known[metric, "base"], known[metric, "fastsocket"])
-            for metric, kind in KINDS.items() if metric in known}
+    said = {
+        kind: (known[metric, "base"], known[metric, "fastsocket"]) for metric, kind in KINDS.items() if metric in known
+    }
     shown = ", ".join(f"{kind} {base:.1f} → {ours:.1f}" for kind, (base, ours) in said.items())
     shares = [ours for _, ours in said.values()] or [_by_the_library(trials)]
     shown = shown or f"not visible to this kernel; {shares[0]:.1f} by the library's count"

@@ -21,7 +21,7 @@ def check() -> str:
         before = accepted(one.pid)
         answered = {cpu: _answered(one, cpu) for cpu in CPUS}
         counted = {cpu: accepted(one.pid)[cpu] - before[cpu] for cpu in CPUS}
-        seen, = survey().of([one.pid])
+        (seen,) = survey().of([one.pid])
         adopters = {cpu.cpu: len(cpu.adopters) for listener in seen.listeners for cpu in listener.cpus}
     if adopters != dict.fromkeys(CPUS, 1):
         raise No(f"adopters by CPU: {adopters}")

@@ -58,8 +58,12 @@ class Connector:
             bound = port_of(name_of(connection))
             address = pack(family, host, port)
             answer = call("connect", connection, address, len(address))
-        return {"answer": answer, "port": port_of(name_of(connection)), "bound": bound,
-                "range": option_of(connection, socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE)}
+        return {
+            "answer": answer,
+            "port": port_of(name_of(connection)),
+            "bound": bound,
+            "range": option_of(connection, socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE),
+        }
 
     def connect_many(self, number: int, *arguments) -> list[dict]:
         return [self.connect(*arguments) for _ in range(number)]
@@ -119,22 +123,29 @@ class Connector:
         listening = pack("inet", LOOPBACK["inet"], port)
         seen = []
         for name, opened in {
-                "tcp": lambda: call("socket", socket.AF_INET, socket.SOCK_STREAM, 0),
-                "tcp6": lambda: call("socket", socket.AF_INET6, socket.SOCK_STREAM, 0),
-                "udp": lambda: call("socket", socket.AF_INET, socket.SOCK_DGRAM, 0),
-                "unix": lambda: call("socket", socket.AF_UNIX, socket.SOCK_STREAM, 0),
-                "listener": lambda: os.dup(self._listeners[0].fileno()),
-                "file": lambda: os.open(os.devnull, os.O_RDONLY),
-                "closed": lambda: 900, "negative": lambda: -1}.items():
+            "tcp": lambda: call("socket", socket.AF_INET, socket.SOCK_STREAM, 0),
+            "tcp6": lambda: call("socket", socket.AF_INET6, socket.SOCK_STREAM, 0),
+            "udp": lambda: call("socket", socket.AF_INET, socket.SOCK_DGRAM, 0),
+            "unix": lambda: call("socket", socket.AF_UNIX, socket.SOCK_STREAM, 0),
+            "listener": lambda: os.dup(self._listeners[0].fileno()),
+            "file": lambda: os.open(os.devnull, os.O_RDONLY),
+            "closed": lambda: 900,
+            "negative": lambda: -1,
+        }.items():
             for attempt, addresses in {
-                    "bad pointer": [(ctypes.c_void_p(1), 16)], "null": [(None, 16)], "null and empty": [(None, 0)],
-                    "short": [(listening, 4)], "long": [(listening, 4096)], "negative": [(listening, -1)],
-                    "no family": [(b"\xff" * 16, 16)],
-                    "twice": [(listening, 16), (listening, 16)],
-                    "after a refusal": [(NOWHERE, 16), (listening, 16)],
-                    "after a disconnect": [(listening, 16), (UNSPECIFIED, 16), (listening, 16)],
-                    "disconnected first": [(UNSPECIFIED, 16), (listening, 16)],
-                    "no source address": [(pack("inet6", "2001:db8::1", 1), 28), (listening, 16)]}.items():
+                "bad pointer": [(ctypes.c_void_p(1), 16)],
+                "null": [(None, 16)],
+                "null and empty": [(None, 0)],
+                "short": [(listening, 4)],
+                "long": [(listening, 4096)],
+                "negative": [(listening, -1)],
+                "no family": [(b"\xff" * 16, 16)],
+                "twice": [(listening, 16), (listening, 16)],
+                "after a refusal": [(NOWHERE, 16), (listening, 16)],
+                "after a disconnect": [(listening, 16), (UNSPECIFIED, 16), (listening, 16)],
+                "disconnected first": [(UNSPECIFIED, 16), (listening, 16)],
+                "no source address": [(pack("inet6", "2001:db8::1", 1), 28), (listening, 16)],
+            }.items():
                 for function in ("connect", "bind"):
                     descriptor = opened()
                     for address, size in addresses:

@@ -12,10 +12,10 @@
 
 static atomic_int accepts, waits, closes;
 
-#define NEXT(pointer, name)                                    \
-	do {                                                   \
-		void *symbol = dlsym(RTLD_NEXT, name);         \
-		memcpy(&(pointer), &symbol, sizeof(symbol));   \
+#define NEXT(pointer, name)                                  \
+	do {                                                 \
+		void *symbol = dlsym(RTLD_NEXT, name);       \
+		memcpy(&(pointer), &symbol, sizeof(symbol)); \
 	} while (0)
 
 __attribute__((constructor)) static void use_sockets(void)

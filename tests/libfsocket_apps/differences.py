@@ -16,30 +16,43 @@ WAITING = ("epoll_wait", "epoll_pwait")
 
 def connects_a_listener(program, operation, *arguments) -> bool:
     """connect() to AF_UNSPEC ends listening, and then to elsewhere makes a client; nobody follows that here."""
-    return (operation in ("connect", "connect_nowhere", "disconnect")
-            and (program.is_listener(arguments[0]) or program.is_paused(arguments[0])))
+    return operation in ("connect", "connect_nowhere", "disconnect") and (
+        program.is_listener(arguments[0]) or program.is_paused(arguments[0])
+    )
 
 
 def connects_behind_older_connections(program, operation, *arguments) -> bool:
     """What waited for the listener before its clone was adopted is accepted after what comes to the clone."""
-    return (operation == "client" and program.has_older_connections(arguments[0])
-            or operation == "connect" and program.has_older_connections(arguments[1]))
+    return (
+        operation == "client"
+        and program.has_older_connections(arguments[0])
+        or operation == "connect"
+        and program.has_older_connections(arguments[1])
+    )
 
 
 def connects_after_a_takeover(program, operation, *arguments) -> bool:
     """What came while a listener was passed on waits for the listener itself; once a program has taken the clones over,
     it is accepted after what comes to those.
     """
-    return (operation == "client" and program.was_taken_over(arguments[0])
-            or operation == "connect" and program.was_taken_over(arguments[1]))
+    return (
+        operation == "client"
+        and program.was_taken_over(arguments[0])
+        or operation == "connect"
+        and program.was_taken_over(arguments[1])
+    )
 
 
 def binds_beside_a_listener(program, operation, *arguments) -> bool:
     """A socket with SO_REUSEPORT may share the port of a listener that has got it from the library; so may a connection
     that has inherited it, once it is disconnected and bound again.
     """
-    return (operation == "bind_like" and (program.would_share_a_port(*arguments) or program.was_accepted(arguments[0]))
-            or operation == "listen" and program.would_share_a_port(arguments[0], arguments[0]))
+    return (
+        operation == "bind_like"
+        and (program.would_share_a_port(*arguments) or program.was_accepted(arguments[0]))
+        or operation == "listen"
+        and program.would_share_a_port(arguments[0], arguments[0])
+    )
 
 
 def closes_what_it_does_not_know(program, operation, *arguments) -> bool:
@@ -62,26 +75,37 @@ def shuts_down_what_does_not_listen(program, operation, *arguments) -> bool:
     """A shutdown of a socket that does not listen is inherited by what it accepts later: be it a clone not yet adopted,
     which gets the listener's, or a paused listener, which keeps its own.
     """
-    return operation == "shutdown" and (program.is_paused(arguments[0]) or program.is_listener(arguments[0])
-                                        and not program.has_adopted(arguments[0]))
+    return operation == "shutdown" and (
+        program.is_paused(arguments[0]) or program.is_listener(arguments[0]) and not program.has_adopted(arguments[0])
+    )
 
 
 def pauses_an_unnamed_port(program, operation, *arguments) -> bool:
     """shutdown() of a listener gives a port back that the kernel chose; its clones named it, and keep it."""
-    return (operation == "shutdown" and arguments[1] != socket.SHUT_WR and program.is_listener(arguments[0])
-            and not program.is_named(arguments[0]))
+    return (
+        operation == "shutdown"
+        and arguments[1] != socket.SHUT_WR
+        and program.is_listener(arguments[0])
+        and not program.is_named(arguments[0])
+    )
 
 
 def resumes_without_reuseaddr(program, operation, *arguments) -> bool:
     """Connections keep listen() after shutdown() from having the port again, but not where it has SO_REUSEPORT."""
-    return (operation == "listen" and program.is_paused(arguments[0])
-            and option_of(arguments[0], socket.SOL_SOCKET, socket.SO_REUSEADDR) == 0)
+    return (
+        operation == "listen"
+        and program.is_paused(arguments[0])
+        and option_of(arguments[0], socket.SOL_SOCKET, socket.SO_REUSEADDR) == 0
+    )
 
 
 def reads_reuseport_of_a_connection(program, operation, *arguments) -> bool:
     """A connection inherits the SO_REUSEPORT that the library set on its listener."""
-    return (operation == "get_option" and arguments[1:] == (socket.SOL_SOCKET, socket.SO_REUSEPORT)
-            and not program.is_listener(arguments[0]))
+    return (
+        operation == "get_option"
+        and arguments[1:] == (socket.SOL_SOCKET, socket.SO_REUSEPORT)
+        and not program.is_listener(arguments[0])
+    )
 
 
 def closes_it_on_its_way(program, operation, *arguments) -> bool:
@@ -108,20 +132,32 @@ def has_a_table_of_its_own(program, operation, *arguments) -> bool:
 
 def is_served_by_several_cpus(program, operation, *arguments) -> bool:
     """The queues of several CPUs are accepted from one after the other, not in the order of arrival."""
-    return (operation == "epoll_ctl" and arguments[0] == "ADD" and not program.is_pinned()
-            and program.is_watched(arguments[2]))
+    return (
+        operation == "epoll_ctl"
+        and arguments[0] == "ADD"
+        and not program.is_pinned()
+        and program.is_watched(arguments[2])
+    )
 
 
 def is_watched_by_two_names(program, operation, *arguments) -> bool:
     """An epoll that watches a listener by two descriptors reports both, but its clone once."""
-    return (operation == "epoll_ctl" and arguments[0] == "ADD" and program.is_watched(arguments[2])
-            and program.has_another_name(arguments[2]))
+    return (
+        operation == "epoll_ctl"
+        and arguments[0] == "ADD"
+        and program.is_watched(arguments[2])
+        and program.has_another_name(arguments[2])
+    )
 
 
 def watches_once_beside_a_clone(program, operation, *arguments) -> bool:
     """With EPOLLONESHOT an epoll gets no clone, and sees what waits in another epoll's when that one is neglected."""
-    return (operation == "epoll_ctl" and arguments[0] == "ADD" and bool(arguments[3] & select.EPOLLONESHOT)
-            and program.is_watched(arguments[2]))
+    return (
+        operation == "epoll_ctl"
+        and arguments[0] == "ADD"
+        and bool(arguments[3] & select.EPOLLONESHOT)
+        and program.is_watched(arguments[2])
+    )
 
 
 def waits_beside_an_unread_edge(program, operation, *arguments) -> bool:
@@ -129,9 +165,27 @@ def waits_beside_an_unread_edge(program, operation, *arguments) -> bool:
     return operation in (*WAITING, "poll", "ppoll", "select") and program.has_unread_edges()
 
 
-KNOWN = {predicate.__name__: predicate for predicate in (
-    connects_a_listener, connects_behind_older_connections, connects_after_a_takeover,
-    binds_beside_a_listener, closes_what_it_does_not_know, blocks_where_it_watches, watches_a_paused_listener,
-    shuts_down_what_does_not_listen, pauses_an_unnamed_port, resumes_without_reuseaddr, is_watched_by_two_names,
-    reads_reuseport_of_a_connection, closes_it_on_its_way, closes_an_epoll_on_its_way, is_served_by_several_cpus,
-    passes_on_a_paused_listener, has_a_table_of_its_own, watches_once_beside_a_clone, waits_beside_an_unread_edge)}
+KNOWN = {
+    predicate.__name__: predicate
+    for predicate in (
+        connects_a_listener,
+        connects_behind_older_connections,
+        connects_after_a_takeover,
+        binds_beside_a_listener,
+        closes_what_it_does_not_know,
+        blocks_where_it_watches,
+        watches_a_paused_listener,
+        shuts_down_what_does_not_listen,
+        pauses_an_unnamed_port,
+        resumes_without_reuseaddr,
+        is_watched_by_two_names,
+        reads_reuseport_of_a_connection,
+        closes_it_on_its_way,
+        closes_an_epoll_on_its_way,
+        is_served_by_several_cpus,
+        passes_on_a_paused_listener,
+        has_a_table_of_its_own,
+        watches_once_beside_a_clone,
+        waits_beside_an_unread_edge,
+    )
+}

@@ -30,7 +30,9 @@ def drop_by_classic_filter(listener: socket.socket) -> None:
 
 def drop_by_ebpf(listener: socket.socket) -> None:
     program, licence = ctypes.create_string_buffer(MOVE_0 + EXIT, 16), ctypes.create_string_buffer(b"GPL")
-    attributes = struct.pack("=IIQQ", BPF_PROG_TYPE_SOCKET_FILTER, 2, ctypes.addressof(program), ctypes.addressof(licence))
+    attributes = struct.pack(
+        "=IIQQ", BPF_PROG_TYPE_SOCKET_FILTER, 2, ctypes.addressof(program), ctypes.addressof(licence)
+    )
     memory = ctypes.create_string_buffer(attributes, 128)
     descriptor = LIBC.syscall(SYS_BPF, BPF_PROG_LOAD, memory, len(memory))
     if descriptor < 0:
@@ -54,5 +56,11 @@ def ask_for_signals(listener: socket.socket) -> None:
     fcntl.fcntl(listener, fcntl.F_SETFL, fcntl.fcntl(listener, fcntl.F_GETFL) | os.O_ASYNC)
 
 
-GUARDS = {"TCP-MD5": sign_with_md5, "classic filter": drop_by_classic_filter, "eBPF filter": drop_by_ebpf,
-          "SO_BINDTODEVICE": bind_to_device, "SO_BINDTOIFINDEX": bind_to_device_by_number, "O_ASYNC": ask_for_signals}
+GUARDS = {
+    "TCP-MD5": sign_with_md5,
+    "classic filter": drop_by_classic_filter,
+    "eBPF filter": drop_by_ebpf,
+    "SO_BINDTODEVICE": bind_to_device,
+    "SO_BINDTOIFINDEX": bind_to_device_by_number,
+    "O_ASYNC": ask_for_signals,
+}

@@ -117,7 +117,8 @@ static void closed_by_system_call(void)
 	syscall(SYS_close, epfd);
 	must(dup2(epoll, epfd) == epfd, "dup2");
 	must(epoll_wait(epfd, &event, 1, 600) == 0, "an epoll that watches nothing reports something");
-	must(client(&address_of_a) >= 0 && epoll_wait(epfd, &event, 1, 600) == 0, "an epoll reports what it does not watch");
+	must(client(&address_of_a) >= 0 && epoll_wait(epfd, &event, 1, 600) == 0,
+	     "an epoll reports what it does not watch");
 	must(accept(a, NULL, NULL) >= 0, "A did not accept");
 }
 
@@ -136,7 +137,8 @@ static void epoll_number_reused(void)
 	close(epfd);
 	epfd = epoll_create1(0);
 	must(epfd == first, "another number");
-	must(client(&address_of_a) >= 0 && epoll_wait(epfd, &event, 1, 600) == 0, "an epoll reports what it does not watch");
+	must(client(&address_of_a) >= 0 && epoll_wait(epfd, &event, 1, 600) == 0,
+	     "an epoll reports what it does not watch");
 	must(accept(a, NULL, NULL) >= 0, "A did not accept");
 }
 

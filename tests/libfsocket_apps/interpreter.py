@@ -29,8 +29,27 @@ from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 
 from differences import KNOWN
-from libc import (ANY, FAMILIES, LOOPBACK, AddressBuffer, Answer, Event, Polled, Timespec, call, failed, family_of,
-                  name_of, option_bytes, option_of, pack, pack_unix, port_of, set_option, unpack)
+from libc import (
+    ANY,
+    FAMILIES,
+    LOOPBACK,
+    AddressBuffer,
+    Answer,
+    Event,
+    Polled,
+    Timespec,
+    call,
+    failed,
+    family_of,
+    name_of,
+    option_bytes,
+    option_of,
+    pack,
+    pack_unix,
+    port_of,
+    set_option,
+    unpack,
+)
 from lines import Commands, say
 
 NONBLOCK = socket.SOCK_NONBLOCK
@@ -187,7 +206,7 @@ class Program:
         self._roles: dict[int, str] = {}
         self._watched: set[int] = set()  # listeners that were added to an epoll, as cookies
         self._older: dict[int, int] = {}  # of those with a clone: connections still waiting that came before it did
-        self._passed_on: set[Answer] = set()   # listeners, as cookies
+        self._passed_on: set[Answer] = set()  # listeners, as cookies
         self._taken_over: set[Answer] = set()  # of those: when another program was run
         self._added: set[tuple[int, Answer]] = set()  # listeners to epolls, as descriptors and cookies
         self._began_to_watch: set[int] = set()  # in this process
@@ -235,8 +254,9 @@ class Program:
 
     def is_listener(self, descriptor: int) -> bool:
         """Of TCP."""
-        return (option_of(descriptor, socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
-                and option_of(descriptor, socket.SOL_SOCKET, socket.SO_DOMAIN) in (socket.AF_INET, socket.AF_INET6))
+        return option_of(descriptor, socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1 and option_of(
+            descriptor, socket.SOL_SOCKET, socket.SO_DOMAIN
+        ) in (socket.AF_INET, socket.AF_INET6)
 
     def is_pinned(self) -> bool:
         return self._pinned
@@ -244,8 +264,9 @@ class Program:
     def has_another_name(self, descriptor: int) -> bool:
         """Open, or closed since an epoll that holds it has got it."""
         added = {number for number, cookie in self._added if cookie == cookie_of(descriptor)}
-        return bool(added - {descriptor}) or any(other != descriptor and cookie_of(other) == cookie_of(descriptor)
-                                                 for other in self._roles)
+        return bool(added - {descriptor}) or any(
+            other != descriptor and cookie_of(other) == cookie_of(descriptor) for other in self._roles
+        )
 
     def is_watched(self, descriptor: int) -> bool:
         """A listener that was added to an epoll."""
@@ -264,8 +285,11 @@ class Program:
 
     def is_paused(self, descriptor: int) -> bool:
         """A listener that was shut down."""
-        return (self._roles.get(descriptor) == "listener" and family_of_socket(descriptor) in LOOPBACK
-                and not self.is_listener(descriptor))
+        return (
+            self._roles.get(descriptor) == "listener"
+            and family_of_socket(descriptor) in LOOPBACK
+            and not self.is_listener(descriptor)
+        )
 
     def shares_with_its_parent(self, descriptor: int) -> bool:
         """Something that a worker has inherited, and goes on using when it has adopted a clone of its own."""

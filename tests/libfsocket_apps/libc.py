@@ -81,7 +81,7 @@ def unpack(address: bytes) -> dict | str:
         return address.hex()
     start = 4 if family == "inet" else 8
     length = 4 if family == "inet" else 16
-    return {"host": socket.inet_ntop(FAMILIES[family], address[start:start + length]), "port": port_of(address)}
+    return {"host": socket.inet_ntop(FAMILIES[family], address[start : start + length]), "port": port_of(address)}
 
 
 class AddressBuffer:
@@ -93,7 +93,7 @@ class AddressBuffer:
         self.arguments = (self._bytes, ctypes.byref(self._size))
 
     def read(self) -> bytes:
-        return self._bytes.raw[:self._size.value]
+        return self._bytes.raw[: self._size.value]
 
 
 def name_of(descriptor: int, which: str = "getsockname") -> bytes | str:

@@ -18,17 +18,29 @@ VALUE_BYTES = 256
 PATIENCE_SECONDS = 0.5 * float(os.environ.get("FASTSOCKET_TEST_PATIENCE", "1"))
 PADDING = bytes.fromhex("0000010400000000")  # a header of IPv6 options that says nothing (RFC 8200, 4.2)
 # Numbers, seconds and microseconds, an interface by number and by name, a range of ports, an algorithm.
-VALUES = (*(struct.pack("i", number) for number in (1, 33, 20000, 0)), struct.pack("!i", 1), PADDING, struct.pack("ii", 1, 7),
-          struct.pack("ll", 3, 0), struct.pack("HH", 40000, 50000), b"lo\0", b"reno".ljust(16, b"\0"))
+VALUES = (
+    *(struct.pack("i", number) for number in (1, 33, 20000, 0)),
+    struct.pack("!i", 1),
+    PADDING,
+    struct.pack("ii", 1, 7),
+    struct.pack("ll", 3, 0),
+    struct.pack("HH", 40000, 50000),
+    b"lo\0",
+    b"reno".ljust(16, b"\0"),
+)
 # Different for each socket: peer's name, cookie, NAPI id, memory, IP_PROTOCOL (the port), what IPv6 got last, TCP_INFO,
 # TCP_CC_INFO, TCP_TIMESTAMP, TCP_SAVED_SYN. SO_PEERPIDFD opens a descriptor; IPV6_FLOWLABEL_MGR reads its buffer.
 # SO_REUSEPORT and SO_INCOMING_CPU are how the library works.
-NOT_COMPARED = {socket.SOL_SOCKET: {15, 28, 49, 55, 56, 57, 77}, socket.IPPROTO_IP: {52}, socket.IPPROTO_IPV6: {6, 32},
-                socket.IPPROTO_TCP: {11, 24, 26, 28}}
+NOT_COMPARED = {
+    socket.SOL_SOCKET: {15, 28, 49, 55, 56, 57, 77},
+    socket.IPPROTO_IP: {52},
+    socket.IPPROTO_IPV6: {6, 32},
+    socket.IPPROTO_TCP: {11, 24, 26, 28},
+}
 
 
 def attempt(call: Callable, *arguments) -> str:
-    """"" or the name of the error."""
+    """ "" or the name of the error."""
     try:
         call(*arguments)
     except OSError as error:
@@ -67,7 +79,9 @@ def settable(host: str) -> list:
     """Each option that can be set, before bind() or on a listener, with a value that changes it, if one does."""
     found = []
     for level, number in ((level, number) for level in LEVELS for number in NUMBERS):
-        tried = {value: [changes(make, host, level, number, value) for make in (unbound, listening)] for value in VALUES}
+        tried = {
+            value: [changes(make, host, level, number, value) for make in (unbound, listening)] for value in VALUES
+        }
         usable = [value for value, outcomes in tried.items() if any(outcome is not None for outcome in outcomes)]
         usable.sort(key=lambda value: True not in tried[value])
         if usable:
@@ -84,6 +98,7 @@ def accepted_has(host: str, moment: str, level: int, number: int, value: str) ->
         def at(now: str) -> None:
             if now == moment:
                 said.append(attempt(listener.setsockopt, level, number, bytes.fromhex(value)))
+
         at("before bind")
         listener.bind((host, 0))
         listener.listen()
@@ -96,8 +111,12 @@ def accepted_has(host: str, moment: str, level: int, number: int, value: str) ->
         if not epoll.poll(PATIENCE_SECONDS):
             return "nothing to accept"
         accepted = closing.enter_context(listener.accept()[0])
-        return {"set": said[0]} | {f"{a_level}/{a_number}": value_of(accepted, a_level, a_number) for a_level in LEVELS
-                                   for a_number in NUMBERS if a_number not in NOT_COMPARED.get(a_level, ())}
+        return {"set": said[0]} | {
+            f"{a_level}/{a_number}": value_of(accepted, a_level, a_number)
+            for a_level in LEVELS
+            for a_number in NUMBERS
+            if a_number not in NOT_COMPARED.get(a_level, ())
+        }
 
 
 def accepted(host: str, moment: str, options: list) -> list:

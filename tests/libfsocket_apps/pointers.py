@@ -31,10 +31,20 @@ def header(length: int) -> bytes:
 
 def messages() -> dict[str, bytes]:
     here = ctypes.addressof(CONTROL)
-    lengths = {f"a header of {length}": message(here, 40, header(length)) for length in (0, 1, 15, 16, 17, 20, 40, 41, MANY, 2**63)}
+    lengths = {
+        f"a header of {length}": message(here, 40, header(length))
+        for length in (0, 1, 15, 16, 17, 20, 40, 41, MANY, 2**63)
+    }
     sizes = {f"control of {size}": message(here, size, header(20)) for size in (0, 1, 15, 16, 20, 24, 2**31)}
-    return lengths | sizes | {"control nowhere": message(8, 64), "no control of 64": message(None, 64),
-                              "control at the end of memory": message(2**64 - 8, 64)}
+    return (
+        lengths
+        | sizes
+        | {
+            "control nowhere": message(8, 64),
+            "no control of 64": message(None, 64),
+            "control at the end of memory": message(2**64 - 8, 64),
+        }
+    )
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -97,8 +107,14 @@ def woken(call: Callable) -> int:
     return call()
 
 
-TIMES = {"nowhere": BAD, "of a negative second": time(-1, 0), "of a negative fraction": time(0, -1),
-         "of too long a fraction": time(0, 1_000_000_000), "of millennia": time(10**11, 0), "of no end": time(2**63 - 1, 0)}
+TIMES = {
+    "nowhere": BAD,
+    "of a negative second": time(-1, 0),
+    "of a negative fraction": time(0, -1),
+    "of too long a fraction": time(0, 1_000_000_000),
+    "of millennia": time(10**11, 0),
+    "of no end": time(2**63 - 1, 0),
+}
 ARGUMENTS = (ctypes.c_char_p * 2)(b"/nonexistent", None)
 PATH = b"/nonexistent/program"
 CALLS = {
@@ -116,14 +132,28 @@ CALLS = {
     "execve with a bad environment, and a listener": lambda: (listener(), LIBC.execve(b"/bin/true", ARGUMENTS, BAD))[1],
     "execve with a bad variable": lambda: LIBC.execve(b"/bin/true", ARGUMENTS, (ctypes.c_void_p * 2)(8, None)),
     "execve with a bad variable, and a listener": lambda: (
-        os.set_inheritable(listener(), True), LIBC.execve(b"/bin/true", ARGUMENTS, (ctypes.c_void_p * 2)(8, None)))[1],
+        os.set_inheritable(listener(), True),
+        LIBC.execve(b"/bin/true", ARGUMENTS, (ctypes.c_void_p * 2)(8, None)),
+    )[1],
     "execve of what is not there, with a listener": lambda: (listener(), LIBC.execve(PATH, ARGUMENTS, ARGUMENTS))[1],
-    **{f"ppoll of a listener for a time {name}": lambda when=when: woken(
-        lambda: LIBC.ppoll(polled(), ctypes.c_ulong(1), when, None)) for name, when in TIMES.items()},
-    **{f"select of a listener for a time {name}": lambda when=when: woken(
-        lambda: LIBC.select(64, selected(), None, None, when)) for name, when in TIMES.items()},
-    **{f"pselect of a listener for a time {name}": lambda when=when: woken(
-        lambda: LIBC.pselect(64, selected(), None, None, when, None)) for name, when in TIMES.items()},
+    **{
+        f"ppoll of a listener for a time {name}": lambda when=when: woken(
+            lambda: LIBC.ppoll(polled(), ctypes.c_ulong(1), when, None)
+        )
+        for name, when in TIMES.items()
+    },
+    **{
+        f"select of a listener for a time {name}": lambda when=when: woken(
+            lambda: LIBC.select(64, selected(), None, None, when)
+        )
+        for name, when in TIMES.items()
+    },
+    **{
+        f"pselect of a listener for a time {name}": lambda when=when: woken(
+            lambda: LIBC.pselect(64, selected(), None, None, when, None)
+        )
+        for name, when in TIMES.items()
+    },
     "select of a listener, and a bad pointer": lambda: LIBC.select(64, selected(), BAD, None, time(0, 1)),
     "pselect of a listener, and a bad pointer": lambda: LIBC.pselect(64, selected(), None, BAD, time(0, 1), None),
     "ppoll of a listener with a bad mask": lambda: LIBC.ppoll(polled(), ctypes.c_ulong(1), time(0, 1), BAD),
@@ -167,7 +197,13 @@ def outcome(call) -> str:
     status = os.waitpid(child, 0)[1]
     said = os.read(reading, 100).decode()
     os.close(reading)
-    return said if status == 0 else f"status {status}" if not os.WIFSIGNALED(status) else signal.Signals(os.WTERMSIG(status)).name
+    return (
+        said
+        if status == 0
+        else f"status {status}"
+        if not os.WIFSIGNALED(status)
+        else signal.Signals(os.WTERMSIG(status)).name
+    )
 
 
 say({name: outcome(call) for name, call in CALLS.items()})

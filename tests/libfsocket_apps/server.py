@@ -49,7 +49,7 @@ def is_shared_memory(path: str) -> bool:
 
 
 def errno_of(call, *arguments) -> str:
-    """"" when it succeeds."""
+    """ "" when it succeeds."""
     try:
         call(*arguments)
     except OSError as error:
@@ -95,15 +95,27 @@ def by_outer_epoll(descriptors: list[int], seconds: float | None) -> list[int]:
 
 WAYS_WITHOUT_EPOLL = ("poll", "select")
 WAYS_AROUND_EPOLL = ("poll for its epoll", "select for its epoll", "epoll for its epoll")
-WAYS = {"poll": by_poll, "select": by_select, "poll for its epoll": by_poll, "select for its epoll": by_select,
-        "epoll for its epoll": by_outer_epoll}
+WAYS = {
+    "poll": by_poll,
+    "select": by_select,
+    "poll for its epoll": by_poll,
+    "select for its epoll": by_select,
+    "epoll for its epoll": by_outer_epoll,
+}
 
 
 class Worker:
     """One epoll, watching the listener and the worker's own commands."""
 
-    def __init__(self, master: "Master", commands: Commands, cpu: int | None, trigger: int = 0, held: bool = False,
-                 way: str = "epoll"):
+    def __init__(
+        self,
+        master: "Master",
+        commands: Commands,
+        cpu: int | None,
+        trigger: int = 0,
+        held: bool = False,
+        way: str = "epoll",
+    ):
         if cpu is not None:
             os.sched_setaffinity(0, {cpu})
         self.master, self.commands = master, commands
@@ -265,7 +277,9 @@ class Worker:
         os.set_inheritable(writing, True)
         os.system(f"{shlex.join(TELL_CPUS)} >&{writing}")
         seen["system()"] = json.loads(os.read(reading, 100_000))
-        spawned = os.posix_spawn(sys.executable, TELL_CPUS, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, writing, 1)])
+        spawned = os.posix_spawn(
+            sys.executable, TELL_CPUS, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, writing, 1)]
+        )
         os.waitpid(spawned, 0)
         seen["posix_spawn()"] = json.loads(os.read(reading, 100_000))
         os.close(reading)
@@ -325,8 +339,15 @@ class Master:
         self.threads: list[threading.Thread] = []
         self.others: list[socket.socket] = []
 
-    def listen(self, host: str = "127.0.0.1", blocking: bool = False, v6only: bool = True,
-               port: int = 0, guard: str = "", reuseport: bool = False) -> dict:
+    def listen(
+        self,
+        host: str = "127.0.0.1",
+        blocking: bool = False,
+        v6only: bool = True,
+        port: int = 0,
+        guard: str = "",
+        reuseport: bool = False,
+    ) -> dict:
         """guard: of GUARDS, before bind()."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.listener = socket.socket(family)
@@ -397,8 +418,9 @@ class Master:
         self.listen(port=port, reuseport=True)
         self.shards.append(self.listener)
         program = ctypes.create_string_buffer(struct.pack("@HBBI", 0x06, 0, 0, chosen))
-        self.listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF,
-                                 struct.pack("@HP", 1, ctypes.addressof(program)))
+        self.listener.setsockopt(
+            socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, struct.pack("@HP", 1, ctypes.addressof(program))
+        )
         return self.about()
 
     def choose_shard(self, index: int) -> None:
@@ -483,8 +505,9 @@ class Master:
         reading, self.pipes[name] = os.pipe()
         return Commands(reading)
 
-    def fork(self, name: str, cpu: int | None = None, held: bool = False, user: int | None = None,
-             way: str = "epoll") -> None:
+    def fork(
+        self, name: str, cpu: int | None = None, held: bool = False, user: int | None = None, way: str = "epoll"
+    ) -> None:
         """user: it is that user before it watches the listener. way: how it waits, of WAYS."""
         commands = self._commands_for(name)
         self.children[name] = os.fork()

@@ -107,7 +107,8 @@ int main(int argc, char *argv[])
 	CPU_SET(argc > 1 ? atoi(argv[1]) : 0, &one);
 	sched_setaffinity(0, sizeof(one), &one);
 	pthread_attr_init(&attributes);
-	if (pthread_attr_setstacksize(&attributes, (size_t)PTHREAD_STACK_MIN) || pthread_create(&thread, &attributes, run, NULL))
+	if (pthread_attr_setstacksize(&attributes, (size_t)PTHREAD_STACK_MIN) ||
+	    pthread_create(&thread, &attributes, run, NULL))
 		return 1;
 	pthread_join(thread, NULL);
 	printf("\"ok\"\n");

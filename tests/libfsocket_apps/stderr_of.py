@@ -44,8 +44,13 @@ def nothing() -> int:
     return -1
 
 
-KINDS = {"full pipe": full_pipe, "pipe without reader": pipe_without_reader, "full device": full_device,
-         "file at its limit": file_at_its_limit, "nothing": nothing}
+KINDS = {
+    "full pipe": full_pipe,
+    "pipe without reader": pipe_without_reader,
+    "full device": full_device,
+    "file at its limit": file_at_its_limit,
+    "nothing": nothing,
+}
 
 for ignored_by_python in (signal.SIGPIPE, signal.SIGXFSZ):
     signal.signal(ignored_by_python, signal.SIG_DFL)

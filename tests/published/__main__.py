@@ -31,8 +31,12 @@ INTERRUPTED = 130
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python3 -m tests.published", description=__doc__, epilog=EPILOG,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python3 -m tests.published",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("suite", nargs="?", choices=SUITES, metavar="SUITE", help=", ".join(SUITES))
     parser.add_argument("--list", action="store_true", help="list the suites; with SUITE, its units")
     parser.add_argument("--long", action="store_true", help="also the units that take long or have little to say")
@@ -40,10 +44,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", action="append", metavar="UNIT", help="only the units that match, such as test_s*")
     parser.add_argument("--source", type=Path, metavar="PATH", help="what is here already: --list says of what")
     parser.add_argument("--library", type=Path, metavar="PATH", help=f"default: {LIBRARY}, brought up to date")
-    parser.add_argument("--reruns", type=_positive, default=4, metavar="N",
-                        help="of what failed only with it (default: 4)")
-    parser.add_argument("--jobs", type=_positive, default=1, metavar="N",
-                        help="units side by side (default: 1; needs root)")
+    parser.add_argument(
+        "--reruns", type=_positive, default=4, metavar="N", help="of what failed only with it (default: 4)"
+    )
+    parser.add_argument(
+        "--jobs", type=_positive, default=1, metavar="N", help="units side by side (default: 1; needs root)"
+    )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep what every unit printed")
     return parser
 
@@ -94,19 +100,28 @@ def _compare_all(units: list[Unit], options: argparse.Namespace) -> Comparison:
 
 
 def _line(unit: Unit, part: Comparison) -> str:
-    counts = {"passed": part.passed, "skipped": part.skipped, "failed either way": len(part.fail_both),
-              "flaky": len(part.flakes), "ONLY WITH THE LIBRARY": len(part.differences)}
+    counts = {
+        "passed": part.passed,
+        "skipped": part.skipped,
+        "failed either way": len(part.fail_both),
+        "flaky": len(part.flakes),
+        "ONLY WITH THE LIBRARY": len(part.differences),
+    }
     return f"{unit.name:36} " + ", ".join(f"{number} {what}" for what, number in counts.items() if number)
 
 
 def _report(whole: Comparison) -> None:
-    for heading, lines in (("Fail without the library as well:", whole.fail_both),
-                           ("Flakes:", whole.flakes),
-                           ("Fail only with the library:", whole.differences)):
+    for heading, lines in (
+        ("Fail without the library as well:", whole.fail_both),
+        ("Flakes:", whole.flakes),
+        ("Fail only with the library:", whole.differences),
+    ):
         if lines:
             print("", heading, *(f"  {line}" for line in lines), sep="\n")
-    print(f"\n{whole.passed} tests passed with the library, {whole.skipped} were skipped; "
-          f"failures that it added: {len(whole.differences)}.")
+    print(
+        f"\n{whole.passed} tests passed with the library, {whole.skipped} were skipped; "
+        f"failures that it added: {len(whole.differences)}."
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

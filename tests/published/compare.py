@@ -56,8 +56,9 @@ class Comparison:
         self.findings += other.findings
 
 
-def compare(unit: Unit, ways: tuple[Way, Way], reruns: int, tests: Sequence[str] = (),
-            keep: Path | None = None) -> Comparison:
+def compare(
+    unit: Unit, ways: tuple[Way, Way], reruns: int, tests: Sequence[str] = (), keep: Path | None = None
+) -> Comparison:
     """Run a unit, or these tests of it, bare and with the library, and what failed only with it some times more."""
     without, preloaded = (run(unit, way, tests, keep) for way in ways)
     worse = [test for test in _tests(without, preloaded) if _is_worse(test, without, preloaded)]
@@ -65,9 +66,13 @@ def compare(unit: Unit, ways: tuple[Way, Way], reruns: int, tests: Sequence[str]
     return Comparison(
         passed=sum(found == Outcome.PASSED for test, found in preloaded.outcomes.items() if test != FINISHED),
         skipped=sum(found == Outcome.SKIPPED for found in preloaded.outcomes.values()),
-        fail_both=[f"{unit.name} {test} {without.titles.get(test, '')}".strip()
-                   for test in without.outcomes if _fails(test, without) and _fails(test, preloaded)],
-        findings=[_finding(unit, test, [(without, preloaded), *again]) for test in worse])
+        fail_both=[
+            f"{unit.name} {test} {without.titles.get(test, '')}".strip()
+            for test in without.outcomes
+            if _fails(test, without) and _fails(test, preloaded)
+        ],
+        findings=[_finding(unit, test, [(without, preloaded), *again]) for test in worse],
+    )
 
 
 def _tests(without: Result, preloaded: Result) -> list[str]:
@@ -86,8 +91,9 @@ def _is_worse(test: str, without: Result, preloaded: Result) -> bool:
     """A test that passed and is now skipped, or gone, is lost as much as one that fails."""
     if _fails(test, without):
         return False
-    return _fails(test, preloaded) or \
-        (without.outcome(test) == Outcome.PASSED and preloaded.outcome(test) != Outcome.PASSED)
+    return _fails(test, preloaded) or (
+        without.outcome(test) == Outcome.PASSED and preloaded.outcome(test) != Outcome.PASSED
+    )
 
 
 def _selectable(tests: list[str]) -> list[str]:

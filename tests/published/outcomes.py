@@ -9,8 +9,9 @@ from xml.etree import ElementTree
 # A test of our own in each unit. A suite that dies or hangs has no outcome for the tests that it did not reach.
 FINISHED = "(ran to its end)"
 
-_TAP_TEST = re.compile(r"(?P<bad>not )?ok (?P<number>\d+)(?: -)? ?(?P<title>[^#]*)(?:# *(?P<directive>TODO|SKIP))?",
-                       re.IGNORECASE)
+_TAP_TEST = re.compile(
+    r"(?P<bad>not )?ok (?P<number>\d+)(?: -)? ?(?P<title>[^#]*)(?:# *(?P<directive>TODO|SKIP))?", re.IGNORECASE
+)
 _TAP_PLAN = re.compile(r"1\.\.(?P<tests>\d+)")
 
 

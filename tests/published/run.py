@@ -19,8 +19,18 @@ TIMED_OUT = 124  # as timeout(1) says
 
 # Ports, and processes left behind, are the unit's own. Its first process is a shell, because to process 1 most signals
 # do nothing.
-_NAMESPACES = ("unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc",
-               "bash", "-c", 'ip link set lo up; "$@"; exit $?', "-")
+_NAMESPACES = (
+    "unshare",
+    "--net",
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+    "bash",
+    "-c",
+    'ip link set lo up; "$@"; exit $?',
+    "-",
+)
 
 
 @dataclass(frozen=True)
@@ -46,8 +56,10 @@ class Way:
 @cache
 def can_isolate() -> bool:
     """Whether units get network and process namespaces of their own; without, they must not run side by side."""
-    return bool(shutil.which("unshare") and shutil.which("ip")) and \
-        subprocess.run([*_NAMESPACES, "true"], capture_output=True).returncode == 0
+    return (
+        bool(shutil.which("unshare") and shutil.which("ip"))
+        and subprocess.run([*_NAMESPACES, "true"], capture_output=True).returncode == 0
+    )
 
 
 def run(unit: Unit, way: Way, tests: Sequence[str] = (), keep: Path | None = None) -> Result:
@@ -66,8 +78,15 @@ def _run(command: list[str], unit: Unit, scratch: Path, log: Path) -> int:
     environment = {**os.environ, **unit.environment, "TMPDIR": str(scratch)}
     environment.pop("LD_PRELOAD", None)
     with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=unit.directory or scratch, env=environment, stdin=subprocess.DEVNULL,
-                                   stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            cwd=unit.directory or scratch,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         try:
             status = process.wait(TIMEOUT)
         except subprocess.TimeoutExpired:

@@ -21,13 +21,43 @@ NGINX_DYNAMIC = ("http_geoip", "http_image_filter", "http_perl", "http_xslt_filt
 # Parsing, caching and rates: many minutes that say little about sockets.
 NGINX_LONG = re.compile(r"h2|grpc|.*(cache|resolver|limit_rate)")
 
-CPYTHON = ("test_epoll", "test_poll", "test_select", "test_socket", "test_socketserver", "test_asyncore",
-           "test_asynchat", "test_httplib", "test_httpservers", "test_ftplib", "test_smtplib", "test_smtpd",
-           "test_telnetlib", "test_xmlrpc", "test_wsgiref", "test_os", "test_posix", "test_fork1", "test_openpty",
-           "test_pty")
-CPYTHON_LONG = ("test_selectors", "test_signal", "test_subprocess", "test_ssl", "test_asyncio", "test_imaplib",
-                "test_poplib", "test_docxmlrpc", "test_urllib2_localnet", "test_threading", "test_multiprocessing_fork",
-                "test_multiprocessing_forkserver", "test_multiprocessing_spawn")
+CPYTHON = (
+    "test_epoll",
+    "test_poll",
+    "test_select",
+    "test_socket",
+    "test_socketserver",
+    "test_asyncore",
+    "test_asynchat",
+    "test_httplib",
+    "test_httpservers",
+    "test_ftplib",
+    "test_smtplib",
+    "test_smtpd",
+    "test_telnetlib",
+    "test_xmlrpc",
+    "test_wsgiref",
+    "test_os",
+    "test_posix",
+    "test_fork1",
+    "test_openpty",
+    "test_pty",
+)
+CPYTHON_LONG = (
+    "test_selectors",
+    "test_signal",
+    "test_subprocess",
+    "test_ssl",
+    "test_asyncio",
+    "test_imaplib",
+    "test_poplib",
+    "test_docxmlrpc",
+    "test_urllib2_localnet",
+    "test_threading",
+    "test_multiprocessing_fork",
+    "test_multiprocessing_forkserver",
+    "test_multiprocessing_spawn",
+)
 CPYTHON_HANGS = "*VSOCK*"  # in a virtual machine it waits for a host that has to answer
 
 MEMCACHED_LONG = re.compile(r"extstore|.*extstore|slab|restart|lru|watcher|idle")
@@ -73,6 +103,7 @@ class Suite:
 
 # ---- CPython: its package test -------------------------------------------------------------------------------------
 
+
 def _cpython(interpreter: Path | None, long: bool) -> list[Unit]:
     python = str(interpreter or sys.executable)
     modules = _cpython_modules(python)
@@ -82,19 +113,27 @@ def _cpython(interpreter: Path | None, long: bool) -> list[Unit]:
 def cpython_unit(module: str, python: str = sys.executable) -> Unit:
     """A module of the package test. Only test_socketserver gets the resource network, and means loopback by it."""
     network = ("-u", "network") if module == "test_socketserver" else ()
-    return Unit(module, (python, "-m", "test", "-v", "--junit-xml", "junit.xml"), _from_junit, select="-m",
-                arguments=("--ignore", CPYTHON_HANGS, *network, module))
+    return Unit(
+        module,
+        (python, "-m", "test", "-v", "--junit-xml", "junit.xml"),
+        _from_junit,
+        select="-m",
+        arguments=("--ignore", CPYTHON_HANGS, *network, module),
+    )
 
 
 def _cpython_modules(python: str) -> set[str]:
     found = subprocess.run([python, "-c", "import test.support; print(*test.__path__)"], capture_output=True, text=True)
     if found.returncode:
-        raise SuiteError(f"{python} comes without its package test: apt-get install libpython3.11-testsuite, and name "
-                         "/usr/bin/python3 with --source")
+        raise SuiteError(
+            f"{python} comes without its package test: apt-get install libpython3.11-testsuite, and name "
+            "/usr/bin/python3 with --source"
+        )
     return {path.stem for path in Path(found.stdout.strip()).iterdir()}
 
 
 # ---- nginx-tests, against the nginx on PATH -----------------------------------------------------------------------
+
 
 def _nginx(checkout: Path | None, long: bool) -> list[Unit]:
     nginx = _need_command("nginx", "nginx")
@@ -106,8 +145,11 @@ def _nginx(checkout: Path | None, long: bool) -> list[Unit]:
     environment = {"TEST_NGINX_BINARY": nginx, "TEST_NGINX_MODULES": str(NGINX_MODULES)}
     if os.geteuid() == 0:  # its files are root's, so its workers have to be
         environment["TEST_NGINX_GLOBALS"] = "user root;"
-    return [Unit(script.name, ("perl", str(script)), _from_tap, environment=environment)
-            for script in _scripts(directory) if long or not NGINX_LONG.match(script.name)]
+    return [
+        Unit(script.name, ("perl", str(script)), _from_tap, environment=environment)
+        for script in _scripts(directory)
+        if long or not NGINX_LONG.match(script.name)
+    ]
 
 
 def _clone(address: str, commit: str, into: Path) -> Path:
@@ -137,8 +179,11 @@ def _memcached(source: Path | None, long: bool) -> list[Unit]:
     directory = source or _debian_source("memcached")
     _write_script(directory / "memcached-debug", _MEMCACHED_WRAPPER.format(memcached=memcached))
     _write_script(directory / "timedrun", _WITHOUT_WATCHDOG)
-    return [Unit(script.name, ("perl", str(script)), _from_tap, directory=directory)
-            for script in _scripts(directory / "t") if long or not MEMCACHED_LONG.match(script.name)]
+    return [
+        Unit(script.name, ("perl", str(script)), _from_tap, directory=directory)
+        for script in _scripts(directory / "t")
+        if long or not MEMCACHED_LONG.match(script.name)
+    ]
 
 
 def _write_script(path: Path, text: str) -> None:
@@ -170,13 +215,24 @@ def _download_source(package: str, version: str, into: Path) -> None:
     for directory in (sources, lists / "partial"):
         directory.mkdir(parents=True)
     (sources / APT_SOURCES.name).write_text(re.sub("^Types:.*$", "Types: deb-src", APT_SOURCES.read_text(), flags=re.M))
-    apt = ["apt-get", "-q", "-o", "Dir::Etc::sourcelist=/dev/null", "-o", f"Dir::Etc::sourceparts={sources}",
-           "-o", f"Dir::State::lists={lists}", "-o", "APT::Sandbox::User=root"]
+    apt = [
+        "apt-get",
+        "-q",
+        "-o",
+        "Dir::Etc::sourcelist=/dev/null",
+        "-o",
+        f"Dir::Etc::sourceparts={sources}",
+        "-o",
+        f"Dir::State::lists={lists}",
+        "-o",
+        "APT::Sandbox::User=root",
+    ]
     _get([*apt, "update"], how)
     _get([*apt, "source", "--download-only", f"{package}={version}"], how, into)
 
 
 # ---- what they share ----------------------------------------------------------------------------------------------
+
 
 def _from_tap(output: str, scratch: Path, status: int) -> Result:
     return read_tap(output, status)
