@@ -260,10 +260,12 @@ def _measure(directory: Path, run) -> int:
     from analysis.live import LiveTable
     from bench.sweep import is_measured, measure
     from fastsocket.build import build
+    from workloads import generator
 
     status = 0
     try:
         build()
+        generator.build()
         with LiveTable(run, directory) as live:
             measure(directory, run, BEGAN, live.add)
     except KeyboardInterrupt:

@@ -1,6 +1,6 @@
 """What a container lacks to run the lab, and the option of ``docker run`` that gives it.
 
-It was found by trying, on Linux 6.18 with Docker 20.10: three capabilities, and a /proc/sys that can be written. Docker's
+It was found by trying, on Linux 6.18 with Docker 20.10: four capabilities, and a /proc/sys that can be written. Docker's
 seccomp profile and its read-only /sys stay (the hosts of a testbed mount a /sys of their own); no device, cgroup or BPF
 file system is needed, and BTF is there for everybody. ``--privileged`` gives all of it, and much else.
 """
@@ -60,6 +60,7 @@ NEEDS = (
     _capability("SYS_ADMIN", 21, "namespaces, mounts, BPF and perf"),
     _capability("NET_ADMIN", 12, "links, their queues, and tc filters"),
     _capability("SYS_PTRACE", 19, "to see what a server of another user waits for"),
+    _capability("SYS_NICE", 23, "the load generator, to send a request when it is due"),
     Need(
         "writable /proc/sys",
         "settings of the testbed's own network",

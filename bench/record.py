@@ -135,6 +135,7 @@ class Trial(Record):
     metrics: dict[str, float]
     unavailable: dict[str, str]
     latency_ms: dict[str, float]  # percentile, or "max", -> value
+    histograms: dict[str, str] = {}  # at a rate: of latencies in ns, as HdrHistogram encodes them (V2, base64)
     load_errors: dict[str, int]  # kind -> count
     cpu: list[CpuUse]
     load_cpu_seconds: float

@@ -84,6 +84,7 @@ class Bench:
             metrics={**_metrics(workload.metric, load, use), **observed},
             unavailable={**_untold(load, use), **self._probes.unavailable},
             latency_ms=load.latency_ms,
+            histograms=load.histograms,
             load_errors=load.errors,
             cpu=use,
             load_cpu_seconds=load.cpu_seconds,

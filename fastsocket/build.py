@@ -42,8 +42,13 @@ def build(target: str = "all") -> None:
 
     Raises BuildError with the compiler's words.
     """
+    make(HERE, target)
+
+
+def make(directory: Path, target: str) -> None:
+    """Bring a target of a directory's Makefile up to date, unless the parts are finished. Raises BuildError."""
     if is_finished():
         return
-    made = subprocess.run(["make", "--no-print-directory", "-C", HERE, target], capture_output=True, text=True)
+    made = subprocess.run(["make", "--no-print-directory", "-C", directory, target], capture_output=True, text=True)
     if made.returncode:
         raise BuildError(made.stderr.strip())

@@ -153,6 +153,7 @@ def test_doctor_names_what_it_was_not_given(image):
         "Docker: CAP_SYS_ADMIN",
         "Docker: CAP_NET_ADMIN",
         "Docker: CAP_SYS_PTRACE",
+        "Docker: CAP_SYS_NICE",
         "Docker: writable /proc/sys",
     }
     assert "--cap-add SYS_ADMIN" in found["Docker: CAP_SYS_ADMIN"]["remedy"]
@@ -186,7 +187,7 @@ def test_results_land_in_the_folder_and_belong_to_its_owner(image, results, opti
         (["--privileged"], ["/results", "--out"], 2),
         ([], ["CAP_SYS_ADMIN", "--cap-add SYS_ADMIN", "--privileged"], 3),
         (
-            ["--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--cap-add", "SYS_PTRACE"],
+            ["--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--cap-add", "SYS_PTRACE", "--cap-add", "SYS_NICE"],
             ["systempaths=unconfined"],
             3,
         ),

@@ -11,8 +11,8 @@ from workloads.nginx import nginx
 from workloads.process import started
 from workloads.readiness import watchers
 from workloads.variants import Variant
+from workloads.web_load import web_load
 from workloads.workload import Cpus, Workload
-from workloads.wrk import wrk
 
 # Without tune.listener.multi-queue off HAProxy hands accepted connections from thread to thread, whatever core they
 # came in on. It is off for every variant, so that they differ in nothing else. Without retries an error is seen.
@@ -83,7 +83,7 @@ class HAProxy(Workload):
             yield
 
     def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
-        return wrk(testbed, cpus, demand)
+        return web_load(testbed, cpus, demand)
 
 
 def _cpu_map(cpus: list[int]) -> str:

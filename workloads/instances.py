@@ -1,17 +1,18 @@
 """Servers that use one core: an instance for each, on ports of their own, as the slides run Redis."""
 
-import json
-import sys
+import socket
 from abc import abstractmethod
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import fmean
 from subprocess import PIPE
 
+from topologies.namespace import inside
 from topologies.testbed import Testbed
-from workloads import limits, paced
+from workloads import limits
+from workloads.generator import Dialogue, open_loop
 from workloads.load import Demand, Load
-from workloads.process import finish, reaped_cpu_seconds, running, started
+from workloads.process import WorkloadError, finish, reaped_cpu_seconds, running, started
 from workloads.readiness import watchers
 from workloads.variants import Variant
 from workloads.workload import Cpus, Workload
@@ -35,8 +36,12 @@ class Instances(Workload):
         """What starts an instance."""
 
     @abstractmethod
-    def dialogue(self) -> dict[str, str]:
-        """For a load at a rate, as paced.py wants it: what brings in the value, the request for it, and the answers."""
+    def preparation(self) -> tuple[str, str]:
+        """For a load at a rate: what brings in the value that it asks for, and the answer to that."""
+
+    @abstractmethod
+    def dialogue(self) -> Dialogue:
+        """For a load at a rate."""
 
     @abstractmethod
     def at_full_speed(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
@@ -46,26 +51,9 @@ class Instances(Workload):
         return self._at_a_rate(testbed, cpus, demand) if demand.rate else self.at_full_speed(testbed, cpus, demand)
 
     def _at_a_rate(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
-        rate = demand.rate / len(cpus.server)
-        commands = [
-            testbed.command(
-                testbed.client,
-                cpus.load,
-                [
-                    sys.executable,
-                    paced.__file__,
-                    testbed.server.IP(),
-                    str(port),
-                    str(rate),
-                    str(demand.seconds),
-                    str(limits.read().grace_seconds / 4),
-                    json.dumps(self.dialogue()),
-                ],
-            )
-            for port in self.ports(cpus)
-        ]
-        outs, cpu_seconds = on_all(commands, "paced.py", demand.seconds)
-        return together([Load(cpu_seconds=0.0, **json.loads(out)) for out in outs], cpu_seconds)
+        for port in self.ports(cpus):
+            bring_in(testbed, port, *self.preparation())
+        return open_loop(testbed, cpus, demand, self.ports(cpus), self.dialogue())
 
     @contextmanager
     def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path):
@@ -80,6 +68,29 @@ class Instances(Workload):
         own.mkdir()
         command = testbed.command(testbed.server, [cpu], self.command(port, own))
         return started(self.name, command, own, lambda pid: watchers(pid, port) == 1, env=variant.environment())
+
+
+def bring_in(testbed: Testbed, port: int, request: str, answer: str) -> None:
+    """Raises WorkloadError when the server does not answer as it should."""
+    with (
+        inside(testbed.client),
+        connected(testbed.server.IP(), port) as connection,
+        connection.makefile("rb") as answers,
+    ):
+        connection.sendall(request.encode())
+        said = answers.read(len(answer)).decode()
+    if said != answer:
+        raise WorkloadError(f"the server at port {port} does not store what is to be asked for: it says {said!r}")
+
+
+@contextmanager
+def connected(address: str, port: int):
+    try:
+        connection = socket.create_connection((address, port), timeout=limits.read().answer_seconds)
+    except OSError as error:
+        raise WorkloadError(f"the server at port {port} takes no connection: {error}") from error
+    with connection:
+        yield connection
 
 
 def together(loads: list[Load], cpu_seconds: float) -> Load:

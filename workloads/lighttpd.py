@@ -9,8 +9,8 @@ from workloads.load import Demand, Load
 from workloads.process import started
 from workloads.readiness import watchers
 from workloads.variants import Variant
+from workloads.web_load import web_load
 from workloads.workload import Cpus, Workload
-from workloads.wrk import wrk
 
 CONFIGURATION = """\
 server.document-root = "{directory}/root"
@@ -51,4 +51,4 @@ class Lighttpd(Workload):
             yield [pid]
 
     def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
-        return wrk(testbed, cpus, demand)
+        return web_load(testbed, cpus, demand)

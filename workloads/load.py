@@ -1,6 +1,6 @@
 """What is asked of a load generator, and what it saw, whichever it was."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,9 @@ class Demand:
 class Load:
     """Requests answered as they should be, for how long, latency percentiles, errors by kind, its own CPU time.
 
-    A latency runs from sending a request to having its answer; a handshake before it is not in it.
+    A latency at full speed runs from sending a request to having its answer; a handshake before it is not in it. At a
+    rate it runs from when the request was due, and histograms has it in parts, as HdrHistogram encodes them: connect,
+    first_byte, whole, and the lateness of the generator itself.
     """
 
     requests: int
@@ -28,3 +30,4 @@ class Load:
     latency_ms: dict[str, float]
     errors: dict[str, int]
     cpu_seconds: float
+    histograms: dict[str, str] = field(default_factory=dict)

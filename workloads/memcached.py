@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from topologies.testbed import Testbed
+from workloads.generator import Dialogue
 from workloads.instances import Instances, on_all, together
 from workloads.load import Demand, Load
 from workloads.process import WorkloadError
@@ -11,6 +12,7 @@ from workloads.workload import Cpus
 
 CLIENTS = 50
 VALUE_BYTES = 64
+VALUE = "x" * VALUE_BYTES
 
 
 class Memcached(Instances):
@@ -24,14 +26,12 @@ class Memcached(Instances):
     def command(self, port: int, directory: Path) -> list[str]:
         return ["memcached", "-l", "0.0.0.0", "-p", str(port), "-U", "0", "-t", "1", "-u", "root", "-c", "1024"]
 
-    def dialogue(self) -> dict[str, str]:
-        value = "x" * VALUE_BYTES
-        return {
-            "prepare": f"set object 0 0 {VALUE_BYTES}\r\n{value}\r\n",
-            "prepared": "STORED\r\n",
-            "request": "get object\r\n",
-            "answer": f"VALUE object 0 {VALUE_BYTES}\r\n{value}\r\nEND\r\n",
-        }
+    def preparation(self) -> tuple[str, str]:
+        return f"set object 0 0 {VALUE_BYTES}\r\n{VALUE}\r\n", "STORED\r\n"
+
+    def dialogue(self) -> Dialogue:
+        begins, ends = f"VALUE object 0 {VALUE_BYTES}\r\n", f"{VALUE}\r\nEND\r\n"
+        return Dialogue("get object\r\n", begins, ends, connections=CLIENTS)
 
     def at_full_speed(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
         commands = [

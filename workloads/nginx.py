@@ -12,8 +12,8 @@ from workloads.load import Demand, Load
 from workloads.process import started
 from workloads.readiness import watchers
 from workloads.variants import Variant
+from workloads.web_load import web_load
 from workloads.workload import Cpus, Workload
-from workloads.wrk import wrk
 
 # accept_mutex is off, as the original's README demands and nginx has had it by default since 1.11.3.
 CONFIGURATION = """\
@@ -64,7 +64,7 @@ class Nginx(Workload):
             yield [pid]
 
     def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
-        return wrk(testbed, cpus, demand)
+        return web_load(testbed, cpus, demand)
 
 
 @contextmanager

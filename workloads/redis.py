@@ -4,12 +4,14 @@ import csv
 from pathlib import Path
 
 from topologies.testbed import Testbed
+from workloads.generator import Dialogue
 from workloads.instances import Instances, on_all, together
 from workloads.load import Demand, Load
 from workloads.workload import Cpus
 
 CLIENTS = 50
 REHEARSED_REQUESTS = 5000
+LONGEST_END = 250  # of an answer, that the load generator compares
 
 
 class Redis(Instances):
@@ -46,14 +48,12 @@ class Redis(Instances):
         rehearsed = self._benchmark(testbed, cpus, "get", REHEARSED_REQUESTS)
         return rehearsed.requests / rehearsed.seconds
 
-    def dialogue(self) -> dict[str, str]:
-        value = "x" * self._value_bytes
-        return {
-            "prepare": f"SET object {value}\r\n",
-            "prepared": "+OK\r\n",
-            "request": "GET object\r\n",
-            "answer": f"${len(value)}\r\n{value}\r\n",
-        }
+    def preparation(self) -> tuple[str, str]:
+        return f"SET object {'x' * self._value_bytes}\r\n", "+OK\r\n"
+
+    def dialogue(self) -> Dialogue:
+        end = "x" * min(self._value_bytes, LONGEST_END) + "\r\n"
+        return Dialogue("GET object\r\n", begins=f"${self._value_bytes}\r\n", ends=end, connections=CLIENTS)
 
     def at_full_speed(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
         each = int(demand.pace * demand.seconds / len(cpus.server))

@@ -4,21 +4,6 @@ wrk.headers["Connection"] = "close"
 
 local percentiles = {1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9, 99.99}
 
-local mean_delay = tonumber(os.getenv("WRK_DELAY_MS"))
-if mean_delay then -- milliseconds; requests at random come as a Poisson process
-   local threads = 0
-   function setup(thread)
-      threads = threads + 1
-      thread:set("seed", os.time() + threads)
-   end
-   function init()
-      math.randomseed(seed)
-   end
-   function delay()
-      return math.floor(0.5 - mean_delay * math.log(1 - math.random()))
-   end
-end
-
 function done(summary, latency, requests)
    local values = {}
    for _, p in ipairs(percentiles) do

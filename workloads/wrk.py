@@ -1,25 +1,21 @@
-"""wrk: the load generator for HTTP, a connection per request, as many as the server will take or at a rate."""
+"""wrk: the load generator for HTTP at full speed, a connection per request."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
 from topologies.testbed import Testbed
 from workloads import limits
 from workloads.http import PORT
-from workloads.load import Demand, Load
+from workloads.load import Load
 from workloads.process import finish, reaped_cpu_seconds, running
 from workloads.workload import Cpus
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
 
 
-def wrk(testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
+def wrk(testbed: Testbed, cpus: Cpus, seconds: int) -> Load:
     """Load the testbed's server from the client host, a thread per CPU of the load.
-
-    A rate comes out lower by the time that answers take: each connection waits a random time, on average as long as
-    the rate allows, between being made and its request.
 
     Raises WorkloadError when wrk is missing or fails.
     """
@@ -35,7 +31,7 @@ def wrk(testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
             "--connections",
             str(connections),
             "--duration",
-            f"{demand.seconds}s",
+            f"{seconds}s",
             "--timeout",
             f"{limit.answer_seconds}s",
             "--script",
@@ -44,7 +40,6 @@ def wrk(testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
         ],
     )
     spent_before = reaped_cpu_seconds()
-    environment = os.environ | ({"WRK_DELAY_MS": str(1000 * connections / demand.rate)} if demand.rate else {})
-    with running(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        out = finish(process, "wrk", demand.seconds)
+    with running(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        out = finish(process, "wrk", seconds)
     return Load(cpu_seconds=reaped_cpu_seconds() - spent_before, **json.loads(out.splitlines()[-1]))

@@ -1,0 +1,116 @@
+"""The lab's load generator: requests are due at times that are fixed beforehand, whatever the answers do (an open loop).
+
+A latency runs from the time at which the request was due, so a server that stalls is charged for every request that
+waited (Tene: How NOT to Measure Latency). The generator is a program in C beside this file. It represents clients on
+other machines, so it runs as soon as a request is due, before the server. It checks itself: where it sent its requests
+late, or in other intervals than those of the process that was asked for, there is no result (as in Lancet, ATC 2019).
+"""
+
+import json
+import math
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from hdrh.histogram import HdrHistogram
+
+from fastsocket.build import make
+from topologies.testbed import Testbed
+from workloads import limits
+from workloads.load import Demand, Load
+from workloads.process import WorkloadError, finish, running
+from workloads.workload import Cpus
+
+HERE = Path(__file__).resolve().parent
+PROGRAM = HERE / "build" / "generator"
+WARM_UP_SECONDS = 0.2
+PERCENTILES = ("50", "90", "95", "99", "99.9", "99.99")
+LONGEST_NS = 2**37
+DIGITS = 3  # that a histogram keeps of a latency
+LATE_MS = 2.0  # of the 99th percentile, beyond which a schedule was not kept; by the seconds that an answer may take
+SURE = 1.95  # of Kolmogorov and Smirnov's test: a right generator fails it once in a thousand trials
+SAMPLE = 2000  # intervals that the program compares at most
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """What is asked, and how an answer begins and ends. connections: as many stay open on each CPU of the load; 0: each
+    request has a connection of its own, which the server closes."""
+
+    request: str
+    begins: str
+    ends: str
+    connections: int = 0
+
+
+def build() -> None:
+    """Raises fastsocket.build.BuildError."""
+    make(HERE, "build/generator")
+
+
+def open_loop(testbed: Testbed, cpus: Cpus, demand: Demand, ports: range, dialogue: Dialogue) -> Load:
+    """Load the testbed's server from the client host, with a thread on each CPU of the load.
+
+    Raises WorkloadError when the generator fails, or could not keep to its schedule.
+    """
+    stay = ["--persistent", str(dialogue.connections)] if dialogue.connections else []
+    command = [
+        str(PROGRAM),
+        *("--server", f"{testbed.server.IP()}:{ports.start}+{len(ports) - 1}"),
+        *("--cpus", ",".join(map(str, cpus.load))),
+        *("--request", _escaped(dialogue.request)),
+        *("--begins", _escaped(dialogue.begins)),
+        *("--ends", _escaped(dialogue.ends)),
+        *("--rate", str(demand.rate)),
+        *("--seconds", str(demand.seconds + WARM_UP_SECONDS)),
+        *("--warm-up", str(WARM_UP_SECONDS)),
+        *("--patience", str(limits.read().answer_seconds)),
+        *stay,
+    ]
+    placed = testbed.command(testbed.client, cpus.load, command)
+    with running(placed, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        result = json.loads(finish(process, "the load generator", demand.seconds))
+    return read(result, late_ms=LATE_MS * limits.read().answer_seconds)
+
+
+def read(result: dict, late_ms: float) -> Load:
+    """The program's result. Raises WorkloadError where it could not keep to its schedule."""
+    lateness = histogram(result["lateness_ns"])
+    late, sent = lateness.get_value_at_percentile(99) / 1e6, lateness.get_total_count()
+    remedy = "" if result["real_time"] else "; let it run at real-time priority (CAP_SYS_NICE)"
+    if late > late_ms:
+        raise WorkloadError(
+            f"the load generator could not keep to its schedule: it was up to {late:.1f} ms late{remedy}"
+        )
+    if result["distance"] > SURE / math.sqrt(min(max(sent, 1), SAMPLE)):
+        raise WorkloadError(f"the load generator could not send at the intervals that were asked for{remedy}")
+    parts = {name.removesuffix("_ns"): histogram(counts) for name, counts in result.items() if name.endswith("_ns")}
+    return Load(
+        requests=result["requests"],
+        seconds=result["seconds"],
+        latency_ms=percentiles(parts["whole"]),
+        errors=result["errors"],
+        cpu_seconds=result["cpu_seconds"],
+        histograms={name: part.encode().decode() for name, part in parts.items()},
+    )
+
+
+def histogram(counts: list[tuple[int, int]]) -> HdrHistogram:
+    """Of pairs of a value in ns and how often it came."""
+    made = HdrHistogram(1, LONGEST_NS, DIGITS)
+    for value, count in counts:
+        made.record_value(value, count)
+    return made
+
+
+def percentiles(latencies: HdrHistogram) -> dict[str, float]:
+    """In milliseconds, and the largest as "max"; none where nothing was answered."""
+    if not latencies.get_total_count():
+        return {}
+    shown = {percent: latencies.get_value_at_percentile(float(percent)) / 1e6 for percent in PERCENTILES}
+    return shown | {"max": latencies.get_max_value() / 1e6}
+
+
+def _escaped(text: str) -> str:
+    """As the program reads it."""
+    return text.replace("\\", "\\\\").replace("\r", "\\r").replace("\n", "\\n").replace("\0", "\\0")
