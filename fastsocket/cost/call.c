@@ -2,10 +2,11 @@
 /*
  * What a preloaded library adds to a libc call on a descriptor that it does not care for.
  *
- * Run it with the library preloaded. Each round times the same call, through a pointer both times, as libc has it and
- * as an application gets it, in the order libc, library, library, libc, so that a drift of the machine cancels. Most
- * system calls here fail early, because the dearer one is, the more its own noise hides. One line a round: the case,
- * ns per call of libc's, ns per call of the library's, separated by tabs. A case with one definition only is left out.
+ * Run it with the library preloaded. Each round times libc's call and the call that an application gets, both through a
+ * pointer, in the order libc, library, library, libc, so that a drift of the machine cancels. Most system calls here
+ * fail early, because the noise of a long one would hide the difference. The program writes one line a round, separated
+ * by tabs: the call, its case, ns per call of libc's, ns per call of the library's. A call that the library does not
+ * replace is left out.
  *
  *     LD_PRELOAD=build/libfsocket.so build/cost_call ROUNDS CALLS_PER_BATCH
  */
@@ -87,7 +88,7 @@ struct call {
 	const char *name;
 	const char *on;
 	void (*batch)(void *definition, int calls);
-	int fewer; /* a call that takes many microseconds needs this many times fewer in a batch */
+	int fewer; /* a batch has this many times fewer calls, because each takes many microseconds */
 };
 
 static const struct call calls[] = {
@@ -149,7 +150,7 @@ static void open_descriptors(void)
 	    epoll_ctl(epoll, EPOLL_CTL_ADD, quiet_pipe[0], &event))
 		err(EXIT_FAILURE, "descriptors");
 	polled = (struct pollfd){ .fd = quiet_pipe[0], .events = POLLIN };
-	closed = opened("dup", dup(null)); /* the last, so that nothing takes its number */
+	closed = opened("dup", dup(null)); /* the last one, so that no other file gets its number */
 	close(closed);
 }
 

@@ -3,11 +3,11 @@
  * What connect() costs when libfsocket chooses the source port, against libc's connect(), where the kernel does.
  *
  * Run it with the library preloaded, in a network namespace of its own. Each round times a batch of connections to a
- * loopback listener in the order libc, library, library, libc. It does so first with no other connection, and then with
- * many, which children hold: half as many as there are ports to one address, the rest to others. They are opened with
- * the library and from all CPUs by turns, because the kernel would take the even ports first, which are all that the
- * first of two CPUs has. One line a round: the call, the case, ns per call of libc's, ns per call of the library's,
- * separated by tabs.
+ * loopback listener in the order libc, library, library, libc. First there are no other connections, and then there are
+ * many, which child processes hold. Half of the ports have a connection to one address, and the other connections go to
+ * other addresses. The library opens them from all CPUs in turn, because the kernel would take the even ports first, and
+ * the first of two CPUs has only these. The program writes one line a round, separated by tabs: the call, its case, ns
+ * per call of libc's, ns per call of the library's.
  *
  *     LD_PRELOAD=build/libfsocket.so unshare --net build/cost_connect CONNECTIONS ROUNDS CALLS_PER_BATCH
  */
@@ -30,7 +30,7 @@
 #include <unistd.h>
 
 #define HALF_THE_PORTS 14116 /* of the usual ip_local_port_range */
-#define OTHERS 200           /* an address that nobody has a connection to */
+#define OTHERS 200           /* an address without connections */
 #define OTHER_DESCRIPTORS 64
 #define BACKLOG 64
 #define CONNECTIONS_PER_CPU 100 /* by turns */
@@ -107,7 +107,7 @@ static double open_connection(connect_call call, int nth, int ends[2])
 	return ended - began;
 }
 
-/* By a reset, which leaves no TIME_WAIT. */
+/* A reset leaves no TIME_WAIT. */
 static void close_connection(const int ends[2])
 {
 	struct linger none = { .l_onoff = 1 };
@@ -144,7 +144,7 @@ static void hold(int first, int last, int ready)
 	_exit(EXIT_SUCCESS);
 }
 
-/* One child after the other, so that each accepts what it has connected. They end with us. */
+/* One child after the other, so that each accepts its own connections. They end with this process. */
 static void have_connections(int connections)
 {
 	int most = per_child(), ready[2];
@@ -190,7 +190,7 @@ static void time_rounds(const char *name, connect_call libc, int nth, int rounds
 
 		printf("connect\t%s\t%.3f\t%.3f\n", name, (first + fourth) / 2, (second + third) / 2);
 	}
-	fflush(stdout); /* or children would print it, too */
+	fflush(stdout); /* otherwise children would print it too */
 }
 
 int main(int argc, char *argv[])
@@ -206,7 +206,7 @@ int main(int argc, char *argv[])
 		errx(2, "usage: LD_PRELOAD=LIBRARY unshare --net cost_connect CONNECTIONS ROUNDS CALLS_PER_BATCH");
 	if (!symbol || symbol == dlsym(RTLD_DEFAULT, "connect"))
 		errx(EXIT_FAILURE, "connect() is not interposed: did the library load?");
-	memcpy(&libc_connect, &symbol, sizeof(symbol)); /* ISO C has no cast for it */
+	memcpy(&libc_connect, &symbol, sizeof(symbol)); /* ISO C has no cast for this */
 	bring_loopback_up();
 	start_listening();
 	time_rounds("no other connection", libc_connect, 0, rounds, batch);

@@ -47,7 +47,7 @@ static int bind_clone(int fd, int cpu)
 	if (copy < 0)
 		return -1;
 	errno = 0;
-	if (copy < MAX_FDS && in_same_namespace(fd, copy) && !getsockname(fd, (struct sockaddr *)&address, &size)) {
+	if (in_same_namespace(fd, copy) && !getsockname(fd, (struct sockaddr *)&address, &size)) {
 		options_copy(fd, copy); /* whether all were copied is checked at adoption */
 		if (set_int(copy, SOL_SOCKET, SO_REUSEPORT, 1) && clone_marks_cpu(copy, cpu) &&
 		    !real.bind(copy, (struct sockaddr *)&address, size))
@@ -64,6 +64,10 @@ bool clone_add(struct listener *l, int cpu, int fd)
 
 	if (fd < 0)
 		return false;
+	if (fd >= MAX_FDS) {
+		real.close(fd);
+		return false;
+	}
 	clone->cookie = cookie_of(fd);
 	if (!l->shared->seat[cpu].cookie && !fstat(fd, &status)) {
 		l->shared->seat[cpu].inode = status.st_ino;
@@ -164,6 +168,8 @@ void clone_forget(struct listener *l, int cpu)
 	struct clone *clone = &l->clone[cpu];
 	int fd = atomic_load(&clone->fd);
 
+	if (fd < 0)
+		return;
 	note_watchers(l, cpu, -atomic_load(&clone->watchers));
 	if (atomic_exchange(&clone->neighbour_epfd, -1) >= 0)
 		atomic_fetch_sub(&l->neighbours, 1);

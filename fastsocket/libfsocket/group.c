@@ -87,7 +87,7 @@ static bool read_part(const struct listener *l, const void *part, size_t size, e
 
 static enum answer members(const struct listener *l)
 {
-	struct timeval soon = { .tv_usec = ANSWER_MS * 1000 };
+	struct timeval soon = { .tv_usec = ANSWER_MS * 1000L };
 	int netlink = real.socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
 	enum answer answer = NO_ANSWER;
 	char part[8192] __attribute__((aligned(8)));

@@ -172,7 +172,8 @@ static enum reason prepare(struct listener *l)
 		return NO_SHARED_MEMORY;
 	if (!unwanted && join_shards(l))
 		return NO_REASON;
-	if ((problem = take_place(l)))
+	problem = take_place(l);
+	if (problem)
 		return problem;
 	problem = unwanted ? unwanted : clones_make(l);
 	l->why_not = problem ? problem : NO_WORKER_WAITS;
@@ -343,9 +344,9 @@ void listeners_close(int fd)
 	struct listener *l = find_listener(fd);
 
 	set_descriptor(fd, UNKNOWN);
-	atomic_store(&listener_by_fd[fd], NULL);
 	if (!l)
 		return;
+	atomic_store(&listener_by_fd[fd], NULL);
 	if (--l->descriptors > 0) {
 		if (l->fd == fd)
 			name_by_another(l);

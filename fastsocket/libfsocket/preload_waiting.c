@@ -33,7 +33,7 @@ INTERPOSED int epoll_create1(int flags)
 INTERPOSED int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
 	enum descriptor kind = descriptor(fd);
-	struct listener *l = NULL;
+	struct listener *l;
 	int result;
 
 	if (settings.fast_epoll && fast_epoll_defers(epfd, op, fd, event))
@@ -42,9 +42,12 @@ INTERPOSED int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 	if (likely(kind != LISTENER && ((kind != UNKNOWN && kind != WATCHING) || op != EPOLL_CTL_ADD)) || result ||
 	    !settings.enabled)
 		return result;
-	if (kind == WATCHING)
-		set_descriptor(epfd, WATCHING); /* a thread that waits for this epoll waits for the inner one too */
-	else if ((l = kind == LISTENER ? find_listener(fd) : listeners_discover(fd, INHERITED_BY_EXEC)))
+	if (kind == WATCHING) { /* a thread that waits for this epoll waits for the inner one too */
+		set_descriptor(epfd, WATCHING);
+		return result;
+	}
+	l = kind == LISTENER ? find_listener(fd) : listeners_discover(fd, INHERITED_BY_EXEC);
+	if (l)
 		watch_changed(l, epfd, op, fd, event);
 	return result;
 }

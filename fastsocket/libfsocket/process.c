@@ -124,6 +124,7 @@ bool visit_open_files(pid_t pid, bool (*visit)(const struct open_file *file, voi
 	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
 	directory = opendir(path);
 	while (directory && !done && (entry = readdir(directory))) {
+		/* NOLINTNEXTLINE(clang-analyzer-unix.StdCLibraryFunctions): an open directory has a descriptor */
 		ssize_t length = readlinkat(dirfd(directory), entry->d_name, target, sizeof(target) - 1);
 
 		target[length > 0 ? length : 0] = '\0';

@@ -33,6 +33,6 @@ int poll_in_slices(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
 bool is_set(int n, const fd_set *set);
 bool selects_a_listener(int n, const fd_set *in);
 int select_in_slices(int n, fd_set *in, fd_set *out, fd_set *except, const struct timespec *timeout,
-                     const sigset_t *mask);
+                     const sigset_t *mask) __attribute__((nonnull(2)));
 
 #endif
