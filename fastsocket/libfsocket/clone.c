@@ -168,7 +168,7 @@ void clone_forget(struct listener *l, int cpu)
 	struct clone *clone = &l->clone[cpu];
 	int fd = atomic_load(&clone->fd);
 
-	if (fd < 0)
+	if ((unsigned int)fd >= MAX_FDS)
 		return;
 	note_watchers(l, cpu, -atomic_load(&clone->watchers));
 	if (atomic_exchange(&clone->neighbour_epfd, -1) >= 0)
