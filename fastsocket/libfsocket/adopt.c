@@ -164,7 +164,7 @@ static enum reason adopt_on(struct listener *l, struct watch *watch, int cpu)
 	return problem;
 }
 
-static bool anybody_adopts(const struct listener *l)
+static bool has_adopter(const struct listener *l)
 {
 	for (int cpu = 0; cpu < l->cpus_end; cpu++)
 		if (seat_is_taken(&l->shared->seat[cpu]))
@@ -174,7 +174,7 @@ static bool anybody_adopts(const struct listener *l)
 
 static void tell(const struct listener *l, enum reason problem)
 {
-	if (!problem || !anybody_adopts(l))
+	if (!problem || !has_adopter(l))
 		snprintf(l->shared->why_not, sizeof(l->shared->why_not), "%s", reason_text(problem));
 	if (problem && settings.verbose)
 		fsocket_log("a worker does not get a listener of its own: %s", reason_text(problem));
@@ -258,7 +258,7 @@ void give_up(struct listener *l, struct watch *watch)
 	if (l->sharded)
 		clone_marks_cpu(l->fd, -1);
 	watch->cpu = -1;
-	if (l->cloned && l->own_reuseport && !anybody_adopts(l))
+	if (l->cloned && l->own_reuseport && !has_adopter(l))
 		unattended_begins(l);
 	worker_departs();
 }
@@ -298,11 +298,11 @@ static void leave_seat(struct seat *seat)
 
 void adopters_leave(struct listener *l)
 {
-	bool adopted = anybody_adopts(l);
+	bool adopted = has_adopter(l);
 
 	for (int cpu = 0; cpu < l->cpus_end; cpu++)
 		leave_seat(&l->shared->seat[cpu]);
-	if (l->cloned && adopted && !anybody_adopts(l))
+	if (l->cloned && adopted && !has_adopter(l))
 		unattended_begins(l);
 	if (l->cloned)
 		clones_close(l);
@@ -321,7 +321,7 @@ void clone_is_closed(int fd)
 		if (atomic_load(&l->clone[cpu].fd) != fd)
 			continue;
 		leave_seat(&l->shared->seat[cpu]);
-		if (clone_of(l, cpu) == fd && !anybody_adopts(l))
+		if (clone_of(l, cpu) == fd && !has_adopter(l))
 			clone_stop_listening(l, cpu);
 		clone_forget(l, cpu);
 		break;

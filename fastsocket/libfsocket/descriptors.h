@@ -62,13 +62,13 @@ static inline bool change_descriptor(int fd, enum descriptor from, enum descript
 	return atomic_compare_exchange_strong(&descriptors[fd], &expected, (uint8_t)to);
 }
 
-/* Nothing that the tables know of: it may be given another meaning at once. */
+/* The library keeps nothing else about it, so a new meaning replaces the old one. */
 static inline bool is_free_to_change(enum descriptor kind)
 {
 	return kind < LISTENER;
 }
 
-/* Accepted or connected by the library's help, and not registered in an epoll as far as the kernel knows. */
+/* Fast-Epoll has put off its registration: the kernel's epoll does not know it yet. */
 static inline bool is_deferred(enum descriptor kind)
 {
 	return kind >= DEFERRED;

@@ -63,9 +63,9 @@ static bool take_care(struct listener *l, int cpu, const struct watch *watch)
 {
 	struct clone *clone = &l->clone[cpu];
 	struct epoll_event event = watch->event;
-	int nobody = -1;
+	int none = -1;
 
-	if (!atomic_compare_exchange_strong(&clone->neighbour_epfd, &nobody, watch->epfd))
+	if (!atomic_compare_exchange_strong(&clone->neighbour_epfd, &none, watch->epfd))
 		return true;
 	event.events &= ~(uint32_t)EPOLLEXCLUSIVE;
 	atomic_fetch_add(&l->neighbours, 1);

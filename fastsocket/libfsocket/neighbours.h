@@ -4,9 +4,8 @@
  * have run out of descriptors. The clone's connections must not wait for it. So each worker looks at the other clones
  * now and then.
  *
- * What counts is the queue, not the worker's pulse. A clone whose connections nobody has accepted for some milliseconds
- * is open to every worker, and so is a clone without a living worker. Its neighbours watch it too, until its own worker
- * accepts again.
+ * What counts is the queue, not the worker's pulse. A clone is open to every worker if its connections have waited for
+ * some milliseconds, or if it has no living worker. The neighbours watch it too, until its own worker accepts again.
  *
  * They watch without EPOLLEXCLUSIVE, even if the application asked for it. Such a watch would take the one wakeup that
  * a connection gives away from the owner, which may have just come back, and a neighbour that sees the owner does not

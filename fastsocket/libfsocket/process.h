@@ -15,7 +15,7 @@ bool seccomp_was_installed(void);
 
 bool is_only_thread(void);
 bool process_is_dead(pid_t pid);
-/* The process, or its nearest ancestor, whose real, effective and saved user are our own; 0: there is none. */
+/* The process, or its nearest ancestor, that has the same real, effective and saved user as this one; 0: none. */
 pid_t process_of_our_user(pid_t pid);
 
 /* What a process has open: a name in the directory /proc/PID/fd, and what the name's link says. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What happened and who serves what, in memory that a whole server shares: the processes descended from the one that
- * first listened, and its successors. fastsocket/shared_memory.py reads it from outside. Whoever changes a structure
- * changes FSOCKET_SHARED_VERSION and that file too.
+ * first listened, and its successors. fastsocket/shared_memory.py reads it from outside. A change of a structure needs
+ * a new FSOCKET_SHARED_VERSION and the same change in that file. A new counter (counters.def) needs neither.
  */
 #ifndef SHARED_H
 #define SHARED_H
