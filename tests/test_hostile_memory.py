@@ -15,7 +15,7 @@ from tests.test_libfsocket import CPUS, LOOPBACK, Server
 PRELOAD = {"LD_PRELOAD": str(LIBRARY)}
 NOBODY = 65534
 SO_INCOMING_CPU, SO_COOKIE = 49, 57
-MARK = 0x40000000  # succession.c
+MARK = 0x40000000  # libfsocket/mark.c
 PATTERNS = {
     "ones": "ff",
     "zeros": "00",
