@@ -16,7 +16,7 @@ RUN python3 -c "from bench.bootstrap import make_environment; make_environment()
     && .venv/bin/pip uninstall --yes --quiet playwright greenlet pip \
     && find .venv -type d -name tests -prune -exec rm -r {} +
 COPY . .
-RUN make -C fastsocket all build/call_cost build/connect_cost \
+RUN make -C fastsocket all build/cost_call build/cost_connect \
     && make -C workloads/generator && touch fastsocket/build/finished
 
 FROM ${DEBIAN}

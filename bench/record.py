@@ -7,7 +7,9 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from fastsocket.counters import COUNTER_NAMES
 
 
 class Record(BaseModel):
@@ -100,19 +102,10 @@ class CpuUse(Record):
     steal: float
 
 
-class LibraryCounters(Record):
-    """What libfsocket.so counted on one CPU during a trial. Its first version could not do what is 0 by default."""
-
-    cpu: int
-    accepted_local: int
-    accepted_global: int
-    accepted_neighbour: int = 0
-    adopted: int
-    fallen_back: int
-    deferred: int = 0
-    registered: int = 0
-    delivered: int = 0
-    undelivered: int = 0
+# What libfsocket.so counted on one CPU during a trial. An older library lacks some counters: they are 0.
+LibraryCounters = create_model(
+    "LibraryCounters", __base__=Record, cpu=(int, ...), **{name: (int, 0) for name in COUNTER_NAMES}
+)
 
 
 class Trial(Record):

@@ -12,7 +12,8 @@ from bench.cpu import busy_seconds, difference, snapshot, steal_share
 from bench.probes import Probes
 from bench.record import CpuUse, LibraryCounters, Placement, Trial
 from bench.schedule import Slot
-from fastsocket import page
+from fastsocket import shared_memory
+from fastsocket.counters import COUNTER_NAMES
 from fastsocket.steering import EmulatedNic, Plan
 from fastsocket.steering.journal import Journal
 from fastsocket.steering.rfs import Rfs
@@ -25,15 +26,8 @@ from workloads.workload import Cpus, Workload
 
 STEAL_TOLERATED = 0.05
 LATENCIES = {"latency_p50_ms": "50", "latency_p99_ms": "99", "latency_max_ms": "max"}  # metric -> key of Load
-COUNTED_DURING_TRIAL = (
-    "accepted_local",
-    "accepted_global",
-    "accepted_neighbour",
-    "deferred",
-    "registered",
-    "delivered",
-    "undelivered",
-)
+COUNTED_AT_START = ("adopted", "fallen_back")
+COUNTED_DURING_TRIAL = [name for name in COUNTER_NAMES if name not in COUNTED_AT_START]
 
 # What else goes on during the load: of the server's process id, its ports, and a directory for what is not kept.
 Observe = Callable[[int, range, Path], AbstractContextManager]
@@ -119,7 +113,7 @@ def _library(pids: list[int]) -> list[LibraryCounters]:
             cpu=counted[0].cpu,
             **{name: sum(getattr(one, name) for one in counted) for name in vars(counted[0]) if name != "cpu"},
         )
-        for counted in zip(*map(page.counters, pids))
+        for counted in zip(*map(shared_memory.counters, pids))
     ]
 
 

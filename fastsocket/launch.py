@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from fastsocket.binary import Breakage, NoSuchProgram, NotAProgram, Unreadable, check, find
 
-MAX_ONLY_PORTS = 16  # libfsocket/fsocket.h
+MAX_ONLY_PORTS = 16  # libfsocket/settings.h
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as shells and env(1) have it
 
 

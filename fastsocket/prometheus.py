@@ -7,18 +7,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from fastsocket.page import Listener, LocalListener
+from fastsocket.shared_memory import Listener, LocalListener
+from fastsocket.counters import COUNTER_NAMES, COUNTERS, Counter
 from fastsocket.servers import Server
 
-COUNTERS = {
-    "adopted": ("fastsocket_adopted", "Local listeners taken up by a worker"),
-    "fallen_back": ("fastsocket_fallen_back", "Workers that found no local listener to take up"),
-    "deferred": ("fastsocket_deferred", "Accepted connections whose epoll registration was put off"),
-    "registered": ("fastsocket_registered", "Deferred connections that had to be registered after all"),
-    "delivered": ("fastsocket_delivered", "Active connections with a source port of the CPU that opened them"),
-    "undelivered": ("fastsocket_undelivered", "Active connections with a source port of another CPU"),
-}
-ACCEPTED_FROM = ("local", "global", "neighbour")
+ACCEPTED = "accepted_"  # counters that begin so are one metric, with the rest of the name as a label
+ACCEPTED_FROM = [name.removeprefix(ACCEPTED) for name in COUNTER_NAMES if name.startswith(ACCEPTED)]
 
 
 def exposition(servers: list[Server]) -> str:
@@ -35,8 +29,9 @@ class _Servers(Collector):
     def collect(self) -> Iterator[Metric]:
         yield self._processes()
         yield self._accepted()
-        for name, (metric, meaning) in COUNTERS.items():
-            yield self._counter(name, metric, meaning)
+        for counter in COUNTERS:
+            if not counter.name.startswith(ACCEPTED):
+                yield self._counter(counter)
         yield self._accelerated()
         yield self._adopters()
         yield self._waited()
@@ -57,14 +52,14 @@ class _Servers(Collector):
         for server in self._servers:
             for cpu in server.counters:
                 for source in ACCEPTED_FROM:
-                    family.add_metric([str(server.pid), str(cpu.cpu), source], getattr(cpu, f"accepted_{source}"))
+                    family.add_metric([str(server.pid), str(cpu.cpu), source], getattr(cpu, ACCEPTED + source))
         return family
 
-    def _counter(self, name: str, metric: str, meaning: str) -> Metric:
-        family = CounterMetricFamily(metric, meaning, labels=["pid", "cpu"])
+    def _counter(self, counter: Counter) -> Metric:
+        family = CounterMetricFamily(f"fastsocket_{counter.name}", counter.meaning, labels=["pid", "cpu"])
         for server in self._servers:
             for cpu in server.counters:
-                family.add_metric([str(server.pid), str(cpu.cpu)], getattr(cpu, name))
+                family.add_metric([str(server.pid), str(cpu.cpu)], getattr(cpu, counter.name))
         return family
 
     def _accelerated(self) -> Metric:

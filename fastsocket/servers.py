@@ -1,4 +1,4 @@
-"""The servers that run with libfsocket.so: found in /proc, each with the processes that share its page."""
+"""The servers that run with libfsocket.so: found in /proc, each with the processes that share its memory."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,7 +8,16 @@ from itertools import islice
 from pathlib import Path
 
 from fastsocket.budget import Budget, Budgets, Spent
-from fastsocket.page import Adopter, CpuCounters, Listener, Mapping, NotPreloaded, OtherVersion, Page, mapping_of
+from fastsocket.shared_memory import (
+    Adopter,
+    CpuCounters,
+    Listener,
+    Mapping,
+    NotPreloaded,
+    OtherVersion,
+    SharedMemory,
+    mapping_of,
+)
 from fastsocket.printable import printable
 from fastsocket.users import user_name
 
@@ -17,7 +26,7 @@ MOST_THREADS = 4096  # of a process in a container, whose threads have to be ask
 
 @dataclass(frozen=True)
 class Server:
-    """The processes that map one page. Whoever is named here is alive, and has the id that we see, not its own."""
+    """The processes that map one shared memory. Whoever is named here is alive, and has the id that we see, not its own."""
 
     pid: int  # the process that the others descend from, such as the master
     command: str
@@ -50,7 +59,7 @@ class Survey:
         said = []
         if self.other_version:
             said.append(
-                f"servers with another version of libfsocket.so, or a false page: restart them; processes "
+                f"servers with another version of libfsocket.so, or with false shared memory: restart them; processes "
                 f"{_some(self.other_version)}"
             )
         if self.left_out:
@@ -90,7 +99,7 @@ def absence(pid: int, found: Survey) -> Ended | NotPreloaded | OutOfReach:
     if any(pid in pids for pids in found.left_out.values()):
         return OutOfReach(f"process {pid} was left out: its user has too many, or they say too much")
     try:
-        with Page(pid):
+        with SharedMemory(pid):
             return NotPreloaded(f"process {pid} has begun to listen just now: ask again")
     except NotPreloaded as reason:
         return reason
@@ -106,7 +115,7 @@ def survey(first: Sequence[int] = ()) -> Survey:
     first: the processes that matter most. Those of other users are looked into as far as their budgets go.
     """
     found, budgets = Survey(), Budgets(os.geteuid())
-    for user, processes in _processes_by_page(found, budgets, set(first)):
+    for user, processes in _processes_by_memory(found, budgets, set(first)):
         budget, pids = budgets.of(user), list(processes)
         try:
             with budget.spending():
@@ -123,7 +132,7 @@ def survey(first: Sequence[int] = ()) -> Survey:
     return found
 
 
-def _processes_by_page(found: Survey, budgets: Budgets, first: set[int]) -> list[tuple[int, dict[int, Mapping]]]:
+def _processes_by_memory(found: Survey, budgets: Budgets, first: set[int]) -> list[tuple[int, dict[int, Mapping]]]:
     """The processes of each server, with the user who is answerable for it: of theirs, the one with most rights."""
     groups: dict[int, tuple[int, dict[int, Mapping]]] = {}
     for user, pid in _by_user(first):
@@ -189,7 +198,7 @@ def _tasks(directories: Iterable[Path]) -> list[_Task]:
 
 
 def _server(mappings: dict[int, Mapping], budget: Budget) -> Server:
-    """Raises Spent, and what Page raises."""
+    """Raises Spent, and what SharedMemory raises."""
     processes = _tasks(Path(f"/proc/{pid}") for pid in mappings)
     if not processes:
         raise ProcessLookupError("all of them have ended")
@@ -197,9 +206,9 @@ def _server(mappings: dict[int, Mapping], budget: Budget) -> Server:
     root = next((process for process in processes if process.parent not in alive), processes[0])
     living = _Living(processes)
     budget.show(1 + len(alive))
-    with Page(root.pid, mappings[root.pid]) as page:
-        listeners = [seen for seen in (living.at(listener, budget) for listener in page.listeners()) if seen]
-        counters = page.counters()
+    with SharedMemory(root.pid, mappings[root.pid]) as memory:
+        listeners = [seen for seen in (living.at(listener, budget) for listener in memory.listeners()) if seen]
+        counters = memory.counters()
     budget.show(len(counters))
     return Server(root.pid, root.name, sorted(alive), listeners, counters)
 

@@ -7,21 +7,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from fastsocket.page import Adopter, CpuCounters, Listener, LocalListener
+from fastsocket.shared_memory import Adopter, CpuCounters, Listener, LocalListener
+from fastsocket.counters import COUNTER_NAMES, COUNTERS
 from fastsocket.servers import Server
 
-COUNTERS = {
-    "accepted_local": "accepted\nlocal",
-    "accepted_global": "accepted\nglobal",
-    "accepted_neighbour": "accepted\nneighbour",
-    "adopted": "adopted",
-    "fallen_back": "fallen\nback",
-    "deferred": "deferred",
-    "registered": "registered",
-    "delivered": "delivered",
-    "undelivered": "un-\ndelivered",
-}
-OF_WHAT_MAY_BE_OFF = ("deferred", "registered", "delivered", "undelivered")
+# A column heading of two lines, because there are many columns.
+HEADINGS = {name: name.replace("_", "\n") for name in COUNTER_NAMES}
+OF_WHAT_MAY_BE_OFF = [counter.name for counter in COUNTERS if counter.component != "listen_table"]
 
 
 def tables(servers: list[Server]) -> RenderableType:
@@ -66,11 +58,13 @@ def _waited(cpu: LocalListener) -> str:
 
 def _counters(counters: list[CpuCounters]) -> RenderableType:
     """CPUs where nothing happened are left out, and columns of what is off."""
-    shown = [name for name in COUNTERS if name not in OF_WHAT_MAY_BE_OFF or any(getattr(cpu, name) for cpu in counters)]
+    shown = [
+        name for name in COUNTER_NAMES if name not in OF_WHAT_MAY_BE_OFF or any(getattr(cpu, name) for cpu in counters)
+    ]
     table = _table("CPU")
     table.columns[0].vertical = "bottom"
     for name in shown:
-        table.add_column(COUNTERS[name], justify="right", vertical="bottom")
+        table.add_column(HEADINGS[name], justify="right", vertical="bottom")
     for cpu in counters:
         counted = [getattr(cpu, name) for name in shown]
         if any(counted):

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from fastsocket import page
+from fastsocket import shared_memory
 from fastsocket.build import HERE, LIBRARY
+from fastsocket.counters import COUNTER_NAMES
 from fastsocket.launch import LaunchError, Wishes, environment
 from fastsocket.servers import Server, survey
 from tests.test_libfsocket import CPUS, Server as ServerApp
@@ -366,7 +367,7 @@ def seen(app) -> Server:
     return server
 
 
-def adopters(server: Server) -> dict[int, list[page.Adopter]]:
+def adopters(server: Server) -> dict[int, list[shared_memory.Adopter]]:
     return {cpu.cpu: cpu.adopters for cpu in server.listeners[0].cpus}
 
 
@@ -377,7 +378,7 @@ def test_a_server_started_by_run_is_accelerated_and_shown(app):
     server, listener = seen(app), seen(app).listeners[0]
     assert (server.pid, server.processes) == (app.pid, sorted([app.pid, *workers]))
     assert (listener.address, listener.port, listener.creator, listener.why_not) == ("127.0.0.1", app.port, app.pid, "")
-    assert adopters(server) == {cpu: [page.Adopter(pid, pid)] for cpu, pid in zip(CPUS, workers)}
+    assert adopters(server) == {cpu: [shared_memory.Adopter(pid, pid)] for cpu, pid in zip(CPUS, workers)}
     assert all(cpu.listening and cpu.tended_ms_ago < 10_000 for cpu in listener.cpus)
     assert [server.counters[cpu].accepted_local for cpu in CPUS] == [20, 20]
 
@@ -449,18 +450,7 @@ def test_status_for_programs(app):
     (listener,) = server["listeners"]
     assert set(listener) == {"address", "port", "creator", "why_not", "cpus"}
     assert set(listener["cpus"][0]) == {"cpu", "listening", "adopters", "tended_ms_ago"}
-    assert set(server["counters"][0]) == {
-        "cpu",
-        "accepted_local",
-        "accepted_global",
-        "accepted_neighbour",
-        "adopted",
-        "fallen_back",
-        "deferred",
-        "registered",
-        "delivered",
-        "undelivered",
-    }
+    assert set(server["counters"][0]) == {"cpu", *COUNTER_NAMES}
 
 
 def test_status_for_prometheus(start):

@@ -26,7 +26,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from fastsocket import page
+from fastsocket import shared_memory
 from fastsocket.build import LIBRARY
 from tests.test_libfsocket import CPUS, EVERYTHING_ON, preload
 
@@ -267,7 +267,7 @@ class Interpreter:
         return json.loads(line)
 
     def total(self, name: str) -> int:
-        return sum(getattr(cpu, name) for cpu in page.counters(self._process.pid))
+        return sum(getattr(cpu, name) for cpu in shared_memory.counters(self._process.pid))
 
     def _logged(self) -> str:
         self._log.seek(0)

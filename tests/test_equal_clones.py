@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from fastsocket import page
+from fastsocket import shared_memory
 from fastsocket.build import LIBRARY
 from tests.libfsocket_apps.loopback import on_cpus
 from tests.needs import IPV6
@@ -51,7 +51,7 @@ def test_an_accepted_socket_has_each_option_that_it_has_without_the_library(mome
         assert len(options) > 80
         outcomes = [app.ask("accepted", host, moment, options) for app in (plain, accelerated)]
         assert differences(*outcomes, options) == []
-        adopted = sum(cpu.adopted for cpu in page.counters(accelerated.process))
+        adopted = sum(cpu.adopted for cpu in shared_memory.counters(accelerated.process))
         assert adopted > len(options) / 2
 
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastsocket import page
+from fastsocket import shared_memory
 from fastsocket.build import HERE, LIBRARY, build
-from fastsocket.page import CpuCounters
+from fastsocket.shared_memory import CpuCounters
 from tests.libfsocket_apps.loopback import on_cpus
 from tests.needs import IPV6, need
 from tests.test_libfsocket import CPUS, App, sanitized_environment
@@ -52,7 +52,7 @@ class Connector(App):
         return self.ask("connect_many", number, cpu, host, port, wishes)
 
     def counted(self, name: str) -> dict[int, int]:
-        counters: list[CpuCounters] = page.counters(self.ask("pid"))
+        counters: list[CpuCounters] = shared_memory.counters(self.ask("pid"))
         return {cpu: getattr(counters[cpu], name) for cpu in CPUS}
 
 
@@ -87,7 +87,7 @@ def cores(connections: list[dict]) -> set[int]:
 @pytest.mark.needs("gcc")
 def test_the_core_of_a_port(tmp_path):
     (tmp_path / "core.c").write_text(
-        '#define _GNU_SOURCE\n#include <stdio.h>\n#include "fsocket.h"\nint main(void) { unsigned int port, cpus;\n'
+        '#define _GNU_SOURCE\n#include <stdio.h>\n#include "ports.h"\nint main(void) { unsigned int port, cpus;\n'
         'while (scanf("%u %u", &port, &cpus) == 2) printf("%u\\n", core_of_port((uint16_t)port, cpus));\nreturn 0; }\n'
     )
     subprocess.run(["gcc", "-I", HERE / "libfsocket", "-o", "core", "core.c"], cwd=tmp_path, check=True)

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 
 import pytest
 
-from fastsocket import page
+from fastsocket import shared_memory
 from fastsocket.build import LIBRARY
 from tests.test_libfsocket import CPUS, LOOPBACK, Server
 
 PRELOAD = {"LD_PRELOAD": str(LIBRARY)}
 NOBODY = 65534
 SO_INCOMING_CPU, SO_COOKIE = 49, 57
-MARK = 0x40000000  # succession.c
+MARK = 0x40000000  # libfsocket/mark.c
 PATTERNS = {
     "ones": "ff",
     "zeros": "00",
@@ -78,9 +78,9 @@ def test_the_shared_memory_cannot_be_shortened():
 @contextmanager
 def offered(user: int, cookie: int):
     """A process with memory that looks like a server's, and is not sealed."""
-    header = page.Header(magic=b"FSOCKET", version=page.VERSION)
+    header = shared_memory.Header(magic=b"FSOCKET", version=shared_memory.VERSION)
     place = struct.pack("=IiQ", 1, 0, cookie)
-    arguments = [str(page.PAGE_BYTES), bytes(header).hex(), place.hex(), str(page.LISTENERS_OFFSET)]
+    arguments = [str(shared_memory.MEMORY_BYTES), bytes(header).hex(), place.hex(), str(shared_memory.LISTENERS_OFFSET)]
     with subprocess.Popen(
         ["/usr/bin/python3", "-c", OFFERER, *arguments],
         stdin=subprocess.PIPE,

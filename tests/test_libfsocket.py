@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastsocket import page
+from fastsocket import shared_memory
 from fastsocket.build import LIBRARY, build
 from tests.libfsocket_apps.loopback import connect, on_cpus
 from tests.needs import IPV6, need
@@ -30,7 +30,7 @@ from tests.needs import IPV6, need
 APPS = Path(__file__).parent / "libfsocket_apps"
 CPUS = sorted(os.sched_getaffinity(0))[:2]
 LOOPBACK = "127.0.0.1"
-ACCEPTS_PER_GLOBAL_TURN = 32  # fsocket.h
+ACCEPTS_PER_GLOBAL_TURN = 32  # libfsocket/adopt.h
 CLOSERS = ["closerange", "one by one", "close_range", "closefrom", "system call"]  # server.py
 # As the application's own code sees it: which option, and a value that is not the default.
 INHERITED = {
@@ -164,10 +164,10 @@ class Server(App):
         return [answer(connection) for connection in self.connect(cpu, number, host)]
 
     def total(self, name: str) -> int:
-        return sum(getattr(cpu, name) for cpu in page.counters(self.pid))
+        return sum(getattr(cpu, name) for cpu in shared_memory.counters(self.pid))
 
     def per_cpu(self, name: str) -> list[int]:
-        totals = page.counters(self.pid)
+        totals = shared_memory.counters(self.pid)
         return [getattr(totals[cpu], name) for cpu in CPUS]
 
 
@@ -827,13 +827,13 @@ def test_switched_off(preload):
         server.listen()
         server.ask("fork", "a", CPUS[0])
         assert len(server.request(CPUS[0], 20)) == 20
-        with pytest.raises(page.NotPreloaded):
-            page.counters(server.pid)
+        with pytest.raises(shared_memory.NotPreloaded):
+            shared_memory.counters(server.pid)
 
 
 def test_page_of_a_process_without_the_library():
-    with pytest.raises(page.NotPreloaded):
-        page.counters(os.getpid())
+    with pytest.raises(shared_memory.NotPreloaded):
+        shared_memory.counters(os.getpid())
 
 
 # ---- settings

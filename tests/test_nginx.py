@@ -11,7 +11,7 @@ from contextlib import closing
 
 import pytest
 
-from fastsocket import page
+from fastsocket import shared_memory
 from fastsocket.build import LIBRARY
 from tests.patience import patient
 from workloads.process import children, running, until
@@ -74,8 +74,8 @@ def standalone(tmp_path):
 
 def adopted(pid):
     try:
-        return sum(cpu.adopted for cpu in page.counters(pid))
-    except page.NotPreloaded:
+        return sum(cpu.adopted for cpu in shared_memory.counters(pid))
+    except shared_memory.NotPreloaded:
         return 0
 
 
@@ -90,11 +90,11 @@ def fetch_from(cpu, port):
 
 def test_the_preload_works_without_the_lab(standalone):
     process, port = standalone
-    before = page.counters(process.pid)
+    before = shared_memory.counters(process.pid)
     workers = {cpu: {fetch_from(cpu, port) for _ in range(5)} for cpu in CPUS}
     assert all(len(seen) == 1 for seen in workers.values()), "each CPU's connections have one worker"
     assert len(set.union(*workers.values())) == len(CPUS), "and each worker has its own CPU"
-    after = page.counters(process.pid)
+    after = shared_memory.counters(process.pid)
     assert [after[cpu].accepted_local - before[cpu].accepted_local for cpu in CPUS] == [5] * len(CPUS)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fastsocket import page
+from fastsocket import shared_memory
 from fastsocket.build import LIBRARY
 from tests.libfsocket_apps.loopback import on_cpus
 from tests.patience import patient
@@ -77,7 +77,7 @@ def own_calls(program, tmp_path_factory) -> set[str]:
 
 
 def counted(app: App, what: str) -> list[int]:
-    return [getattr(page.counters(app.process)[cpu], what) for cpu in CPUS]
+    return [getattr(shared_memory.counters(app.process)[cpu], what) for cpu in CPUS]
 
 
 def allowing(calls: set[str]) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from fastsocket import page
+from fastsocket import shared_memory
 from tests import servers
 from tests.patience import patient
 from tests.servers import Served, Server, served, wait_until
@@ -61,8 +61,8 @@ def per_cpu(one: Served, name: str) -> list[int] | None:
     """
     for pid in family(one.pid):
         try:
-            totals = page.counters(pid)
-        except page.NotPreloaded:
+            totals = shared_memory.counters(pid)
+        except shared_memory.NotPreloaded:
             continue
         return [getattr(totals[cpu], name) for cpu in CPUS]
     return None

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from fastsocket import page
+from fastsocket import shared_memory
 from fastsocket.build import LIBRARY, build
 from tests.libfsocket_apps.loopback import on_cpus
 from tests.needs import need
@@ -72,8 +72,8 @@ def test_a_process_that_may_not_share_memory_runs_as_without_the_library(preload
         for cpu in CPUS:
             server.ask("fork", str(cpu), cpu)
         assert all(len(server.request(cpu, 20)) == 20 for cpu in CPUS)
-        with pytest.raises(page.NotPreloaded):
-            page.counters(server.pid)
+        with pytest.raises(shared_memory.NotPreloaded):
+            shared_memory.counters(server.pid)
 
 
 @pytest.mark.privileged

@@ -11,7 +11,7 @@ from textwrap import indent
 import pytest
 
 from bench.bootstrap import ROOT
-from fastsocket import page
+from fastsocket import shared_memory
 from tests.patience import PATIENCE, patient
 from topologies.tag import RunTag
 from topologies.testbed import Testbed
@@ -69,7 +69,11 @@ def served(testbeds, tmp_path):
 def test_it_serves_its_load(served, name, variant):
     with served(name, variant) as (workload, testbed, pids):
         load = workload.load(testbed, CPUS, Demand(1, pace=workload.rehearse(testbed, CPUS)))
-        counted = [cpu for pid in pids for cpu in page.counters(pid)] if VARIANTS[variant].has_local_listeners else []
+        counted = (
+            [cpu for pid in pids for cpu in shared_memory.counters(pid)]
+            if VARIANTS[variant].has_local_listeners
+            else []
+        )
     assert load.requests > 1000 / PATIENCE
     assert sum(load.errors.values()) == 0
     assert 0.5 < load.seconds < patient(10)

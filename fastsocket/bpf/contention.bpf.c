@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: (MIT OR GPL-2.0)
-/* Lock contention probe: how often a kernel lock was not free at once, on the whole machine. */
+/* Lock contention probe: how often a thread had to wait for a kernel lock, on the whole machine. */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>

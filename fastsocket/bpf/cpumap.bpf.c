@@ -3,7 +3,7 @@
 #include "steering.h"
 
 struct {
-	__uint(type, BPF_MAP_TYPE_CPUMAP); /* as many entries as the machine has CPUs: more are refused */
+	__uint(type, BPF_MAP_TYPE_CPUMAP); /* resized to the number of CPUs: the kernel refuses more entries */
 	__type(key, __u32);
 	__type(value, struct bpf_cpumap_val);
 } cpus SEC(".maps");
@@ -23,7 +23,7 @@ int fastsocket_nic(struct xdp_md *frame)
 	return cpu < MAX_CPUS ? (int)bpf_redirect_map(&cpus, cpu, XDP_PASS) : XDP_PASS;
 }
 
-/* For test runs, as return value. */
+/* For test runs: the CPU as return value. */
 SEC("xdp")
 int chosen_cpu(struct xdp_md *frame)
 {

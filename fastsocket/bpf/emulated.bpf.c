@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: (MIT OR GPL-2.0)
 /*
- * The emulated NIC: decides on which CPU of the receiver a packet is handled.
+ * The emulated NIC: it decides which CPU of the receiver handles a packet.
  *
- * A veth has queues but no classifier. This program stands at the sender's egress, where skb->hash may still be set,
- * and the receiving end has RPS on: RPS takes CPU number (hash * cpus) >> 32 of its mask (get_rps_cpu() in
- * net/core/dev.c), so the hash written here is the choice of CPU. The rest of the hash is the flow's own, as a NIC
- * delivers it: RFS finds its flows by that.
+ * A veth has queues but no classifier. This program runs at the sender's egress, where skb->hash can still be set. The
+ * receiving end has RPS on, and RPS takes CPU number (hash * cpus) >> 32 of its mask (get_rps_cpu() in net/core/dev.c).
+ * So the program chooses the CPU by the hash that it writes. The other bits of the hash are the flow's own, as with a
+ * NIC: RFS finds its flows by them.
  */
 #include "steering.h"
 
@@ -45,7 +45,7 @@ int steer(struct __sk_buff *skb)
 	return TC_ACT_UNSPEC;
 }
 
-/* For test runs, as return values: the packet's Toeplitz hash, and the hash that steer() would set. */
+/* For test runs: the packet's Toeplitz hash, and the hash that steer() would set, as return values. */
 SEC("tc")
 int rss_hash(struct __sk_buff *skb)
 {

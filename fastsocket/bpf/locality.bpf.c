@@ -1,65 +1,35 @@
 // SPDX-License-Identifier: (MIT OR GPL-2.0)
 /*
- * Locality probe: was a packet handled in softirq on the CPU whose application reads it?
+ * Locality probe: does the application read a packet on the CPU whose softirq handled the packet?
  *
- * Both tracepoints run in the reader's context; skc_incoming_cpu is where softirq last handled a segment of the socket.
- * bench/reads.py chooses one of them:
+ * Both tracepoints run in the reader's context. skc_incoming_cpu is the CPU whose softirq last handled a segment of the
+ * socket. bench/reads.py chooses one of the tracepoints:
  *
- * sock_recv_length (Linux 6.3, commit 6e6eda44b939) comes once for each read. A read that returns all bytes the
- * connection ever received is its first, made by the worker that accepted it.
+ * sock_recv_length (Linux 6.3, commit 6e6eda44b939) is hit once for each read. A read that returns all bytes that the
+ * connection ever received is its first read. The worker that accepted the connection makes it.
  *
- * tcp_rcv_space_adjust (Linux 4.18, commit 6163849d289b) comes in tcp_recvmsg() for each buffer of the socket's queue,
- * once it has been copied. It tells neither length nor flags: a read of several buffers counts as several, and MSG_PEEK
- * as a read. A first read is one after which all is read that came, while only one segment of data has come; where a
- * first request takes several segments no first read is seen.
+ * tcp_rcv_space_adjust (Linux 4.18, commit 6163849d289b) is hit in tcp_recvmsg() for each buffer of the socket's queue,
+ * after the buffer was copied. It tells neither length nor flags: a read of several buffers counts as several reads,
+ * and MSG_PEEK counts as a read. A read is the first one if only one segment of data has come and all of it was read.
+ * If a first request takes several segments, no first read is seen.
  */
-#include <linux/bpf.h>
-#include <stdbool.h>
-#include <bpf/bpf_core_read.h>
-#include <bpf/bpf_helpers.h>
-#include <bpf/bpf_tracing.h>
+#include "kernel.h"
 
-/* The members we read; libbpf finds where this kernel keeps them (CO-RE). */
-struct ns_common {
-	unsigned int inum;
-} __attribute__((preserve_access_index));
-struct net {
-	struct ns_common ns;
-} __attribute__((preserve_access_index));
-typedef struct {
-	struct net *net;
-} __attribute__((preserve_access_index)) possible_net_t;
-struct sock_common {
-	unsigned short skc_family;
-	__u16 skc_num;
-	int skc_incoming_cpu;
-	possible_net_t skc_net;
-} __attribute__((preserve_access_index));
-struct sock {
-	struct sock_common __sk_common;
-	__u16 sk_protocol;
-} __attribute__((preserve_access_index));
-struct tcp_sock {
-	__u32 rcv_nxt, copied_seq;
-	__u32 data_segs_in;
-	__u64 bytes_received;
-} __attribute__((preserve_access_index));
-
-#define IPPROTO_TCP 6
 #define MSG_PEEK 2
 
-/* Written by bench/probes.py before each trial. */
+/* bench/probes.py writes this before each trial. */
 struct {
 	__u32 server_netns;          /* inode number */
 	__u32 first_port, last_port; /* connections on these local ports are passive, all others active */
 } watched = { .first_port = 80, .last_port = 80 };
 
-/* Read by bench/probes.py: per CPU, in this order. */
+/* bench/probes.py reads this for each CPU, as "=6Q". */
 struct locality {
 	__u64 passive_reads, passive_local;
 	__u64 active_reads, active_local;
 	__u64 accepts, accepts_local;
 };
+_Static_assert(sizeof(struct locality) == 6 * sizeof(__u64), "_LOCALITY");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -67,11 +37,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct locality);
 } totals SEC(".maps");
-
-static __always_inline bool is_watched(struct sock *sk)
-{
-	return sk->sk_protocol == IPPROTO_TCP && sk->__sk_common.skc_net.net->ns.inum == watched.server_netns;
-}
 
 static __always_inline int count(struct sock *sk, bool is_first)
 {
@@ -96,7 +61,7 @@ static __always_inline int count(struct sock *sk, bool is_first)
 SEC("tp_btf/sock_recv_length")
 int BPF_PROG(sock_recv_length, struct sock *sk, int length, int flags)
 {
-	if (length <= 0 || flags & MSG_PEEK || !is_watched(sk))
+	if (length <= 0 || flags & MSG_PEEK || !is_tcp_in(sk, watched.server_netns))
 		return 0;
 	return count(sk, BPF_CORE_READ((struct tcp_sock *)sk, bytes_received) == (__u64)length);
 }
@@ -106,7 +71,7 @@ int BPF_PROG(tcp_rcv_space_adjust, struct sock *sk)
 {
 	struct tcp_sock *tcp = (struct tcp_sock *)sk;
 
-	if (!is_watched(sk))
+	if (!is_tcp_in(sk, watched.server_netns))
 		return 0;
 	return count(sk, BPF_CORE_READ(tcp, data_segs_in) == 1 &&
 	                         BPF_CORE_READ(tcp, copied_seq) == BPF_CORE_READ(tcp, rcv_nxt));

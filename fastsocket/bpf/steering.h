@@ -2,11 +2,14 @@
 /*
  * Which CPU handles a packet: the part that the emulated NIC and XDP share.
  *
- * RSS as in NICs: Toeplitz hash of addresses and ports, its low 7 bits index an indirection table of 128 entries.
- * Perfect filtering as in Fastsocket's Receive Flow Deliver (RFD) over Flow-Director: rules by destination port, and
- * packets of active connections by the CPU that connect() encoded in their destination port.
+ * RSS, as in NICs: the low 7 bits of the Toeplitz hash of addresses and ports index a table of 128 CPUs.
+ *
+ * Perfect filtering, as in Fastsocket's Receive Flow Deliver (RFD) over Flow-Director: rules by destination port, and
+ * the packets of active connections by the CPU that connect() encoded in their destination port.
+ *
  * ATR, Application Targeting Routing, as in Intel's 82599 and its driver ixgbe: the CPU that last sent on the flow.
- * What no rule or entry decides goes by RSS.
+ *
+ * RSS decides where no rule and no entry does.
  */
 #pragma once
 #include <linux/bpf.h>
@@ -27,8 +30,10 @@
 #define PORTS 65536
 #define NO_CPU MAX_CPUS
 
-/* ixgbe gives the filters 64 KiB of packet memory by default, which hold 8k signatures, and looks at every 20th packet
- * that a queue sends. Of colliding flows the last one stays; the 82599 has short chains instead. */
+/*
+ * ixgbe gives the filters 64 KiB of packet memory by default, which hold 8k signatures, and looks at every 20th packet
+ * that a queue sends. Here the last one of colliding flows stays; the 82599 has short chains instead.
+ */
 #define LEARNED_ENTRIES 8192
 #define SAMPLE_RATE 20
 #define TCP_FLAGS_OFFSET 13
@@ -38,25 +43,29 @@
 enum mode { MODE_RSS, MODE_ATR, MODE_PERFECT };
 enum hook { HOOK_TC, HOOK_XDP };
 
-/* Written by fastsocket/steering/program.py before load: entry [i][b] is what byte b at position i adds to the hash. */
+/* fastsocket/steering/program.py writes this before loading: [i][b] is what byte b at position i adds to the hash. */
 const volatile __u32 contributions[MAX_INPUT][256];
 
-/* Written by fastsocket/steering/program.py at any time. */
+/* fastsocket/steering/program.py writes this at any time. */
 struct settings {
 	__u32 mode;
-	__u32 cpus;                             /* how many it may choose from */
-	__u32 machine_cpus;                     /* the n of the slides' hash(p) */
-	__u32 port_mask;                        /* ROUND_UP_POWER_OF_2(n) - 1 */
-	__s32 netns;                            /* of the receiver, as an id in the program's own; -1: that one */
+	__u32 cpus;         /* how many CPUs it may choose from */
+	__u32 machine_cpus; /* the n of the slides' hash(p) */
+	__u32 port_mask;    /* ROUND_UP_POWER_OF_2(n) - 1 */
+	__s32 netns;        /* the receiver's, as an id in the program's namespace; -1: the same one */
 	__u32 indirection[INDIRECTION_ENTRIES]; /* to CPU numbers */
-	__u16 position[MAX_CPUS];               /* of a CPU among those it may choose from, plus 1; 0: not among them */
-	__u16 port_rules[PORTS];                /* destination port to CPU number, plus 1; 0: no rule */
+	__u16 position[MAX_CPUS]; /* the CPU's place among those to choose from, plus 1; 0: it is not among them */
+	__u16 port_rules[PORTS];  /* destination port to CPU number, plus 1; 0: no rule */
 } settings = { .cpus = 1 };
+_Static_assert(offsetof(struct settings, indirection) == 5 * 4 &&
+                       offsetof(struct settings, position) == 5 * 4 + 4 * INDIRECTION_ENTRIES &&
+                       sizeof(struct settings) == 5 * 4 + 4 * INDIRECTION_ENTRIES + 2 * MAX_CPUS + 2 * PORTS,
+               "_HEAD and what follows");
 
-/* ATR's table: hash of the flow as it arrives, high; CPU plus 1, low; one word, so that it is never torn. */
+/* ATR's table: the hash of the arriving flow << 32 | CPU + 1. One word, so that a reader never sees half of it. */
 __u64 learned[LEARNED_ENTRIES];
 
-/* Packets sent since the last one that ATR looked at. */
+/* How many packets were sent since the last one that ATR looked at. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
@@ -68,7 +77,7 @@ struct flow {
 	__u8 input[MAX_INPUT]; /* source, destination address, source, destination port, in network order */
 	__u32 length;
 	__u32 transport;           /* offset of the header that has the ports */
-	__u8 protocol;             /* 0 where there are no ports, like these */
+	__u8 protocol;             /* 0: the packet has no ports, and the members below mean nothing */
 	__u16 source, destination; /* ports in host order */
 };
 
@@ -104,7 +113,8 @@ static __always_inline bool parse_ipv4(void *packet, enum hook hook, struct flow
 		return false;
 	__builtin_memcpy(flow->input, &ip.saddr, 8);
 	flow->length = 8;
-	fragment = ip.frag_off & bpf_htons(0x3fff); /* offset or more to come: not every piece has ports */
+	fragment =
+		ip.frag_off & bpf_htons(0x3fff); /* an offset, or more fragments: only the first fragment has ports */
 	if (!fragment && load_ports(packet, hook, ETH_HLEN + ip.ihl * 4, ip.protocol, flow, flow->input + 8))
 		flow->length = 12;
 	return true;
@@ -118,7 +128,7 @@ static __always_inline bool parse_ipv6(void *packet, enum hook hook, struct flow
 		return false;
 	__builtin_memcpy(flow->input, &ip.saddr, 32);
 	flow->length = 32;
-	/* Like most NICs: behind extension headers only the addresses count. */
+	/* With extension headers only the addresses count, as with most NICs. */
 	if (load_ports(packet, hook, ETH_HLEN + sizeof(ip), ip.nexthdr, flow, flow->input + 32))
 		flow->length = 36;
 	return true;
@@ -148,7 +158,7 @@ static __always_inline __u32 toeplitz(const struct flow *flow)
 	return hash;
 }
 
-/* Does anybody listen where the packet goes? Asked with a peer that cannot be, so that no connection matches. */
+/* Is there a listener where the packet goes? The lookup has an impossible peer, so that it finds no connection. */
 static __always_inline bool listener_exists(void *packet, const struct flow *flow)
 {
 	struct bpf_sock_tuple tuple = {};
@@ -193,7 +203,7 @@ static __always_inline __u32 filtered(void *packet, const struct flow *flow)
 	__u64 port = flow->destination;
 	__u16 rule;
 
-	/* At a byte swap, Linux 6.1's and 6.12's verifiers forget what a port cannot exceed; clang does not mask it. */
+	/* The verifiers of Linux 6.1 and 6.12 forget the limit of a number at a byte swap. clang would drop a plain mask. */
 	asm volatile("%0 &= 0xffff" : "+r"(port));
 	rule = settings.port_rules[port];
 	if (rule)
@@ -208,7 +218,7 @@ static __always_inline __u32 looked_up(__u32 hash)
 	return entry >> 32 == hash && (__u32)entry ? (__u32)entry - 1 : NO_CPU;
 }
 
-/* The number of the CPU that shall handle the packet. */
+/* Which CPU shall handle the packet. */
 static __always_inline __u32 choose(void *packet, const struct flow *flow, __u32 hash)
 {
 	__u32 cpu = NO_CPU;
@@ -232,7 +242,7 @@ static __always_inline void swap(__u8 *a, __u8 *b, __u32 length)
 	}
 }
 
-/* What the flow's packets look like when they arrive. */
+/* Turn a flow that the receiver sends into the flow that it receives. */
 static __always_inline void reverse(struct flow *flow)
 {
 	if (flow->length == 12) {
@@ -244,7 +254,7 @@ static __always_inline void reverse(struct flow *flow)
 	}
 }
 
-/* Every SYN, and every 20th of the others that this CPU sends, but no FIN (ixgbe_atr() in ixgbe_main.c). */
+/* Every SYN and every 20th other packet that this CPU sends, but no FIN (ixgbe_atr() in ixgbe_main.c). */
 static __always_inline bool sampled(__u8 tcp_flags)
 {
 	__u32 zero = 0, *passed = bpf_map_lookup_elem(&unsampled, &zero);

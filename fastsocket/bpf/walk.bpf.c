@@ -1,45 +1,14 @@
 // SPDX-License-Identifier: (MIT OR GPL-2.0)
 /*
- * Walk: on which CPU does each step of a connection through a proxy happen? Handshake packets as they come in (after
- * the NIC has chosen a CPU) and go out, the sockets' states, and the first read by the application.
+ * Walk: on which CPU does each step of a connection through a proxy happen? The steps are the packets of the
+ * handshakes, as they come in (after the NIC has chosen a CPU) and go out, the sockets' states, and the application's
+ * first read.
  */
-#include <linux/bpf.h>
-#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
-#include <bpf/bpf_tracing.h>
 
-/* The members we read; libbpf finds where this kernel keeps them (CO-RE). */
-struct ns_common {
-	unsigned int inum;
-} __attribute__((preserve_access_index));
-struct net {
-	struct ns_common ns;
-} __attribute__((preserve_access_index));
-typedef struct {
-	struct net *net;
-} __attribute__((preserve_access_index)) possible_net_t;
-struct net_device {
-	possible_net_t nd_net;
-} __attribute__((preserve_access_index));
-struct sk_buff {
-	struct net_device *dev;
-	unsigned char *head;
-	__u16 network_header;
-	__be16 protocol;
-} __attribute__((preserve_access_index));
-struct sock_common {
-	__be16 skc_dport;
-	__u16 skc_num;
-	possible_net_t skc_net;
-} __attribute__((preserve_access_index));
-struct sock {
-	struct sock_common __sk_common;
-	__u16 sk_protocol;
-} __attribute__((preserve_access_index));
+#include "kernel.h"
 
 #define ETH_P_IP 0x0800
-#define IPPROTO_TCP 6
 #define TCP_ESTABLISHED 1 /* <net/tcp_states.h> */
 #define TCP_SYN_SENT 2
 #define TCP_SYN_RECV 3
@@ -49,11 +18,12 @@ struct sock {
 #define ACK 0x10
 #define MAX_EVENTS 32768
 
-/* Written by bench/walk.py. */
+/* bench/walk.py writes this. */
 __u32 server_netns = 1; /* inode number */
 
-/* Read by bench/walk.py, as are these numbers. */
+/* bench/walk.py reads the events: class What has these numbers, and an event is "=QIHHHHI". */
 enum what { SYN_IN, SYN_ACK_OUT, ACK_IN, ACCEPTED, READ, CONNECTING, SYN_OUT, SYN_ACK_IN, CONNECTED, ACK_OUT };
+_Static_assert(SYN_IN == 0 && READ == 4 && ACK_OUT == 9, "What");
 struct event {
 	__u64 ns;
 	__u32 thread;
@@ -61,8 +31,12 @@ struct event {
 	__u16 local_port, remote_port;
 	__u32 unused;
 };
+_Static_assert(offsetof(struct event, thread) == 8 && offsetof(struct event, cpu) == 12 &&
+                       offsetof(struct event, what) == 14 && offsetof(struct event, local_port) == 16 &&
+                       offsetof(struct event, remote_port) == 18 && sizeof(struct event) == 24,
+               "_EVENT");
 struct {
-	__u64 seen; /* more than MAX_EVENTS: the rest was not kept */
+	__u64 seen; /* more than MAX_EVENTS: the later ones were not kept */
 	struct event event[MAX_EVENTS];
 } walk;
 
@@ -88,7 +62,7 @@ struct tcp_start {
 	__u8 offset, flags;
 } __attribute__((packed));
 
-/* 0 unless it is a segment of a handshake, or like one: its flags. */
+/* The flags of a segment that may belong to a handshake; 0: any other packet. */
 static __always_inline int handshake(struct sk_buff *skb, struct tcp_start *tcp)
 {
 	__u8 ip[20];
@@ -132,7 +106,7 @@ int BPF_PROG(goes_out, struct sk_buff *skb)
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(changes_state, struct sock *sk, int before, int after)
 {
-	if (sk->sk_protocol != IPPROTO_TCP || sk->__sk_common.skc_net.net->ns.inum != server_netns)
+	if (!is_tcp_in(sk, server_netns))
 		return 0;
 	if (before == TCP_SYN_RECV && after == TCP_ESTABLISHED)
 		note(ACCEPTED, sk->__sk_common.skc_num, bpf_ntohs(sk->__sk_common.skc_dport));
@@ -145,12 +119,12 @@ int BPF_PROG(changes_state, struct sock *sk, int before, int after)
 
 static __always_inline int is_read(struct sock *sk)
 {
-	if (sk->sk_protocol == IPPROTO_TCP && sk->__sk_common.skc_net.net->ns.inum == server_netns)
+	if (is_tcp_in(sk, server_netns))
 		note(READ, sk->__sk_common.skc_num, bpf_ntohs(sk->__sk_common.skc_dport));
 	return 0;
 }
 
-/* One of these two, which bench/reads.py chooses; locality.bpf.c says how they differ. */
+/* bench/reads.py chooses one of these two; locality.bpf.c says how they differ. */
 SEC("tp_btf/sock_recv_length")
 int BPF_PROG(sock_recv_length, struct sock *sk, int length, int flags)
 {

@@ -1,82 +1,110 @@
 // SPDX-License-Identifier: MIT
-/*
- * accept(): first from the clone that the thread has adopted, then from the application's own listener, which stays as
- * the fallback for a SYN whose CPU has no clone that listens.
- */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <netinet/in.h>
+#include <sched.h>
 #include <sys/time.h>
 
-#include "fsocket.h"
+#include "accept.h"
+#include "adopt.h"
+#include "neighbours.h"
+#include "real.h"
+#include "sockopt.h"
 
-/* What the application calls, so that a seccomp filter sees the same call. */
-static int accept_from(int fd, struct sockaddr *addr, socklen_t *len, int flags)
+/* Makes the same system call as the application does, because a seccomp filter may allow no other. */
+static int accept_from(int fd, const struct acceptance *asked)
 {
-	return flags ? real.accept4(fd, addr, len, flags) : real.accept(fd, addr, len);
+	return asked->flags ? real.accept4(fd, asked->addr, asked->len, asked->flags)
+	                    : real.accept(fd, asked->addr, asked->len);
 }
 
-static int accept_global(int fd, struct sockaddr *addr, socklen_t *len, int flags)
-{
-	int accepted = accept_from(fd, addr, len, flags);
+/*
+ * How an attempt went. EMPTY: another queue is tried. FAILED: the application sees errno. ACCEPTED: there is a
+ * connection.
+ */
+enum outcome { ACCEPTED, FAILED, EMPTY };
+struct attempt {
+	enum outcome outcome;
+	int connection;
+};
 
-	if (accepted >= 0)
+static struct attempt attempt_of(int connection, bool is_empty)
+{
+	return (struct attempt){ connection >= 0 ? ACCEPTED : is_empty ? EMPTY : FAILED, connection };
+}
+
+static const struct attempt nothing_there = { EMPTY, -1 };
+
+static struct attempt accept_global(const struct acceptance *asked)
+{
+	struct attempt attempt = attempt_of(accept_from(asked->fd, asked), false);
+
+	if (attempt.outcome == ACCEPTED)
 		count(&counters_here()->accepted_global);
-	return accepted;
+	else if (errno == EAGAIN)
+		attempt.outcome = EMPTY;
+	return attempt;
 }
 
-/* -1 with *empty: nothing here, look elsewhere. -1 without: an error that the application has to see. */
-static int accept_clone(struct listener *l, int cpu, struct sockaddr *addr, socklen_t *len, int flags, bool *empty)
+/* EINVAL, EBADF, ENOTSOCK: the clone is gone. That is not the application's error: other queues are tried. */
+static struct attempt accept_clone(const struct acceptance *asked, int cpu)
 {
-	int fd = atomic_load_explicit(&l->clone[cpu].fd, memory_order_relaxed);
-	int accepted = fd < 0 ? -1 : accept_from(fd, addr, len, flags);
+	int fd = atomic_load_explicit(&asked->l->clone[cpu].fd, memory_order_relaxed);
+	int connection;
 
-	if (accepted < 0) /* EINVAL, EBADF, ENOTSOCK: the clone is gone, which is ours to bear */
-		*empty = fd < 0 || errno == EAGAIN || errno == EINVAL || errno == EBADF || errno == ENOTSOCK;
-	return accepted;
+	if (fd < 0)
+		return nothing_there;
+	connection = accept_from(fd, asked);
+	return attempt_of(connection, connection < 0 && (errno == EAGAIN || errno == EINVAL || errno == EBADF ||
+	                                                 errno == ENOTSOCK));
 }
 
 /*
  * Was the handshake handled on the CPU that reads? Where a CPU has no clone that listens, the kernel gives its SYNs to
- * any other; the accepted socket tells its CPU (sk_clone_lock() in net/core/sock.c).
+ * any other clone; the accepted socket tells its CPU (sk_clone_lock() in net/core/sock.c).
  */
-static bool is_local(const struct listener *l, int cpu, int accepted)
+static bool is_local(const struct listener *l, int cpu, int connection)
 {
 	return sched_getcpu() == cpu && (atomic_load_explicit(&l->covered, memory_order_relaxed) ||
-	                                 get_int(accepted, SOL_SOCKET, SO_INCOMING_CPU, -1) == cpu);
+	                                 get_int(connection, SOL_SOCKET, SO_INCOMING_CPU, -1) == cpu);
 }
 
-static void count_accepted(const struct listener *l, int cpu, int accepted)
+static void count_accepted(const struct listener *l, int cpu, int connection)
 {
-	count(is_local(l, cpu, accepted) ? &counters_of(cpu)->accepted_local : &counters_of(cpu)->accepted_global);
+	count(is_local(l, cpu, connection) ? &counters_of(cpu)->accepted_local : &counters_of(cpu)->accepted_global);
 }
 
-/* A worker that can accept no more says so, and its neighbours do not wait for it. */
-static void note_failure(struct seat *seat, int accepted)
+/* Tell the neighbours that the worker can accept no more, so that they do not wait for it. */
+static void note_failure(struct seat *seat, const struct attempt *attempt)
 {
-	bool fails = accepted < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM);
+	bool fails = attempt->outcome == FAILED &&
+	             (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM);
 
-	if (!likely(atomic_load_explicit(&seat->failing, memory_order_relaxed) == fails) && (accepted >= 0 || fails))
+	if (!likely(atomic_load_explicit(&seat->failing, memory_order_relaxed) == fails) &&
+	    (attempt->outcome == ACCEPTED || fails))
 		atomic_store(&seat->failing, fails);
 }
 
-static int accept_local(struct listener *l, int cpu, struct sockaddr *addr, socklen_t *len, int flags, bool *empty)
+static struct attempt accept_local(const struct acceptance *asked, int cpu)
 {
-	int accepted = accept_clone(l, cpu, addr, len, flags, empty);
+	struct attempt attempt = accept_clone(asked, cpu);
+	struct seat *seat = &asked->l->shared->seat[cpu];
 
-	if (accepted >= 0) {
-		count(&l->shared->seat[cpu].accepted);
-		count_accepted(l, cpu, accepted);
+	if (attempt.outcome == ACCEPTED) {
+		count(&seat->accepted);
+		count_accepted(asked->l, cpu, attempt.connection);
 	}
-	note_failure(&l->shared->seat[cpu], accepted);
-	return accepted;
+	note_failure(seat, &attempt);
+	return attempt;
 }
 
-typedef bool (*is_to_try)(const struct listener *l, int cpu);
-
-/* The clones that this process has as its own. */
-static bool is_watched(const struct listener *l, int cpu)
+static struct attempt accept_neighbour(const struct acceptance *asked, int cpu)
 {
-	return atomic_load(&l->clone[cpu].watchers) && atomic_load(&l->clone[cpu].neighbour_epfd) < 0;
+	struct attempt attempt = accept_clone(asked, cpu);
+
+	if (attempt.outcome == ACCEPTED)
+		count(&counters_here()->accepted_neighbour);
+	return attempt;
 }
 
 static bool is_neglected_neighbour(const struct listener *l, int cpu)
@@ -84,40 +112,35 @@ static bool is_neglected_neighbour(const struct listener *l, int cpu)
 	return atomic_load(&l->clone[cpu].neighbour_epfd) >= 0 && is_neglected(l, cpu);
 }
 
-static int accept_from_some(struct listener *l, is_to_try wanted, struct sockaddr *addr, socklen_t *len, int flags,
-                            bool *empty)
+/* From the first wanted clone that is not empty. */
+static struct attempt accept_from_some(const struct acceptance *asked, bool (*wanted)(const struct listener *, int),
+                                       struct attempt (*accept_one)(const struct acceptance *, int))
 {
-	int accepted = -1;
+	for_each_clone(cpu, asked->l) {
+		struct attempt attempt = wanted(asked->l, cpu) ? accept_one(asked, cpu) : nothing_there;
 
-	*empty = true;
-	for_each_clone(cpu, l) {
-		if (!wanted(l, cpu))
-			continue;
-		if (wanted == is_watched)
-			accepted = accept_local(l, cpu, addr, len, flags, empty);
-		else if ((accepted = accept_clone(l, cpu, addr, len, flags, empty)) >= 0)
-			count(&counters_here()->accepted_neighbour);
-		if (accepted >= 0 || !*empty)
-			break;
+		if (attempt.outcome != EMPTY)
+			return attempt;
 	}
-	return accepted;
+	return nothing_there;
 }
 
-/* The application made its listener blocking after we had adopted: sleep until any of its queues has something. */
 enum ready { NONE_READY, LISTENER_READY, CLONE_READY };
 
-static enum ready wait_for_any(struct listener *l, int fd)
+/* The application made its listener blocking after a worker adopted: sleep until one of its queues has something. */
+static enum ready wait_for_any(const struct acceptance *asked)
 {
-	struct pollfd queues[64] = { { .fd = fd, .events = POLLIN } };
+	struct pollfd queues[64] = { { .fd = asked->fd, .events = POLLIN } };
 	struct timeval timeout = { 0 };
 	socklen_t size = sizeof(timeout);
 	nfds_t n = 1;
 	int ready, ms = -1;
 
-	for_each_clone(cpu, l)
-		if (atomic_load(&l->clone[cpu].watchers) && n < COUNT(queues))
-			queues[n++] = (struct pollfd){ .fd = atomic_load(&l->clone[cpu].fd), .events = POLLIN };
-	if (!real.getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, &size) && (timeout.tv_sec || timeout.tv_usec))
+	for_each_clone(cpu, asked->l)
+		if (atomic_load(&asked->l->clone[cpu].watchers) && n < COUNT(queues))
+			queues[n++] = (struct pollfd){ .fd = atomic_load(&asked->l->clone[cpu].fd), .events = POLLIN };
+	if (!real.getsockopt(asked->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, &size) &&
+	    (timeout.tv_sec || timeout.tv_usec))
 		ms = (int)(timeout.tv_sec * 1000 + timeout.tv_usec / 1000);
 	ready = real.poll(queues, n, ms);
 	if (ready == 0)
@@ -127,84 +150,87 @@ static enum ready wait_for_any(struct listener *l, int fd)
 	return queues[0].revents ? LISTENER_READY : CLONE_READY;
 }
 
-enum accepted { ACCEPTED_OR_FAILED, ALL_EMPTY };
+static bool has_global_turn(struct adoption *mine)
+{
+	if (likely(--mine->until_global_turn))
+		return false;
+	mine->until_global_turn = ACCEPTS_PER_GLOBAL_TURN;
+	return true;
+}
 
 /* The thread has a clone of its own. */
-static enum accepted try_own(struct listener *l, struct adoption *mine, int fd, struct sockaddr *addr, socklen_t *len,
-                             int flags, int *ret_accepted)
+static struct attempt try_own(const struct acceptance *asked, struct adoption *mine)
 {
-	bool empty = true;
-	int accepted = -1;
+	struct attempt attempt = nothing_there;
 
-	if (--mine->until_global_turn == 0) {
-		mine->until_global_turn = ACCEPTS_PER_GLOBAL_TURN;
-		if (!l->blocks)
-			accepted = accept_global(fd, addr, len, flags);
-	}
-	if (accepted < 0)
-		accepted = accept_local(l, mine->cpu, addr, len, flags, &empty);
-	if (accepted < 0 && empty && atomic_load(&l->neighbours))
-		accepted = accept_from_some(l, is_neglected_neighbour, addr, len, flags, &empty);
-	*ret_accepted = accepted;
-	return accepted < 0 && empty ? ALL_EMPTY : ACCEPTED_OR_FAILED;
+	if (has_global_turn(mine) && !asked->l->blocks)
+		attempt = accept_global(asked);
+	if (attempt.outcome != ACCEPTED)
+		attempt = accept_local(asked, mine->cpu);
+	if (attempt.outcome == EMPTY && atomic_load(&asked->l->neighbours))
+		attempt = accept_from_some(asked, is_neglected_neighbour, accept_neighbour);
+	return attempt;
 }
 
-/* The thread has none, but the process may. */
-static enum accepted try_any(struct listener *l, struct sockaddr *addr, socklen_t *len, int flags, int *ret_accepted)
+/* The thread has no clone, but the process may. */
+static struct attempt try_any(const struct acceptance *asked)
 {
-	bool empty = true;
-
-	*ret_accepted = -1;
-	if (atomic_load(&l->watched))
-		*ret_accepted = accept_from_some(l, is_watched, addr, len, flags, &empty);
-	return *ret_accepted < 0 && empty ? ALL_EMPTY : ACCEPTED_OR_FAILED;
+	return atomic_load(&asked->l->watched) ? accept_from_some(asked, is_own, accept_local) : nothing_there;
 }
 
-/* Where the listener itself has nothing, what another worker has left behind is for a thread without a clone. */
-static int accept_last(struct listener *l, bool has_own, int fd, struct sockaddr *addr, socklen_t *len, int flags)
+/*
+ * From the listener itself. If it is empty, a thread without a clone accepts what another worker has left behind in a
+ * clone.
+ */
+static struct attempt try_last(const struct acceptance *asked, bool has_own)
 {
-	int accepted = accept_global(fd, addr, len, flags), error = errno;
-	bool empty;
+	struct attempt attempt = accept_global(asked);
+	int error = errno;
 
-	if (accepted >= 0 || has_own || errno != EAGAIN)
-		return accepted;
-	accepted = accept_from_some(l, is_neglected, addr, len, flags, &empty);
-	if (accepted < 0 && empty)
+	if (attempt.outcome != EMPTY || has_own)
+		return attempt;
+	attempt = accept_from_some(asked, is_neglected, accept_neighbour);
+	if (attempt.outcome == EMPTY)
 		errno = error;
-	return accepted;
+	return attempt;
 }
 
-static int accept_shard(struct listener *l, struct adoption *mine, int fd, struct sockaddr *addr, socklen_t *len,
-                        int flags)
+static int accept_shard(const struct acceptance *asked, const struct adoption *mine)
 {
-	int accepted = accept_from(fd, addr, len, flags);
+	int connection = accept_from(asked->fd, asked);
 
-	if (accepted >= 0 && mine)
-		count_accepted(l, mine->cpu, accepted);
-	else if (accepted >= 0)
+	if (connection >= 0 && mine)
+		count_accepted(asked->l, mine->cpu, connection);
+	else if (connection >= 0)
 		count(&counters_here()->accepted_global);
-	return accepted;
+	return connection;
 }
 
-int accept_any(struct listener *l, int fd, struct sockaddr *addr, socklen_t *len, int flags)
+/* From the clones first, then from the listener. */
+static struct attempt try_all(const struct acceptance *asked, struct adoption *mine)
 {
-	struct adoption *mine = adoption_of(l);
-	int saved_errno = errno, accepted = -1;
+	struct attempt attempt;
+	enum ready ready;
 
-	if (l->sharded || !l->cloned)
-		return accept_shard(l, l->sharded ? mine : NULL, fd, addr, len, flags);
-	while ((mine ? try_own(l, mine, fd, addr, len, flags, &accepted) : try_any(l, addr, len, flags, &accepted)) ==
-	       ALL_EMPTY) {
-		bool sleeps = l->blocks && atomic_load(&l->watched);
-		enum ready ready = sleeps ? wait_for_any(l, fd) : LISTENER_READY;
+	do {
+		attempt = mine ? try_own(asked, mine) : try_any(asked);
+		if (attempt.outcome != EMPTY)
+			return attempt;
+		ready = asked->l->blocks && atomic_load(&asked->l->watched) ? wait_for_any(asked) : LISTENER_READY;
+	} while (ready == CLONE_READY);
+	return ready == LISTENER_READY ? try_last(asked, mine) : attempt;
+}
 
-		if (ready == CLONE_READY)
-			continue;
-		if (ready == LISTENER_READY)
-			accepted = accept_last(l, mine, fd, addr, len, flags);
-		break;
-	}
-	if (accepted >= 0)
+int accept_any(const struct acceptance *asked)
+{
+	struct adoption *mine = adoption_of(asked->l);
+	int saved_errno = errno;
+	struct attempt attempt;
+
+	if (asked->l->sharded || !asked->l->cloned)
+		return accept_shard(asked, asked->l->sharded ? mine : NULL);
+	attempt = try_all(asked, mine);
+	if (attempt.outcome == ACCEPTED)
 		errno = saved_errno;
-	return accepted;
+	return attempt.connection;
 }

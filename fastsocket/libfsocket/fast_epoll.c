@@ -1,31 +1,21 @@
 // SPDX-License-Identifier: MIT
-/*
- * Fast-Epoll: a connection that has just been accepted enters the epoll only when it has to wait.
- *
- * EPOLL_CTL_ADD of such a connection is noted, not done. When its thread goes to wait, all connections noted since are
- * asked with one poll(); those that have something are reported at once, the rest are registered. One that has been
- * reported is registered when its thread waits again, and by then a short connection is closed: it never was in the
- * epoll tree.
- *
- * That is only done where nobody can tell: the epoll is waited for by one thread, which is the one that accepts; it
- * is in no other epoll, and no other process has it. Whatever else happens to the connection (another epoll, dup(),
- * fork(), a Unix socket) registers it first. Edge-triggered events may come once more than the kernel would send them,
- * never less; where they could come for nothing (EPOLLOUT), and for EPOLLONESHOT, nothing is put off.
- */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "fsocket.h"
+#include "descriptors.h"
+#include "fast_epoll.h"
+#include "real.h"
+#include "shared.h"
 
-/* As many as one wait is likely to bring; the next are registered as ever. */
+/* More than one wait is likely to bring. Further connections are registered at once. */
 #define MAX_DEFERRED 64
 #define SEVERAL (-1)
 #define NOBODY_YET (-2)
 
-/* Written by the thread that defers, before the descriptor becomes DEFERRED; the event later while it is BUSY. */
+/* The thread that defers writes this before the descriptor becomes DEFERRED, and the event later while it is BUSY. */
 struct deferral {
 	_Atomic uint64_t owner; /* that thread << 32 | the place in its list */
 	atomic_int epfd;
@@ -33,7 +23,10 @@ struct deferral {
 };
 
 static struct deferral deferrals[MAX_FDS];
-/* The one thread that waits for an epoll; SEVERAL: more, or others'; 0: not seen to be made, so it may be no epoll. */
+/*
+ * The thread that waits for an epoll. NOBODY_YET: none so far. SEVERAL: more than one thread, or another process. 0:
+ * the library has not seen it being made, so it may be no epoll.
+ */
 static _Atomic pid_t waiter[MAX_FDS];
 
 THREAD_LOCAL int deferred[MAX_DEFERRED];
@@ -57,37 +50,28 @@ static bool is_owned_here(int fd)
 	return atomic_load(&deferrals[fd].owner) >> 32 == (uint64_t)this_thread();
 }
 
-/* ---- one connection ------------------------------------------------------------------------------------------- */
-
-static bool change(int fd, enum descriptor from, enum descriptor to)
-{
-	uint8_t expected = (uint8_t)from;
-
-	return atomic_compare_exchange_strong(&descriptors[fd], &expected, (uint8_t)to);
-}
-
 static void wait_while_busy(int fd)
 {
 	while (descriptor(fd) == BUSY && !is_owned_here(fd))
 		sched_yield();
 }
 
-/* What cannot be registered (ENOSPC, ENOMEM) stays deferred, and is asked at every wait. */
+/* A connection that cannot be registered (ENOSPC, ENOMEM) stays deferred, and every wait asks for it. */
 static bool enter_epoll(int fd)
 {
 	struct epoll_event event;
 
-	if (!change(fd, DEFERRED, BUSY) && !change(fd, REPORTED, BUSY)) {
+	if (!change_descriptor(fd, DEFERRED, BUSY) && !change_descriptor(fd, REPORTED, BUSY)) {
 		wait_while_busy(fd);
 		return true;
 	}
 	event = deferrals[fd].event;
 	if (real.epoll_ctl(deferrals[fd].epfd, EPOLL_CTL_ADD, fd, &event) && (errno == ENOSPC || errno == ENOMEM)) {
-		change(fd, BUSY, DEFERRED);
+		change_descriptor(fd, BUSY, DEFERRED);
 		return false;
 	}
 	count(&counters_here()->registered);
-	change(fd, BUSY, PLAIN);
+	change_descriptor(fd, BUSY, PLAIN);
 	return true;
 }
 
@@ -95,10 +79,10 @@ void fast_epoll_settle(int fd)
 {
 	int saved_errno = errno;
 
-	if (descriptor(fd) >= DEFERRED)
+	if (is_deferred(descriptor(fd)))
 		enter_epoll(fd);
 	else if (descriptor(fd) == FRESH)
-		change(fd, FRESH, PLAIN);
+		change_descriptor(fd, FRESH, PLAIN);
 	errno = saved_errno;
 }
 
@@ -108,7 +92,7 @@ void fast_epoll_closing(int fd)
 	set_descriptor(fd, UNKNOWN);
 }
 
-/* ---- epoll_ctl() ---------------------------------------------------------------------------------------------- */
+/* ---- epoll_ctl() ---- */
 
 static bool can_wait(const struct epoll_event *event)
 {
@@ -137,11 +121,11 @@ static bool change_deferral(int epfd, int op, int fd, const struct epoll_event *
 	if (atomic_load(&deferrals[fd].epfd) != epfd || !is_owned_here(fd) || kind == BUSY)
 		return false;
 	if (op == EPOLL_CTL_DEL)
-		return change(fd, kind, PLAIN);
-	if (op != EPOLL_CTL_MOD || !event || !can_wait(event) || !change(fd, kind, BUSY))
+		return change_descriptor(fd, kind, PLAIN);
+	if (op != EPOLL_CTL_MOD || !event || !can_wait(event) || !change_descriptor(fd, kind, BUSY))
 		return false;
 	deferrals[fd].event = *event;
-	return change(fd, BUSY, kind);
+	return change_descriptor(fd, BUSY, kind);
 }
 
 bool fast_epoll_defers(int epfd, int op, int fd, const struct epoll_event *event)
@@ -150,16 +134,16 @@ bool fast_epoll_defers(int epfd, int op, int fd, const struct epoll_event *event
 
 	if (kind == FRESH && op == EPOLL_CTL_ADD && defer(epfd, fd, event))
 		return true;
-	if (kind >= DEFERRED && change_deferral(epfd, op, fd, event))
+	if (is_deferred(kind) && change_deferral(epfd, op, fd, event))
 		return true;
 	if (kind >= FRESH)
 		fast_epoll_settle(fd);
 	if (op == EPOLL_CTL_ADD)
-		fast_epoll_shared(fd); /* should it be an epoll itself */
+		fast_epoll_shared(fd); /* it may be an epoll itself */
 	return false;
 }
 
-/* ---- who waits for an epoll ----------------------------------------------------------------------------------- */
+/* ---- which thread waits for an epoll ---- */
 
 void fast_epoll_created(int epfd)
 {
@@ -170,7 +154,7 @@ void fast_epoll_created(int epfd)
 static void settle_those_of(int epfd)
 {
 	for (int fd = 0; fd < MAX_FDS; fd++)
-		if (descriptor(fd) >= DEFERRED && deferrals[fd].epfd == epfd)
+		if (is_deferred(descriptor(fd)) && deferrals[fd].epfd == epfd)
 			fast_epoll_settle(fd);
 }
 
@@ -198,11 +182,12 @@ void fast_epoll_epoll_closing(int epfd)
 	if (!atomic_exchange(&waiter[epfd], 0))
 		return;
 	for (int fd = 0; fd < MAX_FDS; fd++)
-		if (descriptor(fd) >= DEFERRED && deferrals[fd].epfd == epfd && !change(fd, DEFERRED, PLAIN))
-			change(fd, REPORTED, PLAIN);
+		if (is_deferred(descriptor(fd)) && deferrals[fd].epfd == epfd &&
+		    !change_descriptor(fd, DEFERRED, PLAIN))
+			change_descriptor(fd, REPORTED, PLAIN);
 }
 
-/* ---- epoll_wait() --------------------------------------------------------------------------------------------- */
+/* ---- epoll_wait() ---- */
 
 static bool is_still_mine(unsigned int place)
 {
@@ -212,7 +197,10 @@ static bool is_still_mine(unsigned int place)
 	return (kind == DEFERRED || kind == REPORTED) && atomic_load(&deferrals[fd].owner) == owned_at(place);
 }
 
-/* Keeps those that wait for this epoll, or for memory; the rest are in their epolls then, or gone. */
+/*
+ * Register everything that was deferred for another epoll or has had its event. Keep the others, and those whose
+ * registration failed for lack of memory.
+ */
 static void settle_others(int epfd)
 {
 	unsigned int kept = 0;
@@ -235,14 +223,14 @@ static void ask(struct pollfd *asked)
 		asked[i] = (struct pollfd){ .fd = deferred[i], .events = (short)deferrals[deferred[i]].event.events };
 	if (real.poll(asked, n_deferred, 0) < 0)
 		for (unsigned int i = 0; i < n_deferred; i++)
-			asked[i].revents = 0; /* then they are registered, and the kernel tells */
+			asked[i].revents = 0; /* they are registered next, and the kernel reports them */
 }
 
 static bool report(int fd, short happened, struct epoll_event *event)
 {
 	struct epoll_event told = { .events = (uint16_t)happened, .data = deferrals[fd].event.data };
 
-	if (!change(fd, DEFERRED, REPORTED)) /* another thread closed it meanwhile */
+	if (!change_descriptor(fd, DEFERRED, REPORTED)) /* another thread has closed it */
 		return false;
 	*event = told;
 	return true;
@@ -269,7 +257,7 @@ int fast_epoll_collect(int epfd, struct epoll_event *events, int room)
 	return n;
 }
 
-/* ---- other ways to wait, and fork() ---------------------------------------------------------------------------- */
+/* ---- other ways to wait, and fork() ---- */
 
 void fast_epoll_polls(const struct pollfd *fds, nfds_t n)
 {
@@ -285,7 +273,7 @@ void fast_epoll_polls(const struct pollfd *fds, nfds_t n)
 void fast_epoll_before_fork(void)
 {
 	for (int fd = 0; fd < MAX_FDS; fd++) {
-		if (descriptor(fd) >= DEFERRED)
+		if (is_deferred(descriptor(fd)))
 			fast_epoll_settle(fd);
 		if (atomic_load_explicit(&waiter[fd], memory_order_relaxed))
 			atomic_store(&waiter[fd], SEVERAL);

@@ -1,23 +1,21 @@
 // SPDX-License-Identifier: MIT
 /*
- * Listeners of one address that have SO_REUSEPORT are one group to the kernel, whoever opened them. Clones that listen
- * there get the SYNs of their CPUs, and what the library sets on the group counts for all of it. So the kernel is asked
- * for all listeners of the address (sock_diag(7)): where there is one that this server did not open, the library leaves
- * the group alone.
+ * All listeners with SO_REUSEPORT on one address are one group to the kernel, whichever program opened them. Clones in
+ * the group take the SYNs of their CPUs, and what the library sets on the group holds for all its members. So the
+ * library asks the kernel for all listeners of the address (sock_diag(7)). If another server has opened one, the
+ * library leaves the group alone.
  */
 #define _GNU_SOURCE
-#include <errno.h>
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "fsocket.h"
+#include "group.h"
+#include "real.h"
 
-#define CHECK_EVERY_MS 1000
 #define ANSWER_MS 100
 
 enum answer { OURS, FOREIGN, NO_ANSWER };
@@ -68,7 +66,7 @@ static bool ask(int netlink, const struct listener *l)
 	return send(netlink, &message, sizeof(message), 0) == (ssize_t)sizeof(message);
 }
 
-/* One datagram of the answer. Says whether there is more. */
+/* One datagram of the answer. Returns whether more follow. */
 static bool read_part(const struct listener *l, const void *part, size_t size, enum answer *answer)
 {
 	for (const struct nlmsghdr *header = part; NLMSG_OK(header, size); header = NLMSG_NEXT(header, size)) {
@@ -78,7 +76,8 @@ static bool read_part(const struct listener *l, const void *part, size_t size, e
 		if (header->nlmsg_type != SOCK_DIAG_BY_FAMILY)
 			return false;
 		memcpy(&cookie, found->id.idiag_cookie, sizeof(cookie));
-		if (cookie == l->cookie && *answer == NO_ANSWER) /* the same network namespace answers */
+		if (cookie == l->cookie &&
+		    *answer == NO_ANSWER) /* so the answer is about the right network namespace */
 			*answer = OURS;
 		else if (is_same_address(l, found) && !is_known(l, cookie))
 			*answer = FOREIGN;
@@ -88,7 +87,7 @@ static bool read_part(const struct listener *l, const void *part, size_t size, e
 
 static enum answer members(const struct listener *l)
 {
-	struct timeval soon = { .tv_usec = ANSWER_MS * 1000 };
+	struct timeval soon = { .tv_usec = ANSWER_MS * 1000L };
 	int netlink = real.socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
 	enum answer answer = NO_ANSWER;
 	char part[8192] __attribute__((aligned(8)));
@@ -105,26 +104,10 @@ static enum answer members(const struct listener *l)
 	return answer;
 }
 
-/* Where the kernel does not answer, a listener that had no SO_REUSEPORT of its own is taken to be alone. */
+/* Without an answer, a listener without SO_REUSEPORT of its own counts as the only one. */
 bool group_is_ours(const struct listener *l)
 {
 	enum answer answer = members(l);
 
 	return answer == OURS || (answer == NO_ANSWER && !l->own_reuseport);
-}
-
-/* One worker of the server asks each second. */
-void group_check(struct listener *l, uint64_t now)
-{
-	uint64_t checked = atomic_load(&l->shared->checked_ms);
-	bool ours;
-
-	if (!(l->cloned || l->sharded) || now - checked < CHECK_EVERY_MS ||
-	    !atomic_compare_exchange_strong(&l->shared->checked_ms, &checked, now))
-		return;
-	ours = group_is_ours(l);
-	if (!ours)
-		succession_refuse(l, REFUSED_BY_NEIGHBOUR);
-	else
-		succession_allow(l, REFUSED_BY_NEIGHBOUR);
 }

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: MIT
-/* Does this kernel honour SO_INCOMING_CPU inside a reuseport group? It did not from 4.6 until b261eda84ec1 (6.2). */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <netinet/in.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/utsname.h>
-#include <unistd.h>
 
-#include "fsocket.h"
+#include "affinity.h"
+#include "incoming_cpu.h"
+#include "process.h"
+#include "real.h"
+#include "sockopt.h"
 
 static int probe_listener(struct sockaddr_in *address, int cpu)
 {
@@ -26,7 +29,7 @@ static int probe_listener(struct sockaddr_in *address, int cpu)
 
 #define PROBE_CONNECTIONS 8
 
-/* Closed so, a connection leaves no TIME_WAIT behind, which would hold a port for a minute. */
+/* A connection closed like this leaves no TIME_WAIT, which would hold a port for a minute. */
 static void reset(int fd)
 {
 	struct linger at_once = { .l_onoff = 1 };
@@ -56,8 +59,8 @@ static bool probe_connections_arrive(int fd, const struct sockaddr_in *address)
 }
 
 /*
- * Over loopback a SYN is handled on the CPU that sends it: all must reach the member marked with ours, of three. Where
- * it cannot be tried, errno says why; where it can, errno is 0.
+ * Loopback handles a SYN on the CPU that sends it. So of three listeners the one marked with this CPU must get all
+ * connections. errno is 0, or says why it could not be tried.
  */
 static bool probe_incoming_cpu(void)
 {
@@ -68,7 +71,7 @@ static bool probe_incoming_cpu(void)
 	int error;
 
 	errno = 0;
-	if (seccomp_at_start()) { /* the filter may kill who pins */
+	if (seccomp_at_start()) { /* the filter may kill a process that pins itself */
 		errno = EPERM;
 		return false;
 	}
@@ -84,7 +87,7 @@ static bool probe_incoming_cpu(void)
 	honoured = member[0] >= 0 && member[1] >= 0 && member[2] >= 0;
 	if (honoured) {
 		honoured = probe_connections_arrive(member[0], &address);
-		errno = errno == EAGAIN ? 0 : errno; /* they arrived elsewhere */
+		errno = errno == EAGAIN ? 0 : errno; /* the connections went to the other listeners */
 	}
 	error = errno;
 	for (size_t i = 0; i < COUNT(member); i++)
@@ -95,7 +98,7 @@ static bool probe_incoming_cpu(void)
 	return honoured;
 }
 
-/* In the mainline from 6.2; distributions have backported it, so older kernels are asked. */
+/* Linux has it from 6.2 on. Distributions have backported it, so older kernels are tried. */
 bool kernel_honours_incoming_cpu(void)
 {
 	struct utsname system;

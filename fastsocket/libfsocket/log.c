@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: MIT
 /*
- * The library's lines for people, on stderr. The application may close descriptor 2 and open a file of its own there, its
- * reader may have gone, or may not read. So the library writes only to what was stderr when the program started, only
- * if that takes the line at once, and a signal that the line causes does not reach the application.
+ * Lines for people, on stderr. The application may close descriptor 2 and open a file of its own there; the reader may
+ * have gone, or may not read. So the library writes only if descriptor 2 is still what it was when the program started
+ * and takes the line at once. A signal that the line causes does not reach the application.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "fsocket.h"
+#include "log.h"
+#include "real.h"
 
 #define LINE_BYTES 512
 
@@ -27,7 +29,7 @@ static bool is_same_file(const struct stat *a, const struct stat *b)
 	       (a->st_mode & S_IFMT) == (b->st_mode & S_IFMT);
 }
 
-/* A socket is for people only if it is a Unix socket, as the journal's is. */
+/* Of sockets, only a Unix socket is for people: the journal's is one. */
 static bool is_for_people(const struct stat *status)
 {
 	int domain = 0;
@@ -58,7 +60,7 @@ static bool takes_a_line(void)
 
 static void write_line(const char *line, size_t length)
 {
-	/* Nothing can be done about a line that does not get through. */
+	/* a line that does not get through is lost */
 	if (S_ISSOCK(stderr_at_start.st_mode))
 		(void)!send(STDERR_FILENO, line, length, MSG_DONTWAIT | MSG_NOSIGNAL);
 	else

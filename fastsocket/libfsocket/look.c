@@ -1,34 +1,39 @@
 // SPDX-License-Identifier: MIT
-/*
- * What the application watches with epoll, and looking after it. A thread that waits for an epoll in which the
- * application has a listener wakes now and then, adopts a clone or gives one up, and takes care of its neighbours'.
- *
- * A watch is known by the epoll's and the listener's number, and numbers are used again. So each look first has the
- * kernel prove that this epoll holds this listener.
- */
 #define _GNU_SOURCE
 #include <errno.h>
 
-#include "fsocket.h"
+#include "adopt.h"
+#include "affinity.h"
+#include "clock.h"
+#include "clone.h"
+#include "follow.h"
+#include "group.h"
+#include "look.h"
+#include "neighbours.h"
+#include "process.h"
+#include "real.h"
+#include "seats.h"
+#include "withdrawal.h"
 
-/* A thread that watches listeners looks after them this often, and so soon again when a connection waits. */
+/*
+ * A thread looks after the listeners that it watches this often, and again after the shorter time while a connection
+ * waits.
+ */
 #define LOOK_EVERY_MS 250
 #define LOOK_AGAIN_MS 20
-/* A watch falls to another thread that waits for its epoll when its own has not looked for so long. */
+/* Another thread that waits for the epoll takes the watch over if its thread has not looked for so long. */
 #define ABSENT_MS 1000
 
 THREAD_LOCAL uint64_t look_again_ms;
 THREAD_LOCAL uint32_t changes_seen;
 THREAD_LOCAL int looked_at = -1; /* the epoll */
-/* Watches that were added, so that the next wait looks at once. */
+/* How many watches were added: the next wait looks at once. */
 static _Atomic uint32_t additions;
 
 static uint32_t changes(void)
 {
-	return page_changes() + atomic_load_explicit(&additions, memory_order_relaxed);
+	return workers_changes() + atomic_load_explicit(&additions, memory_order_relaxed);
 }
-
-/* ---- the watches ---------------------------------------------------------------------------------------------- */
 
 static struct watch *watch_of(struct listener *l, int epfd, int fd)
 {
@@ -63,8 +68,8 @@ static bool is_watched(struct listener *l)
 }
 
 /*
- * An epoll that holds a socket refuses to take it a second time. Once a clone is in the epoll, the clone is the proof:
- * the application may have closed this name of its listener and kept another one.
+ * An epoll refuses a socket that it already holds. Once a clone is in the epoll, the clone is the proof, because the
+ * application may have closed this name of its listener and kept another one.
  */
 static bool is_proved(const struct listener *l, const struct watch *watch)
 {
@@ -75,7 +80,7 @@ static bool is_proved(const struct listener *l, const struct watch *watch)
 	if (real.epoll_ctl(watch->epfd, EPOLL_CTL_ADD, fd, &event))
 		return errno == EEXIST;
 	real.epoll_ctl(watch->epfd, EPOLL_CTL_DEL, fd, &event);
-	return !is_clone && !has_name; /* at least it is an epoll, and none that the application has closed */
+	return !is_clone && !has_name; /* no proof, but at least it is an epoll that is still open */
 }
 
 static void unwatch_neighbours(struct listener *l, int epfd)
@@ -85,7 +90,7 @@ static void unwatch_neighbours(struct listener *l, int epfd)
 			clone_unwatch(l, cpu, epfd);
 }
 
-/* By its last name in this epoll: what the library has put into the epoll goes, too. */
+/* When the last name of a listener leaves an epoll, everything that the library has put there leaves too. */
 static void remove_watch(struct listener *l, struct watch *watch)
 {
 	struct watch gone = *watch, *other;
@@ -106,10 +111,12 @@ static void remove_watch(struct listener *l, struct watch *watch)
 	unwatch_neighbours(l, gone.epfd);
 	give_up(l, &gone);
 	if (!is_watched(l))
-		page_no_thread_waits(l->shared);
+		no_thread_waits(l->shared);
 }
 
-/* This process accepts from the clone of this thread's CPU: what another epoll of it sees, this one has to see. */
+/*
+ * Does this process accept from the clone of this thread's CPU? Then every epoll of the process has to have the clone.
+ */
 static bool serves_already(const struct listener *l)
 {
 	cpu_set_t allowed;
@@ -143,7 +150,7 @@ static void watch_modified(struct listener *l, int epfd, int fd, const struct ep
 	if (!watch)
 		return;
 	watch->event = *event;
-	if (!(event->events & EPOLLIN) && !watch->inherited) { /* a pause */
+	if (!(event->events & EPOLLIN) && !watch->inherited) { /* the application pauses the listener */
 		unwatch_neighbours(l, epfd);
 		give_up(l, watch);
 		return;
@@ -159,8 +166,8 @@ static void watch_modified(struct listener *l, int epfd, int fd, const struct ep
 }
 
 /*
- * Only nginx with EPOLLEXCLUSIVE takes its listener out and puts it back at once, every 16 accepts. It keeps its seat
- * meanwhile, so that its neighbours do not come for nothing.
+ * nginx with EPOLLEXCLUSIVE, and no other program, takes its listener out and puts it back at once, every 16 accepts.
+ * The worker keeps its seat meanwhile, so that its neighbours do not come in vain.
  */
 static void watch_deleted(struct listener *l, int epfd, int fd)
 {
@@ -192,7 +199,7 @@ void watch_changed(struct listener *l, int epfd, int op, int fd, const struct ep
 	unlock_tables(&held);
 }
 
-/* Another name of the epoll that holds this, or -1. An epoll with a watch of its own is another one. */
+/* Another descriptor of the epoll that has this watch, or -1. A descriptor with a watch of its own is another epoll. */
 static int other_name(struct listener *l, const struct watch *watch)
 {
 	uint32_t end = atomic_load(&descriptors_end);
@@ -206,7 +213,6 @@ static int other_name(struct listener *l, const struct watch *watch)
 	return -1;
 }
 
-/* With the tables locked: the application closes an epoll, or one of its names. */
 void epoll_is_closed(int epfd)
 {
 	for (size_t i = 0; i < MAX_LISTENERS; i++)
@@ -232,9 +238,10 @@ bool any_adopted_here(void)
 	return false;
 }
 
-/* ---- looking after them --------------------------------------------------------------------------------------- */
-
-/* A thread that waits for an epoll looks after its watches; one that waits for it by another epoll, for those of nobody. */
+/*
+ * Is this watch for the calling thread to look after? A thread looks after the watches of the epoll that it waits for.
+ * A thread that waits for an outer epoll looks after watches that no thread looks after.
+ */
 static bool falls_to(const struct watch *watch, uint64_t thread, int epfd, bool is_outer, uint64_t now)
 {
 	if (watch->thread == thread || watch->inherited)
@@ -242,13 +249,31 @@ static bool falls_to(const struct watch *watch, uint64_t thread, int epfd, bool 
 	return (watch->epfd == epfd || is_outer) && (!watch->thread || now - watch->looked_ms > ABSENT_MS);
 }
 
-/* Every clone is being emptied, or is closed: nothing of ours is to be tried first any more. */
+/* The clones are withdrawn. Once a clone has stopped listening, accept() must not try it first any more. */
 static void has_withdrawn(struct listener *l, struct watch *watch)
 {
 	if (watch->cpu >= 0 && !atomic_load(&l->shared->seat[watch->cpu].listening)) {
 		give_up(l, watch);
-		adoptions[l - listeners].generation = 0;
+		adoption_forget(l);
 	}
+}
+
+#define CHECK_EVERY_MS 1000
+
+/* Each second one worker of the server asks whether another server listens on the address. */
+static void check_group(struct listener *l, uint64_t now)
+{
+	uint64_t checked = atomic_load(&l->shared->checked_ms);
+	bool ours;
+
+	if (!(l->cloned || l->sharded) || now - checked < CHECK_EVERY_MS ||
+	    !atomic_compare_exchange_strong(&l->shared->checked_ms, &checked, now))
+		return;
+	ours = group_is_ours(l);
+	if (!ours)
+		refuse(l, REFUSED_BY_NEIGHBOUR);
+	else
+		refuse_no_longer(l, REFUSED_BY_NEIGHBOUR);
 }
 
 static bool look_at(struct listener *l, struct watch *watch, bool idle, uint64_t now)
@@ -259,11 +284,11 @@ static bool look_at(struct listener *l, struct watch *watch, bool idle, uint64_t
 		remove_watch(l, watch);
 		return false;
 	}
-	group_check(l, now);
-	listeners_flags_changed(watch->fd);
+	check_group(l, now);
+	flags_changed(watch->fd);
 	if (l->signals)
-		succession_refuse(l, REFUSED_BY_OPTION);
-	withdrawn = l->cloned && succession_tend(l, now);
+		refuse(l, REFUSED_BY_OPTION);
+	withdrawn = l->cloned && withdrawal_tend(l, now);
 	if (withdrawn)
 		has_withdrawn(l, watch);
 	else

@@ -1,32 +1,26 @@
 // SPDX-License-Identifier: MIT
-/*
- * A clone is one worker's, and that worker may be stopped, busy for long, killed, have paused its listener, or have run
- * out of descriptors. Its connections must not wait for it. So each worker looks at the other clones now and then.
- *
- * What counts is the queue, not the worker's pulse: a clone whose connections nobody accepts for some milliseconds is
- * anybody's, and so is a clone that no living worker has. The neighbours watch it, too, until its own worker accepts
- * again.
- *
- * They watch without EPOLLEXCLUSIVE, even if the application asked for it: such a watch would take the one wakeup that
- * a connection gives away from the owner, who may have just come (back), and a neighbour that sees the owner does not
- * accept. Source: Linux fs/eventpoll.c, ep_poll_callback(); kernel/sched/wait.c, __wake_up_common().
- */
 #define _GNU_SOURCE
-#include "fsocket.h"
+
+#include "clock.h"
+#include "clone.h"
+#include "neighbours.h"
+#include "real.h"
+#include "seats.h"
 
 /*
- * A connection that waits for so long while nothing is accepted is anybody's. A worker that runs, or waits for its CPU,
- * will come to it, and a neighbour that is busy itself would not serve it sooner: then it waits longer.
+ * When a connection has waited for STUCK_MS and its worker accepts nothing, other workers may accept it. A worker that
+ * runs, or waits for its CPU, will come to it, and a busy neighbour would not be faster: then the connection waits
+ * longer.
  */
 #define STUCK_MS 20
 #define STUCK_BEHIND_WORK_MS 500
 
 static bool will_come(const struct seat *seat)
 {
-	return !atomic_load(&seat->failing) && anybody_runs_at(seat);
+	return !atomic_load(&seat->failing) && seat_has_runner(seat);
 }
 
-/* A clone that shutdown() has stopped is ready, too, but not for accept(). */
+/* poll() also reports a clone that shutdown() has stopped, but with other events. */
 static bool holds_something(const struct listener *l, int cpu)
 {
 	struct pollfd queue = { .fd = clone_of(l, cpu), .events = POLLIN };
@@ -50,24 +44,28 @@ static bool is_stuck(struct listener *l, int cpu, bool idle, uint64_t now)
 	       (idle && now - clone->pending_ms >= STUCK_MS && !will_come(&l->shared->seat[cpu]));
 }
 
-/* May a worker that is not its own accept from it? Connections were seen to wait, and its worker has accepted none since. */
 bool is_neglected(const struct listener *l, int cpu)
 {
 	const struct seat *seat = &l->shared->seat[cpu];
 	const struct clone *clone = &l->clone[cpu];
 
 	return atomic_load(&seat->listening) &&
-	       ((clone->pending_ms && atomic_load(&seat->accepted) == clone->pending_accepted) || !anybody_at(seat));
+	       ((clone->pending_ms && atomic_load(&seat->accepted) == clone->pending_accepted) || !seat_is_taken(seat));
 }
 
-/* Says whether the process watches the clone as a neighbour. */
+bool is_own(const struct listener *l, int cpu)
+{
+	return atomic_load(&l->clone[cpu].watchers) && atomic_load(&l->clone[cpu].neighbour_epfd) < 0;
+}
+
+/* Returns whether the process watches the clone as a neighbour. */
 static bool take_care(struct listener *l, int cpu, const struct watch *watch)
 {
 	struct clone *clone = &l->clone[cpu];
 	struct epoll_event event = watch->event;
-	int nobody = -1;
+	int none = -1;
 
-	if (!atomic_compare_exchange_strong(&clone->neighbour_epfd, &nobody, watch->epfd))
+	if (!atomic_compare_exchange_strong(&clone->neighbour_epfd, &none, watch->epfd))
 		return true;
 	event.events &= ~(uint32_t)EPOLLEXCLUSIVE;
 	atomic_fetch_add(&l->neighbours, 1);
@@ -92,7 +90,7 @@ static bool tend(struct listener *l, int cpu, const struct watch *watch, bool id
 	}
 	if (!atomic_load(&seat->listening))
 		return false;
-	if (!anybody_at(seat) || is_stuck(l, cpu, idle, now))
+	if (!seat_is_taken(seat) || is_stuck(l, cpu, idle, now))
 		return take_care(l, cpu, watch);
 	return l->clone[cpu].pending_ms != 0;
 }
@@ -113,14 +111,12 @@ bool neighbours_tend(struct listener *l, const struct watch *watch, bool idle, u
 	return look_soon;
 }
 
-/* For a thread that waits with poll() or select() for the listener itself: is there anything that it could accept? */
 bool neighbours_have_something(struct listener *l)
 {
 	for_each_clone(cpu, l) {
-		bool abandoned = atomic_load(&l->shared->seat[cpu].listening) && !anybody_at(&l->shared->seat[cpu]);
-		bool own = atomic_load(&l->clone[cpu].watchers) && atomic_load(&l->clone[cpu].neighbour_epfd) < 0;
+		bool abandoned = atomic_load(&l->shared->seat[cpu].listening) && !seat_is_taken(&l->shared->seat[cpu]);
 
-		if (own || abandoned ? holds_something(l, cpu) : is_stuck(l, cpu, true, now_ms()))
+		if (is_own(l, cpu) || abandoned ? holds_something(l, cpu) : is_stuck(l, cpu, true, now_ms()))
 			return true;
 	}
 	return false;

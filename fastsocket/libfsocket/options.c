@@ -1,23 +1,17 @@
 // SPDX-License-Identifier: MIT
-/*
- * A clone has to be equal to its listener, because accepted connections inherit all that is set on the socket they
- * come from. The kernel is asked for every option of both sockets, by number, so that options of kernels to come are
- * compared, too. What differs is set on the clone, and all is compared again. Sources: socket(7), ip(7), ipv6(7),
- * tcp(7); Linux net/core/sock.c, sk_getsockopt().
- *
- * Some options can be set and not be read: TCP_MD5SIG, SO_ATTACH_BPF, IP_XFRM_POLICY and others. A listener on which
- * the application set one of these gets no clones.
- */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdatomic.h>
 #include <string.h>
 
-#include "fsocket.h"
+#include "common.h"
+#include "options.h"
+#include "real.h"
+#include "sockopt.h"
 
-#define OPTIONS_END 128 /* past the highest number that any of these levels has, with room for more */
+#define OPTIONS_END 128 /* more than the highest number at any of these levels, with room for future options */
 #define VALUE_BYTES 256
 
 #ifndef SO_PEERPIDFD
@@ -33,9 +27,9 @@ struct value {
 };
 
 /*
- * What says nothing about equality: the library's own marks, numbers that each socket has for itself, counters, and
- * what reading would change (SO_ERROR is cleared by it, SO_PEERPIDFD opens a descriptor). SO_GET_FILTER counts in
- * instructions: has_filter() asks for it.
+ * Left out are options that say nothing about equality: the library's own marks, numbers that each socket has for
+ * itself, counters, and options that reading changes (SO_ERROR is cleared by it, SO_PEERPIDFD opens a descriptor).
+ * SO_GET_FILTER counts in instructions: has_filter() asks for it.
  */
 static bool is_compared(int level, int name)
 {
@@ -47,9 +41,9 @@ static bool is_compared(int level, int name)
 	case IPPROTO_TCP:
 		return name != TCP_INFO && name != TCP_CC_INFO && name != TCP_TIMESTAMP && name != TCP_SAVED_SYN &&
 		       name != TCP_ZEROCOPY_RECEIVE;
-	case IPPROTO_IPV6: /* from 64 on some numbers are of netfilter: <linux/netfilter_ipv6/ip6_tables.h> */
+	case IPPROTO_IPV6: /* some numbers from 64 on are netfilter's: <linux/netfilter_ipv6/ip6_tables.h> */
 		return name < 64 || (name > 65 && name != 68 && name != 69 && name < 80);
-	default: /* from 64 on: <linux/netfilter_ipv4/ip_tables.h> */
+	default: /* numbers from 64 on are netfilter's: <linux/netfilter_ipv4/ip_tables.h> */
 		return name < 64;
 	}
 }
@@ -60,7 +54,10 @@ static void read_value(int fd, int level, int name, struct value *ret_value)
 	ret_value->error = real.getsockopt(fd, level, name, ret_value->bytes, &ret_value->size) ? errno : 0;
 }
 
-/* A value that fills the buffer may have been cut off. Why an option cannot be read may depend on listening: TCP_AO_REPAIR. */
+/*
+ * A value that fills the buffer may be cut off. Two options that cannot be read count as the same, whatever the errors:
+ * TCP_AO_REPAIR has another error on a listener.
+ */
 static bool is_same(const struct value *a, const struct value *b)
 {
 	if (a->error || b->error)
@@ -68,7 +65,7 @@ static bool is_same(const struct value *a, const struct value *b)
 	return a->size == b->size && a->size < VALUE_BYTES && memcmp(a->bytes, b->bytes, a->size) == 0;
 }
 
-/* The kernel doubles the size that it is given. Only the second name may exceed net.core.rmem_max, and needs privilege. */
+/* The kernel doubles the size that it is given. The FORCE option may exceed net.core.rmem_max, and needs privilege. */
 static void set_buffer(int fd, int name, const struct value *value)
 {
 	int forced = name == SO_RCVBUF ? SO_RCVBUFFORCE : SO_SNDBUFFORCE, size;
@@ -119,12 +116,22 @@ static bool for_each_option(int from, int to, bool (*visit)(int from, int to, in
 	return all;
 }
 
-bool options_copy(int from, int to)
+/* A classic filter is counted in instructions. The kernel answers EACCES for a filter that is an eBPF program. */
+static bool has_filter(int fd)
 {
-	return for_each_option(from, to, copy_option);
+	socklen_t instructions = 0;
+
+	if (real.getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, NULL, &instructions))
+		return errno == EACCES;
+	return instructions > 0;
 }
 
-/* Setting one option may have changed another one, so all are compared once more. */
+void options_copy(int from, int to)
+{
+	for_each_option(from, to, copy_option);
+}
+
+/* All options are compared again, because setting one may have changed another one. */
 bool options_make_equal(int from, int to)
 {
 	options_copy(from, to);
@@ -136,28 +143,15 @@ bool option_follows(int from, int to, int level, int name)
 	return !has_filter(from) && copy_option(from, to, level, name);
 }
 
-/* A classic filter is counted in instructions. The kernel answers EACCES for a filter that is an eBPF program. */
-bool has_filter(int fd)
-{
-	socklen_t instructions = 0;
-
-	if (real.getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, NULL, &instructions))
-		return errno == EACCES;
-	return instructions > 0;
-}
-
-/* ---- what the application sets --------------------------------------------------------------------------------- */
-
-/* Options that were read successfully before, a bit each: the kernel is asked once for each. */
+/* One bit for each option that was read successfully before: the kernel is asked once for each. */
 static _Atomic uint64_t readable[COUNT(levels)][OPTIONS_END / 64];
 
-/* Can a clone get what the application has just set? The library looks at what is not compared elsewhere. */
 bool option_can_be_copied(int fd, int level, int name)
 {
 	struct value value = { 0 };
 
 	if (level == SOL_SOCKET && name == SO_INCOMING_CPU)
-		return false; /* the application chooses CPUs itself */
+		return false; /* the application chooses the CPUs itself */
 	for (size_t i = 0; i < COUNT(levels); i++) {
 		if (levels[i] != level || name < 0 || name >= OPTIONS_END)
 			continue;

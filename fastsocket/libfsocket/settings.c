@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: MIT
-/* What the environment asks for. Read once, when the library is loaded: the application may change it later. */
+/*
+ * What the environment asks for. It is read once, when the library is loaded, because the application may change it
+ * later.
+ */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "fsocket.h"
+#include "common.h"
+#include "log.h"
+#include "settings.h"
 
 struct settings settings;
 
@@ -16,7 +21,6 @@ static const char *const names[MAX_SETTINGS_VARIABLES] = {
 
 char *settings_assignments[MAX_SETTINGS_VARIABLES];
 
-/* The environment is the application's to change, so keep a copy. */
 static void remember(size_t i)
 {
 	const char *value = getenv(names[i]);
@@ -35,7 +39,7 @@ static const char *value_of(const char *name)
 	return NULL;
 }
 
-/* A value that is neither is told of, and counts as not given. */
+/* A value that is neither on nor off is reported, and counts as unset. */
 static bool is_on(const char *name, bool otherwise)
 {
 	const char *value = value_of(name);
@@ -80,6 +84,7 @@ void read_settings(void)
 	settings.listen_table = all && is_on("FSOCKET_LISTEN_TABLE", true);
 	settings.fast_epoll = all && is_on("FSOCKET_FAST_EPOLL", false);
 	settings.flow_deliver = all && is_on("FSOCKET_FLOW_DELIVER", false);
+	settings.enabled = settings.listen_table || settings.fast_epoll || settings.flow_deliver;
 	settings.pin = pin && strcmp(pin, "never") == 0    ? PIN_NEVER
 	               : pin && strcmp(pin, "always") == 0 ? PIN_ALWAYS
 	                                                   : PIN_WHERE_FREE;
@@ -87,4 +92,10 @@ void read_settings(void)
 	settings.verbose = is_on("FSOCKET_VERBOSE", false);
 	if (value_of("FSOCKET_ONLY"))
 		read_only_ports(value_of("FSOCKET_ONLY"));
+}
+
+void turn_flow_deliver_off(void)
+{
+	settings.flow_deliver = false;
+	settings.enabled = settings.listen_table || settings.fast_epoll;
 }

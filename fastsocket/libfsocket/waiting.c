@@ -1,33 +1,27 @@
 // SPDX-License-Identifier: MIT
-/*
- * epoll_wait() and its kin. A thread that watches listeners wakes now and then to look after them, without its
- * application noticing; connections that Fast-Epoll put off are asked here.
- */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>
 
-#include "fsocket.h"
+#include "clock.h"
+#include "fast_epoll.h"
+#include "look.h"
+#include "neighbours.h"
+#include "readable.h"
+#include "real.h"
+#include "settings.h"
+#include "waiting.h"
 
 #define NS_PER_MS 1000000LL
 #define FOREVER (-1)
 
-static int64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 * NS_PER_MS + now.tv_nsec;
-}
-
-/* What the kernel does not refuse. */
 bool is_time(const struct timespec *time)
 {
 	return !time || (is_readable(time, sizeof(*time)) && time->tv_sec >= 0 && time->tv_nsec >= 0 &&
 	                 time->tv_nsec < 1000 * NS_PER_MS);
 }
 
-/* More than some centuries would not fit, and is for ever. */
+/* More than some centuries do not fit, and count as for ever. */
 static int64_t ns_of(const struct timespec *time)
 {
 	return time && time->tv_sec < INT64_MAX / (1000 * NS_PER_MS) - 1
@@ -56,7 +50,7 @@ static int64_t timeout_ns(const struct wait *wait)
 	return ns_of(wait->timeout);
 }
 
-/* Slices of the wait, each up to the next look at the listeners; the last one ends when the application wants. */
+/* Waits in slices, each up to the next look at the listeners. The last slice ends when the application wants. */
 static int wait_in_slices(struct wait *wait, int slice_ms)
 {
 	int64_t left = timeout_ns(wait);
@@ -74,7 +68,7 @@ static int wait_in_slices(struct wait *wait, int slice_ms)
 	return wait_for_ms(wait, (int)((left + NS_PER_MS - 1) / NS_PER_MS));
 }
 
-/* Beside what Fast-Epoll has found: an epoll tells of all at once. */
+/* An epoll reports everything at once, so what the kernel knows is added to what Fast-Epoll has found. */
 static int what_else_is_ready(const struct wait *wait, int found)
 {
 	int saved_errno = errno;
@@ -101,7 +95,7 @@ int wait_for_events(struct wait *wait)
 	return wait_in_slices(wait, slice_ms);
 }
 
-/* ---- poll() and select() --------------------------------------------------------------------------------------- */
+/* ---- poll() and select() ---- */
 
 #define POLL_SLICE_MS 50
 
@@ -118,7 +112,7 @@ static bool needs_looks(int fd)
 
 bool polls_a_listener(const struct pollfd *fds, nfds_t n)
 {
-	if (!page_is_open() || n > MAX_FDS || !is_readable(fds, n * sizeof(*fds)))
+	if (!shared_is_open() || n > MAX_FDS || !is_readable(fds, n * sizeof(*fds)))
 		return false;
 	for (nfds_t i = 0; i < n; i++)
 		if (!likely(descriptor(fds[i].fd) != LISTENER && descriptor(fds[i].fd) != WATCHING) &&
@@ -162,7 +156,7 @@ static struct timespec slice_of(int64_t left)
 	return (struct timespec){ .tv_sec = slice / (1000 * NS_PER_MS), .tv_nsec = slice % (1000 * NS_PER_MS) };
 }
 
-/* First, because a clone may come into an epoll only now. */
+/* This comes before the wait, because it may put a clone into an epoll. */
 static void look_at_polled(const struct pollfd *fds, nfds_t n, bool idle)
 {
 	for (nfds_t i = 0; i < n; i++)
@@ -192,7 +186,7 @@ int poll_in_slices(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
 	return ready;
 }
 
-/* The kernel reads and writes no more of a set than this: core_sys_select(). */
+/* As much of a set as the kernel reads and writes: core_sys_select(). */
 static size_t set_bytes(int n)
 {
 	return (size_t)(n + NFDBITS - 1) / NFDBITS * (NFDBITS / 8);
@@ -203,7 +197,7 @@ bool is_set(int n, const fd_set *set)
 	return is_readable(set, set_bytes(n));
 }
 
-/* Listeners and the epolls that have them are few, so they are asked for rather than every number below n. */
+/* Visits the selected listeners and the epolls that have listeners. Returns whether a visit returned true. */
 static bool for_each_selected(int n, const fd_set *in, bool (*visit)(int fd))
 {
 	bool any = false;
@@ -214,10 +208,10 @@ static bool for_each_selected(int n, const fd_set *in, bool (*visit)(int fd))
 	return any;
 }
 
-/* Sets that are longer than libc's are the application's own affair. */
+/* Sets longer than libc's are left to the kernel. */
 bool selects_a_listener(int n, const fd_set *in)
 {
-	return page_is_open() && n > 0 && n <= FD_SETSIZE && is_set(n, in) && for_each_selected(n, in, needs_looks);
+	return shared_is_open() && n > 0 && n <= FD_SETSIZE && is_set(n, in) && for_each_selected(n, in, needs_looks);
 }
 
 static bool look_at_selected(int fd)

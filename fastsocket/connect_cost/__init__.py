@@ -1,1 +1,0 @@
-"""What connect() costs when libfsocket.so chooses the source port."""

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/* With the tables locked. */
+#ifndef CLONE_H
+#define CLONE_H
+
+#include "tables.h"
+
+/* Clones for all CPUs that the process may use. Returns NO_REASON, or why there are none. */
+enum reason clones_make(struct listener *l);
+bool clone_bind(struct listener *l, int cpu);
+bool clone_add(struct listener *l, int cpu, int fd);
+void clone_forget(struct listener *l, int cpu);
+void clones_close(struct listener *l);
+/* The clone of a CPU, or -1 where there is none. */
+int clone_of(const struct listener *l, int cpu);
+bool clone_marks_cpu(int fd, int cpu);
+bool clone_listens(const struct listener *l, int cpu);
+/* Leave the reuseport group. The kernel resets what waits in the clone, so no worker may be able to accept from it. */
+void clone_stop_listening(struct listener *l, int cpu);
+bool clone_watch(struct listener *l, int cpu, int epfd, struct epoll_event event);
+void clone_unwatch(struct listener *l, int cpu, int epfd);
+void clone_is_no_neighbour(struct listener *l, int cpu, int epfd);
+
+#endif

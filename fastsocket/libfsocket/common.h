@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libfsocket: the parts of Fastsocket that fit before an unmodified kernel, for unmodified applications.
+ *
+ * One rule holds everywhere: when in doubt, do what libc would have done.
+ *
+ * The files, from the bottom up. A file calls only files that stand before it (tests/test_rooms.py).
+ *
+ * real.c                 libc's own calls, which ours replace
+ * readable.c             whether the kernel could read memory that the application points at
+ * clock.c                the time
+ * log.c                  the library's lines on stderr
+ * settings.c             what the environment asks for
+ * sockopt.c              socket options, cookies, and what kind a socket is
+ * descriptors.c          one byte per descriptor: nothing, a listener, a clone, a connection just accepted, …
+ * process.c              the process: its threads, its seccomp filters; and other processes
+ * affinity.c             a worker stays on its CPU, and what the worker starts does not
+ * shared.c               memory that all processes of a server share: counters, and who serves what
+ * seats.c                which threads accept from which clone, and which of them live
+ * places.c               the places for listeners in the shared memory
+ * reasons.c              why a listener or a worker is not accelerated
+ * tables.c               the process's listeners, and the lock on them
+ *
+ * Local Listen Table: a listener per CPU.
+ * options.c              a clone has the same options as its listener
+ * incoming_cpu.c         whether this kernel steers among clones
+ * group.c                whether another server listens on the same address
+ * mark.c                 which process has the clones of a listener, written on the listener
+ * clone.c                sockets bound to the address of a listener, one for each CPU
+ * withdrawal.c           no new connection goes to the clones, until a successor has them
+ * follow.c               what the application sets on a listener, its clones get too
+ * adopt.c                a worker takes the clone of its CPU
+ * neighbours.c           a clone whose worker is gone, stopped or busy is looked after by other workers
+ * accept.c               from the clone first, then from the application's listener
+ * look.c                 which epolls have a listener, and looking after them now and then
+ * take_over.c            a program gets the clones of the program before it
+ * listeners.c            the application's listeners: found, duplicated, inherited, closed
+ *
+ * Fast-Epoll, Receive Flow Deliver.
+ * fast_epoll.c           a connection enters the epoll only when it has to wait
+ * ports.c                the next source port of a CPU
+ * flow_deliver.c         an outgoing connection has a source port of its CPU
+ *
+ * What the application does.
+ * closing.c              closes a descriptor
+ * fork.c                 forks
+ * passing.c              passes a descriptor over a Unix socket
+ * successor.c            becomes another program
+ * waiting.c              waits for events
+ * preload*.c             calls libc: the functions that stand in front of libc's
+ */
+#ifndef COMMON_H
+#define COMMON_H
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+#define likely(x) __builtin_expect(!!(x), 1)
+/* The library is loaded together with the program, so no call is needed to find its thread-local variables. */
+#define INITIAL_EXEC __attribute__((tls_model("initial-exec")))
+#define THREAD_LOCAL static __thread INITIAL_EXEC
+
+#endif

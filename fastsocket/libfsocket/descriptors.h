@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT */
+/* What each descriptor is to the library. One byte each, so that a call on any other descriptor costs one load. */
+#ifndef DESCRIPTORS_H
+#define DESCRIPTORS_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common.h"
+
+/* The library does not care for descriptors from this number on. */
+#define MAX_FDS 65536
+
+/* In this order, because some questions ask for a range: see the functions below. */
+enum descriptor {
+	UNKNOWN,   /* not looked at yet */
+	PLAIN,     /* not the library's business */
+	OPENED,    /* a TCP socket that has just been made */
+	LISTENER,  /* a listener of the application; listener_by_fd[] says which */
+	CLONE,     /* a clone of the library */
+	WATCHING,  /* an epoll that has a listener in it, or an epoll that has such an epoll in it */
+	GUARDED,   /* a TCP socket with an option that no clone can get */
+	FRESH,     /* a connection just accepted, in no epoll */
+	DELIVERED, /* connected, or about to be, from a port of its CPU, and confined to that port */
+	DEFERRED,  /* the application believes that it is in its epoll; the epoll has not been told yet */
+	REPORTED,  /* deferred, and the application has had an event of it */
+	BUSY,      /* deferred, and about to be registered by the thread that deferred it */
+};
+extern _Atomic uint8_t descriptors[MAX_FDS];
+/* One more than the highest descriptor that was ever anything but UNKNOWN. */
+extern _Atomic uint32_t descriptors_end;
+void extend_descriptors(uint32_t end);
+
+/* The calling thread has a descriptor table of its own (unshare(2)): numbers mean something else there. */
+extern __thread bool has_own_table INITIAL_EXEC;
+/* The process installed a seccomp filter before it was accelerated: do only what the process does itself. */
+extern atomic_bool is_inert;
+
+static inline enum descriptor descriptor(int fd)
+{
+	if (!likely((unsigned int)fd < MAX_FDS && !has_own_table &&
+	            !atomic_load_explicit(&is_inert, memory_order_relaxed)))
+		return PLAIN;
+	return atomic_load_explicit(&descriptors[fd], memory_order_acquire);
+}
+
+static inline void set_descriptor(int fd, enum descriptor kind)
+{
+	if ((unsigned int)fd >= MAX_FDS || has_own_table)
+		return;
+	if (kind != UNKNOWN && !likely((uint32_t)fd < atomic_load_explicit(&descriptors_end, memory_order_relaxed)))
+		extend_descriptors((uint32_t)fd + 1);
+	atomic_store_explicit(&descriptors[fd], (uint8_t)kind, memory_order_release);
+}
+
+/* False: another thread has changed it meanwhile. */
+static inline bool change_descriptor(int fd, enum descriptor from, enum descriptor to)
+{
+	uint8_t expected = (uint8_t)from;
+
+	return atomic_compare_exchange_strong(&descriptors[fd], &expected, (uint8_t)to);
+}
+
+/* The library keeps nothing else about it, so a new meaning replaces the old one. */
+static inline bool is_free_to_change(enum descriptor kind)
+{
+	return kind < LISTENER;
+}
+
+/* Fast-Epoll has put off its registration: the kernel's epoll does not know it yet. */
+static inline bool is_deferred(enum descriptor kind)
+{
+	return kind >= DEFERRED;
+}
+
+#endif

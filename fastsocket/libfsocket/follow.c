@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MIT
+#define _GNU_SOURCE
+#include <fcntl.h>
+
+#include "clone.h"
+#include "follow.h"
+#include "options.h"
+#include "real.h"
+#include "sockopt.h"
+#include "withdrawal.h"
+
+void note_flags(struct listener *l, int fd)
+{
+	int flags = real.fcntl(fd, F_GETFL);
+
+	l->blocks = flags < 0 || !(flags & O_NONBLOCK);
+	l->signals = flags & O_ASYNC;
+}
+
+void flags_changed(int fd)
+{
+	struct listener *l = find_listener(fd);
+
+	if (!likely(!l))
+		note_flags(l, fd);
+}
+
+void clones_listen_again(struct listener *l, int backlog)
+{
+	l->backlog = backlog;
+	if (!l->cloned)
+		return;
+	for_each_clone(cpu, l) {
+		int fd = clone_of(l, cpu);
+
+		if (fd >= 0 && atomic_load(&l->shared->seat[cpu].listening))
+			real.listen(fd, backlog);
+	}
+}
+
+/* The application pauses its listener by shutdown(), and so its clones. */
+void clones_shutdown(struct listener *l, int how)
+{
+	struct held held;
+
+	lock_tables(&held);
+	for_each_clone(cpu, l) {
+		int fd = l->cloned ? clone_of(l, cpu) : -1;
+
+		if (fd >= 0)
+			real.shutdown(fd, how);
+	}
+	unlock_tables(&held);
+}
+
+static bool is_about_the_group(int level, int name)
+{
+	return level == SOL_SOCKET &&
+	       (name == SO_REUSEPORT || name == SO_INCOMING_CPU || name == SO_ATTACH_REUSEPORT_CBPF ||
+	        name == SO_ATTACH_REUSEPORT_EBPF || name == SO_DETACH_REUSEPORT_BPF);
+}
+
+/* Clones that do not listen yet follow too: the worker that adopts one may lack the privilege to set the option. */
+static bool clones_follow(struct listener *l, int level, int name, const void *value, socklen_t size)
+{
+	bool follow = true;
+
+	for_each_clone(cpu, l) {
+		int fd = clone_of(l, cpu);
+
+		if (fd < 0)
+			continue;
+		if (!is_about_the_group(level, name))
+			real.setsockopt(fd, level, name, value, size);
+		follow = option_follows(l->fd, fd, level, name) && follow;
+	}
+	return follow;
+}
+
+void clones_setsockopt(struct listener *l, int level, int name, const void *value, socklen_t size)
+{
+	struct held held;
+
+	lock_tables(&held);
+	if (level == SOL_SOCKET && name == SO_REUSEPORT) {
+		l->own_reuseport = get_int(l->fd, SOL_SOCKET, SO_REUSEPORT, 0);
+		if (l->cloned)
+			set_int(l->fd, SOL_SOCKET, SO_REUSEPORT, 1);
+	} else {
+		bool can = option_can_be_copied(l->fd, level, name);
+
+		l->guarded = l->guarded || !can;
+		if ((l->cloned && !clones_follow(l, level, name, value, size)) || !can)
+			refuse(l, REFUSED_BY_OPTION);
+	}
+	unlock_tables(&held);
+}

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT */
+/* What the application does to its listener, the clones follow. */
+#ifndef FOLLOW_H
+#define FOLLOW_H
+
+#include "tables.h"
+
+/* The flags of a listener's descriptor: may accept() block, and does the kernel send signals? */
+void note_flags(struct listener *l, int fd);
+/* The application may have changed them. */
+void flags_changed(int fd);
+/* listen() again: a new backlog, or the end of a pause that shutdown() began. With the tables locked. */
+void clones_listen_again(struct listener *l, int backlog);
+void clones_shutdown(struct listener *l, int how);
+void clones_setsockopt(struct listener *l, int level, int name, const void *value, socklen_t size);
+
+#endif

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: MIT
+#define _GNU_SOURCE
+#include <pthread.h>
+
+#include "adopt.h"
+#include "affinity.h"
+#include "fast_epoll.h"
+#include "fork.h"
+#include "ports.h"
+#include "settings.h"
+#include "tables.h"
+
+/* The child shares its parent's epolls. Only the parent changes what the library has put into them. */
+static void forget_threads_of(struct listener *l)
+{
+	for (size_t i = 0; i < MAX_WATCHES; i++) {
+		l->watch[i].thread = 0;
+		l->watch[i].cpu = -1;
+		l->watch[i].inherited = true;
+	}
+	for_each_clone(cpu, l)
+		atomic_store(&l->clone[cpu].neighbour_epfd, -1);
+	atomic_store(&l->neighbours, 0);
+}
+
+/* The child chooses CPUs of its own. */
+static void forget_parent(void)
+{
+	affinity_forget();
+	take_tables();
+	for (size_t i = 0; i < MAX_LISTENERS; i++)
+		if (listeners[i].generation)
+			forget_threads_of(&listeners[i]);
+	adoptions_forget();
+	fast_epoll_forget_threads();
+	ports_after_fork();
+}
+
+/* The forking thread's signals stay blocked from before_fork() to after_fork(). */
+static struct held held_over_fork;
+static bool lifted_over_fork;
+
+static void before_fork(void)
+{
+	struct held held;
+
+	notice_copy();
+	if (settings.fast_epoll)
+		fast_epoll_before_fork();
+	lock_tables(&held);
+	held_over_fork = held;
+	lifted_over_fork = affinity_lift();
+}
+
+static void after_fork(void)
+{
+	struct held held = held_over_fork;
+
+	affinity_put_back(lifted_over_fork);
+	unlock_tables(&held);
+}
+
+static void after_fork_in_child(void)
+{
+	lifted_over_fork = false;
+	forget_parent();
+	after_fork();
+}
+
+void fork_start(void)
+{
+	tables_start(forget_parent);
+	pthread_atfork(before_fork, after_fork, after_fork_in_child);
+}

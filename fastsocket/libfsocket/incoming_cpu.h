@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef INCOMING_CPU_H
+#define INCOMING_CPU_H
+
+#include <stdbool.h>
+
+/*
+ * Does this kernel honour SO_INCOMING_CPU inside a reuseport group? Linux 4.6 to 6.1 do not, unless a distribution has
+ * backported commit b261eda84ec1. False with errno: it could not be tried.
+ */
+bool kernel_honours_incoming_cpu(void);
+
+#endif

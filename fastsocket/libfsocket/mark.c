@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT
+#define _GNU_SOURCE
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "mark.h"
+#include "process.h"
+#include "real.h"
+#include "seats.h"
+#include "sockopt.h"
+
+#define LOCK_TRIES 100 /* each a millisecond */
+
+/*
+ * The number on the listener: it has clones, whether these are withdrawn, and a process that has them (22 bits,
+ * proc(5)).
+ */
+#define MARK 0x40000000
+#define WITHDRAWN 0x20000000
+#define PID_MASK 0x003fffff
+
+static int mark_on(int fd)
+{
+	int mark = get_int(fd, SOL_SOCKET, SO_INCOMING_CPU, -1);
+
+	return mark >= 0 && mark & MARK ? mark : 0;
+}
+
+bool is_marked(int fd)
+{
+	return mark_on(fd) != 0;
+}
+
+bool is_marked_withdrawn(int fd)
+{
+	return mark_on(fd) & WITHDRAWN;
+}
+
+pid_t marked_process(int fd)
+{
+	return mark_on(fd) & PID_MASK;
+}
+
+bool is_marked_by_successor(const struct listener *l)
+{
+	pid_t pid = marked_process(l->fd);
+
+	return pid != getpid() && !has_process(l->shared, pid) && !process_is_dead(pid);
+}
+
+void mark_with(const struct listener *l, pid_t pid)
+{
+	set_int(l->fd, SOL_SOCKET, SO_INCOMING_CPU, MARK | (pid & PID_MASK));
+}
+
+void mark_as_ours(const struct listener *l)
+{
+	mark_with(l, getpid());
+}
+
+/*
+ * A successor may take clones only from a process of its own user. Workers may have dropped their privileges, so the
+ * process that listened stays in the mark while it lives and has the listener.
+ */
+void mark_unless_creator(const struct listener *l)
+{
+	int present = mark_on(l->fd);
+	pid_t pid = present & PID_MASK;
+
+	if (!(present & WITHDRAWN) && (pid != atomic_load(&l->shared->creator) || process_is_dead(pid)))
+		mark_as_ours(l);
+}
+
+bool mark_withdrawn(const struct listener *l)
+{
+	return set_int(l->fd, SOL_SOCKET, SO_INCOMING_CPU, mark_on(l->fd) | WITHDRAWN);
+}
+
+/*
+ * Several workers that are programs may get to know the same listener at the same moment, and only one is to make the
+ * clones. The lock is a name in the abstract namespace (unix(7)), because a process that dies lets go of it.
+ */
+int lock_listener(uint64_t cookie)
+{
+	struct sockaddr_un name = { .sun_family = AF_UNIX };
+	int length = snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1, "fsocket/%" PRIu64, cookie);
+	socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length);
+	int fd = real.socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	for (int tries = 0; fd >= 0 && tries < LOCK_TRIES; tries++) {
+		if (!real.bind(fd, (const struct sockaddr *)&name, size) || errno != EADDRINUSE)
+			break;
+		real.poll(NULL, 0, 1);
+	}
+	return fd;
+}
+
+void unlock_listener(int lock)
+{
+	if (lock >= 0)
+		real.close(lock);
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Which process has the clones of a listener, for programs that get the listener later. The mark is written on the
+ * listener itself, in SO_INCOMING_CPU, with a number that no packet's CPU ever equals.
+ */
+#ifndef MARK_H
+#define MARK_H
+
+#include "tables.h"
+
+bool is_marked(int fd);
+bool is_marked_withdrawn(int fd);
+/* The process in the mark. */
+pid_t marked_process(int fd);
+/* Does the mark name a living process that is not of this server? */
+bool is_marked_by_successor(const struct listener *l);
+void mark_with(const struct listener *l, pid_t pid);
+void mark_as_ours(const struct listener *l);
+/* The same, unless the process that listened stands there and lives. */
+void mark_unless_creator(const struct listener *l);
+bool mark_withdrawn(const struct listener *l);
+
+/* Against other processes that get to know this listener now. -1: go on without the lock. */
+int lock_listener(uint64_t cookie);
+void unlock_listener(int lock);
+
+#endif

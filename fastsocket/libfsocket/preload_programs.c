@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MIT
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "preload.h"
+#include "affinity.h"
+#include "readable.h"
+#include "shared.h"
+#include "successor.h"
+
+#define MAX_ENVIRONMENT 1024
+
+/* How many strings there are. MAX_ENVIRONMENT: too many, or unreadable, and the kernel is to refuse them. */
+static size_t length_of(char *const strings[])
+{
+	size_t n = 0;
+
+	while (n < MAX_ENVIRONMENT && is_readable(&strings[n], sizeof(strings[n])) && strings[n])
+		if (!is_readable(strings[n++], sizeof(uint64_t)))
+			return MAX_ENVIRONMENT;
+	return n < MAX_ENVIRONMENT && is_readable(&strings[n], sizeof(strings[n])) ? n : MAX_ENVIRONMENT;
+}
+
+/* Which of the exec functions, and its arguments. */
+struct program {
+	enum { BY_PATH, BY_NAME, BY_DESCRIPTOR, AT_DIRECTORY } by;
+	const char *path;
+	int fd, flags;
+	char *const *arguments;
+};
+
+static int execute(const struct program *program, char *const environment[])
+{
+	switch (program->by) {
+	case BY_NAME:
+		return REAL(execvpe)(program->path, program->arguments, environment);
+	case BY_DESCRIPTOR:
+		return REAL(fexecve)(program->fd, program->arguments, environment);
+	case AT_DIRECTORY:
+		return REAL(execveat)(program->fd, program->path, program->arguments, environment, program->flags);
+	default:
+		return REAL(execve)(program->path, program->arguments, environment);
+	}
+}
+
+/*
+ * Allocates nothing, because programs call exec functions after fork(). Without shared memory no listener has been
+ * accelerated.
+ */
+static int execute_with_settings(const struct program *program, char *const environment[])
+{
+	size_t length = shared_is_open() ? length_of(environment) : MAX_ENVIRONMENT;
+	size_t lacks = length < MAX_ENVIRONMENT ? successor_lacks(environment) : 0;
+
+	if (lacks) {
+		char *extended[length + lacks + 1];
+
+		successor_extend(extended, environment);
+		return execute(program, extended);
+	}
+	return execute(program, environment);
+}
+
+static int become(const struct program *program, char *const environment[])
+{
+	bool lifted;
+	int result;
+
+	if (!settings.enabled)
+		return execute(program, environment);
+	lifted = affinity_lift();
+	successor_comes(true);
+	result = execute_with_settings(program, environment);
+	successor_comes(false);
+	affinity_put_back(lifted);
+	return result;
+}
+
+INTERPOSED int execve(const char *path, char *const arguments[], char *const environment[])
+{
+	return become(&(struct program){ .by = BY_PATH, .path = path, .arguments = arguments }, environment);
+}
+
+INTERPOSED int execv(const char *path, char *const arguments[])
+{
+	return become(&(struct program){ .by = BY_PATH, .path = path, .arguments = arguments }, environ);
+}
+
+INTERPOSED int execvpe(const char *name, char *const arguments[], char *const environment[])
+{
+	return become(&(struct program){ .by = BY_NAME, .path = name, .arguments = arguments }, environment);
+}
+
+INTERPOSED int execvp(const char *name, char *const arguments[])
+{
+	return become(&(struct program){ .by = BY_NAME, .path = name, .arguments = arguments }, environ);
+}
+
+INTERPOSED int fexecve(int fd, char *const arguments[], char *const environment[])
+{
+	return become(&(struct program){ .by = BY_DESCRIPTOR, .fd = fd, .arguments = arguments }, environment);
+}
+
+INTERPOSED int execveat(int directory, const char *path, char *const arguments[], char *const environment[], int flags)
+{
+	if (!REAL(execveat)) { /* glibc before 2.34 */
+		errno = ENOSYS;
+		return -1;
+	}
+	return become(
+		&(struct program){
+			.by = AT_DIRECTORY, .fd = directory, .path = path, .flags = flags, .arguments = arguments },
+		environment);
+}
+
+static size_t count_arguments(va_list given)
+{
+	size_t n = 1;
+	va_list arguments;
+
+	va_copy(arguments, given);
+	while (va_arg(arguments, char *))
+		n++;
+	va_end(arguments);
+	return n;
+}
+
+/* execl(), execlp(), execle(): the arguments one by one, and after the last one, for execle(), an environment. */
+#define EXECUTE_LIST(kind, has_environment)                                                                  \
+	do {                                                                                                 \
+		va_list given;                                                                               \
+		size_t n;                                                                                    \
+                                                                                                             \
+		va_start(given, first);                                                                      \
+		n = count_arguments(given);                                                                  \
+		{                                                                                            \
+			char *arguments[n + 1], *const *environment = environ;                               \
+                                                                                                             \
+			arguments[0] = (char *)first;                                                        \
+			for (size_t i = 1; i <= n; i++)                                                      \
+				arguments[i] = va_arg(given, char *);                                        \
+			if (has_environment)                                                                 \
+				environment = va_arg(given, char *const *);                                  \
+			va_end(given);                                                                       \
+			return become(&(struct program){ .by = kind, .path = path, .arguments = arguments }, \
+			              environment);                                                          \
+		}                                                                                            \
+	} while (0)
+
+INTERPOSED int execl(const char *path, const char *first, ...)
+{
+	EXECUTE_LIST(BY_PATH, false);
+}
+
+INTERPOSED int execlp(const char *path, const char *first, ...)
+{
+	EXECUTE_LIST(BY_NAME, false);
+}
+
+INTERPOSED int execle(const char *path, const char *first, ...)
+{
+	EXECUTE_LIST(BY_PATH, true);
+}
+
+INTERPOSED int posix_spawn(pid_t *restrict pid, const char *restrict path, const posix_spawn_file_actions_t *actions,
+                           const posix_spawnattr_t *restrict attributes, char *const arguments[restrict],
+                           char *const environment[restrict])
+{
+	return WITH_OWN_AFFINITY(REAL(posix_spawn)(pid, path, actions, attributes, arguments, environment));
+}
+
+INTERPOSED int posix_spawnp(pid_t *restrict pid, const char *restrict name, const posix_spawn_file_actions_t *actions,
+                            const posix_spawnattr_t *restrict attributes, char *const arguments[restrict],
+                            char *const environment[restrict])
+{
+	return WITH_OWN_AFFINITY(REAL(posix_spawnp)(pid, name, actions, attributes, arguments, environment));
+}
+
+INTERPOSED int system(const char *command)
+{
+	return WITH_OWN_AFFINITY(REAL(system)(command));
+}
+
+INTERPOSED FILE *popen(const char *command, const char *mode)
+{
+	return WITH_OWN_AFFINITY(REAL(popen)(command, mode));
+}

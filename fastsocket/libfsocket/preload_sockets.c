@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT
+#define _GNU_SOURCE
+#include <errno.h>
+#include <netinet/in.h>
+#include <string.h>
+
+#include "preload.h"
+#include "accept.h"
+#include "closing.h"
+#include "flow_deliver.h"
+#include "follow.h"
+#include "listeners.h"
+#include "options.h"
+#include "passing.h"
+#include "sockopt.h"
+
+static bool makes_tcp(int domain, int type, int protocol)
+{
+	return (domain == AF_INET || domain == AF_INET6) && (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_STREAM &&
+	       (protocol == 0 || protocol == IPPROTO_TCP);
+}
+
+INTERPOSED int socket(int domain, int type, int protocol)
+{
+	int fd;
+
+	fd = REAL(socket)(domain, type, protocol);
+	if (fd >= 0)
+		new_descriptor(fd, makes_tcp(domain, type, protocol) ? OPENED : PLAIN); /* until it listens */
+	return fd;
+}
+
+static bool may_choose_port(int fd)
+{
+	enum descriptor kind = descriptor(fd);
+
+	return settings.flow_deliver && (kind == OPENED || kind == DELIVERED || kind == UNKNOWN || kind == GUARDED);
+}
+
+INTERPOSED int bind(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	return may_choose_port(fd) ? flow_deliver_bind(fd, addr, len) : REAL(bind)(fd, addr, len);
+}
+
+INTERPOSED int connect(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	return may_choose_port(fd) ? flow_deliver_connect(fd, addr, len) : REAL(connect)(fd, addr, len);
+}
+
+INTERPOSED int listen(int fd, int backlog)
+{
+	int result;
+
+	flow_deliver_any_port(fd);
+	result = REAL(listen)(fd, backlog);
+	if (result == 0 && settings.enabled && !listeners_listen(fd, backlog)) {
+		REAL(shutdown)(fd, SHUT_RD);
+		errno = EOPNOTSUPP;
+		return -1;
+	}
+	return result;
+}
+
+static int accepted(int fd, bool from_tcp)
+{
+	if (fd >= 0)
+		new_descriptor(fd, from_tcp && settings.fast_epoll ? FRESH : PLAIN);
+	return fd;
+}
+
+static struct listener *listener_to_accept_from(int fd)
+{
+	if (likely(descriptor(fd) != LISTENER))
+		return NULL;
+	notice_copy();
+	return find_listener(fd);
+}
+
+INTERPOSED int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
+{
+	struct listener *l = listener_to_accept_from(fd);
+
+	if (likely(!l))
+		return accepted(REAL(accept4)(fd, addr, len, flags), false);
+	return accepted(accept_any(&(struct acceptance){ l, fd, addr, len, flags }), true);
+}
+
+INTERPOSED int accept(int fd, struct sockaddr *addr, socklen_t *len)
+{
+	struct listener *l = listener_to_accept_from(fd);
+
+	if (likely(!l))
+		return accepted(REAL(accept)(fd, addr, len), false);
+	return accepted(accept_any(&(struct acceptance){ l, fd, addr, len, 0 }), true);
+}
+
+/* The application is told what it set itself, not what the library set. */
+INTERPOSED int getsockopt(int fd, int level, int name, void *restrict value, socklen_t *restrict size)
+{
+	struct listener *l = find_listener(fd);
+	int result;
+
+	result = REAL(getsockopt)(fd, level, name, value, size);
+	if (!likely(!l) && result == 0 && level == SOL_SOCKET && *size == sizeof(int) && l->cloned) {
+		int own = name == SO_REUSEPORT ? l->own_reuseport : l->own_incoming_cpu;
+
+		if (name == SO_REUSEPORT || name == SO_INCOMING_CPU)
+			memcpy(value, &own, sizeof(own));
+	}
+	if (!likely(!settings.flow_deliver) && result == 0 && flow_deliver_hides(fd, level, name))
+		memset(value, 0, *size);
+	return result;
+}
+
+/* The socket may listen later: can a clone of it get this option too? */
+static void note_option(int fd, int level, int name)
+{
+	enum descriptor kind = descriptor(fd);
+	int saved_errno = errno;
+
+	if (settings.enabled && (kind == OPENED || kind == UNKNOWN) && !option_can_be_copied(fd, level, name) &&
+	    get_int(fd, SOL_SOCKET, SO_PROTOCOL, -1) == IPPROTO_TCP)
+		set_descriptor(fd, GUARDED);
+	errno = saved_errno;
+}
+
+INTERPOSED int setsockopt(int fd, int level, int name, const void *value, socklen_t size)
+{
+	struct listener *l = find_listener(fd);
+	int result;
+
+	result = REAL(setsockopt)(fd, level, name, value, size);
+	if (!likely(!l) && result == 0)
+		clones_setsockopt(l, level, name, value, size);
+	else if (result == 0 && descriptor(fd) != PLAIN)
+		note_option(fd, level, name);
+	if (!likely(!settings.flow_deliver) && result == 0)
+		flow_deliver_setsockopt(fd, level, name);
+	return result;
+}
+
+INTERPOSED int shutdown(int fd, int how)
+{
+	struct listener *l = find_listener(fd);
+	int result;
+
+	result = REAL(shutdown)(fd, how);
+	if (!likely(!l) && result == 0)
+		clones_shutdown(l, how);
+	return result;
+}
+
+INTERPOSED ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
+{
+	ssize_t sent;
+
+	sent = REAL(sendmsg)(fd, message, flags);
+	if (!likely(sent < 0 || !message->msg_control) && settings.enabled)
+		descriptors_sent(message);
+	return sent;
+}
+
+INTERPOSED ssize_t recvmsg(int fd, struct msghdr *message, int flags)
+{
+	ssize_t received;
+
+	received = REAL(recvmsg)(fd, message, flags);
+	if (!likely(received < 0 || !message->msg_control) && settings.enabled)
+		descriptors_received(message);
+	return received;
+}

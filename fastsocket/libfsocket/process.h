@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT */
+/* The process itself, and other processes, as /proc tells of them. */
+#ifndef PROCESS_H
+#define PROCESS_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+/* Was the program started under a seccomp filter? Such a filter may kill a process for sched_setaffinity(). */
+void process_start(void);
+bool seccomp_at_start(void);
+/* The application has installed a filter for what it does itself, and the library does more than that. */
+void seccomp_installed(void);
+bool seccomp_was_installed(void);
+
+bool is_only_thread(void);
+bool process_is_dead(pid_t pid);
+/* The process, or its nearest ancestor, that has the same real, effective and saved user as this one; 0: none. */
+pid_t process_of_our_user(pid_t pid);
+
+/* What a process has open: a name in the directory /proc/PID/fd, and what the name's link says. */
+struct open_file {
+	int directory;
+	const char *name, *target;
+};
+/* Visits the open files of a process until a visit returns true. Returns whether one did. */
+bool visit_open_files(pid_t pid, bool (*visit)(const struct open_file *file, void *context), void *context);
+
+#endif

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef READABLE_H
+#define READABLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Can the library read this memory of the application, in words of eight bytes? If not, the kernel refuses the call. */
+bool is_readable(const void *memory, size_t size) __attribute__((access(none, 1)));
+
+#endif

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef REASONS_H
+#define REASONS_H
+
+#include <stdbool.h>
+
+enum reason {
+	NO_REASON, /* it is accelerated */
+#define REASON(name, text) name,
+#include "reasons.def"
+#undef REASON
+	REASONS_END,
+};
+
+/* Empty for NO_REASON. */
+const char *reason_text(enum reason reason);
+/* Did the settings ask for it? */
+bool is_wanted_so(enum reason reason);
+
+#endif

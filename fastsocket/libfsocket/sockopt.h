@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SOCKOPT_H
+#define SOCKOPT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+bool set_int(int fd, int level, int name, int value);
+int get_int(int fd, int level, int name, int missing);
+/* Identifies the socket for as long as it exists, in every process; 0: no socket. */
+uint64_t cookie_of(int fd);
+/* SO_NETNS_COOKIE is there since Linux 5.14. Without it the answer is no. */
+bool in_same_namespace(int fd, int other);
+bool is_tcp(int fd);
+bool is_tcp_listener(int fd);
+/* Moves a descriptor to a number that the application is unlikely to have plans for. Takes -1 too. */
+int out_of_the_way(int fd);
+
+#endif

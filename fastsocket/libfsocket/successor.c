@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "clone.h"
+#include "mark.h"
+#include "process.h"
+#include "real.h"
+#include "settings.h"
+#include "successor.h"
+#include "withdrawal.h"
+
+static bool goes_along(const struct listener *l)
+{
+	int flags = l->generation && (l->cloned || l->sharded) ? real.fcntl(l->fd, F_GETFD) : -1;
+
+	return flags >= 0 && !(flags & FD_CLOEXEC);
+}
+
+/* Another process with a worker at one of the clones; 0: there is none. */
+static pid_t process_of_an_adopter(const struct listener *l)
+{
+	for (int cpu = 0; cpu < l->cpus_end; cpu++)
+		for (size_t i = 0; i < MAX_ADOPTERS; i++) {
+			pid_t pid = (pid_t)(atomic_load(&l->shared->seat[cpu].adopter[i]) >> 32);
+
+			if (pid && pid != getpid() && !process_is_dead(pid))
+				return pid;
+		}
+	return 0;
+}
+
+static bool has_variable(char *const environment[], const char *assignment)
+{
+	size_t length = (size_t)(strchr(assignment, '=') - assignment) + 1;
+
+	for (; *environment; environment++)
+		if (strncmp(*environment, assignment, length) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * nginx clears the environment of the binary that it upgrades to. A program that sets LD_PRELOAD itself is left alone.
+ */
+size_t successor_lacks(char *const environment[])
+{
+	size_t lacks = 0;
+	bool any = false;
+
+	for (size_t i = 0; i < MAX_LISTENERS; i++)
+		any = any || goes_along(&listeners[i]);
+	if (!any || !environment || !settings_assignments[0] || has_variable(environment, "LD_PRELOAD="))
+		return 0;
+	for (size_t i = 0; i < MAX_SETTINGS_VARIABLES; i++)
+		lacks += settings_assignments[i] && !has_variable(environment, settings_assignments[i]);
+	return lacks;
+}
+
+void successor_extend(char *extended[], char *const environment[])
+{
+	char *const *variable = environment;
+
+	while (*variable)
+		*extended++ = *variable++;
+	for (size_t i = 0; i < MAX_SETTINGS_VARIABLES; i++)
+		if (settings_assignments[i] && !has_variable(environment, settings_assignments[i]))
+			*extended++ = settings_assignments[i];
+	*extended = NULL;
+}
+
+/*
+ * Does the program that this process becomes keep the clones? Not in a child that is about to become another program.
+ */
+static bool stays_here(const struct listener *l)
+{
+	return goes_along(l) && l->cloned && l->creator == getpid();
+}
+
+static void close_on_exec(int fd, bool on)
+{
+	if (fd >= 0)
+		real.fcntl(fd, F_SETFD, on ? FD_CLOEXEC : 0);
+}
+
+static bool leave_to_successor(struct listener *l, bool leave)
+{
+	pid_t other = stays_here(l) ? process_of_an_adopter(l) : 0;
+
+	if (!stays_here(l))
+		return false;
+	if (other) { /* the new program gets the clones from that process */
+		if (leave)
+			mark_with(l, other);
+		return false;
+	}
+	if (leave)
+		unattended_begins(l);
+	if (leave && !atomic_load(&l->shared->unattended))
+		return false;
+	for_each_clone(cpu, l)
+		if (clone_listens(l, cpu))
+			close_on_exec(clone_of(l, cpu), !leave);
+	if (leave)
+		mark_as_ours(l);
+	return true;
+}
+
+/*
+ * If no other worker has the clones when this process becomes another program, the kernel would reset what waits in
+ * them. So the clones stay open in the new program. The filter sends new connections to the application's listener, in
+ * case the new program runs without the library.
+ */
+void successor_comes(bool begins)
+{
+	bool any = false;
+
+	if (!shared_is_open() || !tables_are_ours())
+		return;
+	for (size_t i = 0; i < MAX_LISTENERS; i++)
+		any = (listeners[i].generation && leave_to_successor(&listeners[i], begins)) || any;
+	if (any)
+		shared_goes_along(begins);
+}

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+/* What the process knows of its listeners, and the lock that guards it. */
+#ifndef TABLES_H
+#define TABLES_H
+
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#include "common.h"
+#include "descriptors.h"
+#include "reasons.h"
+#include "shared.h"
+
+/* The clone of one CPU, as this process has it. */
+struct clone {
+	atomic_int fd;                     /* -1: none */
+	atomic_int watchers;               /* epolls of this process that have it; 0: none */
+	atomic_int neighbour_epfd;         /* the epoll that has it though another worker owns it; -1: none */
+	uint64_t cookie;                   /* tells whether that descriptor is still the socket that the library made */
+	_Atomic uint64_t pending_ms;       /* since when a connection has been seen to wait there; 0: none waits */
+	_Atomic uint64_t pending_accepted; /* how many its own worker had accepted at that time */
+};
+
+/* An epoll that has a listener of the application. */
+struct watch {
+	bool used;
+	bool inherited; /* the epoll is the parent's too, and the parent looks after it */
+	int epfd, fd;
+	int cpu;         /* whose clone the epoll has too; -1: none */
+	uint64_t thread; /* that looks after it; 0: no thread has waited for this epoll yet */
+	uint64_t looked_ms;
+	struct epoll_event event;
+};
+#define MAX_WATCHES 256
+
+/* Where a listener comes from. */
+enum origin { LISTENED, INHERITED_BY_EXEC, RECEIVED };
+
+struct listener {
+	int fd;          /* one of the application's descriptors of it */
+	int descriptors; /* how many there are in this process */
+	int backlog;
+	_Atomic uint32_t generation; /* 0: a free entry; changes with each listener that uses the entry */
+	pid_t creator;
+	uint64_t cookie;
+	struct sockaddr_storage address;
+	enum origin origin;
+	atomic_bool cloned;          /* has clones */
+	atomic_bool blocks;          /* accept() on it does */
+	atomic_int own_incoming_cpu; /* SO_INCOMING_CPU before the library wrote on it */
+	atomic_bool own_reuseport;   /* the application set SO_REUSEPORT itself */
+	atomic_bool sharded;         /* the application opened several such listeners: they are its local listeners */
+	atomic_bool guarded;         /* the application set an option that no clone can get */
+	atomic_bool signals;         /* O_ASYNC */
+	atomic_bool covered;         /* every CPU that has a clone has one that listens */
+	enum reason why_not;         /* why it has neither clones nor shards */
+	cpu_set_t cpus;              /* that have a clone */
+	atomic_int cpus_end;         /* one more than the highest of them */
+	atomic_int neighbours;       /* clones of other workers that this process watches */
+	atomic_int watched;          /* the sum of the clones' watchers */
+	struct shared_listener *shared;
+	struct watch watch[MAX_WATCHES];
+	struct clone clone[CPU_SETSIZE];
+};
+
+#define for_each_clone(index, l)                                          \
+	for (int index = 0; index < atomic_load(&(l)->cpus_end); index++) \
+		if (atomic_load(&(l)->clone[index].fd) >= 0)
+
+extern struct listener listeners[MAX_LISTENERS];
+extern _Atomic(struct listener *) listener_by_fd[MAX_FDS];
+
+static inline struct listener *find_listener(int fd)
+{
+	return !likely(descriptor(fd) == LISTENER) ? NULL
+	                                           : atomic_load_explicit(&listener_by_fd[fd], memory_order_acquire);
+}
+
+/*
+ * Only rare paths lock the tables. Signals are blocked meanwhile, so that no signal handler waits for its own thread,
+ * and the thread cannot be cancelled.
+ */
+struct held {
+	sigset_t signals;
+	int cancel_state;
+	int saved_errno;
+};
+void lock_tables(struct held *held);
+void unlock_tables(const struct held *held);
+
+/* Are the tables about this process? A child of vfork() has its parent's memory, but descriptors of its own. */
+bool tables_are_ours(void);
+/*
+ * A child that was made without fork(), and so without the handlers of fork(), has a copy of the tables: make them this
+ * process's own. forget_parent is what else has to be forgotten then.
+ */
+void notice_copy(void);
+void tables_start(void (*forget_parent)(void));
+/* The tables are this process's from now on: what they say of threads is the parent's. */
+void take_tables(void);
+
+#endif

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "adopt.h"
+#include "clone.h"
+#include "mark.h"
+#include "process.h"
+#include "real.h"
+#include "sockopt.h"
+#include "take_over.h"
+#include "withdrawal.h"
+
+static int cpu_with_inode(const struct listener *l, unsigned long inode)
+{
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+		if (l->shared->seat[cpu].inode == inode && inode)
+			return cpu;
+	return -1;
+}
+
+/* The descriptor of another process may be anything: check that it is a clone of this CPU on the same address. */
+static bool is_clone_of(const struct listener *l, int cpu, int fd)
+{
+	struct sockaddr_storage address = { 0 };
+	socklen_t size = sizeof(address);
+
+	return cookie_of(fd) == l->shared->seat[cpu].cookie && !CPU_ISSET(cpu, &l->cpus) &&
+	       get_int(fd, SOL_SOCKET, SO_PROTOCOL, -1) == IPPROTO_TCP && get_int(fd, SOL_SOCKET, SO_REUSEPORT, 0) &&
+	       !getsockname(fd, (struct sockaddr *)&address, &size) &&
+	       memcmp(&address, &l->address, sizeof(address)) == 0;
+}
+
+/* pidfd -1: this process itself was the program before, and left its clones open. */
+static int fetched(int pidfd, int number)
+{
+	return pidfd < 0 ? real.fcntl(number, F_DUPFD_CLOEXEC, 0) : (int)syscall(SYS_pidfd_getfd, pidfd, number, 0);
+}
+
+/* Whose clones are taken, and for which listener. */
+struct taking {
+	struct listener *l;
+	int pidfd;
+};
+
+/* Always false: all clones are wanted, so visit_open_files() goes on. */
+static bool take_clone(const struct open_file *file, void *context)
+{
+	const struct taking *taking = context;
+	struct listener *l = taking->l;
+	int number = atoi(file->name), fd, cpu;
+	unsigned long inode;
+
+	if (sscanf(file->target, "socket:[%lu]", &inode) != 1)
+		return false;
+	cpu = cpu_with_inode(l, inode);
+	fd = cpu < 0 ? -1 : fetched(taking->pidfd, number);
+	if (fd < 0)
+		return false;
+	if (!is_clone_of(l, cpu, fd)) {
+		real.close(fd);
+		return false;
+	}
+	clone_add(l, cpu, out_of_the_way(fd));
+	if (taking->pidfd < 0)
+		real.close(number);
+	return false;
+}
+
+static bool has_all_that_listen(const struct listener *l)
+{
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+		if (atomic_load(&l->shared->seat[cpu].listening) && !CPU_ISSET(cpu, &l->cpus))
+			return false;
+	return l->cpus_end > 0;
+}
+
+/* The process may have the server's shared memory already. Otherwise it joins the other process's. */
+static bool join_memory(struct listener *l, pid_t pid)
+{
+	l->shared = shared_find(l->cookie);
+	if (!l->shared && shared_join(pid, l->cookie))
+		l->shared = shared_find(l->cookie);
+	return l->shared != NULL;
+}
+
+static void take_from(struct listener *l, pid_t pid)
+{
+	int pidfd = pid == getpid() ? -1 : (int)syscall(SYS_pidfd_open, pid, 0);
+
+	if ((pidfd >= 0 || pid == getpid()) && join_memory(l, pid))
+		visit_open_files(pid, take_clone, &(struct taking){ l, pidfd });
+	if (pidfd >= 0)
+		real.close(pidfd);
+}
+
+bool take_over(struct listener *l)
+{
+	/* The marked process may have ended. Then the parent may have the clones, as nginx's old master does. */
+	const pid_t candidates[] = { marked_process(l->fd), getppid() };
+
+	for (size_t i = 0; i < COUNT(candidates) && !l->shared; i++) {
+		pid_t pid = process_of_our_user(candidates[i]);
+
+		if (pid && (pid != getpid() || l->origin == INHERITED_BY_EXEC))
+			take_from(l, pid);
+	}
+	if (!l->shared || !has_all_that_listen(l)) {
+		if (l->shared)
+			adopters_leave(l);
+		l->shared = NULL;
+		return false;
+	}
+	l->cloned = true;
+	atomic_store(&l->shared->withdrawn_ms, 0);
+	share_out(l);
+	return true;
+}
