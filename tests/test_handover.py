@@ -1,9 +1,11 @@
 """A listener that is passed on, or whose process becomes another program: no client notices, nothing is lost for long."""
 
 import os
+import platform
 import signal
 import socket
 import sys
+from contextlib import contextmanager
 
 import pytest
 
@@ -11,6 +13,7 @@ from fastsocket.build import LIBRARY
 from tests.test_libfsocket import APPS, CPUS, Server, answer, eventually, pids
 
 PRELOAD = {"LD_PRELOAD": str(LIBRARY)}
+PIDFD_GETFD = 438
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
 
@@ -51,6 +54,59 @@ def test_a_listener_that_is_only_stored_is_accelerated_again(server, tmp_path):
             assert eventually(lambda: is_accelerated(server), 20)
         finally:
             os.close(stored[0])
+
+
+@contextmanager
+def stored_listener(server: Server, path: str):
+    """The server sends its listener to us, and we on to the program that asks for it at this path."""
+    with socket.socket(socket.AF_UNIX) as store:
+        store.bind(path)
+        store.listen()
+        assert server.ask("send", path) == ""
+        with store.accept()[0] as connection:
+            (descriptor,) = socket.recv_fds(connection, 100, 1)[1]
+        try:
+            yield store, descriptor
+        finally:
+            os.close(descriptor)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="system calls have other numbers")
+def test_a_successor_whose_filter_kills_who_takes_descriptors_serves(server, tmp_path):
+    """SystemCallFilter=@system-service of systemd leaves out pidfd_getfd()."""
+    launcher = [sys.executable, str(APPS / "forbidding.py"), "kill", str(PIDFD_GETFD)]
+    with stored_listener(server, str(tmp_path / "store")) as (store, descriptor):
+        with Server(PRELOAD, launcher=launcher) as successor:
+            successor.tell("receive", str(tmp_path / "store"))
+            with store.accept()[0] as connection:
+                socket.send_fds(connection, [b"x"], [descriptor])
+            successor.know(successor.read())
+            workers = {successor.ask("fork", str(cpu), cpu)["pid"] for cpu in CPUS}
+            for cpu in CPUS:
+                server.ask("tell", str(cpu), "close")
+            for cpu in CPUS:
+                assert eventually(lambda: pids(successor.request(cpu, 5)) <= workers)
+
+
+def test_a_listener_that_goes_by_sendmmsg_and_comes_by_recvmmsg_is_taken_over(server, tmp_path):
+    """Its clones, too: while the old workers still live, and when they are gone."""
+    path = str(tmp_path / "unix")
+    with socket.socket(socket.AF_UNIX) as unix, Server(PRELOAD) as successor:
+        unix.bind(path)
+        unix.listen()
+        server.tell("send_by_sendmmsg", path)
+        with unix.accept()[0] as connection:
+            assert server.read() == 2
+            _, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
+            if not descriptors:
+                _, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
+        successor.tell("receive_by_recvmmsg", path)
+        with unix.accept()[0] as connection:
+            connection.sendall(b"x")
+            socket.send_fds(connection, [b"x"], descriptors)
+            successor.know(successor.read())
+        os.close(descriptors[0])
+        assert successor.ask("open_clones") == len(CPUS) + 1  # and the shared memory
 
 
 @pytest.mark.parametrize("how", ["killed", "closed"])

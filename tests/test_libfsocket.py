@@ -315,6 +315,16 @@ def test_listener_that_blocks_is_not_cloned_to_a_worker(preload):
         assert (server.total("adopted"), server.total("fallen_back")) == (0, 1)
 
 
+def test_the_length_of_the_accept_queue_counts_what_waits_in_clones(server):
+    """Servers watch it, and so do their metrics: uWSGI, gunicorn."""
+    server.ask("fork", "a", CPUS[0], True)
+    waiting = server.connect(CPUS[0], 5)
+    assert server.ask("accept_queue") == 5
+    server.ask("tell", "a", "go")
+    assert len([answer(connection) for connection in waiting]) == 5
+    assert eventually(lambda: server.ask("accept_queue") == 0)
+
+
 # ---- workers come and go
 
 
@@ -865,6 +875,7 @@ def test_the_port_that_is_named_is_accelerated(preload):
     "setting, log",
     [
         ({"FSOCKET_FAST_EPOLL": "perhaps"}, "libfsocket: FSOCKET_FAST_EPOLL=perhaps is neither on nor off"),
+        ({"FSOCKET_PIN": "perhaps"}, "libfsocket: FSOCKET_PIN=perhaps is neither always nor never"),
         ({"FSOCKET_ONLY": "http"}, "libfsocket: FSOCKET_ONLY: no list of up to 16 ports from 'http' on"),
     ],
 )

@@ -3,6 +3,7 @@
 import os
 import select
 import signal
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from fastsocket.build import LIBRARY
-from tests.test_libfsocket import CPUS, Server, eventually, pids
+from fastsocket.servers import survey
+from tests.patience import patient
+from tests.test_libfsocket import CPUS, LOOPBACK, Server, answer, eventually, pids
 
 PRELOAD = {"LD_PRELOAD": str(LIBRARY)}
 WAYS = [
@@ -119,3 +122,51 @@ def test_a_worker_that_goes_on_after_a_pause_gets_its_connections_again(server):
     server.ask("tell", "a", "mod", select.EPOLLIN)
     assert eventually(lambda: pids(server.request(CPUS[0], 1)) == {worker["pid"]})
     assert pids(server.request(CPUS[0], 10)) == {worker["pid"]}
+
+
+# ---- one thread watches for another one
+
+
+@pytest.fixture
+def threads():
+    with Server(PRELOAD) as server:
+        server.listen()
+        for cpu in CPUS:
+            server.ask("thread", str(cpu), cpu)
+        yield server
+
+
+def adopters(server: Server) -> dict[int, int]:
+    (seen,) = survey().of([server.pid])
+    return {cpu.cpu: len(cpu.adopters) for listener in seen.listeners for cpu in listener.cpus}
+
+
+def test_a_worker_whose_listener_another_thread_takes_out_of_its_epoll_has_no_clone(threads):
+    assert adopters(threads) == {CPUS[0]: 1, CPUS[1]: 1}
+    threads.ask("unwatch_for", str(CPUS[0]))
+    assert adopters(threads)[CPUS[0]] == 0
+    assert {tuple(answer["cpus"]) for answer in threads.request(CPUS[0], 5)} == {(CPUS[1],)}
+
+
+def test_a_worker_whose_listener_another_thread_puts_back_answers_at_once():
+    """It waits all the time, and is not woken by what other threads do with its epoll."""
+    with Server(PRELOAD) as server:
+        server.listen()
+        server.ask("thread", "a", CPUS[0])
+        began = time.monotonic()
+        for _ in range(10):
+            server.ask("unwatch_for", "a")
+            waiting = server.connect(CPUS[0], 1)
+            server.ask("watch_for", "a")
+            assert answer(waiting[0])["cpus"] == [CPUS[0]]
+        assert time.monotonic() - began < patient(0.8)
+
+
+def test_a_clone_that_stops_listening_is_in_no_epoll_of_the_process():
+    """Of the application's own SO_REUSEPORT: a thread that has ended leaves its epoll, and another thread its clone."""
+    with Server(PRELOAD) as server:
+        server.listen(LOOPBACK, False, True, 0, "", True)
+        server.ask("thread", "a", CPUS[0])
+        assert server.ask("leave_epoll_behind", CPUS[0]) == []
+        server.ask("tell", "a", "delete")
+        assert server.ask("ready_in_epoll_behind") == []

@@ -84,7 +84,8 @@ def test_a_server_that_was_started_with_a_filter_is_not_pinned(pinned):
 @only_x86_64
 @pytest.mark.parametrize("moment", ["before listen", "after listen", "before it waits again"])
 @pytest.mark.parametrize("pinned", [True, False])
-def test_a_server_that_installs_a_filter_itself_is_served(moment, pinned):
+@pytest.mark.parametrize("how", ["prctl", "syscall"])
+def test_a_server_that_installs_a_filter_itself_is_served(moment, pinned, how):
     """It forbids what the library calls, and the server, from then on, does not."""
     needed = {"before listen": {"listen", "bind"}, "after listen": set(), "before it waits again": set()}[moment]
     if pinned and moment != "before it waits again":
@@ -92,14 +93,14 @@ def test_a_server_that_installs_a_filter_itself_is_served(moment, pinned):
     forbidden = [number for name, number in X86_64.items() if name not in needed]
     with Server(PRELOAD) as server:
         if moment == "before listen":
-            server.ask("forbid_calls", forbidden)
+            server.ask("forbid_calls", forbidden, how)
         server.listen()
         if moment == "after listen":
-            server.ask("forbid_calls", forbidden)
+            server.ask("forbid_calls", forbidden, how)
         workers = [server.ask("fork", name, cpu) for name, cpu in zip("ab", CPUS if pinned else [None, None])]
         if moment == "before it waits again":
             for name in "ab":
-                server.ask("tell", name, "forbid_calls", forbidden)
+                server.ask("tell", name, "forbid_calls", forbidden, how)
         for cpu in CPUS:
             assert pids(server.request(cpu, 10)) <= {worker["pid"] for worker in workers}
 
@@ -131,3 +132,13 @@ def test_clones_take_no_more_than_a_16th_of_the_descriptors(limit):
         for _ in range(listeners):
             server.ask("listen_also")
         assert server.ask("count_descriptors") - before - listeners <= limit // 16 + 1
+
+
+@pytest.mark.parametrize("limit", [100, 256, 1024])
+def test_the_next_descriptor_has_the_number_that_it_would_have(limit):
+    """Daemons close 0 to 2, and open them again by their order."""
+    with Server(PRELOAD) as server:
+        server.ask("limit_descriptors", limit)
+        descriptor = server.listen()["descriptor"]
+        assert server.ask("open_clones" if limit == 1024 else "count_descriptors") > len(CPUS)
+        assert server.ask("open_many", 2) == [descriptor + 1, descriptor + 2]

@@ -150,17 +150,30 @@ static bool has_clone(struct listener *l, int cpu)
 	return CPU_ISSET(cpu, &l->cpus) || (!l->sharded && clone_bind(l, cpu));
 }
 
-static enum reason adopt_on(struct listener *l, struct watch *watch, int cpu)
+/* For a worker that adopts its clone again and again, the kernel is asked once a second. */
+static bool group_has_no_other(struct listener *l, bool again)
+{
+	uint64_t now = now_ms();
+
+	if (again && now - atomic_load(&l->shared->checked_ms) < GROUP_CHECK_EVERY_MS)
+		return true;
+	if (!group_is_ours(l))
+		return false;
+	atomic_store(&l->shared->checked_ms, now);
+	return true;
+}
+
+static enum reason adopt_on(struct listener *l, struct watch *watch, int cpu, bool again)
 {
 	enum reason problem;
 
 	if (!has_clone(l, cpu))
 		return CPU_WITHOUT_CLONE;
-	if (!group_is_ours(l))
+	if (!group_has_no_other(l, again))
 		return NEIGHBOUR;
 	problem = l->sharded ? serve_shard(l, cpu) : serve_clone(l, cpu, watch);
 	if (problem)
-		seat_leave(&l->shared->seat[cpu]);
+		seat_leave(&l->shared->seat[cpu], myself());
 	return problem;
 }
 
@@ -235,10 +248,9 @@ void adopt(struct listener *l, struct watch *watch)
 
 	if (!problem && again && resumes(l, watch, again->cpu))
 		return;
-
 	if (!problem) {
 		cpu = again ? again->cpu : choose_cpu(l);
-		problem = cpu < 0 ? NOT_PINNED : adopt_on(l, watch, cpu);
+		problem = cpu < 0 ? NOT_PINNED : adopt_on(l, watch, cpu, again);
 	}
 	if (problem)
 		falls_back(l, problem);
@@ -252,7 +264,7 @@ void give_up(struct listener *l, struct watch *watch)
 
 	if (cpu < 0)
 		return;
-	seat_leave(&l->shared->seat[cpu]);
+	seat_leave(&l->shared->seat[cpu], watch->thread);
 	if (l->cloned)
 		clone_unwatch(l, cpu, watch->epfd);
 	if (l->sharded)

@@ -154,10 +154,25 @@ bool clone_listens(const struct listener *l, int cpu)
 	return atomic_load(&l->shared->seat[cpu].listening) && get_int(clone_of(l, cpu), SOL_SOCKET, SO_ACCEPTCONN, 0);
 }
 
+/* A socket that no longer listens reports EPOLLHUP: no epoll of this process is to hold it. */
+static void unwatch_everywhere(struct listener *l, int cpu)
+{
+	for (size_t i = 0; i < MAX_WATCHES; i++) {
+		struct watch *watch = &l->watch[i];
+
+		if (!watch->used)
+			continue;
+		clone_unwatch(l, cpu, watch->epfd);
+		if (watch->cpu == cpu)
+			watch->cpu = -1;
+	}
+}
+
 void clone_stop_listening(struct listener *l, int cpu)
 {
 	int fd = clone_of(l, cpu);
 
+	unwatch_everywhere(l, cpu);
 	atomic_store(&l->shared->seat[cpu].listening, 0);
 	if (fd >= 0)
 		real.shutdown(fd, SHUT_RD);

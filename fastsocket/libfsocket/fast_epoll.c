@@ -36,7 +36,7 @@ THREAD_LOCAL pid_t thread;
 static pid_t this_thread(void)
 {
 	if (!thread)
-		thread = (pid_t)syscall(SYS_gettid);
+		thread = (pid_t)real.syscall(SYS_gettid);
 	return thread;
 }
 

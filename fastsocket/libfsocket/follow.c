@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 
 #include "clone.h"
 #include "follow.h"
@@ -36,6 +38,20 @@ void clones_listen_again(struct listener *l, int backlog)
 		if (fd >= 0 && atomic_load(&l->shared->seat[cpu].listening))
 			real.listen(fd, backlog);
 	}
+}
+
+uint32_t clones_queue(const struct listener *l)
+{
+	uint32_t total = 0;
+
+	for_each_clone(cpu, l) {
+		struct tcp_info info = { 0 };
+		socklen_t size = sizeof(info);
+
+		if (clone_listens(l, cpu) && !real.getsockopt(clone_of(l, cpu), IPPROTO_TCP, TCP_INFO, &info, &size))
+			total += info.tcpi_unacked;
+	}
+	return total;
 }
 
 /* The application pauses its listener by shutdown(), and so its clones. */

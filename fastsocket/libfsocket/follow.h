@@ -11,6 +11,8 @@ void note_flags(struct listener *l, int fd);
 void flags_changed(int fd);
 /* listen() again: a new backlog, or the end of a pause that shutdown() began. With the tables locked. */
 void clones_listen_again(struct listener *l, int backlog);
+/* How many connections wait in the clones. For a listener the kernel tells that in tcpi_unacked: tcp_get_info(). */
+uint32_t clones_queue(const struct listener *l);
 void clones_shutdown(struct listener *l, int how);
 void clones_setsockopt(struct listener *l, int level, int name, const void *value, socklen_t size);
 

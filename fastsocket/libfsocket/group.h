@@ -4,6 +4,9 @@
 
 #include "tables.h"
 
+/* A worker of the server asks this often. */
+#define GROUP_CHECK_EVERY_MS 1000
+
 /* Has this server opened every listener of the address? */
 bool group_is_ours(const struct listener *l);
 

@@ -203,15 +203,14 @@ static enum reason know(int fd, int backlog, enum origin origin)
 {
 	struct listener *l = free_entry();
 	enum reason problem;
-	int lock;
 
 	if (!l)
 		return TOO_MANY_LISTENERS;
 	l->shared = NULL;
-	lock = lock_listener(cookie_of(fd));
+	lock_listener(fd);
 	describe(l, fd, backlog, origin);
 	problem = prepare(l);
-	unlock_listener(lock);
+	unlock_listener(fd);
 	if (!l->shared)
 		return problem;
 	l->generation = next_generation++;

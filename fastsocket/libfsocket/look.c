@@ -139,8 +139,12 @@ static void watch_added(struct listener *l, int epfd, int fd, const struct epoll
 		watch->thread = myself();
 		adopt(l, watch);
 	}
-	if (watch->cpu < 0)
-		atomic_fetch_add(&additions, 1);
+	if (watch->cpu >= 0)
+		return;
+	/* The thread that waits for the epoll may sleep for some time: clones without a worker are to wake it. */
+	if (l->cloned && !seccomp_was_installed())
+		neighbours_tend(l, watch, false, now_ms());
+	atomic_fetch_add(&additions, 1);
 }
 
 static void watch_modified(struct listener *l, int epfd, int fd, const struct epoll_event *event)
@@ -178,7 +182,7 @@ static void watch_deleted(struct listener *l, int epfd, int fd)
 	for_each_clone(cpu, l)
 		if (watch->inherited && atomic_load(&l->clone[cpu].watchers))
 			clone_unwatch(l, cpu, epfd);
-	if (watch->event.events & EPOLLEXCLUSIVE && watch->cpu >= 0 && l->cloned) {
+	if (watch->event.events & EPOLLEXCLUSIVE && watch->cpu >= 0 && watch->thread == myself() && l->cloned) {
 		clone_unwatch(l, watch->cpu, epfd);
 		watch->cpu = -1;
 	}
@@ -258,15 +262,13 @@ static void has_withdrawn(struct listener *l, struct watch *watch)
 	}
 }
 
-#define CHECK_EVERY_MS 1000
-
 /* Each second one worker of the server asks whether another server listens on the address. */
 static void check_group(struct listener *l, uint64_t now)
 {
 	uint64_t checked = atomic_load(&l->shared->checked_ms);
 	bool ours;
 
-	if (!(l->cloned || l->sharded) || now - checked < CHECK_EVERY_MS ||
+	if (!(l->cloned || l->sharded) || now - checked < GROUP_CHECK_EVERY_MS ||
 	    !atomic_compare_exchange_strong(&l->shared->checked_ms, &checked, now))
 		return;
 	ours = group_is_ours(l);

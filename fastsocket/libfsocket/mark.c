@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: MIT
 #define _GNU_SOURCE
 #include <errno.h>
-#include <inttypes.h>
+#include <fcntl.h>
 #include <signal.h>
-#include <stdio.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "mark.h"
@@ -81,27 +79,25 @@ bool mark_withdrawn(const struct listener *l)
 	return set_int(l->fd, SOL_SOCKET, SO_INCOMING_CPU, mark_on(l->fd) | WITHDRAWN);
 }
 
-/*
- * Several workers that are programs may get to know the same listener at the same moment, and only one is to make the
- * clones. The lock is a name in the abstract namespace (unix(7)), because a process that dies lets go of it.
- */
-int lock_listener(uint64_t cookie)
+static bool set_lock(int fd, short type)
 {
-	struct sockaddr_un name = { .sun_family = AF_UNIX };
-	int length = snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1, "fsocket/%" PRIu64, cookie);
-	socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length);
-	int fd = real.socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct flock lock = { .l_type = type, .l_whence = SEEK_SET };
 
-	for (int tries = 0; fd >= 0 && tries < LOCK_TRIES; tries++) {
-		if (!real.bind(fd, (const struct sockaddr *)&name, size) || errno != EADDRINUSE)
-			break;
-		real.poll(NULL, 0, 1);
-	}
-	return fd;
+	return real.fcntl(fd, F_SETLK, &lock) == 0 || errno != EAGAIN;
 }
 
-void unlock_listener(int lock)
+/*
+ * Several workers that are programs may get to know the same listener at the same moment, and only one is to make the
+ * clones. The lock is a record lock on the socket (fcntl(2)): only a process that has the socket can hold it, and a
+ * process that dies lets go of it.
+ */
+void lock_listener(int fd)
 {
-	if (lock >= 0)
-		real.close(lock);
+	for (int tries = 0; tries < LOCK_TRIES && !set_lock(fd, F_WRLCK); tries++)
+		real.poll(NULL, 0, 1);
+}
+
+void unlock_listener(int fd)
+{
+	set_lock(fd, F_UNLCK);
 }

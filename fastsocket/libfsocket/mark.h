@@ -20,8 +20,8 @@ void mark_as_ours(const struct listener *l);
 void mark_unless_creator(const struct listener *l);
 bool mark_withdrawn(const struct listener *l);
 
-/* Against other processes that get to know this listener now. -1: go on without the lock. */
-int lock_listener(uint64_t cookie);
-void unlock_listener(int lock);
+/* Against other processes that get to know this listener now. After some tries the caller goes on without the lock. */
+void lock_listener(int fd);
+void unlock_listener(int fd);
 
 #endif

@@ -13,6 +13,7 @@
 #include "clock.h"
 #include "common.h"
 #include "ports.h"
+#include "real.h"
 
 #define LOOK_AGAIN_MS 1000
 #define RANGE(low, high) ((uint32_t)(low) | (uint32_t)(high) << 16)
@@ -29,12 +30,12 @@ static _Atomic uint64_t looked_ms;
 static bool read_text(const char *path, char *text, size_t size)
 {
 	int saved_errno = errno;
-	int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+	int fd = (int)real.syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
 	long length = -1;
 
 	if (fd >= 0) {
-		length = syscall(SYS_read, fd, text, size - 1);
-		syscall(SYS_close, fd);
+		length = real.syscall(SYS_read, fd, text, size - 1);
+		real.syscall(SYS_close, fd);
 	}
 	text[length > 0 ? length : 0] = '\0';
 	errno = saved_errno;
@@ -132,7 +133,7 @@ static uint32_t next_number(uint32_t n)
 
 	do {
 		if (!(position % domain) &&
-		    syscall(SYS_getrandom, keys, sizeof(keys), GRND_NONBLOCK) != (long)sizeof(keys))
+		    real.syscall(SYS_getrandom, keys, sizeof(keys), GRND_NONBLOCK) != (long)sizeof(keys))
 			return n;
 		number = permuted(position++ % domain, half_bits);
 	} while (number >= n);

@@ -35,10 +35,12 @@ static void before_duplicate(int fd)
 
 static int duplicated(int from, int to)
 {
+	enum descriptor kind = descriptor(from);
+
 	if (to < 0)
 		return to;
-	new_descriptor(to, descriptor(from) == GUARDED || descriptor(from) == WATCHING ? descriptor(from) : UNKNOWN);
-	if (!likely(descriptor(from) != LISTENER))
+	new_descriptor(to, kind == GUARDED || kind == WATCHING ? kind : UNKNOWN);
+	if (!likely(kind != LISTENER))
 		listeners_duplicated(from, to);
 	return to;
 }

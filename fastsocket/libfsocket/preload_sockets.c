@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "preload.h"
@@ -94,6 +96,19 @@ INTERPOSED int accept(int fd, struct sockaddr *addr, socklen_t *len)
 	return accepted(accept_any(&(struct acceptance){ l, fd, addr, len, 0 }), true);
 }
 
+/* The application asks for the length of its accept queue: the clones' queues are part of it. */
+static void add_queue_of_clones(const struct listener *l, void *info, socklen_t size)
+{
+	char *unacked = (char *)info + offsetof(struct tcp_info, tcpi_unacked);
+	uint32_t length;
+
+	if (size < offsetof(struct tcp_info, tcpi_unacked) + sizeof(length))
+		return;
+	memcpy(&length, unacked, sizeof(length));
+	length += clones_queue(l);
+	memcpy(unacked, &length, sizeof(length));
+}
+
 /* The application is told what it set itself, not what the library set. */
 INTERPOSED int getsockopt(int fd, int level, int name, void *restrict value, socklen_t *restrict size)
 {
@@ -107,6 +122,8 @@ INTERPOSED int getsockopt(int fd, int level, int name, void *restrict value, soc
 		if (name == SO_REUSEPORT || name == SO_INCOMING_CPU)
 			memcpy(value, &own, sizeof(own));
 	}
+	if (!likely(!l) && result == 0 && level == IPPROTO_TCP && name == TCP_INFO && l->cloned)
+		add_queue_of_clones(l, value, *size);
 	if (!likely(!settings.flow_deliver) && result == 0 && flow_deliver_hides(fd, level, name))
 		memset(value, 0, *size);
 	return result;
@@ -167,5 +184,27 @@ INTERPOSED ssize_t recvmsg(int fd, struct msghdr *message, int flags)
 	received = REAL(recvmsg)(fd, message, flags);
 	if (!likely(received < 0 || !message->msg_control) && settings.enabled)
 		descriptors_received(message);
+	return received;
+}
+
+INTERPOSED int sendmmsg(int fd, struct mmsghdr *messages, unsigned int n, int flags)
+{
+	int sent;
+
+	sent = REAL(sendmmsg)(fd, messages, n, flags);
+	for (int i = 0; settings.enabled && i < sent; i++)
+		if (!likely(!messages[i].msg_hdr.msg_control))
+			descriptors_sent(&messages[i].msg_hdr);
+	return sent;
+}
+
+INTERPOSED int recvmmsg(int fd, struct mmsghdr *messages, unsigned int n, int flags, struct timespec *timeout)
+{
+	int received;
+
+	received = REAL(recvmmsg)(fd, messages, n, flags, timeout);
+	for (int i = 0; settings.enabled && i < received; i++)
+		if (!likely(!messages[i].msg_hdr.msg_control))
+			descriptors_received(&messages[i].msg_hdr);
 	return received;
 }

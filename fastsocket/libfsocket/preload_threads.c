@@ -2,11 +2,13 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "preload.h"
@@ -83,6 +85,13 @@ INTERPOSED int pthread_getaffinity_np(pthread_t thread, size_t size, cpu_set_t *
 	return result;
 }
 
+/* From now on the library does only what the application does. */
+static void has_own_filter(void)
+{
+	seccomp_installed();
+	atomic_store(&is_inert, !any_adopted_here());
+}
+
 INTERPOSED int prctl(int option, ...)
 {
 	unsigned long argument[4];
@@ -96,9 +105,25 @@ INTERPOSED int prctl(int option, ...)
 	va_end(arguments);
 	ours = option == PR_SET_SECCOMP && tables_are_ours();
 	result = REAL(prctl)(option, argument[0], argument[1], argument[2], argument[3]);
-	if (result == 0 && ours) {
-		seccomp_installed();
-		atomic_store(&is_inert, !any_adopted_here());
-	}
+	if (result == 0 && ours)
+		has_own_filter();
+	return result;
+}
+
+/* libc has no call of its own for seccomp(2): libseccomp installs its filters by syscall(2). */
+INTERPOSED long syscall(long number, ...)
+{
+	long argument[6], result;
+	va_list arguments;
+	bool ours;
+
+	va_start(arguments, number);
+	for (size_t i = 0; i < COUNT(argument); i++)
+		argument[i] = va_arg(arguments, long);
+	va_end(arguments);
+	ours = !likely(number != SYS_seccomp) && argument[0] != SECCOMP_GET_ACTION_AVAIL && tables_are_ours();
+	result = REAL(syscall)(number, argument[0], argument[1], argument[2], argument[3], argument[4], argument[5]);
+	if (!likely(!ours) && result == 0)
+		has_own_filter();
 	return result;
 }

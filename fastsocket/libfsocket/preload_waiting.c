@@ -9,6 +9,7 @@
 #include "look.h"
 #include "process.h"
 #include "readable.h"
+#include "shared.h"
 #include "waiting.h"
 
 static int epoll_created(int epfd)
@@ -101,22 +102,36 @@ INTERPOSED int epoll_pwait2(int epfd, struct epoll_event *events, int room, cons
 	return wait_for_events(&wait);
 }
 
-INTERPOSED int poll(struct pollfd *fds, nfds_t n, int timeout)
+/* Does the library have to look at what is polled? */
+static bool looks_at_polls(void)
+{
+	return settings.fast_epoll || shared_is_open();
+}
+
+static bool has_listener(struct pollfd *fds, nfds_t n)
+{
+	if (settings.fast_epoll && n <= MAX_FDS && is_readable(fds, n * sizeof(*fds)))
+		fast_epoll_polls(fds, n);
+	return polls_a_listener(fds, n);
+}
+
+static __attribute__((noinline)) int poll_looking(struct pollfd *fds, nfds_t n, int timeout)
 {
 	struct timespec until = { .tv_sec = timeout / 1000, .tv_nsec = timeout % 1000 * 1000000L };
 
-	if (settings.fast_epoll && n <= MAX_FDS && is_readable(fds, n * sizeof(*fds)))
-		fast_epoll_polls(fds, n);
-	if (likely(!settings.enabled || !polls_a_listener(fds, n)))
+	if (!has_listener(fds, n))
 		return REAL(poll)(fds, n, timeout);
 	return poll_in_slices(fds, n, timeout < 0 ? NULL : &until, NULL);
 }
 
+INTERPOSED int poll(struct pollfd *fds, nfds_t n, int timeout)
+{
+	return likely(!looks_at_polls()) ? REAL(poll)(fds, n, timeout) : poll_looking(fds, n, timeout);
+}
+
 INTERPOSED int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
 {
-	if (settings.fast_epoll && n <= MAX_FDS && is_readable(fds, n * sizeof(*fds)))
-		fast_epoll_polls(fds, n);
-	if (likely(!settings.enabled || !polls_a_listener(fds, n)) || !is_time(timeout))
+	if (likely(!looks_at_polls()) || !has_listener(fds, n) || !is_time(timeout))
 		return REAL(ppoll)(fds, n, timeout, mask);
 	return poll_in_slices(fds, n, timeout, mask);
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "readable.h"
+#include "real.h"
 
 #define PAGE_BYTES 4096 /* the smallest page of any processor */
 
@@ -18,18 +19,19 @@ static bool kernel_can_read(uintptr_t address)
 {
 	const int no_such_way = -1;
 
-	return syscall(SYS_rt_sigprocmask, no_such_way, address, NULL, sizeof(uint64_t)) && errno == EINVAL;
+	return real.syscall(SYS_rt_sigprocmask, no_such_way, address, NULL, sizeof(uint64_t)) && errno == EINVAL;
 }
 
-/* Tries one word in each page of the memory, and the last word. */
+/* Tries the last word, and the first word in each page before that. */
 bool is_readable(const void *memory, size_t size)
 {
-	uintptr_t address = (uintptr_t)memory, end = address + size;
+	uintptr_t address = (uintptr_t)memory, last = address + size - sizeof(uint64_t);
 	int saved_errno = errno;
-	bool readable = end >= address && (!size || kernel_can_read(end - sizeof(uint64_t)));
+	bool readable = !size || (last >= address && kernel_can_read(last));
 
-	for (; readable && address < end; address = (address / PAGE_BYTES + 1) * PAGE_BYTES)
-		readable = end - address < sizeof(uint64_t) || kernel_can_read(address);
+	for (; readable && size && address / PAGE_BYTES < last / PAGE_BYTES;
+	     address = (address / PAGE_BYTES + 1) * PAGE_BYTES)
+		readable = kernel_can_read(address);
 	errno = saved_errno;
 	return readable;
 }

@@ -13,7 +13,7 @@
 
 uint64_t myself(void)
 {
-	return (uint64_t)getpid() << 32 | (uint64_t)syscall(SYS_gettid);
+	return (uint64_t)getpid() << 32 | (uint64_t)real.syscall(SYS_gettid);
 }
 
 bool thread_is_alive(uint64_t adopter)
@@ -23,7 +23,7 @@ bool thread_is_alive(uint64_t adopter)
 
 	if (!adopter || seccomp_was_installed()) /* a seccomp filter may forbid the question */
 		return adopter;
-	alive = syscall(SYS_tgkill, adopter >> 32, adopter & UINT32_MAX, 0) == 0 || errno != ESRCH;
+	alive = real.syscall(SYS_tgkill, adopter >> 32, adopter & UINT32_MAX, 0) == 0 || errno != ESRCH;
 	errno = saved_errno;
 	return alive;
 }
@@ -151,22 +151,20 @@ static bool stand_up(_Atomic uint64_t *place, uint64_t present)
 	return atomic_compare_exchange_strong(place, &present, 0);
 }
 
-static void stand_up_everywhere(_Atomic uint64_t *places, size_t n)
+static void stand_up_everywhere(_Atomic uint64_t *places, size_t n, uint64_t worker)
 {
-	uint64_t me = myself();
-
 	for (size_t i = 0; i < n; i++)
-		stand_up(&places[i], me);
+		stand_up(&places[i], worker);
 }
 
-void seat_leave(struct seat *seat)
+void seat_leave(struct seat *seat, uint64_t worker)
 {
-	stand_up_everywhere(seat->adopter, MAX_ADOPTERS);
+	stand_up_everywhere(seat->adopter, MAX_ADOPTERS, worker);
 }
 
 void waits_no_longer(struct shared_listener *listener)
 {
-	stand_up_everywhere(listener->waiting, COUNT(listener->waiting));
+	stand_up_everywhere(listener->waiting, COUNT(listener->waiting), myself());
 }
 
 static bool all_threads_stand_up(_Atomic uint64_t *places, size_t n)

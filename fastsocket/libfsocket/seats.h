@@ -20,8 +20,8 @@ bool seat_claim(struct seat *seat);
 /* Joins the adopters that are there. */
 void seat_join(struct seat *seat);
 bool seat_is_mine(const struct seat *seat);
-/* The calling thread accepts from this clone no longer. */
-void seat_leave(struct seat *seat);
+/* This worker accepts from the clone no longer. */
+void seat_leave(struct seat *seat, uint64_t worker);
 /* No thread of the process does. Returns whether one did. */
 bool seat_leave_with_all_threads(struct seat *seat);
 

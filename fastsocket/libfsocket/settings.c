@@ -72,22 +72,30 @@ static void read_only_ports(const char *list)
 	}
 }
 
+static void read_pin(const char *value)
+{
+	if (!value || !*value)
+		settings.pin = PIN_WHERE_FREE;
+	else if (strcmp(value, "never") == 0)
+		settings.pin = PIN_NEVER;
+	else if (strcmp(value, "always") == 0)
+		settings.pin = PIN_ALWAYS;
+	else
+		fsocket_log("FSOCKET_PIN=%s is neither always nor never; taken as not given", value);
+}
+
 void read_settings(void)
 {
-	const char *pin;
 	bool all;
 
 	for (size_t i = 0; i < COUNT(names); i++)
 		remember(i);
-	pin = value_of("FSOCKET_PIN");
 	all = is_on("FSOCKET", true);
 	settings.listen_table = all && is_on("FSOCKET_LISTEN_TABLE", true);
 	settings.fast_epoll = all && is_on("FSOCKET_FAST_EPOLL", false);
 	settings.flow_deliver = all && is_on("FSOCKET_FLOW_DELIVER", false);
 	settings.enabled = settings.listen_table || settings.fast_epoll || settings.flow_deliver;
-	settings.pin = pin && strcmp(pin, "never") == 0    ? PIN_NEVER
-	               : pin && strcmp(pin, "always") == 0 ? PIN_ALWAYS
-	                                                   : PIN_WHERE_FREE;
+	read_pin(value_of("FSOCKET_PIN"));
 	settings.strict = is_on("FSOCKET_STRICT", false);
 	settings.verbose = is_on("FSOCKET_VERBOSE", false);
 	if (value_of("FSOCKET_ONLY"))

@@ -28,6 +28,7 @@
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
 static struct shared_memory *memory;
+bool shared_is_mapped;
 static int memory_fd = -1; /* open while the process has listeners, for a successor */
 static ino_t memory_inode;
 
@@ -60,6 +61,7 @@ static void use_memory(struct shared_memory *new, int fd)
 	struct stat status = { 0 };
 
 	memory = new;
+	shared_is_mapped = true;
 	memory_fd = fd;
 	fstat(fd, &status);
 	memory_inode = status.st_ino;
@@ -93,11 +95,6 @@ void shared_goes_along(bool goes)
 		reopen();
 	if (memory_fd >= 0)
 		real.fcntl(memory_fd, F_SETFD, goes ? 0 : FD_CLOEXEC);
-}
-
-bool shared_is_open(void)
-{
-	return memory;
 }
 
 void shared_start(void)

@@ -95,7 +95,11 @@ _Static_assert(sizeof(struct shared_memory) == 64 + 128 * CPU_SETSIZE + MAX_LIST
 /* Count the CPUs while there is a /sys to count them in: the application may go into a chroot. */
 void shared_start(void);
 long shared_cpus(void);
-bool shared_is_open(void);
+extern bool shared_is_mapped;
+static inline bool shared_is_open(void)
+{
+	return shared_is_mapped;
+}
 /* Map the memory if that has not happened yet in this process or an ancestor. False: no memory. */
 bool shared_open(void);
 /* The process has no listener any more: close the descriptor of the memory; the mapping stays. */

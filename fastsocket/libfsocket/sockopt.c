@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <sys/resource.h>
 
 #include "real.h"
 #include "sockopt.h"
@@ -62,12 +63,20 @@ bool is_tcp_listener(int fd)
 	return (domain == AF_INET || domain == AF_INET6) && get_int(fd, SOL_SOCKET, SO_PROTOCOL, -1) == IPPROTO_TCP;
 }
 
+/* Under a low limit the floor is the limit's half. */
+static int fd_floor(void)
+{
+	struct rlimit limit;
+
+	return getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= 2 * OUR_FD_FLOOR ? OUR_FD_FLOOR
+	                                                                              : (int)(limit.rlim_cur / 2);
+}
+
 int out_of_the_way(int low)
 {
-	int high = low < 0 ? -1 : real.fcntl(low, F_DUPFD_CLOEXEC, OUR_FD_FLOOR);
+	int high = low < 0 ? -1 : real.fcntl(low, F_DUPFD_CLOEXEC, fd_floor());
 
-	if (high < 0) /* the descriptor limit is below the floor */
-		return low;
-	real.close(low);
+	if (low >= 0)
+		real.close(low);
 	return high;
 }

@@ -13,7 +13,7 @@ uint64_t cookie_of(int fd);
 bool in_same_namespace(int fd, int other);
 bool is_tcp(int fd);
 bool is_tcp_listener(int fd);
-/* Moves a descriptor to a number that the application is unlikely to have plans for. Takes -1 too. */
+/* Moves a descriptor to a number that the application is unlikely to have plans for, or closes it: -1. Takes -1 too. */
 int out_of_the_way(int fd);
 
 #endif

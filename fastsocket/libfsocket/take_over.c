@@ -40,7 +40,8 @@ static bool is_clone_of(const struct listener *l, int cpu, int fd)
 /* pidfd -1: this process itself was the program before, and left its clones open. */
 static int fetched(int pidfd, int number)
 {
-	return pidfd < 0 ? real.fcntl(number, F_DUPFD_CLOEXEC, 0) : (int)syscall(SYS_pidfd_getfd, pidfd, number, 0);
+	return pidfd < 0 ? real.fcntl(number, F_DUPFD_CLOEXEC, 0)
+	                 : (int)real.syscall(SYS_pidfd_getfd, pidfd, number, 0);
 }
 
 /* Whose clones are taken, and for which listener. */
@@ -90,9 +91,13 @@ static bool join_memory(struct listener *l, pid_t pid)
 	return l->shared != NULL;
 }
 
+/*
+ * A seccomp filter that was there at the start may kill a process that calls pidfd_getfd(), as systemd's
+ * SystemCallFilter=@system-service does. The successor then makes clones of its own, once the old program has emptied its.
+ */
 static void take_from(struct listener *l, pid_t pid)
 {
-	int pidfd = pid == getpid() ? -1 : (int)syscall(SYS_pidfd_open, pid, 0);
+	int pidfd = pid == getpid() || seccomp_at_start() ? -1 : (int)real.syscall(SYS_pidfd_open, pid, 0);
 
 	if ((pidfd >= 0 || pid == getpid()) && join_memory(l, pid))
 		visit_open_files(pid, take_clone, &(struct taking){ l, pidfd });

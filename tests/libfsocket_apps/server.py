@@ -19,6 +19,7 @@ import threading
 from contextlib import suppress
 
 import filters
+import messages
 from guards import GUARDS, signals
 from lines import Commands, say
 
@@ -37,9 +38,9 @@ CLOSERS = {
 }
 
 
-def forbid_calls(numbers: list[int]) -> None:
-    """By prctl(), as servers do that protect themselves; who makes one all the same, dies."""
-    filters.forbid(numbers, filters.KILL_PROCESS)
+def forbid_calls(numbers: list[int], how: str) -> None:
+    """As servers do that protect themselves. A process that makes one of these calls all the same dies."""
+    filters.forbid(numbers, filters.KILL_PROCESS, how)
 
 
 def is_shared_memory(path: str) -> bool:
@@ -221,6 +222,13 @@ class Worker:
         self.look()
         self.epoll.unregister(older if which == "newer" else self.newer)
 
+    def watch_again(self, times: int, trigger: int) -> None:
+        """Take the listener out of the epoll, put it back and wait for no time, so often."""
+        for _ in range(times):
+            self.delete()
+            self.epoll.register(self.listener, select.EPOLLIN | trigger)
+            self.epoll.poll(0)
+
     def change_epoll(self) -> None:
         """To another one, which does not watch the listener. The old one is closed as it is."""
         self.epoll.close()
@@ -242,8 +250,8 @@ class Worker:
         drop_privileges(user)
         return os.getuid()
 
-    def forbid_calls(self, numbers: list[int]) -> None:
-        forbid_calls(numbers)
+    def forbid_calls(self, numbers: list[int], how: str) -> None:
+        forbid_calls(numbers, how)
 
     def shorten_shared_memory(self) -> list[str]:
         """What becomes of the attempt, by each descriptor of it."""
@@ -337,6 +345,7 @@ class Master:
         self.pipes: dict[str, int] = {}
         self.children: dict[str, int] = {}
         self.threads: list[threading.Thread] = []
+        self.workers: dict[str, Worker] = {}  # that are threads
         self.others: list[socket.socket] = []
 
     def listen(
@@ -433,6 +442,10 @@ class Master:
     def get_option(self, level: int, name: int) -> int:
         return self.listener.getsockopt(level, name)
 
+    def accept_queue(self) -> int:
+        """Its length: tcpi_unacked of a listener."""
+        return struct.unpack_from("I", self.listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28), 24)[0]
+
     def rename_listener(self) -> None:
         """As inetd does: another descriptor of it, and the first one closed."""
         old, self.listener = self.listener, self.listener.dup()
@@ -464,6 +477,19 @@ class Master:
             unix.connect(path)
             return errno_of(socket.send_fds, unix, [b"FDSTORE=1"], [self.listener.fileno()])
 
+    def send_by_sendmmsg(self, path: str) -> int:
+        """The listener, in the second of two messages; how many were sent."""
+        with socket.socket(socket.AF_UNIX) as unix:
+            unix.connect(path)
+            return messages.send(unix.fileno(), self.listener.fileno())
+
+    def receive_by_recvmmsg(self, path: str) -> dict:
+        with socket.socket(socket.AF_UNIX) as unix:
+            unix.connect(path)
+            self.listener = socket.socket(fileno=messages.receive(unix.fileno()))
+        self.listener.setblocking(False)
+        return self.about()
+
     def send_to_nobody(self) -> str:
         one, two = socket.socketpair(socket.AF_UNIX)
         two.close()
@@ -473,8 +499,8 @@ class Master:
     def open_clones(self) -> int:
         return sum(int(name) >= 512 for name in os.listdir("/proc/self/fd"))
 
-    def forbid_calls(self, numbers: list[int]) -> None:
-        forbid_calls(numbers)
+    def forbid_calls(self, numbers: list[int], how: str) -> None:
+        forbid_calls(numbers, how)
 
     def replace_stderr(self, path: str) -> None:
         """As daemons do that close 0 to 2 and then open a file of theirs."""
@@ -527,8 +553,37 @@ class Master:
 
     def thread(self, name: str, cpu: int | None = None, held: bool = False) -> None:
         commands = self._commands_for(name)
-        self.threads.append(threading.Thread(target=lambda: Worker(self, commands, cpu, held=held).serve()))
+        self.threads.append(threading.Thread(target=self._run_worker, args=[name, commands, cpu, held]))
         self.threads[-1].start()
+
+    def _run_worker(self, name: str, commands: Commands, cpu: int | None, held: bool) -> None:
+        self.workers[name] = Worker(self, commands, cpu, held=held)
+        self.workers[name].serve()
+
+    def unwatch_for(self, name: str) -> None:
+        """Take the listener out of the epoll of a worker that is another thread."""
+        self.workers[name].delete()
+
+    def watch_for(self, name: str) -> None:
+        self.workers[name].add()
+
+    def leave_epoll_behind(self, cpu: int) -> list:
+        """A thread on this CPU watches the listener, waits for no time, and ends. What was ready."""
+        self.behind = select.epoll()
+        ready: list = []
+
+        def watch_once() -> None:
+            os.sched_setaffinity(0, {cpu})
+            self.behind.register(self.listener, select.EPOLLIN)
+            ready.extend(self.behind.poll(0))
+
+        thread = threading.Thread(target=watch_once)
+        thread.start()
+        thread.join()
+        return ready
+
+    def ready_in_epoll_behind(self) -> list:
+        return self.behind.poll(0)
 
     def become(self, *command: str) -> None:
         """Run a program in our place, which inherits the listener, and the pipes that keep workers alive."""
