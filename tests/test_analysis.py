@@ -24,8 +24,6 @@ from bench.experiment import Collection, Experiment, figure_specs, names, read
 from bench.record import (
     CpuUse,
     Effect,
-    Options,
-    Placement,
     RecordError,
     Run,
     Trial,
@@ -35,41 +33,12 @@ from bench.record import (
     write_run,
 )
 from bench.schedule import schedule
+from tests.harness.runs import BLOCKS, a_run
 
-BLOCKS = 6  # enough for intervals
 TRUTH = {"base": 1.0, "control": 1.0, "latest": 1.0, "fastsocket": 1.2}
 NO_PROBE = "tracing is not permitted"
 
 few = settings(max_examples=20, deadline=None)
-
-
-def a_run(blocks=BLOCKS, workloads=("nginx",), cores=(1, 2), shared=True, **changes) -> Run:
-    options = Options(
-        experiment="scalability",
-        workloads=list(workloads),
-        variants=["base", "latest", "fastsocket"],
-        cores=list(cores),
-        blocks=blocks,
-        seconds=2,
-        seed=7,
-        figures=figure_specs("scalability", list(workloads)),
-    )
-    placements = [
-        Placement(cores=count, server_cpus=list(range(count)), load_cpus=[0, 1] if shared else [6, 7])
-        for count in cores
-    ]
-    made = Run(
-        options=options,
-        started="2024-05-01T12:00:00+02:00",
-        fingerprint={"kernel": "6.18 <test> & more"},
-        versions={"nginx": "1.22.1"},
-        placements=placements,
-        unavailable={},
-        planned_trials=len(schedule(options)),
-        complete=True,
-        wall_seconds=400.0,
-    )
-    return made.model_copy(update=changes)
 
 
 def trials_of(run: Run, cps=None, **changes) -> list[Trial]:

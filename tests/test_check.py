@@ -16,8 +16,8 @@ from fastsocket import env
 from fastsocket.binary import check, find
 from fastsocket.build import LIBRARY
 from fastsocket.printable import printable
-from tests.needs import need
-from tests.test_command import MAPS, NOBODY, as_nobody, assert_one_line, fastsocket
+from tests.harness.commands import MAPS, NOBODY, as_nobody, assert_one_line, fastsocket
+from tests.harness.needs import need
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -28,7 +28,8 @@ from hypothesis import strategies as st
 
 from fastsocket import page
 from fastsocket.build import LIBRARY
-from tests.test_libfsocket import CPUS, EVERYTHING_ON, preload
+from tests.harness.apps import EVERYTHING_ON
+from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
 
 INTERPRETER = Path(__file__).parent / "libfsocket_apps" / "interpreter.py"
 PROGRAMS_TO_RUN = int(os.environ.get("FSOCKET_DIFFERENTIAL", 300))
@@ -43,7 +44,7 @@ NO_LIMIT = 2**32 - 1
 BACKLOG = 64  # more than a program connects: what does not fit waits for a timer
 
 # A failure needs time to be shortened; a program that hangs is ended by the interpreter.
-pytestmark = [pytest.mark.timeout(60 + PROGRAMS_TO_RUN), pytest.mark.skipif(len(CPUS) < 2, reason="needs two CPUs")]
+pytestmark = [pytest.mark.timeout(60 + PROGRAMS_TO_RUN), NEEDS_TWO_CPUS]
 
 
 # ---- programs

@@ -15,27 +15,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastsocket import page
-from fastsocket.build import HERE, LIBRARY, build
+from fastsocket.build import HERE
 from fastsocket.page import CpuCounters
+from tests.harness.apps import App, compiled, preloading
+from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
+from tests.harness.needs import IPV6
 from tests.libfsocket_apps.loopback import on_cpus
-from tests.needs import IPV6, need
-from tests.test_libfsocket import CPUS, App, sanitized_environment
 
 LOOPBACK = {"inet": "127.0.0.1", "inet6": "::1"}
 FAMILIES = ["inet", pytest.param("inet6", marks=pytest.mark.needs(IPV6))]
 ON = {"FSOCKET_FLOW_DELIVER": "on"}
 WAYS = [(), ("nonblocking",), ("no_port",), ("no_port", "nonblocking"), ("duplicate",)]
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
+pytestmark = [pytest.mark.timeout(60), NEEDS_TWO_CPUS]
 
 
 @pytest.fixture(scope="module", params=["plain", "sanitized"])
 def preload(request) -> dict[str, str]:
-    if request.param == "sanitized":
-        need("gcc")
-        build("sanitized")
-        return sanitized_environment() | ON
-    return {"LD_PRELOAD": str(LIBRARY)} | ON
+    return preloading(request.param) | ON
 
 
 class Connector(App):
@@ -315,37 +312,10 @@ def test_spare_ports_of_a_number_of_cpus_that_is_no_power_of_two(preload, tmp_pa
             assert set(delivered) <= {*own, *spare} and connector.counted("delivered")[cpu] == len(delivered)
 
 
-REFUSING = """
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <sys/socket.h>
-#include <netinet/in.h>
-int setsockopt(int fd, int level, int name, const void *value, socklen_t size)
-{
-	int (*next)(int, int, int, const void *, socklen_t) = dlsym(RTLD_NEXT, "setsockopt");
-	if (level == IPPROTO_IP && name == 51) { errno = ENOPROTOOPT; return -1; }
-	return next(fd, level, name, value, size);
-}
-#ifdef ALL
-int getsockopt(int fd, int level, int name, void *value, socklen_t *size)
-{
-	int (*next)(int, int, int, void *, socklen_t *) = dlsym(RTLD_NEXT, "getsockopt");
-	if (level == IPPROTO_IP && name == 51) { errno = ENOPROTOOPT; return -1; }
-	return next(fd, level, name, value, size);
-}
-#endif
-"""
-
-
 @pytest.mark.parametrize("option", ["-DALL", "-DONE"])
 def test_a_kernel_without_port_ranges_of_sockets_chooses_itself(preload, tmp_path, option):
-    need("gcc")
-    (tmp_path / "refusing.c").write_text(REFUSING)
-    subprocess.run(
-        ["gcc", option, "-shared", "-fPIC", "-o", tmp_path / "refusing.so", tmp_path / "refusing.c", "-ldl"], check=True
-    )
-    with Connector(preload | {"LD_PRELOAD": f"{preload['LD_PRELOAD']} {tmp_path}/refusing.so"}) as connector:
+    refusing = compiled("refusing.c", tmp_path, option, "-shared", "-fPIC")
+    with Connector(preload | {"LD_PRELOAD": f"{preload['LD_PRELOAD']} {refusing}"}) as connector:
         port = connector.ask("listen", LOOPBACK["inet"])
         for wishes in ({}, {"bind": [LOOPBACK["inet"], 0]}, {"nonblocking": True}):
             connections = [connection for cpu in CPUS for connection in connector.connect_many(20, cpu, port, **wishes)]

@@ -20,7 +20,7 @@ from guest.console import Console
 from guest.kernels import KERNELS, Kernel, newest_package
 from guest.machine import Machine, Task, _BootOops, _Life, command_script, qemu_command
 from guest.terminal import Terminal
-from tests.test_lab import LAB, assert_one_line, lab, path_without
+from tests.harness.commands import LAB, assert_one_line, lab, path_without
 from topologies.tag import REGISTRY, leftovers, processes_of
 
 pytestmark = pytest.mark.timeout(1800)  # guests are slow where they are emulated, and more so beside other work

@@ -8,11 +8,13 @@ import sys
 import pytest
 
 from fastsocket.build import LIBRARY
-from tests.test_libfsocket import APPS, CPUS, Server, answer, eventually, pids
+from tests.harness.apps import APPS, Server, answer, pids
+from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
+from tests.harness.waiting import wait_until
 
 PRELOAD = {"LD_PRELOAD": str(LIBRARY)}
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
+pytestmark = [pytest.mark.timeout(60), NEEDS_TWO_CPUS]
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def test_a_listener_that_is_only_stored_is_accelerated_again(server, tmp_path):
         try:
             for cpu in CPUS:
                 assert len(server.request(cpu, 10)) == 10
-            assert eventually(lambda: is_accelerated(server), 20)
+            wait_until(lambda: is_accelerated(server), "the server is accelerated", 20)
         finally:
             os.close(stored[0])
 

@@ -18,29 +18,18 @@ import pandas
 import pytest
 
 from bench import bootstrap
-from bench.bootstrap import ROOT, needed_packages
+from bench.bootstrap import ROOT
 from bench.record import TRIALS, read_run, read_trials
 from fastsocket.steering.rfs import SOCKET_TABLE, Rfs
-from tests.patience import patient
-from tests.test_flow_deliver import REFUSING
-from tests.test_trial import ALL, BY_CHANCE
+from tests.harness.apps import compiled
+from tests.harness.commands import LAB, WITHOUT_BPF, assert_one_line, lab, path_without
+from tests.harness.cpus import ALL_CPUS
+from tests.harness.locality import ALL, BY_CHANCE
+from tests.harness.patience import patient
 from topologies.tag import REGISTRY, RunTag, leftovers, processes_of
 from workloads.process import family
 
-CPUS = sorted(os.sched_getaffinity(0))
-LAB = [sys.executable, str(ROOT / "lab.py")]
 SHORT = ["--workload", "nginx", "--blocks", "1", "--seconds", "1"]
-
-
-def lab(*arguments, **options):
-    return subprocess.run([*LAB, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL, **options)
-
-
-def assert_one_line(done, status, *words):
-    assert done.returncode == status, done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    for word in words:
-        assert word in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -49,7 +38,7 @@ def assert_one_line(done, status, *words):
         (["--workload", "apache"], ["'apache'", "choose from nginx"]),
         (["--variant", "fast"], ["'fast'", "base, latest, rfs, fastsocket"]),
         (["nonsense"], ["'nonsense'", "scalability"]),
-        (["--cores", "1000"], ["1000", f"{len(CPUS)} CPUs"]),
+        (["--cores", "1000"], ["1000", f"{len(ALL_CPUS)} CPUs"]),
         (["--cores", "two"], ["'two'", "such as 1,2"]),
         (["--blocks", "0"], ["--blocks"]),
         (["--seconds", "soon"], ["--seconds"]),
@@ -81,7 +70,7 @@ def test_a_dry_run_prints_the_schedule_and_touches_nothing(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.skipif(len(CPUS) > 2, reason="more core counts take longer")
+@pytest.mark.skipif(len(ALL_CPUS) > 2, reason="more core counts take longer")
 def test_all_figures_take_less_than_40_minutes_at_their_quickest():
     minutes = re.search(r"about (\d+) min", lab("sweep", "paper", "--quick", "--dry-run").stdout.splitlines()[-1])
     assert int(minutes[1]) < 40
@@ -92,14 +81,6 @@ def test_help_teaches_every_verb():
     for verb in ("sweep", "doctor", "figures", "report", "guest", "clean", "test"):
         assert verb in shown
     assert "--yes" in lab("sweep", "--help").stdout
-
-
-def path_without(command, directory, packages=needed_packages()):
-    """A PATH on which everything that the lab needs is found, but for one command."""
-    for package in packages:
-        if package.command and package.command != command:
-            (directory / package.command).symlink_to(shutil.which(package.command))
-    return {**os.environ, "PATH": str(directory)}
 
 
 def test_without_nginx_and_without_yes_it_says_what_to_install(tmp_path):
@@ -201,9 +182,6 @@ def test_without_the_right_to_make_namespaces_it_says_so_and_ends(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-WITHOUT_BPF = [sys.executable, "-m", "tests.without_bpf"]
-
-
 @pytest.mark.privileged
 def test_a_sweep_without_bpf_ends_in_one_line(tmp_path):
     """Not in the log of libbpf."""
@@ -249,12 +227,10 @@ def test_doctor_tells_the_remedy_that_fits_the_cause(launcher, named, remedy):
         assert len(checks[name]["detail"].splitlines()) == 1
 
 
-@pytest.mark.needs("gcc")
 def test_doctor_says_where_a_connection_cannot_be_given_its_port(tmp_path):
     """As on kernels before 6.3: setsockopt() refuses IP_LOCAL_PORT_RANGE."""
-    (tmp_path / "refusing.c").write_text(REFUSING)
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", tmp_path / "refusing.so", tmp_path / "refusing.c"], check=True)
-    done = lab("doctor", "--json", env={**os.environ, "LD_PRELOAD": f"{tmp_path}/refusing.so"})
+    refusing = compiled("refusing.c", tmp_path, "-shared", "-fPIC")
+    done = lab("doctor", "--json", env={**os.environ, "LD_PRELOAD": str(refusing)})
     (check,) = [check for check in json.loads(done.stdout) if check["name"] == "IP_LOCAL_PORT_RANGE"]
     assert (check["ok"], check["required"]) == (False, False)
     assert "91d0b78c5177" in check["remedy"]
@@ -398,7 +374,7 @@ def test_doctor_names_the_remedy_for_what_is_missing(tmp_path):
 def finished_run(tmp_path_factory):
     """One real sweep: one block of every variant on all CPUs."""
     directory = tmp_path_factory.mktemp("sweep") / "run"
-    done = lab("sweep", *SHORT, "--cores", str(len(CPUS)), "--out", str(directory))
+    done = lab("sweep", *SHORT, "--cores", str(len(ALL_CPUS)), "--out", str(directory))
     assert done.returncode == 0, done.stderr
     return directory
 
@@ -419,7 +395,7 @@ def test_locality_is_what_each_variant_promises(finished_run):
     summary = pandas.read_csv(finished_run / "summary.csv")
     local = summary[summary.metric == "passive_local_percent"].set_index("variant").estimate
     assert local["fastsocket"] >= ALL
-    if len(CPUS) > 1:
+    if len(ALL_CPUS) > 1:
         for variant in ("base", "latest"):
             assert local[variant] == BY_CHANCE
 
@@ -439,7 +415,7 @@ def test_every_trial_has_every_probe_and_fastsocket_its_counters(finished_run):
     for trial in read_trials(finished_run):
         assert wanted <= set(trial.metrics)
         assert ("cpu_us_per_request" in trial.metrics) != ("cpu_us_per_request" in trial.unavailable)
-        assert [use.cpu for use in trial.cpu] == CPUS
+        assert [use.cpu for use in trial.cpu] == ALL_CPUS
         assert (trial.library is not None) == (trial.variant == "fastsocket")
         if trial.library:
             accepted = sum(cpu.accepted_local + cpu.accepted_global + cpu.accepted_neighbour for cpu in trial.library)

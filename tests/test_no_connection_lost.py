@@ -16,19 +16,22 @@ from pathlib import Path
 
 import pytest
 
-from tests import servers
+from tests.harness import servers
+from tests.harness.apps import LOOPBACK
+from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
+from tests.harness.load import CONCURRENCY, OUTCOMES, Load
+from tests.harness.servers import Served, Server, is_running, served
+from tests.harness.waiting import wait_until
 from tests.libfsocket_apps.loopback import connect, on_cpus
-from tests.load import CONCURRENCY, OUTCOMES, Load
-from tests.servers import LOOPBACK, Served, Server, is_running, served, wait_until, watchers
 from workloads.process import children
+from workloads.readiness import watchers
 
-CPUS = sorted(os.sched_getaffinity(0))[:2]
 TIMES, TIMES_LONG = 3, 20
 BETWEEN = 100  # connections from each CPU that end well before it happens again
 STOPPED_SECONDS = 2
 WAITING = 10
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
+pytestmark = [pytest.mark.timeout(600), NEEDS_TWO_CPUS]
 
 
 @dataclass(frozen=True)

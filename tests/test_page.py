@@ -19,9 +19,8 @@ from fastsocket import budget, page
 from fastsocket.build import HERE
 from fastsocket.servers import absence, survey
 from fastsocket.steering.cpus import machine_cpus
-from tests.test_command import NOBODY, as_nobody, fastsocket, start
+from tests.harness.commands import NOBODY, as_nobody, fastsocket
 
-__all__ = ["start"]  # a fixture
 pytestmark = pytest.mark.timeout(60)
 
 LAYOUT = {

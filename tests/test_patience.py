@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from bench.bootstrap import ROOT
-from tests import servers
-from tests.patience import patient
+from tests.harness import servers
+from tests.harness.patience import patient
 from workloads.limits import read
 
 

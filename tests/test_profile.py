@@ -14,7 +14,7 @@ from analysis.profile.flat import flat, merged, profiles
 from analysis.profile.speedscope import speedscope
 from bench.profile import IDLE, OTHER, SERVER, Stack, fold, profiled, read_stacks, recording, stacks_path, write_stacks
 from bench.record import read_run, read_trials
-from tests.test_lab import lab
+from tests.harness.commands import lab
 from workloads.process import WorkloadError
 
 NAMES = (

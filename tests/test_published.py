@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from fastsocket.build import LIBRARY
-from tests.needs import CPYTHONS_OWN_TESTS
+from tests.harness.needs import CPYTHONS_OWN_TESTS
 from tests.published import __main__ as command
 from tests.published.compare import Finding, compare
 from tests.published.outcomes import FINISHED, Outcome, read_junit, read_tap

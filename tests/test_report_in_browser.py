@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_lab import lab
+from tests.harness.commands import lab
 
 ALONE = [
     "--no-sandbox",

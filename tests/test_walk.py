@@ -4,7 +4,7 @@ import pytest
 
 from bench.record import read_trials
 from bench.walk import ACTIVE_STEPS, PASSIVE_STEPS, Event, What, connections, read_walk, walk_path
-from tests.test_lab import lab
+from tests.harness.commands import lab
 
 PORTS = range(80, 81)
 

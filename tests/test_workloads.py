@@ -11,7 +11,7 @@ import pytest
 
 from bench.bootstrap import ROOT
 from fastsocket import page
-from tests.patience import PATIENCE, patient
+from tests.harness.patience import PATIENCE, patient
 from topologies.tag import RunTag
 from topologies.testbed import Testbed
 from workloads import WORKLOADS, http
