@@ -10,7 +10,6 @@ import socket
 from libc import option_of
 
 HIGHEST_OF_A_PROGRAM = 511
-COPYING = ("dup", "fcntl_dup", "dup2", "dup3", "pass_on")
 WAITING = ("epoll_wait", "epoll_pwait")
 
 
