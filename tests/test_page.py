@@ -225,10 +225,8 @@ def test_root_is_told_little_of_what_a_user_made_up_and_soon(count, start):
 @pytest.mark.privileged
 def test_a_process_that_was_left_out_is_told_so_when_it_is_named(monkeypatch):
     monkeypatch.setattr(budget, "SECONDS_OF_A_USER", 0)
-    with impostors(1):
-        found = survey()
-        ((pid,),) = found.left_out.values()
-        reason = absence(pid, found)
+    with impostors(1) as (pid,):
+        reason = absence(pid, survey())
     assert reason.exit_status == 3 and f"process {pid} was left out" in str(reason)
 
 
