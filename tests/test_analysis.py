@@ -143,7 +143,11 @@ def test_a_linear_drift_cancels_in_the_means_and_an_exponential_one_in_the_ratio
 def test_the_unit_of_a_metric_changes_no_ratio(scale):
     run = a_run(blocks=10, cores=[2])
     rates = [trial.metrics["cps"] for trial in trials_of(run)]
-    was, now = (one(served(run, lambda index, arm, cores: unit * rates[index])) for unit in (1, scale))
+
+    def in_units_of(unit: float):
+        return one(served(run, lambda index, arm, cores: unit * rates[index]))
+
+    was, now = in_units_of(1), in_units_of(scale)
     assert now.ratio_to_base == pytest.approx(was.ratio_to_base, rel=1e-12)
     assert now.estimate == pytest.approx(scale * was.estimate, rel=1e-12)
     for bound in ("ratio_low", "ratio_high"):  # rounding decides ties among the resamples, so not to the last digit

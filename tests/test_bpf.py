@@ -94,9 +94,9 @@ def unbounded_object(tmp_path):
 
 @pytest.mark.privileged
 def test_refused_program_comes_with_the_verifiers_log(unbounded_object):
-    with BpfObject(unbounded_object) as refused:
-        with pytest.raises(BpfError, match=r"(?s)cannot load.*BEGIN PROG LOAD LOG.*data\[skb->mark\]"):
-            refused.load()
+    wanted = r"(?s)cannot load.*BEGIN PROG LOAD LOG.*data\[skb->mark\]"
+    with BpfObject(unbounded_object) as refused, pytest.raises(BpfError, match=wanted):
+        refused.load()
 
 
 @pytest.mark.privileged
@@ -117,8 +117,10 @@ def test_a_verifiers_refusal_is_its_last_telling_line(unbounded_object):
         (
             "verifier-6.1",
             Cause.VERIFIER,
-            "the verifier refuses steer: math between map_value pointer and register with "
-            "unbounded min value is not allowed",
+            (
+                "the verifier refuses steer: math between map_value pointer and register with "
+                "unbounded min value is not allowed"
+            ),
         ),
         ("tracepoint-6.1", Cause.NO_TRACEPOINT, "this kernel has no tracepoint sock_recv_length"),
     ],

@@ -184,13 +184,6 @@ ENDS = st.integers(0, 63) | st.integers(64, 1200) | st.integers(len(TRUE) - 3000
 NUMBERS = st.sampled_from([0, 1, 0x7F, 0xFF])
 VALUES = st.lists(NUMBERS | st.integers(0, 255), min_size=1, max_size=8).map(bytes)
 PATCHES = st.lists(st.tuples(ENDS, VALUES), max_size=8)
-FILES = (
-    st.binary(max_size=200)
-    | st.binary(max_size=300).map(lambda rest: b"#!" + rest)
-    | st.binary(max_size=400).map(lambda rest: b"\x7fELF" + rest)
-    | st.builds(lambda patches, size: patched(patches)[:size], PATCHES, st.integers(0, len(TRUE) + 1000))
-    | st.builds(lambda patches: patched(patches), PATCHES)
-)
 
 
 def patched(patches) -> bytes:
@@ -198,6 +191,15 @@ def patched(patches) -> bytes:
     for offset, value in patches:
         content[offset : offset + len(value)] = value
     return bytes(content)
+
+
+FILES = (
+    st.binary(max_size=200)
+    | st.binary(max_size=300).map(lambda rest: b"#!" + rest)
+    | st.binary(max_size=400).map(lambda rest: b"\x7fELF" + rest)
+    | st.builds(lambda patches, size: patched(patches)[:size], PATCHES, st.integers(0, len(TRUE) + 1000))
+    | st.builds(patched, PATCHES)
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -366,7 +368,7 @@ def test_we_read_the_arguments_of_env_as_env_does(words):
     try:
         found = env.parse(command, environment_)
     except env.EnvError as error:
-        assert real.returncode == 125 or real.returncode == 0 and "no command" in str(error), error
+        assert real.returncode == 125 or (real.returncode == 0 and "no command" in str(error)), error
         return
     if found.words == ["/usr/bin/printenv"] and not found.directory:
         assert real.returncode == 0

@@ -32,7 +32,7 @@ from tests.harness.apps import EVERYTHING_ON
 from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
 
 INTERPRETER = Path(__file__).parent / "libfsocket_apps" / "interpreter.py"
-PROGRAMS_TO_RUN = int(os.environ.get("FSOCKET_DIFFERENTIAL", 300))
+PROGRAMS_TO_RUN = int(os.environ.get("FSOCKET_DIFFERENTIAL", "300"))
 SEED = int(os.environ.get("FSOCKET_DIFFERENTIAL_SEED", random.randrange(2**32)))
 SANITIZED_IS_SLOWER = 3
 FAIR_SHARE = 0.3
@@ -216,7 +216,7 @@ PREFACES = st.sampled_from(
         LISTENING,
         LISTENING + SERVING,
         LISTENING_ALONE + SERVING,
-        LISTENING + [CLIENT] + SERVING,
+        [*LISTENING, CLIENT, *SERVING],
         LISTENING + SERVING + ACCEPTING,
         LISTENING + SERVING + ACCEPTING + [watch_accepted()],
         LISTENING + SERVING + ACCEPTING + [REQUEST, watch_accepted(select.EPOLLET)],

@@ -105,13 +105,13 @@ def test_the_core_of_a_port(tmp_path):
 def test_a_connection_has_a_port_of_its_cpu(connector, family, way):
     host = LOOPBACK[family]
     port = connector.ask("listen", host)
-    wishes = {wish: True for wish in way} | ({"bind": [host, 0]} if "no_port" in way else {})
+    wishes = dict.fromkeys(way, True) | ({"bind": [host, 0]} if "no_port" in way else {})
     for cpu in CPUS:
         connections = connector.connect_many(20, cpu, port, host, **wishes)
         assert cores(connections) == {cpu}
         assert {connection["range"] for connection in connections} == {0}
-    assert connector.counted("delivered") == {cpu: 20 for cpu in CPUS}
-    assert connector.counted("undelivered") == {cpu: 0 for cpu in CPUS}
+    assert connector.counted("delivered") == dict.fromkeys(CPUS, 20)
+    assert connector.counted("undelivered") == dict.fromkeys(CPUS, 0)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -122,7 +122,7 @@ def test_an_address_bound_without_a_port_gets_one_of_the_cpu_at_once(connector, 
         connections = connector.connect_many(20, cpu, port, host, bind=[host, 0])
         assert cores(connections) == {cpu}
         assert all(connection["bound"] == connection["port"] for connection in connections)
-    assert connector.counted("delivered") == {cpu: 20 for cpu in CPUS}
+    assert connector.counted("delivered") == dict.fromkeys(CPUS, 20)
 
 
 def test_a_thread_and_a_child_connect_from_their_cpu(connector):
@@ -240,7 +240,7 @@ def test_many_destinations_share_a_port(preload):
         for nth in range(1, 100):
             for cpu in CPUS:
                 assert cores([connector.connect(cpu, port, f"127.0.0.{nth}")]) == {cpu}
-        assert connector.counted("delivered") == {cpu: 99 for cpu in CPUS}
+        assert connector.counted("delivered") == dict.fromkeys(CPUS, 99)
 
 
 @pytest.mark.privileged

@@ -1,4 +1,4 @@
-"""Servers that share a port by SO_REUSEPORT: each gets its part, whatever the others do, and whoever has the library."""
+"""Servers that share a port by SO_REUSEPORT: each gets its part, whether it has the library or not."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor

@@ -159,8 +159,7 @@ def registered() -> set[Path]:
 def complaint(done) -> str:
     """What lab.py said, behind the line on what runs."""
     assert done.returncode == 3, (done.stdout, done.stderr)
-    line = next(line for line in done.stderr.splitlines() if line.startswith("lab.py: "))
-    return line
+    return next(line for line in done.stderr.splitlines() if line.startswith("lab.py: "))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A listener that is passed on, or whose process becomes another program: no client notices, nothing is lost for long."""
+"""A listener that is passed on, or whose process becomes another program: no client waits for long."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Memory that a server shares with workers that have dropped their privileges, or is offered by others, harms no master."""
+"""Shared memory that an unprivileged worker has overwritten, or that others offer, harms no master."""
 
 import os
 import socket

@@ -467,7 +467,7 @@ def test_an_interrupted_sweep_keeps_its_trials_and_leaves_nothing_else(tmp_path,
     ours = set(family(sweep.process.pid))
     (tag,) = [tag for lock in REGISTRY.glob("*.lock") if ours & set(processes_of(tag := f"fastsocket-lab:{lock.stem}"))]
     sweep.process.send_signal(number)
-    out, err = sweep.process.communicate(timeout=patient(60))
+    _out, err = sweep.process.communicate(timeout=patient(60))
     assert sweep.process.returncode == 130, err
     assert processes_of(tag) == []
     assert leftovers() == []

@@ -437,18 +437,18 @@ def test_only_atr_learns(loaded):
 
 @pytest.mark.privileged
 def test_refused_call_comes_without_the_log_of_earlier_ones(loaded):
-    with pytest.raises(BpfError, match="^cannot run rss_hash: Invalid argument$"):
+    with pytest.raises(BpfError, match=r"^cannot run rss_hash: Invalid argument$"):
         loaded.test_run("rss_hash", b"too short")
 
 
 def test_missing_object_is_named(tmp_path):
-    with pytest.raises(BpfError, match="nowhere.bpf.o"):
+    with pytest.raises(BpfError, match=r"nowhere\.bpf\.o"):
         BpfObject(tmp_path / "nowhere.bpf.o")
 
 
 def test_missing_parts_are_named():
     with BpfObject(bpf_object("emulated")) as unloaded:
-        with pytest.raises(BpfError, match=".rodata has 36864 bytes, not the 36865"):
+        with pytest.raises(BpfError, match=r".rodata has 36864 bytes, not the 36865"):
             unloaded.initial_value(".rodata", 36865)
         with pytest.raises(BpfError, match="find program nowhere"):
             unloaded.attach("nowhere")

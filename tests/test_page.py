@@ -198,7 +198,7 @@ def test_a_file_of_the_same_name_is_no_page(tmp_path):
     with pretending(name_a_file) as (pid,):
         mappings = Path(f"/proc/{pid}/maps").read_text().splitlines()
         (line,) = [line for line in mappings if line.endswith(f" {page.MAPPING}")]
-        with pytest.raises(page.NotPreloaded, match="without libfsocket.so"):
+        with pytest.raises(page.NotPreloaded, match=r"without libfsocket.so"):
             page.mapping_of(pid)
         put_there_since = page.Mapping(line.split()[0], int(line.split()[4]))
         with pytest.raises(page.OtherVersion, match="something else"):

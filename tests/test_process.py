@@ -1,4 +1,4 @@
-"""docs/process.md, "What the library does to your process", is complete: a server that may make no other call is served."""
+"""docs/process.md names every call that the library makes: a server that may make no other call is served."""
 
 import re
 import signal

@@ -1,4 +1,4 @@
-"""A connection waits for no worker that does not accept, while another worker does: in whatever way both of them wait."""
+"""No connection waits for a worker that does not accept while another worker does, however the two wait."""
 
 import os
 import select

@@ -1,4 +1,4 @@
-"""What the library does beside its work harms nothing: lines for people, filters of system calls, small stacks, limits."""
+"""What the library does beside its work harms nothing: stderr, filters of system calls, small stacks, limits."""
 
 import platform
 import sys

@@ -79,6 +79,9 @@ def snapshot(testbed):
 # ---- plain parts
 
 
+NO_CPU_LIST = "name CPUs as in|goes backwards|there is no CPU"
+
+
 @pytest.mark.parametrize("text, cpus", [("0", (0,)), ("0-3", (0, 1, 2, 3)), ("8,0-1", (0, 1, 8)), ("2,2", (2,))])
 def test_cpu_lists(text, cpus):
     assert parse_cpus(text) == cpus
@@ -105,7 +108,7 @@ def test_cpu_lists(text, cpus):
     ],
 )
 def test_what_is_no_cpu_list_is_refused(text):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=NO_CPU_LIST):
         parse_cpus(text)
 
 
@@ -199,6 +202,7 @@ def test_a_journal_reads_what_it_wrote(tmp_path):
     assert {type(step).__name__ for step in STEPS} == set(steps.KINDS)
 
 
+NO_STEP = f"{NO_CPU_LIST}|is no number from|is not as|is none of|its kind is unknown|its fields are not"
 OTHER_VALUES = [None, True, -1, 1 << 70, 1.5, "", "\n", "../../x", "-v", "x" * 300, [], {}, ["sh", "-c", "id"]]
 
 
@@ -212,14 +216,14 @@ def test_each_field_of_a_step_is_checked(step):
             if (name, value) in [("process", None), ("made_hook", True)]:
                 continue
             before, holder[name] = holder[name], value
-            with pytest.raises(ValueError):
+            with pytest.raises(ValueError, match=NO_STEP):
                 steps.step(good)
             holder[name] = before
         before = holder.pop(name)
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=NO_STEP):
             steps.step(good)
         holder[name] = before
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=NO_STEP):
         steps.step(good | {"more": 1})
 
 
@@ -315,7 +319,7 @@ def test_what_others_may_have_written_is_not_read(tmp_path, made):
     directory = tmp_path / "state"
     directory.mkdir(mode=0o700)
     made(directory / "file")
-    with pytest.raises(Refused, match="cannot trust .*remove"):
+    with pytest.raises(Refused, match=r"cannot trust .*remove"):
         Journal.load(directory / "file")
 
 
@@ -334,7 +338,7 @@ def test_a_device_of_another_namespace_or_number_is_not_touched():
 def test_a_device_that_is_not_there_is_named():
     for missing in (Device("nowhere0"), Device("lo", process=2**22 + 1)):
         with pytest.raises(DeviceError, match=missing.name):
-            missing.index
+            _ = missing.index
 
 
 @pytest.mark.privileged
@@ -401,10 +405,14 @@ def test_rfs_gives_the_machine_its_socket_table_back(server, proc_sys, monkeypat
 @pytest.mark.privileged
 def test_an_emulated_nic_at_each_end_of_a_link(testbed):
     before = snapshot(testbed)
-    with EmulatedNic(testbed.links_to(testbed.server)) as one, EmulatedNic(testbed.links_to(testbed.client)) as other:
-        with one.steer(Plan("atr", ALL_CPUS)), other.steer(Plan("atr", ALL_CPUS)):
-            with listen(testbed, socket.AF_INET, 80) as listener:
-                assert cpu_that_handled(testbed, listener, 20000) in ALL_CPUS
+    with (
+        EmulatedNic(testbed.links_to(testbed.server)) as one,
+        EmulatedNic(testbed.links_to(testbed.client)) as other,
+        one.steer(Plan("atr", ALL_CPUS)),
+        other.steer(Plan("atr", ALL_CPUS)),
+        listen(testbed, socket.AF_INET, 80) as listener,
+    ):
+        assert cpu_that_handled(testbed, listener, 20000) in ALL_CPUS
     assert snapshot(testbed) == before
 
 
@@ -468,9 +476,11 @@ def test_what_is_half_applied_is_rolled_back(testbed, server):
         with pytest.raises(Exception, match="cannot attach to the device's egress") as refused:
             EmulatedNic(testbed.links_to(testbed.server))
         assert refused.value.exit_status == 3
-        with pytest.raises(Exception, match="cannot attach the XDP program") as refused:
-            with steer(Cpumap(), server, Plan("rss", ALL_CPUS)):
-                pass
+        with (
+            pytest.raises(Exception, match="cannot attach the XDP program") as refused,
+            steer(Cpumap(), server, Plan("rss", ALL_CPUS)),
+        ):
+            pass
         assert refused.value.exit_status == 3
         assert "XDP program already" in Cpumap().why_not(server)
         assert snapshot(testbed) == before
@@ -624,7 +634,7 @@ class ReplayedNic:
         if words[0] == "delete":
             del self.rules[int(words[1])]
             return ""
-        if len(self.rules) == self.refuses_from or self.refuses and self.refuses in words:
+        if len(self.rules) == self.refuses_from or (self.refuses and self.refuses in words):
             raise Refused("ethtool -N eth9: rmgr: Cannot insert RX class rule: Invalid argument")
         location = 2045 - len(self.rules)
         self.rules[location] = " ".join(words)
@@ -688,9 +698,11 @@ def test_ethtool_a_refused_rule_rolls_everything_back_in_reverse_order(eth9, acc
     nic, (device_, plug, files) = ReplayedNic(refuses_from=accepted), eth9
     plug(nic)
     before = nic.state(), files()
-    with pytest.raises(Refused, match="Cannot insert RX class rule: Invalid argument"):
-        with steer(Ethtool(), device_, Plan("perfect", (0, 1, 2, 3))):
-            pass
+    with (
+        pytest.raises(Refused, match="Cannot insert RX class rule: Invalid argument"),
+        steer(Ethtool(), device_, Plan("perfect", (0, 1, 2, 3))),
+    ):
+        pass
     assert (nic.state(), files()) == before
     deleted = [f"-N delete {2045 - rule}" for rule in reversed(range(accepted))]
     assert nic.commands[-accepted - 2 :] == [*deleted, "-K ntuple off", "-X default"]
@@ -700,9 +712,11 @@ def test_ethtool_a_driver_with_one_mask_refuses_rules_for_single_ports(eth9):
     nic, (device_, plug, files) = ReplayedNic(refuses="6379"), eth9
     plug(nic)
     before = nic.state(), files()
-    with pytest.raises(Refused, match="Invalid argument"):
-        with steer(Ethtool(), device_, Plan("perfect", (0, 1), {6379: 1})):
-            pass
+    with (
+        pytest.raises(Refused, match="Invalid argument"),
+        steer(Ethtool(), device_, Plan("perfect", (0, 1), {6379: 1})),
+    ):
+        pass
     assert (nic.state(), files()) == before
 
 
@@ -723,9 +737,8 @@ def test_ethtool_atr_is_ntuple_off_and_takes_nobodys_rules(eth9):
         assert nic.ntuple == "off"
     assert nic.ntuple == "on"
     nic.rules[2000] = "somebody else's"
-    with pytest.raises(Refused, match="eth9 has filter rules"):
-        with steer(Ethtool(), device_, Plan("atr", (0, 1))):
-            pass
+    with pytest.raises(Refused, match="eth9 has filter rules"), steer(Ethtool(), device_, Plan("atr", (0, 1))):
+        pass
     assert nic.ntuple == "on"
 
 
@@ -762,9 +775,8 @@ def test_ethtool_needs_a_queue_for_each_cpu(eth9):
     device_, plug, files = eth9
     plug(ReplayedNic())
     before = files()
-    with pytest.raises(Refused, match="4 queues for 5 CPUs"):
-        with steer(Ethtool(), device_, Plan("rss", range(5))):
-            pass
+    with pytest.raises(Refused, match="4 queues for 5 CPUs"), steer(Ethtool(), device_, Plan("rss", range(5))):
+        pass
     assert files() == before
 
 
@@ -878,7 +890,7 @@ def state(tmp_path, monkeypatch):
 @pytest.mark.parametrize("umask", [0, 0o777])
 def test_what_the_command_keeps_is_roots_alone_whatever_the_umask(state, umask):
     """Also where an older version has made it for all to read."""
-    for already in (False, True):
+    for _already in (False, True):
         before = os.umask(umask)
         try:
             with lasting._locked():
@@ -910,9 +922,8 @@ def test_a_place_that_is_not_roots_alone_is_refused_in_one_line(state, place, sp
     else:
         target.rename(target.with_name("elsewhere"))
         target.symlink_to("elsewhere") if spoilt == "a link" else os.mkfifo(target)
-    with pytest.raises(Refused, match=f"cannot trust {target}: .*remove") as refused:
-        with lasting._locked():
-            pass
+    with pytest.raises(Refused, match=f"cannot trust {target}: .*remove") as refused, lasting._locked():
+        pass
     assert str(refused.value).isprintable()
 
 

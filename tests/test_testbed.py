@@ -43,16 +43,17 @@ def test_neighbours_are_permanent_and_offloads_off(testbed):
 
 @pytest.mark.needs("sysctl")
 def test_sysctls_are_set_in_the_namespace_and_unchanged_outside(tag):
-    read = lambda: {name: Path("/proc/sys", name).read_text() for name in SYSCTLS}  # noqa: E731
-    everything = lambda: run_in_host("sysctl", "-a")  # noqa: E731
-    before, all_before = read(), everything()
+    def read():
+        return {name: Path("/proc/sys", name).read_text() for name in SYSCTLS}
+
+    before, all_before = read(), run_in_host("sysctl", "-a")
     with Testbed(Pair(), tag, queues=1) as testbed:
         with inside(testbed.server):
             assert {name: value.split() for name, value in read().items()} == {
                 name: value.split() for name, value in SYSCTLS.items()
             }
         assert read() == before
-    assert changed_settings(all_before, everything()) == []
+    assert changed_settings(all_before, run_in_host("sysctl", "-a")) == []
 
 
 def run_in_host(*command):

@@ -144,9 +144,9 @@ def is_master_of(pid: int, testbed: Testbed) -> bool:
 
 def test_a_server_that_does_not_start_says_why_in_its_own_words(served, monkeypatch):
     monkeypatch.setattr("workloads.nginx.CONFIGURATION", "events {{ }} nonsense;")
-    with pytest.raises(WorkloadError, match='nginx does not start: .*unknown directive "nonsense"'):
-        with served("nginx", "base"):
-            pass
+    wanted = r'nginx does not start: .*unknown directive "nonsense"'
+    with pytest.raises(WorkloadError, match=wanted), served("nginx", "base"):
+        pass
 
 
 def test_a_tool_that_is_not_installed_is_named(monkeypatch):

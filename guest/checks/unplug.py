@@ -32,7 +32,7 @@ def _loaded(one: Served, switch: Path) -> Counter:
         for state in ("1", "0", "1"):
             switch.write_text(state)
             goal = _answered(load) + BETWEEN
-            wait_until(lambda: _answered(load) >= goal, f"{BETWEEN} more connections", PATIENCE)
+            wait_until(lambda goal=goal: _answered(load) >= goal, f"{BETWEEN} more connections", PATIENCE)
     return load.total()
 
 

@@ -42,7 +42,8 @@ class Barrier:
     def wait(self) -> None:
         allowed = os.sched_getaffinity(0)
         if len(allowed) == 1:
-            return self._exchange()
+            self._exchange()
+            return
         for cpu in allowed:
             os.sched_setaffinity(0, {cpu})
             self._exchange()

@@ -51,8 +51,8 @@ class Program(SocketCalls, DescriptorCalls, WaitingCalls):
         self._barrier = barrier
 
     def run(self, steps: list) -> None:
-        for operation, *arguments in steps:
-            arguments = [self._resolved(argument) for argument in arguments]
+        for operation, *given in steps:
+            arguments = [self._resolved(argument) for argument in given]
             answer = self._avoided_as(operation, arguments) or getattr(self, operation)(*arguments)
             self._barrier.wait()
             shown = [argument for argument in arguments if not is_program(argument)]
