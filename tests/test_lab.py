@@ -111,6 +111,16 @@ def test_an_environment_made_from_other_files_is_not_ours(tmp_path, monkeypatch,
     assert not bootstrap.has_environment()
 
 
+@pytest.mark.parametrize(
+    "arguments, wanted", [(["--yes", "test"], True), (["guest", "--", "test"], True), (["sweep"], False), ([], False)]
+)
+def test_the_tools_that_check_are_installed_for_tests_alone(tmp_path, monkeypatch, arguments, wanted):
+    monkeypatch.setattr(bootstrap, "CHECKS_STAMP", tmp_path / "checks-from")
+    assert bootstrap.lacks_checks(arguments) == wanted
+    bootstrap.CHECKS_STAMP.write_text(bootstrap.CHECKS.read_text())
+    assert not bootstrap.lacks_checks(arguments)
+
+
 @pytest.mark.privileged
 def test_a_person_who_is_not_root_is_told_to_become_it():
     """From a copy, and with Debian's Python, because nobody may read what is root's."""
