@@ -20,6 +20,7 @@ from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
 from tests.harness.waiting import wait_until
 from tests.libfsocket_apps.loopback import connect, on_cpus
 from workloads.process import running
+from workloads.readiness import listening_inodes
 
 X86_64 = {"bpf": 321, "memfd_create": 319, "pidfd_open": 434, "pidfd_getfd": 438}
 IO_URING_DISABLED = Path("/proc/sys/kernel/io_uring_disabled")
@@ -146,7 +147,7 @@ def test_a_server_that_systemd_gives_its_listener_is_accelerated(preload):
     passed = [option for name, value in preload.items() for option in ("-E", f"{name}={value}")]
     launcher = ["systemd-socket-activate", "-l", f"{LOOPBACK}:{port}", *passed]
     with Server({}, log=None, launcher=launcher, program=[sys.executable, str(APPS / "server.py"), "3"]) as server:
-        wait_until(lambda: is_listening(port), "systemd listens")
+        wait_until(lambda: bool(listening_inodes(port)), "systemd listens")
         with on_cpus({CPUS[0]}):
             first = connect((LOOPBACK, port))
         server.know(server.read())
@@ -156,11 +157,6 @@ def test_a_server_that_systemd_gives_its_listener_is_accelerated(preload):
         for cpu, worker in zip(CPUS, workers):
             assert pids(server.request(cpu, 20)) == {worker["pid"]}
         assert server.per_cpu("accepted_local") == [20, 20]
-
-
-def is_listening(port: int) -> bool:
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return any(fields[3] == "0A" and int(fields[1].split(":")[1], 16) == port for fields in lines)
 
 
 @pytest.mark.skipif(
