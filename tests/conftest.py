@@ -11,7 +11,7 @@ import pytest
 pytest.register_assert_rewrite("tests.harness")  # so that its assertions show what they compared
 
 from fastsocket.build import build
-from tests.harness.apps import Server, compiled, preloading
+from tests.harness.apps import SANITIZED, Server, compiled, preloading
 from tests.harness.commands import FASTSOCKET
 from tests.harness.cpus import ALL_CPUS, CPUS
 from tests.harness.needs import need, need_guests
@@ -27,7 +27,7 @@ def built_accelerator():
     build()
 
 
-@pytest.fixture(scope="session", params=["plain", "everything on", "sanitized"])
+@pytest.fixture(scope="session", params=["plain", "everything on", SANITIZED])
 def preload(request) -> dict[str, str]:
     """The environment that loads the library."""
     return preloading(request.param)
@@ -106,6 +106,8 @@ def pytest_collection_modifyitems(config, items):
     """Fast unit tests first, so that a plain mistake shows at once. And time-outs as long as it takes here."""
     items.sort(key=lambda item: item.get_closest_marker("privileged") is not None)
     for item in items:
+        if item.get_closest_marker("image") or item.get_closest_marker("guest"):
+            item.add_marker(pytest.mark.slow)
         marker = item.get_closest_marker("timeout")
         seconds = marker.args[0] if marker else config.getoption("timeout")
         item.add_marker(pytest.mark.timeout(patient(seconds)), append=False)

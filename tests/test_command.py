@@ -57,8 +57,8 @@ def test_bad_input_gets_one_line_and_status_2(arguments, words):
     assert_one_line(fastsocket(*arguments), 2, *words)
 
 
-@pytest.mark.parametrize("name", ["a\x1b[31m", "two\nlines", "\udcff", "\u202egnp.sh", "tab\t"])
-def test_names_that_are_no_text_for_a_terminal_are_spelled_out(tmp_path, name):
+def test_names_that_are_no_text_for_a_terminal_are_spelled_out(tmp_path):
+    name = "a\x1b[31m two\nlines \udcff \u202egnp.sh tab\t"
     (tmp_path / name).write_text("no program")
     for done, status in [
         (fastsocket("check", tmp_path / name), 1),

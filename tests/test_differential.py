@@ -361,12 +361,14 @@ def announce(capsys):
 # ---- the tests
 
 
+@pytest.mark.slow
 def test_programs_see_the_same_each_time(announce):
     """Without the library in both: else the comparison below would compare accidents."""
     with interpreters({}, {}) as pair:
         announce(f"{compare_any_programs(pair, PROGRAMS_TO_RUN).programs} programs, twice the same")
 
 
+@pytest.mark.slow
 def test_programs_see_the_same_with_the_library(preload, announce):
     number = PROGRAMS_TO_RUN // (SANITIZED_IS_SLOWER if "ASAN_OPTIONS" in preload else 1)
     with interpreters(preload, {}) as pair:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fastsocket import page
 from fastsocket.build import HERE
 from fastsocket.page import CpuCounters
-from tests.harness.apps import App, compiled, preloading
+from tests.harness.apps import SANITIZED, App, compiled, preloading
 from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
 from tests.harness.needs import IPV6
 from tests.harness.waiting import wait_until
@@ -30,7 +30,7 @@ WAYS = [(), ("nonblocking",), ("no_port",), ("no_port", "nonblocking"), ("duplic
 pytestmark = [pytest.mark.timeout(60), NEEDS_TWO_CPUS]
 
 
-@pytest.fixture(scope="module", params=["plain", "sanitized"])
+@pytest.fixture(scope="module", params=["plain", SANITIZED])
 def preload(request) -> dict[str, str]:
     return preloading(request.param) | ON
 

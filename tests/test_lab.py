@@ -169,6 +169,7 @@ def test_runs_that_begin_in_the_same_second_have_directories_of_their_own(tmp_pa
     assert made == [f"2026-11-25-000000-redis{number}" for number in ("", "-2", "-3")]
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 def test_results_may_have_another_place_which_has_to_be_there(tmp_path):
     assert_one_line(in_results(tmp_path / "none"), 2, str(tmp_path / "none"), "--out", "-v")
@@ -251,6 +252,7 @@ def test_an_unwritable_directory_is_named():
     assert_one_line(lab("sweep", *SHORT, "--out", "/proc/nowhere/run"), 2, "/proc/nowhere/run", "--out")
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 def test_an_nginx_that_does_not_start_shows_its_own_error_and_leaves_nothing(tmp_path):
     broken = tmp_path / "bin" / "nginx"
@@ -278,6 +280,7 @@ def in_its_place(command, directory, script):
 NEVER_ENDS = '[ "$1" = --version ] && exec $REAL --version\nexec sleep 1000'
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 def test_a_load_generator_that_does_not_end_costs_its_trials_and_not_the_sweep(tmp_path):
     """Three in a row, and the rest of that workload."""
@@ -323,6 +326,7 @@ sys.exit(lab.main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 @pytest.mark.parametrize("parts, status", [(["redis", "overhead"], 0), (["redis", "scalability-redis"], 3)])
 def test_a_part_that_cannot_be_measured_does_not_end_the_others(tmp_path, parts, status):
@@ -389,6 +393,7 @@ def finished_run(tmp_path_factory):
     return directory
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 def test_a_sweep_leaves_a_whole_run_directory(finished_run):
     for name in ("run.json", TRIALS, "trials.parquet", "summary.csv", "report.html"):
@@ -400,6 +405,7 @@ def test_a_sweep_leaves_a_whole_run_directory(finished_run):
     assert len(read_trials(finished_run)) == run.planned_trials == 8
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 def test_locality_is_what_each_variant_promises(finished_run):
     summary = pandas.read_csv(finished_run / "summary.csv")
@@ -410,6 +416,7 @@ def test_locality_is_what_each_variant_promises(finished_run):
             assert local[variant] == BY_CHANCE
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 def test_every_trial_has_every_probe_and_fastsocket_its_counters(finished_run):
     wanted = {
@@ -432,6 +439,7 @@ def test_every_trial_has_every_probe_and_fastsocket_its_counters(finished_run):
             assert accepted >= trial.metrics["cps"] * trial.seconds * 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 def test_figures_and_report_can_be_made_again(finished_run):
     assert lab("report", str(finished_run)).stdout.strip().endswith("report.html")
@@ -440,6 +448,7 @@ def test_figures_and_report_can_be_made_again(finished_run):
     assert_one_line(lab("figures", str(finished_run), "--only", "no-such-figure"), 2, "no-such-figure")
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 def test_a_run_is_not_overwritten(finished_run):
     assert_one_line(lab("sweep", *SHORT, "--out", str(finished_run)), 2, "--resume")
@@ -469,6 +478,7 @@ class Running:
             os.close(descriptor)
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sweep_keeps_its_trials_and_leaves_nothing_else(tmp_path, number):
@@ -486,6 +496,7 @@ def test_an_interrupted_sweep_keeps_its_trials_and_leaves_nothing_else(tmp_path,
     assert "Incomplete: " in (tmp_path / "run" / "report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 def test_a_resumed_sweep_ends_with_the_schedule_of_one_that_was_never_stopped(tmp_path):
     sweep = Running(tmp_path / "run")
@@ -512,6 +523,7 @@ def bystanders(tmp_path):
             sleeper.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 def test_after_a_kill_clean_removes_what_that_run_left_and_nothing_else(tmp_path, bystanders):
     sleepers, living = bystanders
@@ -528,6 +540,7 @@ def test_after_a_kill_clean_removes_what_that_run_left_and_nothing_else(tmp_path
     assert lab("clean").stdout == "nothing to clean\n"
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 @pytest.mark.skipif(Rfs().why_not() is not None, reason=f"no RFS here: {Rfs().why_not()}")
 def test_a_setting_of_the_machine_is_put_back_after_a_kill(tmp_path):
@@ -542,6 +555,7 @@ def test_a_setting_of_the_machine_is_put_back_after_a_kill(tmp_path):
     assert SOCKET_TABLE.read_text() == before
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 def test_the_next_sweep_removes_it_too(tmp_path):
     first = Running(tmp_path / "first")

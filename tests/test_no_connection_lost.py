@@ -31,7 +31,7 @@ BETWEEN = 100  # connections from each CPU that end well before it happens again
 STOPPED_SECONDS = 1  # long enough for the others to take what waits for the stopped worker
 WAITING = 10
 
-pytestmark = [pytest.mark.timeout(600), NEEDS_TWO_CPUS]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), NEEDS_TWO_CPUS]
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,7 @@ def test_merging_a_profile_with_itself_changes_no_percentage(stacks):
     assert (2 * once.samples).tolist() == twice.samples.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 def test_lab_profiles_a_server(tmp_path):
     done = lab("profile", "nginx", "--variant", "base", "--seconds", "1", "--out", tmp_path / "run")

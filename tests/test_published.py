@@ -105,6 +105,7 @@ def test_what_breaks_once_is_a_flake(tmp_path):
     assert len(comparison.flakes) == 1 and not comparison.differences
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(100)
 @pytest.mark.needs(CPYTHONS_OWN_TESTS)
 @pytest.mark.parametrize("pinned", [False, True], ids=["free", "pinned"])

@@ -18,7 +18,7 @@ ALONE = [
 ]
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
-pytestmark = [pytest.mark.privileged, pytest.mark.needs("chromium")]
+pytestmark = [pytest.mark.slow, pytest.mark.privileged, pytest.mark.needs("chromium")]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 
 from fastsocket import page
 from fastsocket.build import LIBRARY
-from tests.harness.apps import APPS, LOOPBACK, Server, answer, compiled, pids, preloading
+from tests.harness.apps import APPS, LOOPBACK, SANITIZED, Server, answer, compiled, pids, preloading
 from tests.harness.commands import NOBODY
 from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
 from tests.harness.waiting import wait_until
@@ -28,7 +28,7 @@ IO_URING_DISABLED = Path("/proc/sys/kernel/io_uring_disabled")
 pytestmark = [pytest.mark.timeout(60), NEEDS_TWO_CPUS]
 
 
-@pytest.fixture(scope="module", params=["plain", "sanitized"])
+@pytest.fixture(scope="module", params=["plain", SANITIZED])
 def preload(request) -> dict[str, str]:
     return preloading(request.param)
 

@@ -20,6 +20,7 @@ from workloads.variants import SKB_DEFER_MAX, VARIANTS
 PLACEMENT = Placement(cores=len(ALL_CPUS), server_cpus=ALL_CPUS, load_cpus=ALL_CPUS)
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.privileged,
     pytest.mark.timeout(60),
     NEEDS_TWO_CPUS,

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from fastsocket import page
 from fastsocket.build import LIBRARY, build
 from tests.harness.cpus import CPUS
@@ -25,6 +27,7 @@ EVERYTHING_ON = {"FSOCKET_FAST_EPOLL": "on", "FSOCKET_FLOW_DELIVER": "on"}
 
 
 PRELOAD = {"LD_PRELOAD": str(LIBRARY)}
+SANITIZED = pytest.param("sanitized", marks=pytest.mark.slow)
 KINDS = {"plain": PRELOAD, "everything on": PRELOAD | EVERYTHING_ON}
 
 
