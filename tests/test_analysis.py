@@ -635,6 +635,7 @@ def test_trials_that_failed_are_named_and_are_in_no_number(tmp_path):
     assert (flat.failed == TIMED_OUT).sum() == flat.cps.isna().sum() == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", sorted(name for name in names() if isinstance(read(name), Experiment)))
 def test_a_workload_of_which_all_trials_failed_costs_only_itself(tmp_path, experiment):
     """Its figures are drawn, and say that there is nothing."""

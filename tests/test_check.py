@@ -112,6 +112,7 @@ def test_file_capabilities_are_in_the_way_of_all_but_root(copy_of, monkeypatch):
     assert "file capabilities" in obstacle.reason and "AmbientCapabilities" in obstacle.remedy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -261,6 +262,7 @@ def test_a_script_can_if_what_runs_it_can(tmp_path, first_line):
 ENV = "/usr/bin/env"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words, kept",
     [

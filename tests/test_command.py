@@ -258,6 +258,7 @@ THINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", THINGS.values(), ids=THINGS)
 def test_what_is_run_in_vain_ends_as_with_env(tmp_path, make):
     """By its name with a slash, and in PATH."""
@@ -273,6 +274,7 @@ def test_what_is_run_in_vain_ends_as_with_env(tmp_path, make):
         assert len(checked.stderr.splitlines()) <= 1 and "Traceback" not in checked.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

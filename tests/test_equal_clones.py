@@ -44,6 +44,7 @@ def as_dictionary(outcome: dict | str) -> dict:
     return outcome if isinstance(outcome, dict) else {"outcome": outcome}
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 @pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -98,6 +99,7 @@ def guarded(environment: dict[str, str], guard: str, moment: str):
         yield server
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize(

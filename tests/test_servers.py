@@ -90,6 +90,7 @@ def assert_accepted(how: str, before: dict, after: dict) -> None:
 NEEDS_NODE = pytest.mark.needs("node")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "server, expected",
     [
