@@ -431,12 +431,25 @@ def _remove_leftovers() -> bool:
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def test(context: typer.Context, yes: Yes = False) -> None:
+def test(
+    context: typer.Context,
+    coverage: Annotated[bool, typer.Option("--coverage", help="Say which branches of the lab's Python ran.")] = False,
+    yes: Yes = False,
+) -> None:
     """Build everything and run the tests. What follows goes to pytest: lab.py test -k nginx."""
     from fastsocket.build import build
 
     build()
-    raise typer.Exit(subprocess.run([sys.executable, "-m", "pytest", *context.args], cwd=ROOT).returncode)
+    measured = ["coverage", "run", "-m"] if coverage else []
+    status = _python_module(*measured, "pytest", *context.args)
+    if coverage:
+        _python_module("coverage", "combine", "--quiet")
+        _python_module("coverage", "report")
+    raise typer.Exit(status)
+
+
+def _python_module(*words: str) -> int:
+    return subprocess.run([sys.executable, "-m", *words], cwd=ROOT).returncode
 
 
 def _interrupt_once(signum, frame) -> None:

@@ -20,8 +20,11 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
 REQUIREMENTS = ROOT / "requirements.txt"
+CHECKS = ROOT / "requirements-checks.txt"
 PROJECT = ROOT / "pyproject.toml"
 STAMP = VENV / "installed-from"
+CHECKS_STAMP = VENV / "checks-from"
+LOCKED = ("--require-hashes", "--only-binary", ":all:", "--requirement")  # options of pip install; a file follows
 POLICY = Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = """\
 #!/bin/sh
@@ -34,10 +37,15 @@ NOT_POSSIBLE_HERE = 3
 
 def missing_packages(arguments: list[str]) -> list[Package]:
     """What the verb among the arguments needs, and the machine lacks. A guest has the machine's packages."""
-    verb = next((argument for argument in arguments if not argument.startswith("-")), "")
-    inside = arguments[arguments.index("--") + 1 :][:1] if "--" in arguments else []
-    needed = needed_packages(verb) + (needed_packages(*inside) if verb == "guest" else ())
+    needed = [package for verb in verbs(arguments) or [""] for package in needed_packages(verb)]
     return [package for package in dict.fromkeys(needed) if not package.is_there()]
+
+
+def verbs(arguments: list[str]) -> list[str]:
+    """The verb, and that of a guest's lab.py: "guest -- test" is two."""
+    verb = [argument for argument in arguments if not argument.startswith("-")][:1]
+    inside = arguments[arguments.index("--") + 1 :][:1] if "--" in arguments else []
+    return verb + (inside if verb == ["guest"] else [])
 
 
 def needed_packages(verb: str = "") -> tuple[Package, ...]:
@@ -59,20 +67,30 @@ def has_environment() -> bool:
     return STAMP.exists() and VENV_PYTHON.exists() and STAMP.read_text() == _wanted_stamp()
 
 
+def lacks_checks(arguments: list[str]) -> bool:
+    """Whether the tools that check style and coverage are still to be installed; the image goes without them."""
+    if "test" not in verbs(arguments) or is_finished():
+        return False
+    return not CHECKS_STAMP.exists() or CHECKS_STAMP.read_text() != CHECKS.read_text()
+
+
 def ensure(arguments: list[str], usage: str) -> None:
     """Return only inside our virtual environment, with all packages there; else install, then start again in it.
 
     Exits 3 with one line when the machine does not allow that, or nobody said yes.
     """
-    packages, environment = missing_packages(arguments), has_environment()
-    if packages or not environment:
+    packages, environment, checks = missing_packages(arguments), has_environment(), lacks_checks(arguments)
+    if packages or not environment or checks:
         if not arguments or "--help" in arguments:
             print(usage.strip())
             sys.exit(0)
-        _ask(packages, environment, "--yes" in arguments)
+        _ask(packages, 700 * (not environment) + 500 * checks, "--yes" in arguments)
         _install_packages(packages)
         if not environment:
             make_environment()
+        if lacks_checks(arguments):
+            _pip("pip install", *LOCKED, str(CHECKS))
+            CHECKS_STAMP.write_text(CHECKS.read_text())
     if Path(sys.prefix) != VENV:
         os.execv(VENV_PYTHON, [str(VENV_PYTHON), *sys.argv])
 
@@ -82,10 +100,10 @@ def _refuse(message: str) -> None:
     sys.exit(NOT_POSSIBLE_HERE)
 
 
-def _ask(packages: list[Package], environment: bool, yes: bool) -> None:
+def _ask(packages: list[Package], megabytes: int, yes: bool) -> None:
     names = " ".join(package.name for package in packages)
     parts = [f"the Debian packages {names}"] if names else []
-    parts += [] if environment else [f"Python libraries (700 MB) into {VENV}"]
+    parts += [f"Python libraries ({megabytes} MB) into {VENV}"] if megabytes else []
     wanted = " and ".join(parts)
     if packages and not shutil.which("apt-get"):
         _refuse(f"missing {names}, and there is no apt-get to install them with: the lab runs on Debian 12")
@@ -167,35 +185,10 @@ def make_environment() -> None:
     The stamp comes last, so that an interrupted installation starts over.
     """
     _run("making the virtual environment", [sys.executable, "-m", "venv", "--clear", str(VENV)])
-    _run(
-        "pip install",
-        [
-            str(VENV_PYTHON),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--require-hashes",
-            "--only-binary",
-            ":all:",
-            "--requirement",
-            str(REQUIREMENTS),
-        ],
-    )
-    _run(
-        "installing the command fastsocket",
-        [
-            str(VENV_PYTHON),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-deps",
-            "--no-build-isolation",
-            "--editable",
-            str(ROOT),
-        ],
-    )
+    _pip("pip install", *LOCKED, str(REQUIREMENTS))
+    _pip("installing the command fastsocket", "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
     STAMP.write_text(_wanted_stamp())
+
+
+def _pip(what: str, *arguments: str) -> None:
+    _run(what, [str(VENV_PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments])

@@ -312,8 +312,10 @@ def _notes(elf: Elf, path: Path) -> list[str]:
     if not missing:
         return []
     return [
-        f"no {' or '.join(missing)} in it or the libraries it is linked with: only what it loads or starts later "
-        "can be accelerated"
+        (
+            f"no {' or '.join(missing)} in it or the libraries it is linked with: only what it loads or starts later "
+            "can be accelerated"
+        )
     ]
 
 

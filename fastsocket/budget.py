@@ -31,7 +31,7 @@ class Budget:
 
     def check(self) -> None:
         """Raises Spent."""
-        if self._seconds <= 0 or self._all and self._all._seconds <= 0:
+        if self._seconds <= 0 or (self._all and self._all._seconds <= 0):
             raise Spent
 
     def _take(self, seconds: float) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -44,18 +44,18 @@ def fastsocket() -> None:
 
 # The options of run, in the order of its --help.
 Command = Annotated[list[str], typer.Argument(metavar="COMMAND", help="The server and its arguments, best after --.")]
-ListenTable = Annotated[Optional[bool], typer.Option(help="Give each CPU a listener (the library's default: on).")]
+ListenTable = Annotated[bool | None, typer.Option(help="Give each CPU a listener (the library's default: on).")]
 FastEpoll = Annotated[
-    Optional[bool],
+    bool | None,
     typer.Option(help="Put a connection into the epoll only when it has to wait (the library's default: off)."),
 ]
 FlowDeliver = Annotated[
-    Optional[bool],
+    bool | None,
     typer.Option(help="Connect from source ports of the CPU that connects (the library's default: off)."),
 ]
-Only = Annotated[Optional[list[str]], typer.Option(metavar="PORT", help="Accelerate this port alone; again for more.")]
+Only = Annotated[list[str] | None, typer.Option(metavar="PORT", help="Accelerate this port alone; again for more.")]
 Pin = Annotated[
-    Optional[bool],
+    bool | None,
     typer.Option(
         help="Pin workers that nobody pinned, always or never (the library's default: if there is one for each CPU)."
     ),
@@ -134,12 +134,12 @@ def _print_verdict(verdict: Verdict) -> None:
 @app.command()
 def status(
     pids: Annotated[
-        Optional[list[int]], typer.Argument(metavar="PID", help="Only the servers that these processes belong to.")
+        list[int] | None, typer.Argument(metavar="PID", help="Only the servers that these processes belong to.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     prometheus: Annotated[bool, typer.Option("--prometheus", help="In Prometheus' text format.")] = False,
     watch: Annotated[
-        Optional[float],
+        float | None,
         typer.Option("--watch", "-w", metavar="SECONDS", min=0.1, help="Look again so often, until Ctrl-C."),
     ] = None,
 ) -> None:
@@ -197,18 +197,18 @@ def _watch(pids: list[int], seconds: float) -> None:
 def nic(
     device: Annotated[str, typer.Argument(metavar="DEVICE", help="A network device of this machine.")],
     mode: Annotated[
-        Optional[str], typer.Argument(metavar="[rss|atr|perfect|off]", help="Without it: show what is on.")
+        str | None, typer.Argument(metavar="[rss|atr|perfect|off]", help="Without it: show what is on.")
     ] = None,
     backend: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(metavar="NAME", help="ethtool, cpumap or rfs; without it, the first of them that can."),
     ] = None,
     cpus: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(metavar="LIST", help="The CPUs that shall handle packets, as in 0-3,8 (all it may use itself)."),
     ] = None,
     port: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option(metavar="PORT=CPU", help="With perfect: this port's packets to this CPU; again for more."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,

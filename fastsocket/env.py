@@ -137,7 +137,7 @@ def split(text: str, inherited: Mapping[str, str]) -> list[str]:
     for piece in pieces:
         if not quote and (piece in BLANK or piece == r"\_"):
             words, word = words if word is None else [*words, word], None
-        elif not quote and (piece == r"\c" or piece == "#" and word is None):
+        elif not quote and (piece == r"\c" or (piece == "#" and word is None)):
             break
         elif piece in "'\"" and quote in ("", piece):
             word, quote = word or "", "" if quote else piece

@@ -3,18 +3,65 @@
 import ctypes
 import os
 import subprocess
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 import pytest
 
+pytest.register_assert_rewrite("tests.harness")  # so that its assertions show what they compared
+
 from fastsocket.build import build
-from tests.needs import need, need_guests
-from tests.patience import give_the_lab_time, patient
+from tests.harness.apps import SANITIZED, Server, compiled, preloading
+from tests.harness.commands import FASTSOCKET
+from tests.harness.cpus import ALL_CPUS, CPUS
+from tests.harness.needs import need, need_guests
+from tests.harness.patience import give_the_lab_time, patient
+from topologies.pair import Pair
+from topologies.tag import RunTag
+from topologies.testbed import Testbed
 
 
 @pytest.fixture(scope="session", autouse=True)
 def built_accelerator():
     """The library and the BPF objects, from today's sources."""
     build()
+
+
+@pytest.fixture(scope="session", params=["plain", "everything on", SANITIZED])
+def preload(request) -> dict[str, str]:
+    """The environment that loads the library."""
+    return preloading(request.param)
+
+
+@pytest.fixture(scope="session")
+def two_workers_program(tmp_path_factory) -> list[str]:
+    """The command of tests/harness/two_workers.py."""
+    return [str(compiled("two_workers.c", tmp_path_factory.mktemp("two_workers"))), *map(str, CPUS)]
+
+
+@pytest.fixture
+def start():
+    """Start servers under the command run, listening; each ends with the test."""
+    with ExitStack() as started:
+
+        def start_with(*options: str, launcher: Sequence[str] = ()) -> Server:
+            app = started.enter_context(Server({}, launcher=[*launcher, *FASTSOCKET, "run", *options, "--"]))
+            app.listen()
+            return app
+
+        yield start_with
+
+
+@pytest.fixture
+def tag():
+    with RunTag() as made:
+        yield made
+
+
+@pytest.fixture
+def testbed(tag):
+    with Testbed(Pair(), tag, queues=len(ALL_CPUS)) as made:
+        yield made
 
 
 @pytest.fixture
@@ -59,6 +106,8 @@ def pytest_collection_modifyitems(config, items):
     """Fast unit tests first, so that a plain mistake shows at once. And time-outs as long as it takes here."""
     items.sort(key=lambda item: item.get_closest_marker("privileged") is not None)
     for item in items:
+        if item.get_closest_marker("image") or item.get_closest_marker("guest"):
+            item.add_marker(pytest.mark.slow)
         marker = item.get_closest_marker("timeout")
         seconds = marker.args[0] if marker else config.getoption("timeout")
         item.add_marker(pytest.mark.timeout(patient(seconds)), append=False)

@@ -24,8 +24,6 @@ from bench.experiment import Collection, Experiment, figure_specs, names, read
 from bench.record import (
     CpuUse,
     Effect,
-    Options,
-    Placement,
     RecordError,
     Run,
     Trial,
@@ -35,41 +33,12 @@ from bench.record import (
     write_run,
 )
 from bench.schedule import schedule
+from tests.harness.runs import BLOCKS, a_run
 
-BLOCKS = 6  # enough for intervals
 TRUTH = {"base": 1.0, "control": 1.0, "latest": 1.0, "fastsocket": 1.2}
 NO_PROBE = "tracing is not permitted"
 
 few = settings(max_examples=20, deadline=None)
-
-
-def a_run(blocks=BLOCKS, workloads=("nginx",), cores=(1, 2), shared=True, **changes) -> Run:
-    options = Options(
-        experiment="scalability",
-        workloads=list(workloads),
-        variants=["base", "latest", "fastsocket"],
-        cores=list(cores),
-        blocks=blocks,
-        seconds=2,
-        seed=7,
-        figures=figure_specs("scalability", list(workloads)),
-    )
-    placements = [
-        Placement(cores=count, server_cpus=list(range(count)), load_cpus=[0, 1] if shared else [6, 7])
-        for count in cores
-    ]
-    made = Run(
-        options=options,
-        started="2024-05-01T12:00:00+02:00",
-        fingerprint={"kernel": "6.18 <test> & more"},
-        versions={"nginx": "1.22.1"},
-        placements=placements,
-        unavailable={},
-        planned_trials=len(schedule(options)),
-        complete=True,
-        wall_seconds=400.0,
-    )
-    return made.model_copy(update=changes)
 
 
 def trials_of(run: Run, cps=None, **changes) -> list[Trial]:
@@ -174,7 +143,11 @@ def test_a_linear_drift_cancels_in_the_means_and_an_exponential_one_in_the_ratio
 def test_the_unit_of_a_metric_changes_no_ratio(scale):
     run = a_run(blocks=10, cores=[2])
     rates = [trial.metrics["cps"] for trial in trials_of(run)]
-    was, now = (one(served(run, lambda index, arm, cores: unit * rates[index])) for unit in (1, scale))
+
+    def in_units_of(unit: float):
+        return one(served(run, lambda index, arm, cores: unit * rates[index]))
+
+    was, now = in_units_of(1), in_units_of(scale)
     assert now.ratio_to_base == pytest.approx(was.ratio_to_base, rel=1e-12)
     assert now.estimate == pytest.approx(scale * was.estimate, rel=1e-12)
     for bound in ("ratio_low", "ratio_high"):  # rounding decides ties among the resamples, so not to the last digit
@@ -662,6 +635,7 @@ def test_trials_that_failed_are_named_and_are_in_no_number(tmp_path):
     assert (flat.failed == TIMED_OUT).sum() == flat.cps.isna().sum() == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", sorted(name for name in names() if isinstance(read(name), Experiment)))
 def test_a_workload_of_which_all_trials_failed_costs_only_itself(tmp_path, experiment):
     """Its figures are drawn, and say that there is nothing."""

@@ -75,7 +75,7 @@ def test_ports_to_accelerate_are_taken_as_written(ports):
 @given(ports=st.lists(DIGITS | st.text(max_size=400), max_size=20))
 def test_whatever_is_written_as_ports_to_accelerate_is_bounded(ports):
     found = taken(arguments.only_ports, ports)
-    assert found is None or len(set(found)) == len(ports) <= 16 and all(1 <= port <= 65535 for port in found)
+    assert found is None or (len(set(found)) == len(ports) <= 16 and all(1 <= port <= 65535 for port in found))
 
 
 @pytest.mark.parametrize("rules", [["80=0", "80=1"], ["80=0", "080=0"]])

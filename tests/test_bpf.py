@@ -10,9 +10,9 @@ from fastsocket.build import HERE, bpf_object
 from fastsocket.libbpf import BpfError, BpfObject, has_tracepoint
 from fastsocket.refusal import Cause, cause_of, telling_line
 from fastsocket.steering.cpus import machine_cpus
-from tests.test_nic import unbounded_object
+from tests.harness.commands import WITHOUT_BPF
+from tests.harness.needs import need
 
-__all__ = ["unbounded_object"]  # a fixture
 ROOT = HERE.parent
 OBJECTS = sorted(source.name.removesuffix(".bpf.c") for source in (HERE / "bpf").glob("*.bpf.c"))
 # Python that loads an object, and says why it could not.
@@ -53,7 +53,7 @@ def loads(name: str, *launcher: str) -> str:
     "launcher, cause, words",
     [
         (["setpriv", "--bounding-set", "-sys_admin,-bpf"], "PRIVILEGE", "Operation not permitted"),
-        ([sys.executable, "-m", "tests.without_bpf"], "NO_BPF", "Function not implemented"),
+        (WITHOUT_BPF, "NO_BPF", "Function not implemented"),
         (["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /sys/kernel/btf; exec "$@"', "sh"], "NO_BTF", "BTF"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
@@ -62,6 +62,41 @@ def test_a_refusal_is_told_by_its_cause(launcher, cause, words):
     said = loads("contention", *launcher)
     assert said.startswith(f"{cause} cannot load the BPF programs: ")
     assert words in said
+
+
+UNBOUNDED = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+SEC("tc")
+int unbounded(struct __sk_buff *skb)
+{
+	char *data = (char *)(long)skb->data;
+
+	return data[skb->mark];
+}
+
+char LICENSE[] SEC("license") = "GPL";
+"""
+
+
+@pytest.fixture
+def unbounded_object(tmp_path):
+    need("clang")
+    source, compiled = tmp_path / "unbounded.bpf.c", tmp_path / "unbounded.bpf.o"
+    source.write_text(UNBOUNDED)
+    triplet = subprocess.run(["gcc", "-print-multiarch"], capture_output=True, text=True, check=True).stdout.strip()
+    subprocess.run(
+        ["clang", "-target", "bpf", "-O2", "-g", f"-I/usr/include/{triplet}", "-c", source, "-o", compiled], check=True
+    )
+    return compiled
+
+
+@pytest.mark.privileged
+def test_refused_program_comes_with_the_verifiers_log(unbounded_object):
+    wanted = r"(?s)cannot load.*BEGIN PROG LOAD LOG.*data\[skb->mark\]"
+    with BpfObject(unbounded_object) as refused, pytest.raises(BpfError, match=wanted):
+        refused.load()
 
 
 @pytest.mark.privileged
@@ -82,8 +117,10 @@ def test_a_verifiers_refusal_is_its_last_telling_line(unbounded_object):
         (
             "verifier-6.1",
             Cause.VERIFIER,
-            "the verifier refuses steer: math between map_value pointer and register with "
-            "unbounded min value is not allowed",
+            (
+                "the verifier refuses steer: math between map_value pointer and register with "
+                "unbounded min value is not allowed"
+            ),
         ),
         ("tracepoint-6.1", Cause.NO_TRACEPOINT, "this kernel has no tracepoint sock_recv_length"),
     ],

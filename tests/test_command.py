@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,50 +19,13 @@ from fastsocket.build import HERE, LIBRARY
 from fastsocket.counters import COUNTER_NAMES
 from fastsocket.launch import LaunchError, Wishes, environment
 from fastsocket.servers import Server, survey
-from tests.test_libfsocket import CPUS, Server as ServerApp
+from tests.harness.commands import FASTSOCKET, as_nobody, assert_one_line, fastsocket
+from tests.harness.cpus import CPUS
 
 ROOT = HERE.parent
-FASTSOCKET = [sys.executable, "-m", "fastsocket"]
-NOBODY = 65534
-MAPS = "/proc/self/maps"  # what a program that prints it has loaded
 NO_PID = 1 << 22  # past the kernel's PID_MAX_LIMIT
 
 pytestmark = pytest.mark.timeout(60)
-
-
-def fastsocket(*arguments, **options):
-    return subprocess.run(
-        [*FASTSOCKET, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        **options,
-    )
-
-
-def assert_one_line(done, status, *words):
-    assert done.returncode == status, done.stderr
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    for word in words:
-        assert word in done.stderr
-
-
-def as_nobody(function):
-    """What a function says when a process that is not root calls it."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        with suppress(BaseException):
-            os.setgroups([])
-            os.setresuid(NOBODY, NOBODY, NOBODY)
-            os.write(writing, json.dumps(function()).encode())
-        os._exit(0)
-    os.close(writing)
-    with open(reading) as answer:
-        said = answer.read()
-    os.waitpid(child, 0)
-    return json.loads(said)
 
 
 # ---- input
@@ -96,8 +58,8 @@ def test_bad_input_gets_one_line_and_status_2(arguments, words):
     assert_one_line(fastsocket(*arguments), 2, *words)
 
 
-@pytest.mark.parametrize("name", ["a\x1b[31m", "two\nlines", "\udcff", "\u202egnp.sh", "tab\t"])
-def test_names_that_are_no_text_for_a_terminal_are_spelled_out(tmp_path, name):
+def test_names_that_are_no_text_for_a_terminal_are_spelled_out(tmp_path):
+    name = "a\x1b[31m two\nlines \udcff \u202egnp.sh tab\t"
     (tmp_path / name).write_text("no program")
     for done, status in [
         (fastsocket("check", tmp_path / name), 1),
@@ -297,6 +259,7 @@ THINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", THINGS.values(), ids=THINGS)
 def test_what_is_run_in_vain_ends_as_with_env(tmp_path, make):
     """By its name with a slash, and in PATH."""
@@ -312,6 +275,7 @@ def test_what_is_run_in_vain_ends_as_with_env(tmp_path, make):
         assert len(checked.stderr.splitlines()) <= 1 and "Traceback" not in checked.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -335,23 +299,6 @@ def test_names_that_lead_nowhere_end_as_with_env(name):
 
 
 # ---- status
-
-
-@pytest.fixture
-def start():
-    """Servers under the command run, listening; each ends with the test."""
-    started = []
-
-    def start_with(*options, launcher=()):
-        app = ServerApp({}, launcher=[*launcher, *FASTSOCKET, "run", *options, "--"])
-        started.append(app)
-        app.__enter__()
-        app.listen()
-        return app
-
-    yield start_with
-    for app in started:
-        app.__exit__(None)
 
 
 @pytest.fixture

@@ -28,10 +28,11 @@ from hypothesis import strategies as st
 
 from fastsocket import shared_memory
 from fastsocket.build import LIBRARY
-from tests.test_libfsocket import CPUS, EVERYTHING_ON, preload
+from tests.harness.apps import EVERYTHING_ON
+from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
 
 INTERPRETER = Path(__file__).parent / "libfsocket_apps" / "interpreter.py"
-PROGRAMS_TO_RUN = int(os.environ.get("FSOCKET_DIFFERENTIAL", 300))
+PROGRAMS_TO_RUN = int(os.environ.get("FSOCKET_DIFFERENTIAL", "300"))
 SEED = int(os.environ.get("FSOCKET_DIFFERENTIAL_SEED", random.randrange(2**32)))
 SANITIZED_IS_SLOWER = 3
 FAIR_SHARE = 0.3
@@ -43,7 +44,7 @@ NO_LIMIT = 2**32 - 1
 BACKLOG = 64  # more than a program connects: what does not fit waits for a timer
 
 # A failure needs time to be shortened; a program that hangs is ended by the interpreter.
-pytestmark = [pytest.mark.timeout(60 + PROGRAMS_TO_RUN), pytest.mark.skipif(len(CPUS) < 2, reason="needs two CPUs")]
+pytestmark = [pytest.mark.timeout(60 + PROGRAMS_TO_RUN), NEEDS_TWO_CPUS]
 
 
 # ---- programs
@@ -215,7 +216,7 @@ PREFACES = st.sampled_from(
         LISTENING,
         LISTENING + SERVING,
         LISTENING_ALONE + SERVING,
-        LISTENING + [CLIENT] + SERVING,
+        [*LISTENING, CLIENT, *SERVING],
         LISTENING + SERVING + ACCEPTING,
         LISTENING + SERVING + ACCEPTING + [watch_accepted()],
         LISTENING + SERVING + ACCEPTING + [REQUEST, watch_accepted(select.EPOLLET)],
@@ -360,12 +361,14 @@ def announce(capsys):
 # ---- the tests
 
 
+@pytest.mark.slow
 def test_programs_see_the_same_each_time(announce):
     """Without the library in both: else the comparison below would compare accidents."""
     with interpreters({}, {}) as pair:
         announce(f"{compare_any_programs(pair, PROGRAMS_TO_RUN).programs} programs, twice the same")
 
 
+@pytest.mark.slow
 def test_programs_see_the_same_with_the_library(preload, announce):
     number = PROGRAMS_TO_RUN // (SANITIZED_IS_SLOWER if "ASAN_OPTIONS" in preload else 1)
     with interpreters(preload, {}) as pair:

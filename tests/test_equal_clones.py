@@ -8,16 +8,18 @@ import pytest
 
 from fastsocket import shared_memory
 from fastsocket.build import LIBRARY
+from tests.harness.apps import LOOPBACK, App, Server, pids
+from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
+from tests.harness.needs import IPV6
+from tests.harness.patience import patient
+from tests.harness.waiting import wait_until
 from tests.libfsocket_apps.loopback import on_cpus
-from tests.needs import IPV6
-from tests.patience import patient
-from tests.test_libfsocket import CPUS, LOOPBACK, App, Server, eventually, pids
 
 PRELOAD = {"LD_PRELOAD": str(LIBRARY)}
 MOMENTS = ["before bind", "after listen", "after adoption"]
 HOSTS = [LOOPBACK, pytest.param("::1", marks=pytest.mark.needs(IPV6))]
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
+pytestmark = [pytest.mark.timeout(60), NEEDS_TWO_CPUS]
 
 
 @contextmanager
@@ -42,6 +44,7 @@ def as_dictionary(outcome: dict | str) -> dict:
     return outcome if isinstance(outcome, dict) else {"outcome": outcome}
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 @pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -96,6 +99,7 @@ def guarded(environment: dict[str, str], guard: str, moment: str):
         yield server
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize(
@@ -158,4 +162,7 @@ def test_an_application_that_wants_a_signal_for_each_connection_gets_it(environm
         server.ask("serve", CPUS[0])
         if moment == "after adoption":
             server.ask("guard", "O_ASYNC")
-        assert eventually(lambda: pids(server.request(CPUS[0], 1)) == {server.pid} and server.ask("signals_had") > 0)
+        wait_until(
+            lambda: pids(server.request(CPUS[0], 1)) == {server.pid} and server.ask("signals_had") > 0,
+            "a connection comes with its signal",
+        )

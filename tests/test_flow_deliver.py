@@ -7,7 +7,6 @@ processes share, they are in namespaces of their own.
 import itertools
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -15,27 +14,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastsocket import shared_memory
-from fastsocket.build import HERE, LIBRARY, build
+from fastsocket.build import HERE
 from fastsocket.shared_memory import CpuCounters
+from tests.harness.apps import SANITIZED, App, compiled, preloading
+from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
+from tests.harness.needs import IPV6
+from tests.harness.waiting import wait_until
 from tests.libfsocket_apps.loopback import on_cpus
-from tests.needs import IPV6, need
-from tests.test_libfsocket import CPUS, App, sanitized_environment
 
 LOOPBACK = {"inet": "127.0.0.1", "inet6": "::1"}
 FAMILIES = ["inet", pytest.param("inet6", marks=pytest.mark.needs(IPV6))]
 ON = {"FSOCKET_FLOW_DELIVER": "on"}
 WAYS = [(), ("nonblocking",), ("no_port",), ("no_port", "nonblocking"), ("duplicate",)]
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
+pytestmark = [pytest.mark.timeout(60), NEEDS_TWO_CPUS]
 
 
-@pytest.fixture(scope="module", params=["plain", "sanitized"])
+@pytest.fixture(scope="module", params=["plain", SANITIZED])
 def preload(request) -> dict[str, str]:
-    if request.param == "sanitized":
-        need("gcc")
-        build("sanitized")
-        return sanitized_environment() | ON
-    return {"LD_PRELOAD": str(LIBRARY)} | ON
+    return preloading(request.param) | ON
 
 
 class Connector(App):
@@ -108,13 +105,13 @@ def test_the_core_of_a_port(tmp_path):
 def test_a_connection_has_a_port_of_its_cpu(connector, family, way):
     host = LOOPBACK[family]
     port = connector.ask("listen", host)
-    wishes = {wish: True for wish in way} | ({"bind": [host, 0]} if "no_port" in way else {})
+    wishes = dict.fromkeys(way, True) | ({"bind": [host, 0]} if "no_port" in way else {})
     for cpu in CPUS:
         connections = connector.connect_many(20, cpu, port, host, **wishes)
         assert cores(connections) == {cpu}
         assert {connection["range"] for connection in connections} == {0}
-    assert connector.counted("delivered") == {cpu: 20 for cpu in CPUS}
-    assert connector.counted("undelivered") == {cpu: 0 for cpu in CPUS}
+    assert connector.counted("delivered") == dict.fromkeys(CPUS, 20)
+    assert connector.counted("undelivered") == dict.fromkeys(CPUS, 0)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -125,7 +122,7 @@ def test_an_address_bound_without_a_port_gets_one_of_the_cpu_at_once(connector, 
         connections = connector.connect_many(20, cpu, port, host, bind=[host, 0])
         assert cores(connections) == {cpu}
         assert all(connection["bound"] == connection["port"] for connection in connections)
-    assert connector.counted("delivered") == {cpu: 20 for cpu in CPUS}
+    assert connector.counted("delivered") == dict.fromkeys(CPUS, 20)
 
 
 def test_a_thread_and_a_child_connect_from_their_cpu(connector):
@@ -243,7 +240,7 @@ def test_many_destinations_share_a_port(preload):
         for nth in range(1, 100):
             for cpu in CPUS:
                 assert cores([connector.connect(cpu, port, f"127.0.0.{nth}")]) == {cpu}
-        assert connector.counted("delivered") == {cpu: 99 for cpu in CPUS}
+        assert connector.counted("delivered") == dict.fromkeys(CPUS, 99)
 
 
 @pytest.mark.privileged
@@ -258,8 +255,8 @@ def test_ports_in_time_wait_are_the_kernels_to_judge(preload, reuse, delivered):
         if not delivered:
             assert connector.connect(CPUS[0], port)["answer"] == "EADDRNOTAVAIL"
         else:
-            time.sleep(1.2)
-            assert cores(connector.connect_many(3, CPUS[0], port)) == {CPUS[0]}
+            wait_until(lambda: connector.connect(CPUS[0], port)["answer"] == 0, "a port is free again")
+            assert cores(connector.connect_many(2, CPUS[0], port)) == {CPUS[0]}
 
 
 @pytest.mark.privileged
@@ -277,15 +274,18 @@ def test_a_range_that_changes_is_noticed(preload):
                 str(pid),
                 "sh",
                 "-c",
-                "echo 50000 50999 > /proc/sys/net/ipv4/ip_local_port_range",
+                "echo 50000 59999 > /proc/sys/net/ipv4/ip_local_port_range",
             ],
             check=True,
         )
-        time.sleep(1.1)
-        connector.connect_many(20, CPUS[0], port)
-        connections = connector.connect_many(20, CPUS[0], port)
-        assert cores(connections) == {CPUS[0]}
-        assert all(50000 <= connection["port"] <= 50999 for connection in connections)
+
+        def ports_follow() -> bool:
+            connections = connector.connect_many(10, CPUS[0], port)
+            connector.ask("close_connections")
+            assert all(connection["port"] >= 50000 for connection in connections)
+            return cores(connections) == {CPUS[0]}
+
+        wait_until(ports_follow, "ports of the new range are chosen")
 
 
 @pytest.mark.privileged
@@ -315,37 +315,10 @@ def test_spare_ports_of_a_number_of_cpus_that_is_no_power_of_two(preload, tmp_pa
             assert set(delivered) <= {*own, *spare} and connector.counted("delivered")[cpu] == len(delivered)
 
 
-REFUSING = """
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <sys/socket.h>
-#include <netinet/in.h>
-int setsockopt(int fd, int level, int name, const void *value, socklen_t size)
-{
-	int (*next)(int, int, int, const void *, socklen_t) = dlsym(RTLD_NEXT, "setsockopt");
-	if (level == IPPROTO_IP && name == 51) { errno = ENOPROTOOPT; return -1; }
-	return next(fd, level, name, value, size);
-}
-#ifdef ALL
-int getsockopt(int fd, int level, int name, void *value, socklen_t *size)
-{
-	int (*next)(int, int, int, void *, socklen_t *) = dlsym(RTLD_NEXT, "getsockopt");
-	if (level == IPPROTO_IP && name == 51) { errno = ENOPROTOOPT; return -1; }
-	return next(fd, level, name, value, size);
-}
-#endif
-"""
-
-
 @pytest.mark.parametrize("option", ["-DALL", "-DONE"])
 def test_a_kernel_without_port_ranges_of_sockets_chooses_itself(preload, tmp_path, option):
-    need("gcc")
-    (tmp_path / "refusing.c").write_text(REFUSING)
-    subprocess.run(
-        ["gcc", option, "-shared", "-fPIC", "-o", tmp_path / "refusing.so", tmp_path / "refusing.c", "-ldl"], check=True
-    )
-    with Connector(preload | {"LD_PRELOAD": f"{preload['LD_PRELOAD']} {tmp_path}/refusing.so"}) as connector:
+    refusing = compiled("refusing.c", tmp_path, option, "-shared", "-fPIC")
+    with Connector(preload | {"LD_PRELOAD": f"{preload['LD_PRELOAD']} {refusing}"}) as connector:
         port = connector.ask("listen", LOOPBACK["inet"])
         for wishes in ({}, {"bind": [LOOPBACK["inet"], 0]}, {"nonblocking": True}):
             connections = [connection for cpu in CPUS for connection in connector.connect_many(20, cpu, port, **wishes)]

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.patience import patient
+from tests.harness.patience import patient
 from workloads import generator
 from workloads.process import WorkloadError
 
@@ -192,7 +192,7 @@ def result_with(lateness_ns: int, distance: float = 0.0, real_time: bool = True)
         "errors": {},
         "distance": distance,
         "real_time": real_time,
-        **dict.fromkeys(("connect_ns", "first_byte_ns", "whole_ns"), [[1_000_000, 1000]]),
+        **{key: [[1000000, 1000]] for key in ("connect_ns", "first_byte_ns", "whole_ns")},
         "lateness_ns": counts,
     }
 

@@ -1,4 +1,4 @@
-"""Servers that share a port by SO_REUSEPORT: each gets its part, whatever the others do, and whoever has the library."""
+"""Servers that share a port by SO_REUSEPORT: each gets its part, whether it has the library or not."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -7,12 +7,14 @@ from contextlib import ExitStack
 import pytest
 
 from fastsocket.build import LIBRARY
-from tests.test_libfsocket import CPUS, LOOPBACK, Server, answer, eventually, pids
+from tests.harness.apps import LOOPBACK, Server, answer, pids
+from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
+from tests.harness.waiting import wait_until
 
 PRELOAD = {"LD_PRELOAD": str(LIBRARY)}
 CONNECTIONS = 30  # on each CPU: of these, one of two servers gets fewer than five once in ten million times
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
+pytestmark = [pytest.mark.timeout(60), NEEDS_TWO_CPUS]
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def all_get_their_part(servers: list[Server]) -> bool:
 def test_two_servers_share_a_port(start, first, second, workers):
     """One worker, or one on each CPU."""
     servers = [start(first, workers), start(second, workers)]
-    assert eventually(lambda: all_get_their_part(servers))
+    wait_until(lambda: all_get_their_part(servers), "every server gets its part")
 
 
 @pytest.mark.parametrize("leaver", range(3))
@@ -65,7 +67,7 @@ def test_when_one_server_leaves_all_others_and_a_new_one_get_their_part(start, l
     gone.ask("close")
     servers.append(start(workers=1))
     servers[-1].port = gone.port
-    assert eventually(lambda: all_get_their_part(servers))
+    wait_until(lambda: all_get_their_part(servers), "every server gets its part")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,7 @@ def test_while_one_server_has_no_worker_the_other_one_gets_its_part(start, left)
     for cpu in CPUS if left else []:
         waits.ask("tell", str(cpu), *left)
     serves = start()
-    assert eventually(lambda: serves.total("adopted") + serves.total("fallen_back") >= 2)
+    wait_until(lambda: serves.total("adopted") + serves.total("fallen_back") >= 2, "both workers wait")
     connections = [connection for cpu in CPUS for connection in serves.connect(cpu, CONNECTIONS)]
     with ThreadPoolExecutor(len(connections)) as clients:
         answers = clients.map(answer, connections)

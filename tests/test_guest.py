@@ -20,7 +20,7 @@ from guest.console import Console
 from guest.kernels import KERNELS, Kernel, newest_package
 from guest.machine import Machine, Task, _BootOops, _Life, command_script, qemu_command
 from guest.terminal import Terminal
-from tests.test_lab import LAB, assert_one_line, lab, path_without
+from tests.harness.commands import LAB, assert_one_line, lab, path_without
 from topologies.tag import REGISTRY, leftovers, processes_of
 
 pytestmark = pytest.mark.timeout(1800)  # guests are slow where they are emulated, and more so beside other work
@@ -159,8 +159,7 @@ def registered() -> set[Path]:
 def complaint(done) -> str:
     """What lab.py said, behind the line on what runs."""
     assert done.returncode == 3, (done.stdout, done.stderr)
-    line = next(line for line in done.stderr.splitlines() if line.startswith("lab.py: "))
-    return line
+    return next(line for line in done.stderr.splitlines() if line.startswith("lab.py: "))
 
 
 @pytest.fixture
@@ -279,8 +278,9 @@ class Living:
 
 @pytest.mark.privileged
 @pytest.mark.guest
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_guest_leaves_nothing(number):
+    """By a signal that any verb of the lab handles, as it does SIGINT, and by one that only guests do."""
     living = Living()
     assert len(living.children) == 3
     living.process.send_signal(number)
@@ -293,8 +293,10 @@ def test_an_interrupted_guest_leaves_nothing(number):
 
 @pytest.mark.privileged
 @pytest.mark.guest
-def test_a_killed_one_takes_its_processes_along_and_clean_finds_the_rest():
+def test_a_killed_one_takes_its_processes_along_which_have_its_tag_and_clean_finds_the_rest():
     living = Living()
+    known = set(living.children) & set(processes_of(f"fastsocket-lab:{living.directory.name}"))
+    assert len(known) == 2  # QEMU and the share of the host's files; that of the results sees nothing but them
     living.process.kill()
     living.process.communicate()
     living.await_children()
@@ -302,18 +304,6 @@ def test_a_killed_one_takes_its_processes_along_and_clean_finds_the_rest():
     assert leftover.pids == []
     assert "removed what a killed run left" in lab("clean").stdout
     assert not leftover.directory.exists()
-
-
-@pytest.mark.privileged
-@pytest.mark.guest
-def test_its_processes_are_known_by_the_tag_of_the_run():
-    living = Living()
-    try:
-        known = set(living.children) & set(processes_of(f"fastsocket-lab:{living.directory.name}"))
-        assert len(known) == 2  # QEMU and the share of the host's files; that of the results sees nothing but them
-    finally:
-        living.process.terminate()
-        living.process.communicate()
 
 
 @pytest.mark.privileged

@@ -1,4 +1,4 @@
-"""A listener that is passed on, or whose process becomes another program: no client notices, nothing is lost for long."""
+"""A listener that is passed on, or whose process becomes another program: no client waits for long."""
 
 import os
 import platform
@@ -10,12 +10,14 @@ from contextlib import contextmanager
 import pytest
 
 from fastsocket.build import LIBRARY
-from tests.test_libfsocket import APPS, CPUS, Server, answer, eventually, pids
+from tests.harness.apps import APPS, Server, answer, pids
+from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
+from tests.harness.waiting import wait_until
 
 PRELOAD = {"LD_PRELOAD": str(LIBRARY)}
 PIDFD_GETFD = 438
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
+pytestmark = [pytest.mark.timeout(60), NEEDS_TWO_CPUS]
 
 
 @pytest.fixture
@@ -51,7 +53,7 @@ def test_a_listener_that_is_only_stored_is_accelerated_again(server, tmp_path):
         try:
             for cpu in CPUS:
                 assert len(server.request(cpu, 10)) == 10
-            assert eventually(lambda: is_accelerated(server), 20)
+            wait_until(lambda: is_accelerated(server), "the server is accelerated", 20)
         finally:
             os.close(stored[0])
 
@@ -85,7 +87,7 @@ def test_a_successor_whose_filter_kills_who_takes_descriptors_serves(server, tmp
             for cpu in CPUS:
                 server.ask("tell", str(cpu), "close")
             for cpu in CPUS:
-                assert eventually(lambda: pids(successor.request(cpu, 5)) <= workers)
+                wait_until(lambda cpu=cpu: pids(successor.request(cpu, 5)) <= workers, "the successor serves")
 
 
 def test_a_listener_that_goes_by_sendmmsg_and_comes_by_recvmmsg_is_taken_over(server, tmp_path):

@@ -1,4 +1,4 @@
-"""Memory that a server shares with workers that have dropped their privileges, or is offered by others, harms no master."""
+"""Shared memory that an unprivileged worker has overwritten, or that others offer, harms no master."""
 
 import os
 import socket
@@ -10,7 +10,8 @@ import pytest
 
 from fastsocket import shared_memory
 from fastsocket.build import LIBRARY
-from tests.test_libfsocket import CPUS, LOOPBACK, Server
+from tests.harness.apps import LOOPBACK, Server
+from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
 
 PRELOAD = {"LD_PRELOAD": str(LIBRARY)}
 NOBODY = 65534
@@ -42,7 +43,7 @@ sys.stdin.readline()
 pytestmark = [
     pytest.mark.timeout(60),
     pytest.mark.privileged,
-    pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs"),
+    NEEDS_TWO_CPUS,
 ]
 
 

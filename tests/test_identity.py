@@ -1,12 +1,12 @@
 """A number means what the kernel says it means, also where no libc call has told of the change."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from fastsocket.build import LIBRARY
-from tests.test_libfsocket import APPS, CPUS, EVERYTHING_ON, App
+from tests.harness.apps import EVERYTHING_ON, App, compiled
+from tests.harness.cpus import CPUS
 
 WAYS = [
     "epoll closed by a system call",
@@ -29,9 +29,7 @@ pytestmark = [pytest.mark.timeout(30), pytest.mark.needs("gcc")]
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("identity") / "identity"
-    subprocess.run(["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-o", path, APPS / "identity.c"], check=True)
-    return path
+    return compiled("identity.c", tmp_path_factory.mktemp("identity"))
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

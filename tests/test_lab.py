@@ -18,29 +18,18 @@ import pandas
 import pytest
 
 from bench import bootstrap
-from bench.bootstrap import ROOT, needed_packages
+from bench.bootstrap import ROOT
 from bench.record import TRIALS, read_run, read_trials
 from fastsocket.steering.rfs import SOCKET_TABLE, Rfs
-from tests.patience import patient
-from tests.test_flow_deliver import REFUSING
-from tests.test_trial import ALL, BY_CHANCE
+from tests.harness.apps import compiled
+from tests.harness.commands import LAB, WITHOUT_BPF, assert_one_line, lab, path_without
+from tests.harness.cpus import ALL_CPUS
+from tests.harness.locality import ALL, BY_CHANCE
+from tests.harness.patience import patient
 from topologies.tag import REGISTRY, RunTag, leftovers, processes_of
 from workloads.process import family
 
-CPUS = sorted(os.sched_getaffinity(0))
-LAB = [sys.executable, str(ROOT / "lab.py")]
 SHORT = ["--workload", "nginx", "--blocks", "1", "--seconds", "1"]
-
-
-def lab(*arguments, **options):
-    return subprocess.run([*LAB, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL, **options)
-
-
-def assert_one_line(done, status, *words):
-    assert done.returncode == status, done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    for word in words:
-        assert word in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -49,7 +38,7 @@ def assert_one_line(done, status, *words):
         (["--workload", "apache"], ["'apache'", "choose from nginx"]),
         (["--variant", "fast"], ["'fast'", "base, latest, rfs, fastsocket"]),
         (["nonsense"], ["'nonsense'", "scalability"]),
-        (["--cores", "1000"], ["1000", f"{len(CPUS)} CPUs"]),
+        (["--cores", "1000"], ["1000", f"{len(ALL_CPUS)} CPUs"]),
         (["--cores", "two"], ["'two'", "such as 1,2"]),
         (["--blocks", "0"], ["--blocks"]),
         (["--seconds", "soon"], ["--seconds"]),
@@ -81,7 +70,7 @@ def test_a_dry_run_prints_the_schedule_and_touches_nothing(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.skipif(len(CPUS) > 2, reason="more core counts take longer")
+@pytest.mark.skipif(len(ALL_CPUS) > 2, reason="more core counts take longer")
 def test_all_figures_take_less_than_40_minutes_at_their_quickest():
     minutes = re.search(r"about (\d+) min", lab("sweep", "paper", "--quick", "--dry-run").stdout.splitlines()[-1])
     assert int(minutes[1]) < 40
@@ -92,14 +81,6 @@ def test_help_teaches_every_verb():
     for verb in ("sweep", "doctor", "figures", "report", "guest", "clean", "test"):
         assert verb in shown
     assert "--yes" in lab("sweep", "--help").stdout
-
-
-def path_without(command, directory, packages=needed_packages()):
-    """A PATH on which everything that the lab needs is found, but for one command."""
-    for package in packages:
-        if package.command and package.command != command:
-            (directory / package.command).symlink_to(shutil.which(package.command))
-    return {**os.environ, "PATH": str(directory)}
 
 
 def test_without_nginx_and_without_yes_it_says_what_to_install(tmp_path):
@@ -128,6 +109,16 @@ def test_an_environment_made_from_other_files_is_not_ours(tmp_path, monkeypatch,
     assert bootstrap.has_environment()
     (tmp_path / file).write_text((tmp_path / file).read_text().replace(before, after))
     assert not bootstrap.has_environment()
+
+
+@pytest.mark.parametrize(
+    "arguments, wanted", [(["--yes", "test"], True), (["guest", "--", "test"], True), (["sweep"], False), ([], False)]
+)
+def test_the_tools_that_check_are_installed_for_tests_alone(tmp_path, monkeypatch, arguments, wanted):
+    monkeypatch.setattr(bootstrap, "CHECKS_STAMP", tmp_path / "checks-from")
+    assert bootstrap.lacks_checks(arguments) == wanted
+    bootstrap.CHECKS_STAMP.write_text(bootstrap.CHECKS.read_text())
+    assert not bootstrap.lacks_checks(arguments)
 
 
 @pytest.mark.privileged
@@ -178,6 +169,7 @@ def test_runs_that_begin_in_the_same_second_have_directories_of_their_own(tmp_pa
     assert made == [f"2026-11-25-000000-redis{number}" for number in ("", "-2", "-3")]
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 def test_results_may_have_another_place_which_has_to_be_there(tmp_path):
     assert_one_line(in_results(tmp_path / "none"), 2, str(tmp_path / "none"), "--out", "-v")
@@ -199,9 +191,6 @@ def test_without_the_right_to_make_namespaces_it_says_so_and_ends(tmp_path):
     )
     assert_one_line(done, 3, "no network namespace", "lab.py doctor")
     assert not (tmp_path / "run").exists()
-
-
-WITHOUT_BPF = [sys.executable, "-m", "tests.without_bpf"]
 
 
 @pytest.mark.privileged
@@ -249,12 +238,10 @@ def test_doctor_tells_the_remedy_that_fits_the_cause(launcher, named, remedy):
         assert len(checks[name]["detail"].splitlines()) == 1
 
 
-@pytest.mark.needs("gcc")
 def test_doctor_says_where_a_connection_cannot_be_given_its_port(tmp_path):
     """As on kernels before 6.3: setsockopt() refuses IP_LOCAL_PORT_RANGE."""
-    (tmp_path / "refusing.c").write_text(REFUSING)
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", tmp_path / "refusing.so", tmp_path / "refusing.c"], check=True)
-    done = lab("doctor", "--json", env={**os.environ, "LD_PRELOAD": f"{tmp_path}/refusing.so"})
+    refusing = compiled("refusing.c", tmp_path, "-shared", "-fPIC")
+    done = lab("doctor", "--json", env={**os.environ, "LD_PRELOAD": str(refusing)})
     (check,) = [check for check in json.loads(done.stdout) if check["name"] == "IP_LOCAL_PORT_RANGE"]
     assert (check["ok"], check["required"]) == (False, False)
     assert "91d0b78c5177" in check["remedy"]
@@ -265,6 +252,7 @@ def test_an_unwritable_directory_is_named():
     assert_one_line(lab("sweep", *SHORT, "--out", "/proc/nowhere/run"), 2, "/proc/nowhere/run", "--out")
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 def test_an_nginx_that_does_not_start_shows_its_own_error_and_leaves_nothing(tmp_path):
     broken = tmp_path / "bin" / "nginx"
@@ -292,6 +280,7 @@ def in_its_place(command, directory, script):
 NEVER_ENDS = '[ "$1" = --version ] && exec $REAL --version\nexec sleep 1000'
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 def test_a_load_generator_that_does_not_end_costs_its_trials_and_not_the_sweep(tmp_path):
     """Three in a row, and the rest of that workload."""
@@ -337,6 +326,7 @@ sys.exit(lab.main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 @pytest.mark.parametrize("parts, status", [(["redis", "overhead"], 0), (["redis", "scalability-redis"], 3)])
 def test_a_part_that_cannot_be_measured_does_not_end_the_others(tmp_path, parts, status):
@@ -398,11 +388,12 @@ def test_doctor_names_the_remedy_for_what_is_missing(tmp_path):
 def finished_run(tmp_path_factory):
     """One real sweep: one block of every variant on all CPUs."""
     directory = tmp_path_factory.mktemp("sweep") / "run"
-    done = lab("sweep", *SHORT, "--cores", str(len(CPUS)), "--out", str(directory))
+    done = lab("sweep", *SHORT, "--cores", str(len(ALL_CPUS)), "--out", str(directory))
     assert done.returncode == 0, done.stderr
     return directory
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 def test_a_sweep_leaves_a_whole_run_directory(finished_run):
     for name in ("run.json", TRIALS, "trials.parquet", "summary.csv", "report.html"):
@@ -414,16 +405,18 @@ def test_a_sweep_leaves_a_whole_run_directory(finished_run):
     assert len(read_trials(finished_run)) == run.planned_trials == 8
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 def test_locality_is_what_each_variant_promises(finished_run):
     summary = pandas.read_csv(finished_run / "summary.csv")
     local = summary[summary.metric == "passive_local_percent"].set_index("variant").estimate
     assert local["fastsocket"] >= ALL
-    if len(CPUS) > 1:
+    if len(ALL_CPUS) > 1:
         for variant in ("base", "latest"):
             assert local[variant] == BY_CHANCE
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 def test_every_trial_has_every_probe_and_fastsocket_its_counters(finished_run):
     wanted = {
@@ -439,13 +432,14 @@ def test_every_trial_has_every_probe_and_fastsocket_its_counters(finished_run):
     for trial in read_trials(finished_run):
         assert wanted <= set(trial.metrics)
         assert ("cpu_us_per_request" in trial.metrics) != ("cpu_us_per_request" in trial.unavailable)
-        assert [use.cpu for use in trial.cpu] == CPUS
+        assert [use.cpu for use in trial.cpu] == ALL_CPUS
         assert (trial.library is not None) == (trial.variant == "fastsocket")
         if trial.library:
             accepted = sum(cpu.accepted_local + cpu.accepted_global + cpu.accepted_neighbour for cpu in trial.library)
             assert accepted >= trial.metrics["cps"] * trial.seconds * 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 def test_figures_and_report_can_be_made_again(finished_run):
     assert lab("report", str(finished_run)).stdout.strip().endswith("report.html")
@@ -454,6 +448,7 @@ def test_figures_and_report_can_be_made_again(finished_run):
     assert_one_line(lab("figures", str(finished_run), "--only", "no-such-figure"), 2, "no-such-figure")
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 def test_a_run_is_not_overwritten(finished_run):
     assert_one_line(lab("sweep", *SHORT, "--out", str(finished_run)), 2, "--resume")
@@ -483,6 +478,7 @@ class Running:
             os.close(descriptor)
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sweep_keeps_its_trials_and_leaves_nothing_else(tmp_path, number):
@@ -491,7 +487,7 @@ def test_an_interrupted_sweep_keeps_its_trials_and_leaves_nothing_else(tmp_path,
     ours = set(family(sweep.process.pid))
     (tag,) = [tag for lock in REGISTRY.glob("*.lock") if ours & set(processes_of(tag := f"fastsocket-lab:{lock.stem}"))]
     sweep.process.send_signal(number)
-    out, err = sweep.process.communicate(timeout=patient(60))
+    _out, err = sweep.process.communicate(timeout=patient(60))
     assert sweep.process.returncode == 130, err
     assert processes_of(tag) == []
     assert leftovers() == []
@@ -500,6 +496,7 @@ def test_an_interrupted_sweep_keeps_its_trials_and_leaves_nothing_else(tmp_path,
     assert "Incomplete: " in (tmp_path / "run" / "report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 def test_a_resumed_sweep_ends_with_the_schedule_of_one_that_was_never_stopped(tmp_path):
     sweep = Running(tmp_path / "run")
@@ -526,6 +523,7 @@ def bystanders(tmp_path):
             sleeper.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 def test_after_a_kill_clean_removes_what_that_run_left_and_nothing_else(tmp_path, bystanders):
     sleepers, living = bystanders
@@ -542,6 +540,7 @@ def test_after_a_kill_clean_removes_what_that_run_left_and_nothing_else(tmp_path
     assert lab("clean").stdout == "nothing to clean\n"
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 @pytest.mark.skipif(Rfs().why_not() is not None, reason=f"no RFS here: {Rfs().why_not()}")
 def test_a_setting_of_the_machine_is_put_back_after_a_kill(tmp_path):
@@ -556,6 +555,7 @@ def test_a_setting_of_the_machine_is_put_back_after_a_kill(tmp_path):
     assert SOCKET_TABLE.read_text() == before
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 def test_the_next_sweep_removes_it_too(tmp_path):
     first = Running(tmp_path / "first")

@@ -4,7 +4,6 @@ Over loopback the CPU that sends a SYN handles it, so a client chooses the CPU o
 """
 
 import errno
-import json
 import os
 import select
 import signal
@@ -12,11 +11,6 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -24,13 +18,13 @@ from hypothesis import strategies as st
 
 from fastsocket import shared_memory
 from fastsocket.build import LIBRARY, build
-from tests.libfsocket_apps.loopback import connect, on_cpus
-from tests.needs import IPV6, need
+from tests.harness.apps import APPS, EVERYTHING_ON, LOOPBACK, App, Server, answer, pids
+from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
+from tests.harness.needs import IPV6
+from tests.harness.waiting import wait_until
+from tests.libfsocket_apps.loopback import on_cpus
 
-APPS = Path(__file__).parent / "libfsocket_apps"
-CPUS = sorted(os.sched_getaffinity(0))[:2]
-LOOPBACK = "127.0.0.1"
-ACCEPTS_PER_GLOBAL_TURN = 32  # libfsocket/adopt.h
+ACCEPTS_PER_GLOBAL_TURN = 32  # fsocket.h
 CLOSERS = ["closerange", "one by one", "close_range", "closefrom", "system call"]  # server.py
 # As the application's own code sees it: which option, and a value that is not the default.
 INHERITED = {
@@ -49,136 +43,7 @@ INHERITED = {
     "TCP_CONGESTION": (socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno".ljust(16, b"\0")),
 }
 
-pytestmark = [pytest.mark.timeout(30), pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
-
-
-EVERYTHING_ON = {"FSOCKET_FAST_EPOLL": "on", "FSOCKET_FLOW_DELIVER": "on"}
-
-
-def sanitized_environment() -> dict[str, str]:
-    asan = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout
-    library = LIBRARY.parent / "address" / LIBRARY.name
-    return {"LD_PRELOAD": f"{asan.strip()} {library}", "ASAN_OPTIONS": "detect_leaks=0"} | EVERYTHING_ON
-
-
-@pytest.fixture(scope="session", params=["plain", "everything on", "sanitized"])
-def preload(request) -> dict[str, str]:
-    """The environment that loads the library."""
-    if request.param == "sanitized":
-        need("gcc")
-        build("sanitized")
-        return sanitized_environment()
-    return {"LD_PRELOAD": str(LIBRARY)} | (EVERYTHING_ON if request.param == "everything on" else {})
-
-
-class App:
-    """A program of libfsocket_apps/, spoken to in lines. Leaving it checks that it ended well, and what it logged."""
-
-    def __init__(
-        self,
-        program: str | Sequence[str],
-        environment: dict[str, str],
-        log: str | None = "",
-        launcher: Sequence[str] = (),
-    ):
-        command = [sys.executable, APPS / program] if isinstance(program, str) else program
-        self._expected_log = log
-        self._log = tempfile.TemporaryFile("w+")
-        self._process = subprocess.Popen(
-            [*launcher, *command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            bufsize=1,
-            env={**os.environ, **environment},
-        )
-
-    @property
-    def process(self) -> int:
-        return self._process.pid
-
-    def tell(self, *command) -> None:
-        with suppress(BrokenPipeError):  # then there is nothing to read either
-            self._process.stdin.write(json.dumps(command) + "\n")
-
-    def ask(self, *command):
-        self.tell(*command)
-        return self.read()
-
-    def read(self):
-        line = self._process.stdout.readline()
-        assert line, f"the application ended: {self.log()}"
-        return json.loads(line)
-
-    def read_all(self) -> list:
-        """Of a program that ends by itself."""
-        return [json.loads(line) for line in self._process.stdout]
-
-    def log(self) -> str:
-        self._log.seek(0)
-        return self._log.read()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, exception_type, *exception):
-        with suppress(BrokenPipeError):  # the exit status tells
-            self._process.stdin.close()
-        status = self._process.wait()
-        self._process.stdout.close()
-        log = self.log()
-        self._log.close()
-        if exception_type is None and self._expected_log is not None:
-            assert log.startswith(self._expected_log) and log.count("\n") == bool(self._expected_log), log
-        if exception_type is None:
-            assert status == 0
-
-
-class Server(App):
-    """libfsocket_apps/server.py, on our two CPUs and listening."""
-
-    def __init__(
-        self,
-        environment: dict[str, str],
-        log: str | None = "",
-        launcher: Sequence[str] = (),
-        program: Sequence[str] = (sys.executable, APPS / "server.py"),
-    ):
-        with on_cpus(CPUS):
-            super().__init__(program, environment, log, launcher)
-
-    def listen(self, *arguments) -> dict:
-        return self.know(self.ask("listen", *arguments))
-
-    def know(self, about: dict) -> dict:
-        """What it says of itself and its listener."""
-        self.pid, self.port = about["pid"], about["port"]
-        return about
-
-    def connect(self, cpu: int, number: int, host: str = LOOPBACK) -> list[socket.socket]:
-        with on_cpus({cpu}):
-            return [connect((host, self.port)) for _ in range(number)]
-
-    def request(self, cpu: int, number: int, host: str = LOOPBACK) -> list[dict]:
-        return [answer(connection) for connection in self.connect(cpu, number, host)]
-
-    def total(self, name: str) -> int:
-        return sum(getattr(cpu, name) for cpu in shared_memory.counters(self.pid))
-
-    def per_cpu(self, name: str) -> list[int]:
-        totals = shared_memory.counters(self.pid)
-        return [getattr(totals[cpu], name) for cpu in CPUS]
-
-
-def answer(connection: socket.socket) -> dict:
-    """What the server says until it closes. A reset raises ConnectionResetError, nobody there TimeoutError."""
-    with connection, connection.makefile() as reader:
-        return json.load(reader)
-
-
-def pids(answers: list[dict]) -> set[int]:
-    return {answer["pid"] for answer in answers}
+pytestmark = [pytest.mark.timeout(30), NEEDS_TWO_CPUS]
 
 
 @pytest.fixture
@@ -322,7 +187,7 @@ def test_the_length_of_the_accept_queue_counts_what_waits_in_clones(server):
     assert server.ask("accept_queue") == 5
     server.ask("tell", "a", "go")
     assert len([answer(connection) for connection in waiting]) == 5
-    assert eventually(lambda: server.ask("accept_queue") == 0)
+    wait_until(lambda: server.ask("accept_queue") == 0, "nothing waits")
 
 
 # ---- workers come and go
@@ -432,15 +297,6 @@ def test_a_program_that_starts_with_the_listeners_number_takes_nothing_away(serv
     assert server.per_cpu("accepted_local") == [20, 0]
 
 
-def eventually(is_so, seconds: float = 10) -> bool:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        if time.monotonic() > deadline:
-            return False
-        os.sched_yield()
-    return True
-
-
 # ---- neighbours
 
 
@@ -450,7 +306,7 @@ def test_connections_of_a_stopped_worker_are_served_by_the_other_one(server):
     assert pids(server.request(CPUS[0], 20)) == {awake["pid"]}
     assert server.total("accepted_neighbour") == 20
     os.kill(stopped["pid"], signal.SIGCONT)
-    assert eventually(lambda: pids(server.request(CPUS[0], 1)) == {stopped["pid"]})
+    wait_until(lambda: pids(server.request(CPUS[0], 1)) == {stopped["pid"]}, "the worker serves again")
     assert pids(server.request(CPUS[0], 20)) == {stopped["pid"]}
 
 
@@ -477,7 +333,7 @@ def test_worker_that_pins_itself_late_adopts_then(preload):
         worker = server.ask("fork", "a")
         assert server.total("adopted") == 0
         server.ask("tell", "a", "pin", CPUS[1])
-        assert eventually(lambda: server.total("adopted") == 1)
+        wait_until(lambda: server.total("adopted") == 1, "the worker adopts a clone")
         assert pids(server.request(CPUS[1], 10)) == {worker["pid"]}
         assert server.per_cpu("accepted_local") == [0, 10]
 
@@ -485,7 +341,7 @@ def test_worker_that_pins_itself_late_adopts_then(preload):
 def test_worker_that_moves_takes_up_the_listener_of_its_new_cpu(server):
     server.ask("fork", "a", CPUS[0])
     server.ask("tell", "a", "pin", CPUS[1])
-    assert eventually(lambda: server.per_cpu("adopted") == [1, 1])
+    wait_until(lambda: server.per_cpu("adopted") == [1, 1], "both clones are adopted")
     assert len(server.request(CPUS[1], 10)) == 10
     assert server.per_cpu("accepted_local") == [0, 10]
     assert len(server.request(CPUS[0], 10)) == 10
@@ -503,7 +359,7 @@ def test_the_first_of_two_unpinned_workers_adopts_when_it_next_waits(server):
 def test_threads_that_nobody_pinned_are_pinned_one_per_cpu(server):
     for name in "ab":
         server.ask("thread", name)
-    assert eventually(lambda: server.per_cpu("adopted") == [1, 1])
+    wait_until(lambda: server.per_cpu("adopted") == [1, 1], "both clones are adopted")
     for cpu in CPUS:
         assert {tuple(answer["cpus"]) for answer in server.request(cpu, 20)} == {(cpu,)}
 

@@ -10,7 +10,7 @@ from bench.bootstrap import ROOT
 from bench.experiment import UsageError, plan
 from bench.record import write_run
 from bench.sweep import resumed_run
-from tests.test_analysis import a_run
+from tests.harness.runs import a_run
 from workloads.limits import LimitError, Limits, changed, read
 
 

@@ -3,8 +3,6 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 import urllib.request
 from collections import Counter
 from contextlib import closing
@@ -13,7 +11,8 @@ import pytest
 
 from fastsocket import shared_memory
 from fastsocket.build import LIBRARY
-from tests.patience import patient
+from tests.harness.patience import patient
+from tests.libfsocket_apps.loopback import on_cpus
 from workloads.process import children, running, until
 
 CPUS = sorted(os.sched_getaffinity(0))
@@ -81,11 +80,8 @@ def adopted(pid):
 
 def fetch_from(cpu, port):
     """A page fetched from a CPU: over loopback, that CPU handles the SYN."""
-    code = (
-        f"import os, sys; os.sched_setaffinity(0, {{{cpu}}}); sys.path.insert(0, '.'); "
-        f"from tests.test_nginx import fetch; print(fetch({port}), end='')"
-    )
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    with on_cpus({cpu}):
+        return fetch(port)
 
 
 def test_the_preload_works_without_the_lab(standalone):

@@ -5,7 +5,6 @@ import ipaddress
 import os
 import socket
 import struct
-import subprocess
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,7 +17,6 @@ from fastsocket.steering.cpus import machine_cpus
 from fastsocket.steering.plan import MAX_CPUS
 from fastsocket.steering.ports import core_of_port, port_mask
 from fastsocket.steering.program import SteeringProgram
-from tests.needs import need
 
 # Microsoft, "Verifying the RSS Hash Calculation": source, port, destination, port, hash of addresses, of all four.
 VECTORS = [
@@ -436,55 +434,21 @@ def test_only_atr_learns(loaded):
 
 # ---- what libbpf and the verifier refuse
 
-UNBOUNDED = """
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-
-SEC("tc")
-int unbounded(struct __sk_buff *skb)
-{
-	char *data = (char *)(long)skb->data;
-
-	return data[skb->mark];
-}
-
-char LICENSE[] SEC("license") = "GPL";
-"""
-
-
-@pytest.fixture
-def unbounded_object(tmp_path):
-    need("clang")
-    source, compiled = tmp_path / "unbounded.bpf.c", tmp_path / "unbounded.bpf.o"
-    source.write_text(UNBOUNDED)
-    triplet = subprocess.run(["gcc", "-print-multiarch"], capture_output=True, text=True, check=True).stdout.strip()
-    subprocess.run(
-        ["clang", "-target", "bpf", "-O2", "-g", f"-I/usr/include/{triplet}", "-c", source, "-o", compiled], check=True
-    )
-    return compiled
-
-
-@pytest.mark.privileged
-def test_refused_program_comes_with_the_verifiers_log(unbounded_object):
-    with BpfObject(unbounded_object) as refused:
-        with pytest.raises(BpfError, match=r"(?s)cannot load.*BEGIN PROG LOAD LOG.*data\[skb->mark\]"):
-            refused.load()
-
 
 @pytest.mark.privileged
 def test_refused_call_comes_without_the_log_of_earlier_ones(loaded):
-    with pytest.raises(BpfError, match="^cannot run rss_hash: Invalid argument$"):
+    with pytest.raises(BpfError, match=r"^cannot run rss_hash: Invalid argument$"):
         loaded.test_run("rss_hash", b"too short")
 
 
 def test_missing_object_is_named(tmp_path):
-    with pytest.raises(BpfError, match="nowhere.bpf.o"):
+    with pytest.raises(BpfError, match=r"nowhere\.bpf\.o"):
         BpfObject(tmp_path / "nowhere.bpf.o")
 
 
 def test_missing_parts_are_named():
     with BpfObject(bpf_object("emulated")) as unloaded:
-        with pytest.raises(BpfError, match=".rodata has 36864 bytes, not the 36865"):
+        with pytest.raises(BpfError, match=r".rodata has 36864 bytes, not the 36865"):
             unloaded.initial_value(".rodata", 36865)
         with pytest.raises(BpfError, match="find program nowhere"):
             unloaded.attach("nowhere")

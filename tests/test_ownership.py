@@ -49,9 +49,12 @@ def test_what_is_somebody_elses_stays_theirs_and_links_are_not_followed(folder, 
 
 
 def test_also_when_it_is_interrupted_or_nothing_is_made(folder):
-    with pytest.raises(KeyboardInterrupt), owned_like_its_folder(folder / "run"):
+    def interrupted():
         (folder / "run").mkdir()
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), owned_like_its_folder(folder / "run"):
+        interrupted()
     with owned_like_its_folder(folder / "never"):
         pass
     assert owners(folder / "run") == [(OWNER, OWNER)]

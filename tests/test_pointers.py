@@ -3,7 +3,7 @@
 import pytest
 
 from fastsocket.build import LIBRARY
-from tests.test_libfsocket import EVERYTHING_ON, App
+from tests.harness.apps import EVERYTHING_ON, App
 
 pytestmark = pytest.mark.timeout(60)
 

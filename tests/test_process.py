@@ -1,30 +1,28 @@
-"""docs/process.md, "What the library does to your process", is complete: a server that may make no other call is served."""
+"""docs/process.md names every call that the library makes: a server that may make no other call is served."""
 
 import re
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from fastsocket import shared_memory
 from fastsocket.build import LIBRARY
-from tests.libfsocket_apps.loopback import on_cpus
-from tests.patience import patient
-from tests.test_libfsocket import APPS, CPUS, LOOPBACK, App, eventually
+from tests.harness.apps import APPS, App
+from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
+from tests.harness.two_workers import REQUESTS, ask_all, two_workers
+from tests.harness.waiting import wait_until
 
 PAGE = Path(__file__).parent.parent / "docs" / "process.md"
-REQUESTS = 20
+
 
 pytestmark = [
     pytest.mark.timeout(60),
     pytest.mark.needs("gcc"),
     pytest.mark.needs("strace"),
-    pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs"),
+    NEEDS_TWO_CPUS,
 ]
 
 
@@ -44,34 +42,10 @@ def numbers_by_name() -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory) -> list[str]:
-    path = tmp_path_factory.mktemp("two_workers") / "two_workers"
-    subprocess.run(["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-o", path, APPS / "two_workers.c"], check=True)
-    return [str(path), *map(str, CPUS)]
-
-
-@contextmanager
-def two_workers(program: list[str], environment: dict[str, str], launcher: Sequence[str] = (), log: str | None = ""):
-    with on_cpus(CPUS), App(program, environment, log, launcher) as app:
-        app.port, _, _ = app.read(), app.read(), app.read()
-        yield app
-
-
-def request(port: int, cpu: int) -> bytes:
-    with on_cpus({cpu}), socket.create_connection((LOOPBACK, port), patient(10)) as client:
-        return client.recv(16)
-
-
-def ask_all(app: App) -> None:
-    for cpu in CPUS * REQUESTS:
-        assert request(app.port, cpu) == b"ok"
-
-
-@pytest.fixture(scope="module")
-def own_calls(program, tmp_path_factory) -> set[str]:
+def own_calls(two_workers_program, tmp_path_factory) -> set[str]:
     """What the server calls without the library."""
     trace = tmp_path_factory.mktemp("trace") / "calls"
-    with two_workers(program, {}, ["strace", "-f", "-qq", "-o", str(trace)]) as app:
+    with two_workers(two_workers_program, {}, ["strace", "-f", "-qq", "-o", str(trace)]) as app:
         ask_all(app)
     return set(re.findall(r"^\d+ +(\w+)\(", trace.read_text(), re.MULTILINE))
 
@@ -89,19 +63,19 @@ def allowing(calls: set[str]) -> list[str]:
     ]
 
 
-def test_the_page_names_every_call_that_a_server_with_pinned_workers_makes_more(program, own_calls):
+def test_the_page_names_every_call_that_a_server_with_pinned_workers_makes_more(two_workers_program, own_calls):
     launcher = allowing(own_calls | calls_of_the_page())
-    with two_workers(program, {"LD_PRELOAD": str(LIBRARY)}, launcher) as app:
-        assert eventually(lambda: counted(app, "adopted") == [1, 1])
+    with two_workers(two_workers_program, {"LD_PRELOAD": str(LIBRARY)}, launcher) as app:
+        wait_until(lambda: counted(app, "adopted") == [1, 1], "both clones are adopted")
         ask_all(app)
         assert counted(app, "accepted_local") == [REQUESTS, REQUESTS]
 
 
 @pytest.mark.parametrize("forbidden", ["madvise", "memfd_create", "tgkill"])
-def test_a_call_that_the_page_would_not_name_is_noticed(program, own_calls, forbidden):
+def test_a_call_that_the_page_would_not_name_is_noticed(two_workers_program, own_calls, forbidden):
     """At load, in listen() and in the first wait: so that the test above can fail."""
     launcher = allowing((own_calls | calls_of_the_page()) - {forbidden})
-    app = App(program, {"LD_PRELOAD": str(LIBRARY)}, None, launcher)
+    app = App(two_workers_program, {"LD_PRELOAD": str(LIBRARY)}, None, launcher)
     with pytest.raises(AssertionError, match=f"assert -{signal.SIGSYS} == 0|assert 1 == 0"), app:
         pass
 

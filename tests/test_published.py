@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from fastsocket.build import LIBRARY
-from tests.needs import CPYTHONS_OWN_TESTS
+from tests.harness.needs import CPYTHONS_OWN_TESTS
 from tests.published import __main__ as command
 from tests.published.compare import Finding, compare
 from tests.published.outcomes import FINISHED, Outcome, read_junit, read_tap
@@ -105,6 +105,7 @@ def test_what_breaks_once_is_a_flake(tmp_path):
     assert len(comparison.flakes) == 1 and not comparison.differences
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(100)
 @pytest.mark.needs(CPYTHONS_OWN_TESTS)
 @pytest.mark.parametrize("pinned", [False, True], ids=["free", "pinned"])

@@ -1,4 +1,4 @@
-"""A connection waits for no worker that does not accept, while another worker does: in whatever way both of them wait."""
+"""No connection waits for a worker that does not accept while another worker does, however the two wait."""
 
 import os
 import select
@@ -12,8 +12,10 @@ import pytest
 
 from fastsocket.build import LIBRARY
 from fastsocket.servers import survey
-from tests.patience import patient
-from tests.test_libfsocket import CPUS, LOOPBACK, Server, answer, eventually, pids
+from tests.harness.apps import LOOPBACK, Server, answer, pids
+from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
+from tests.harness.patience import patient
+from tests.harness.waiting import wait_until
 
 PRELOAD = {"LD_PRELOAD": str(LIBRARY)}
 WAYS = [
@@ -27,7 +29,7 @@ WAYS = [
 ]  # server.py
 BY_EPOLL = ["epoll", "epoll in another thread", "poll for its epoll", "epoll for its epoll"]
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
+pytestmark = [pytest.mark.timeout(60), NEEDS_TWO_CPUS]
 
 
 @pytest.fixture
@@ -50,7 +52,8 @@ def signalled(server: Server, pid: int, number: int):
     if number == signal.SIGKILL:
         assert server.ask("reap", "a") == signal.SIGKILL
     try:
-        assert number == signal.SIGKILL or eventually(lambda: is_stopped(pid))
+        if number != signal.SIGKILL:
+            wait_until(lambda: is_stopped(pid), "the worker is stopped")
         yield
     finally:
         if number == signal.SIGSTOP:
@@ -100,7 +103,7 @@ def test_however_the_worker_in_trouble_had_waited(server, trouble, way):
 @pytest.mark.parametrize("way", BY_EPOLL)
 def test_a_worker_has_its_clone_however_it_waits_for_its_epoll(server, way):
     workers = {cpu: server.ask("fork", str(cpu), cpu, False, None, way) for cpu in CPUS}
-    assert eventually(lambda: server.per_cpu("adopted") == [1, 1])
+    wait_until(lambda: server.per_cpu("adopted") == [1, 1], "both clones are adopted")
     for cpu in CPUS:
         assert pids(server.request(cpu, 10)) == {workers[cpu]["pid"]}
 
@@ -120,7 +123,7 @@ def test_a_worker_that_goes_on_after_a_pause_gets_its_connections_again(server):
     server.ask("tell", "a", "mod", 0)
     assert pids(server.request(CPUS[0], 5)) == {other["pid"]}
     server.ask("tell", "a", "mod", select.EPOLLIN)
-    assert eventually(lambda: pids(server.request(CPUS[0], 1)) == {worker["pid"]})
+    wait_until(lambda: pids(server.request(CPUS[0], 1)) == {worker["pid"]}, "the worker serves again")
     assert pids(server.request(CPUS[0], 10)) == {worker["pid"]}
 
 

@@ -17,24 +17,24 @@ from bench.record import (
 
 def trial(index=0, **changes):
     use = CpuUse(cpu=0, user=0.1, system=0.2, softirq=0.3, irq=0, idle=0.4, iowait=0, steal=0)
-    fields = dict(
-        index=index,
-        block=0,
-        workload="nginx",
-        variant="base",
-        control=False,
-        cores=1,
-        started=1.0,
-        seconds=1.0,
-        metrics={"cps": 1000.0},
-        unavailable={},
-        latency_ms={"50": 1.0},
-        load_errors={},
-        cpu=[use],
-        load_cpu_seconds=0.1,
-        library=None,
-        spoilt=[],
-    )
+    fields = {
+        "index": index,
+        "block": 0,
+        "workload": "nginx",
+        "variant": "base",
+        "control": False,
+        "cores": 1,
+        "started": 1.0,
+        "seconds": 1.0,
+        "metrics": {"cps": 1000.0},
+        "unavailable": {},
+        "latency_ms": {"50": 1.0},
+        "load_errors": {},
+        "cpu": [use],
+        "load_cpu_seconds": 0.1,
+        "library": None,
+        "spoilt": [],
+    }
     return Trial(**{**fields, **changes})
 
 

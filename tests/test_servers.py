@@ -1,20 +1,20 @@
 """Real servers under libfsocket.so: each answers as it does without it, and is accelerated where it should be."""
 
-import os
 from dataclasses import dataclass
 
 import pytest
 
 from fastsocket import shared_memory
-from tests import servers
-from tests.patience import patient
-from tests.servers import Served, Server, served, wait_until
+from tests.harness import servers
+from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
+from tests.harness.patience import patient
+from tests.harness.servers import Served, Server, served
+from tests.harness.waiting import wait_until
 from workloads.process import family
 
-CPUS = sorted(os.sched_getaffinity(0))[:2]
 CONNECTIONS = 200  # from each CPU
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
+pytestmark = [pytest.mark.timeout(60), NEEDS_TWO_CPUS]
 
 LOCAL = "every connection is accepted from the clone of the CPU that handled its SYN"
 GLOBAL = "every connection is accepted from the server's own listener"
@@ -90,6 +90,7 @@ def assert_accepted(how: str, before: dict, after: dict) -> None:
 NEEDS_NODE = pytest.mark.needs("node")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "server, expected",
     [

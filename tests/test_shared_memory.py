@@ -19,9 +19,8 @@ from fastsocket import budget, shared_memory
 from fastsocket.build import HERE
 from fastsocket.servers import absence, survey
 from fastsocket.steering.cpus import machine_cpus
-from tests.test_command import NOBODY, as_nobody, fastsocket, start
+from tests.harness.commands import NOBODY, as_nobody, fastsocket
 
-__all__ = ["start"]  # a fixture
 pytestmark = pytest.mark.timeout(60)
 
 LAYOUT = {
@@ -237,10 +236,8 @@ def test_root_is_told_little_of_what_a_user_made_up_and_soon(count, start):
 @pytest.mark.privileged
 def test_a_process_that_was_left_out_is_told_so_when_it_is_named(monkeypatch):
     monkeypatch.setattr(budget, "SECONDS_OF_A_USER", 0)
-    with impostors(1):
-        found = survey()
-        ((pid,),) = found.left_out.values()
-        reason = absence(pid, found)
+    with impostors(1) as (pid,):
+        reason = absence(pid, survey())
     assert reason.exit_status == 3 and f"process {pid} was left out" in str(reason)
 
 

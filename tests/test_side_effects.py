@@ -1,18 +1,15 @@
-"""What the library does beside its work harms nothing: lines for people, filters of system calls, small stacks, limits."""
+"""What the library does beside its work harms nothing: stderr, filters of system calls, small stacks, limits."""
 
 import platform
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from fastsocket.build import LIBRARY
-from tests.test_libfsocket import APPS, CPUS, App, Server, eventually, pids
-from tests.test_process import ask_all, program, two_workers
+from tests.harness.apps import APPS, PRELOAD, App, Server, compiled, pids
+from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
+from tests.harness.two_workers import ask_all, two_workers
 
-__all__ = ["program"]  # a fixture
-PRELOAD = {"LD_PRELOAD": str(LIBRARY)}
 # What the library calls, and a server in Python does not once it serves.
 X86_64 = {
     "sched_setaffinity": 203,
@@ -27,7 +24,7 @@ X86_64 = {
 pytestmark = [
     pytest.mark.timeout(60),
     pytest.mark.needs("gcc"),
-    pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs"),
+    NEEDS_TWO_CPUS,
 ]
 only_x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="system calls have other numbers")
 
@@ -36,10 +33,10 @@ only_x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="system 
 
 
 @pytest.mark.parametrize("kind", ["full pipe", "pipe without reader", "full device", "file at its limit", "nothing"])
-def test_a_server_whose_stderr_takes_nothing_is_served(program, kind):
+def test_a_server_whose_stderr_takes_nothing_is_served(two_workers_program, kind):
     """The library has something to say: there are too few descriptors for clones."""
     launcher = ["prlimit", "--nofile=30", sys.executable, str(APPS / "stderr_of.py"), kind]
-    with two_workers(program, PRELOAD | {"FSOCKET_VERBOSE": "on"}, launcher, None) as app:
+    with two_workers(two_workers_program, PRELOAD | {"FSOCKET_VERBOSE": "on"}, launcher, None) as app:
         ask_all(app)
 
 
@@ -110,11 +107,7 @@ def test_a_server_that_installs_a_filter_itself_is_served(moment, pinned, how):
 
 @pytest.fixture(scope="module")
 def small_stacks(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("small_stacks") / "small_stacks"
-    subprocess.run(
-        ["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", path, APPS / "small_stacks.c"], check=True
-    )
-    return path
+    return compiled("small_stacks.c", tmp_path_factory.mktemp("small_stacks"), "-pthread")
 
 
 @pytest.mark.parametrize("environment", [{}, PRELOAD], ids=["without the library", "with the library"])

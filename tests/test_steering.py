@@ -40,26 +40,14 @@ from fastsocket.steering.ethtool import Ethtool
 from fastsocket.steering.journal import FORMAT, Journal, JournalError
 from fastsocket.steering.rfs import SOCKET_TABLE, Rfs
 from fastsocket.steering.steps import DeviceId, QueueFile, Sysctl
-from tests.patience import patient
-from tests.test_testbed import (
-    CPUS,
-    NEEDS_TWO_CPUS,
-    SOURCES,
-    active_connection_cpu,
-    cpu_that_handled,
-    listen,
-    rss_cpu,
-    run_in,
-    steered,
-    tag,
-    testbed,
-)
+from tests.harness.cpus import ALL_CPUS, NEEDS_TWO_CPUS
+from tests.harness.patience import patient
+from tests.harness.testbeds import SOURCES, active_connection_cpu, cpu_that_handled, listen, rss_cpu, run_in, steered
 from topologies.namespace import inside
 from topologies.tag import JOURNAL, RunTag
 from topologies.testbed import Testbed, device, ipv6_address
 from workloads.variants import VARIANTS
 
-__all__ = ["tag", "testbed"]  # fixtures
 ROOT = Path(__file__).resolve().parent.parent
 EITHER_FAMILY = pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 
@@ -91,6 +79,9 @@ def snapshot(testbed):
 # ---- plain parts
 
 
+NO_CPU_LIST = "name CPUs as in|goes backwards|there is no CPU"
+
+
 @pytest.mark.parametrize("text, cpus", [("0", (0,)), ("0-3", (0, 1, 2, 3)), ("8,0-1", (0, 1, 8)), ("2,2", (2,))])
 def test_cpu_lists(text, cpus):
     assert parse_cpus(text) == cpus
@@ -117,7 +108,7 @@ def test_cpu_lists(text, cpus):
     ],
 )
 def test_what_is_no_cpu_list_is_refused(text):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=NO_CPU_LIST):
         parse_cpus(text)
 
 
@@ -211,6 +202,7 @@ def test_a_journal_reads_what_it_wrote(tmp_path):
     assert {type(step).__name__ for step in STEPS} == set(steps.KINDS)
 
 
+NO_STEP = f"{NO_CPU_LIST}|is no number from|is not as|is none of|its kind is unknown|its fields are not"
 OTHER_VALUES = [None, True, -1, 1 << 70, 1.5, "", "\n", "../../x", "-v", "x" * 300, [], {}, ["sh", "-c", "id"]]
 
 
@@ -224,14 +216,14 @@ def test_each_field_of_a_step_is_checked(step):
             if (name, value) in [("process", None), ("made_hook", True)]:
                 continue
             before, holder[name] = holder[name], value
-            with pytest.raises(ValueError):
+            with pytest.raises(ValueError, match=NO_STEP):
                 steps.step(good)
             holder[name] = before
         before = holder.pop(name)
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=NO_STEP):
             steps.step(good)
         holder[name] = before
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=NO_STEP):
         steps.step(good | {"more": 1})
 
 
@@ -327,7 +319,7 @@ def test_what_others_may_have_written_is_not_read(tmp_path, made):
     directory = tmp_path / "state"
     directory.mkdir(mode=0o700)
     made(directory / "file")
-    with pytest.raises(Refused, match="cannot trust .*remove"):
+    with pytest.raises(Refused, match=r"cannot trust .*remove"):
         Journal.load(directory / "file")
 
 
@@ -346,17 +338,17 @@ def test_a_device_of_another_namespace_or_number_is_not_touched():
 def test_a_device_that_is_not_there_is_named():
     for missing in (Device("nowhere0"), Device("lo", process=2**22 + 1)):
         with pytest.raises(DeviceError, match=missing.name):
-            missing.index
+            _ = missing.index
 
 
 @pytest.mark.privileged
 @pytest.mark.parametrize("name", [None, *(backend.name for backend in BACKENDS)])
 def test_choosing_gives_what_can_or_every_reason(server, name):
     if name in (None, "cpumap"):
-        assert [backend.name for backend in able(server, Plan("perfect", CPUS), name)] == ["cpumap"]
+        assert [backend.name for backend in able(server, Plan("perfect", ALL_CPUS), name)] == ["cpumap"]
     else:
         with pytest.raises(Refused, match=f"^{name}: "):
-            able(server, Plan("perfect", CPUS), name)
+            able(server, Plan("perfect", ALL_CPUS), name)
 
 
 def test_an_unknown_backend_is_refused():
@@ -373,7 +365,7 @@ def test_the_emulated_nic_leaves_no_trace(testbed, mode):
     before = snapshot(testbed)
     with EmulatedNic(testbed.links_to(testbed.server)) as nic:
         attached = snapshot(testbed)
-        with nic.steer(Plan(mode, CPUS)):
+        with nic.steer(Plan(mode, ALL_CPUS)):
             assert snapshot(testbed) != attached
         assert snapshot(testbed) == attached != before
     assert snapshot(testbed) == before
@@ -391,9 +383,9 @@ def test_the_emulated_nic_leaves_no_trace(testbed, mode):
     ids=lambda value: getattr(value, "name", value),
 )
 def test_a_backend_leaves_no_trace(testbed, server, backend, mode):
-    server.queue_files("rps_cpus")[0].write_text(cpu_mask(CPUS[:1]))
+    server.queue_files("rps_cpus")[0].write_text(cpu_mask(ALL_CPUS[:1]))
     before = snapshot(testbed)
-    with steer(backend, server, Plan(mode, CPUS)):
+    with steer(backend, server, Plan(mode, ALL_CPUS)):
         assert snapshot(testbed) != before
     assert snapshot(testbed) == before
 
@@ -405,7 +397,7 @@ def test_rfs_gives_the_machine_its_socket_table_back(server, proc_sys, monkeypat
     table = proc_sys / TABLE
     table.write_text(entries)
     monkeypatch.setattr(rfs, "SOCKET_TABLE", table)
-    with steer(Rfs(), server, Plan("atr", CPUS)):
+    with steer(Rfs(), server, Plan("atr", ALL_CPUS)):
         assert int(table.read_text()) == meanwhile
     assert table.read_text() == entries
 
@@ -413,10 +405,14 @@ def test_rfs_gives_the_machine_its_socket_table_back(server, proc_sys, monkeypat
 @pytest.mark.privileged
 def test_an_emulated_nic_at_each_end_of_a_link(testbed):
     before = snapshot(testbed)
-    with EmulatedNic(testbed.links_to(testbed.server)) as one, EmulatedNic(testbed.links_to(testbed.client)) as other:
-        with one.steer(Plan("atr", CPUS)), other.steer(Plan("atr", CPUS)):
-            with listen(testbed, socket.AF_INET, 80) as listener:
-                assert cpu_that_handled(testbed, listener, 20000) in CPUS
+    with (
+        EmulatedNic(testbed.links_to(testbed.server)) as one,
+        EmulatedNic(testbed.links_to(testbed.client)) as other,
+        one.steer(Plan("atr", ALL_CPUS)),
+        other.steer(Plan("atr", ALL_CPUS)),
+        listen(testbed, socket.AF_INET, 80) as listener,
+    ):
+        assert cpu_that_handled(testbed, listener, 20000) in ALL_CPUS
     assert snapshot(testbed) == before
 
 
@@ -436,7 +432,7 @@ def test_one_emulated_nic_steers_all_links_of_a_host(tag):
     with Testbed(Middle(), tag, queues=2) as testbed, EmulatedNic(testbed.links_to(testbed.server)) as nic:
         receivers = [link.receiver for link in testbed.links_to(testbed.server)]
         assert [receiver.name for receiver in receivers] == ["server-eth0", "server-eth1"]
-        with nic.steer(Plan("perfect", CPUS)):
+        with nic.steer(Plan("perfect", ALL_CPUS)):
             for host in (testbed.client, testbed.far):
                 with inside(host):
                     backend = socket.create_server((host.IP(), 8080))
@@ -475,14 +471,16 @@ def test_somebody_elses_filter_and_clsact_stay(testbed):
 @pytest.mark.privileged
 def test_what_is_half_applied_is_rolled_back(testbed, server):
     """Two emulated NICs cannot stand at one sender's end: the second is refused after the first half."""
-    with EmulatedNic(testbed.links_to(testbed.server)), steer(Cpumap(), server, Plan("rss", CPUS)):
+    with EmulatedNic(testbed.links_to(testbed.server)), steer(Cpumap(), server, Plan("rss", ALL_CPUS)):
         before = snapshot(testbed)
         with pytest.raises(Exception, match="cannot attach to the device's egress") as refused:
             EmulatedNic(testbed.links_to(testbed.server))
         assert refused.value.exit_status == 3
-        with pytest.raises(Exception, match="cannot attach the XDP program") as refused:
-            with steer(Cpumap(), server, Plan("rss", CPUS)):
-                pass
+        with (
+            pytest.raises(Exception, match="cannot attach the XDP program") as refused,
+            steer(Cpumap(), server, Plan("rss", ALL_CPUS)),
+        ):
+            pass
         assert refused.value.exit_status == 3
         assert "XDP program already" in Cpumap().why_not(server)
         assert snapshot(testbed) == before
@@ -497,10 +495,10 @@ def test_what_is_half_applied_is_rolled_back(testbed, server):
 @pytest.mark.parametrize("mode", ["rss", "perfect"])
 @pytest.mark.parametrize("port", [80, 8080])
 def test_cpumap_spreads_passive_connections_as_rss(testbed, server, mode, port, family):
-    with steer(Cpumap(), server, Plan(mode, CPUS)), listen(testbed, family, port) as listener:
+    with steer(Cpumap(), server, Plan(mode, ALL_CPUS)), listen(testbed, family, port) as listener:
         seen = {source: cpu_that_handled(testbed, listener, source, family) for source in SOURCES}
     assert seen == {source: rss_cpu(testbed, source, port, family) for source in seen}
-    assert set(seen.values()) == set(CPUS)
+    assert set(seen.values()) == set(ALL_CPUS)
 
 
 @pytest.mark.privileged
@@ -508,7 +506,7 @@ def test_cpumap_spreads_passive_connections_as_rss(testbed, server, mode, port, 
 @EITHER_FAMILY
 @pytest.mark.parametrize("port", [80, 8080])
 def test_cpumap_steers_answers_by_destination_port(testbed, server, port, family):
-    with backend_at(testbed, family, port) as backend, steer(Cpumap(), server, Plan("perfect", CPUS)):
+    with backend_at(testbed, family, port) as backend, steer(Cpumap(), server, Plan("perfect", ALL_CPUS)):
         seen = {source: active_connection_cpu(testbed, backend, source, family) for source in steered(22000)}
     assert seen == {source: core_of_port(source) for source in seen}
 
@@ -522,8 +520,8 @@ def backend_at(testbed, family, port):
 @pytest.mark.privileged
 @NEEDS_TWO_CPUS
 def test_cpumap_gives_each_port_its_cpu(testbed, server):
-    rules = {6379: CPUS[0], 6380: CPUS[1]}
-    with steer(Cpumap(), server, Plan("perfect", CPUS, rules)):
+    rules = {6379: ALL_CPUS[0], 6380: ALL_CPUS[1]}
+    with steer(Cpumap(), server, Plan("perfect", ALL_CPUS, rules)):
         for port, cpu in rules.items():
             with listen(testbed, socket.AF_INET, port) as listener:
                 assert {cpu_that_handled(testbed, listener, source) for source in range(25000, 25010)} == {cpu}
@@ -536,10 +534,10 @@ def test_cpumap_atr_brings_answers_to_the_cpu_that_sent(testbed, server, family)
     with ExitStack() as stack:
         stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
         backend = stack.enter_context(backend_at(testbed, family, 80))
-        stack.enter_context(steer(Cpumap(), server, Plan("atr", CPUS)))
+        stack.enter_context(steer(Cpumap(), server, Plan("atr", ALL_CPUS)))
         for port in range(26000, 26016):
-            os.sched_setaffinity(0, {CPUS[port % 2]})
-            assert active_connection_cpu(testbed, backend, port, family) == CPUS[port % 2]
+            os.sched_setaffinity(0, {ALL_CPUS[port % 2]})
+            assert active_connection_cpu(testbed, backend, port, family) == ALL_CPUS[port % 2]
 
 
 # ---- RFS
@@ -553,12 +551,12 @@ def test_rfs_brings_packets_to_the_cpu_that_reads(testbed, server):
     with ExitStack() as stack:
         stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
         nic = stack.enter_context(EmulatedNic(testbed.links_to(testbed.server)))
-        stack.enter_context(nic.steer(Plan("rss", CPUS)))
-        stack.enter_context(steer(Rfs(), server, Plan("atr", CPUS)))
+        stack.enter_context(nic.steer(Plan("rss", ALL_CPUS)))
+        stack.enter_context(steer(Rfs(), server, Plan("atr", ALL_CPUS)))
         listener = stack.enter_context(listen(testbed, socket.AF_INET, 80))
         for source in range(27000, 27020):
-            os.sched_setaffinity(0, {CPUS[source % 2]})
-            assert cpu_after_a_read(testbed, listener, source) == CPUS[source % 2]
+            os.sched_setaffinity(0, {ALL_CPUS[source % 2]})
+            assert cpu_after_a_read(testbed, listener, source) == ALL_CPUS[source % 2]
 
 
 def cpu_after_a_read(testbed, listener, source_port):
@@ -636,7 +634,7 @@ class ReplayedNic:
         if words[0] == "delete":
             del self.rules[int(words[1])]
             return ""
-        if len(self.rules) == self.refuses_from or self.refuses and self.refuses in words:
+        if len(self.rules) == self.refuses_from or (self.refuses and self.refuses in words):
             raise Refused("ethtool -N eth9: rmgr: Cannot insert RX class rule: Invalid argument")
         location = 2045 - len(self.rules)
         self.rules[location] = " ".join(words)
@@ -700,9 +698,11 @@ def test_ethtool_a_refused_rule_rolls_everything_back_in_reverse_order(eth9, acc
     nic, (device_, plug, files) = ReplayedNic(refuses_from=accepted), eth9
     plug(nic)
     before = nic.state(), files()
-    with pytest.raises(Refused, match="Cannot insert RX class rule: Invalid argument"):
-        with steer(Ethtool(), device_, Plan("perfect", (0, 1, 2, 3))):
-            pass
+    with (
+        pytest.raises(Refused, match="Cannot insert RX class rule: Invalid argument"),
+        steer(Ethtool(), device_, Plan("perfect", (0, 1, 2, 3))),
+    ):
+        pass
     assert (nic.state(), files()) == before
     deleted = [f"-N delete {2045 - rule}" for rule in reversed(range(accepted))]
     assert nic.commands[-accepted - 2 :] == [*deleted, "-K ntuple off", "-X default"]
@@ -712,9 +712,11 @@ def test_ethtool_a_driver_with_one_mask_refuses_rules_for_single_ports(eth9):
     nic, (device_, plug, files) = ReplayedNic(refuses="6379"), eth9
     plug(nic)
     before = nic.state(), files()
-    with pytest.raises(Refused, match="Invalid argument"):
-        with steer(Ethtool(), device_, Plan("perfect", (0, 1), {6379: 1})):
-            pass
+    with (
+        pytest.raises(Refused, match="Invalid argument"),
+        steer(Ethtool(), device_, Plan("perfect", (0, 1), {6379: 1})),
+    ):
+        pass
     assert (nic.state(), files()) == before
 
 
@@ -735,9 +737,8 @@ def test_ethtool_atr_is_ntuple_off_and_takes_nobodys_rules(eth9):
         assert nic.ntuple == "off"
     assert nic.ntuple == "on"
     nic.rules[2000] = "somebody else's"
-    with pytest.raises(Refused, match="eth9 has filter rules"):
-        with steer(Ethtool(), device_, Plan("atr", (0, 1))):
-            pass
+    with pytest.raises(Refused, match="eth9 has filter rules"), steer(Ethtool(), device_, Plan("atr", (0, 1))):
+        pass
     assert nic.ntuple == "on"
 
 
@@ -774,9 +775,8 @@ def test_ethtool_needs_a_queue_for_each_cpu(eth9):
     device_, plug, files = eth9
     plug(ReplayedNic())
     before = files()
-    with pytest.raises(Refused, match="4 queues for 5 CPUs"):
-        with steer(Ethtool(), device_, Plan("rss", range(5))):
-            pass
+    with pytest.raises(Refused, match="4 queues for 5 CPUs"), steer(Ethtool(), device_, Plan("rss", range(5))):
+        pass
     assert files() == before
 
 
@@ -890,7 +890,7 @@ def state(tmp_path, monkeypatch):
 @pytest.mark.parametrize("umask", [0, 0o777])
 def test_what_the_command_keeps_is_roots_alone_whatever_the_umask(state, umask):
     """Also where an older version has made it for all to read."""
-    for already in (False, True):
+    for _already in (False, True):
         before = os.umask(umask)
         try:
             with lasting._locked():
@@ -922,9 +922,8 @@ def test_a_place_that_is_not_roots_alone_is_refused_in_one_line(state, place, sp
     else:
         target.rename(target.with_name("elsewhere"))
         target.symlink_to("elsewhere") if spoilt == "a link" else os.mkfifo(target)
-    with pytest.raises(Refused, match=f"cannot trust {target}: .*remove") as refused:
-        with lasting._locked():
-            pass
+    with pytest.raises(Refused, match=f"cannot trust {target}: .*remove") as refused, lasting._locked():
+        pass
     assert str(refused.value).isprintable()
 
 
@@ -983,7 +982,7 @@ def test_the_head_of_a_journal_is_checked(state, name, value):
         write_journal(lasting._file(Device("lo")), {"format": FORMAT, "about": ABOUT, "steps": []})
         assert lasting.described(Device("lo"))["mode"] == "rss"
         write_journal(lasting._file(Device("lo")), {"format": FORMAT, "about": ABOUT | {name: value}, "steps": []})
-    for act in (lasting.described, lasting.turn_off, lambda device: lasting.turn_on(device, Plan("rss", CPUS))):
+    for act in (lasting.described, lasting.turn_off, lambda device: lasting.turn_on(device, Plan("rss", ALL_CPUS))):
         with pytest.raises(JournalError, match="then remove it") as refused:
             act(Device("lo"))
         assert str(refused.value).isprintable()
@@ -992,15 +991,15 @@ def test_the_head_of_a_journal_is_checked(state, name, value):
 @pytest.mark.privileged
 @NEEDS_TWO_CPUS
 def test_what_the_command_sets_lasts_until_off(testbed, server):
-    server.queue_files("rps_cpus")[1].write_text(cpu_mask(CPUS[1:2]))
+    server.queue_files("rps_cpus")[1].write_text(cpu_mask(ALL_CPUS[1:2]))
     before = snapshot(testbed)
-    done = nic_command(testbed, "server-eth0", "perfect", "--port", f"6379={CPUS[1]}")
+    done = nic_command(testbed, "server-eth0", "perfect", "--port", f"6379={ALL_CPUS[1]}")
     assert (done.returncode, done.stderr) == (0, "")
-    cpus = ",".join(map(str, CPUS))
-    assert done.stdout == f"server-eth0: perfect by cpumap, CPUs {cpus}, port 6379 to CPU {CPUS[1]}\n"
+    cpus = ",".join(map(str, ALL_CPUS))
+    assert done.stdout == f"server-eth0: perfect by cpumap, CPUs {cpus}, port 6379 to CPU {ALL_CPUS[1]}\n"
     with listen(testbed, socket.AF_INET, 6379) as listener:
-        assert {cpu_that_handled(testbed, listener, source) for source in range(28000, 28010)} == {CPUS[1]}
-    assert shown(testbed)["ports"] == {"6379": CPUS[1]}
+        assert {cpu_that_handled(testbed, listener, source) for source in range(28000, 28010)} == {ALL_CPUS[1]}
+    assert shown(testbed)["ports"] == {"6379": ALL_CPUS[1]}
     assert nic_command(testbed, "server-eth0", "atr").returncode == 0
     assert shown(testbed)["mode"] == "atr"
     off = nic_command(testbed, "server-eth0", "off")
@@ -1011,7 +1010,7 @@ def test_what_the_command_sets_lasts_until_off(testbed, server):
 @pytest.mark.privileged
 def test_what_is_on_stays_where_another_cannot_be(testbed):
     before = snapshot(testbed)
-    assert nic_command(testbed, "server-eth0", "perfect", "--port", f"80={CPUS[0]}").returncode == 0
+    assert nic_command(testbed, "server-eth0", "perfect", "--port", f"80={ALL_CPUS[0]}").returncode == 0
     on = shown(testbed)
     assert nic_command(testbed, "server-eth0", "perfect", "--backend", "ethtool").returncode == 3
     assert shown(testbed) == on
@@ -1029,9 +1028,9 @@ lasting.turn_on(Device("server-eth0"), Plan("atr", {cpus}))
 
 @pytest.mark.privileged
 def test_off_undoes_what_a_killed_command_had_done(testbed, server):
-    server.queue_files("rps_cpus")[0].write_text(cpu_mask(CPUS[:1]))
+    server.queue_files("rps_cpus")[0].write_text(cpu_mask(ALL_CPUS[:1]))
     before = snapshot(testbed)
-    killed = ["mnexec", "-a", str(testbed.server.pid), sys.executable, "-c", KILLED_HALFWAY.format(cpus=CPUS)]
+    killed = ["mnexec", "-a", str(testbed.server.pid), sys.executable, "-c", KILLED_HALFWAY.format(cpus=ALL_CPUS)]
     assert subprocess.run(killed, cwd=ROOT).returncode == 9
     assert snapshot(testbed) != before
     assert nic_command(testbed, "server-eth0", "off").stdout == "server-eth0: off\n"
@@ -1064,7 +1063,11 @@ def test_off_on_an_untouched_device_says_so(testbed):
         (["server-eth0", "rss", "--cpus", "1-0"], 2, "goes backwards: 0-1"),
         (["server-eth0", "perfect", "--port", "80"], 2, "write PORT=CPU"),
         (["server-eth0", "perfect", "--port", "80=8191"], 2, "there is no CPU 8191"),
-        (["server-eth0", "perfect", "--port", f"80={CPUS[-1]}", "--cpus", f"{CPUS[0]}"], 2, "not one of the CPUs"),
+        (
+            ["server-eth0", "perfect", "--port", f"80={ALL_CPUS[-1]}", "--cpus", f"{ALL_CPUS[0]}"],
+            2,
+            "not one of the CPUs",
+        ),
         (["server-eth0", "perfect", "--port", "80=0", "--port", "80=0"], 2, "name each port once"),
         (["server-eth0", "perfect", "--port", "0=0"], 2, "port 0"),
         (["server-eth0", "rss", "--port", "80=0"], 2, "belong to the mode perfect"),

@@ -13,26 +13,24 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from fastsocket import shared_memory
-from fastsocket.build import LIBRARY, build
-from tests.libfsocket_apps.loopback import on_cpus
-from tests.needs import need
-from tests.test_libfsocket import APPS, CPUS, LOOPBACK, Server, answer, connect, eventually, pids, sanitized_environment
+from fastsocket.build import LIBRARY
+from tests.harness.apps import APPS, LOOPBACK, SANITIZED, Server, answer, compiled, pids, preloading
+from tests.harness.commands import NOBODY
+from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
+from tests.harness.waiting import wait_until
+from tests.libfsocket_apps.loopback import connect, on_cpus
 from workloads.process import running
+from workloads.readiness import listening_inodes
 
-NOBODY = 65534
 X86_64 = {"bpf": 321, "memfd_create": 319, "pidfd_open": 434, "pidfd_getfd": 438}
 IO_URING_DISABLED = Path("/proc/sys/kernel/io_uring_disabled")
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs")]
+pytestmark = [pytest.mark.timeout(60), NEEDS_TWO_CPUS]
 
 
-@pytest.fixture(scope="module", params=["plain", "sanitized"])
+@pytest.fixture(scope="module", params=["plain", SANITIZED])
 def preload(request) -> dict[str, str]:
-    if request.param == "sanitized":
-        need("gcc")
-        build("sanitized")
-        return sanitized_environment()
-    return {"LD_PRELOAD": str(LIBRARY)}
+    return preloading(request.param)
 
 
 def assert_two_workers_are_local(server: Server) -> None:
@@ -149,7 +147,7 @@ def test_a_server_that_systemd_gives_its_listener_is_accelerated(preload):
     passed = [option for name, value in preload.items() for option in ("-E", f"{name}={value}")]
     launcher = ["systemd-socket-activate", "-l", f"{LOOPBACK}:{port}", *passed]
     with Server({}, log=None, launcher=launcher, program=[sys.executable, str(APPS / "server.py"), "3"]) as server:
-        assert eventually(lambda: is_listening(port))
+        wait_until(lambda: bool(listening_inodes(port)), "systemd listens")
         with on_cpus({CPUS[0]}):
             first = connect((LOOPBACK, port))
         server.know(server.read())
@@ -161,19 +159,12 @@ def test_a_server_that_systemd_gives_its_listener_is_accelerated(preload):
         assert server.per_cpu("accepted_local") == [20, 20]
 
 
-def is_listening(port: int) -> bool:
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return any(fields[3] == "0A" and int(fields[1].split(":")[1], 16) == port for fields in lines)
-
-
 @pytest.mark.skipif(
     not IO_URING_DISABLED.exists() or IO_URING_DISABLED.read_text().strip() != "0",
     reason="this kernel has no io_uring, or forbids it",
 )
-@pytest.mark.needs("gcc")
 def test_a_server_that_accepts_by_io_uring_is_left_alone(tmp_path, preload):
-    program = tmp_path / "uring"
-    subprocess.run(["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-o", program, APPS / "uring.c"], check=True)
+    program = compiled("uring.c", tmp_path)
     with running([program, str(20 * len(CPUS))], stdout=subprocess.PIPE, text=True, env=os.environ | preload) as server:
         address = (LOOPBACK, int(server.stdout.readline()))
         for cpu in CPUS:
@@ -186,13 +177,7 @@ def test_a_server_that_accepts_by_io_uring_is_left_alone(tmp_path, preload):
 
 @pytest.fixture(scope="module")
 def counting(tmp_path_factory) -> Path:
-    need("gcc")
-    library = tmp_path_factory.mktemp("counting") / "libcounting.so"
-    subprocess.run(
-        ["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", library, APPS / "counting.c"],
-        check=True,
-    )
-    return library
+    return compiled("counting.c", tmp_path_factory.mktemp("counting"), "-shared", "-fPIC")
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["before ours", "behind ours"])

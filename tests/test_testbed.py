@@ -1,9 +1,7 @@
 """The network: real namespaces, a real multi-queue link, and packets that arrive where the emulated NIC says."""
 
 import os
-import select
 import socket
-import struct
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,31 +10,15 @@ import pytest
 
 from bench.probes import Probes
 from fastsocket.steering import EmulatedNic, Plan
-from fastsocket.steering.cpus import machine_cpus
-from fastsocket.steering.ports import core_of_port, port_mask
-from fastsocket.steering.rss import indirection, toeplitz
-from tests.patience import patient
+from fastsocket.steering.ports import core_of_port
+from tests.harness.cpus import ALL_CPUS, NEEDS_TWO_CPUS
+from tests.harness.testbeds import SOURCES, active_connection_cpu, cpu_that_handled, listen, rss_cpu, run_in, steered
 from topologies.namespace import inside
 from topologies.pair import Pair
-from topologies.tag import RunTag, leftovers, processes_of
+from topologies.tag import leftovers, processes_of
 from topologies.testbed import SYSCTLS, Testbed, ipv6_address
 
 pytestmark = pytest.mark.privileged
-CPUS = sorted(os.sched_getaffinity(0))
-SOURCES = range(20000, 20000 + max(30, 4 * len(CPUS)))  # enough that RSS uses every CPU
-NEEDS_TWO_CPUS = pytest.mark.skipif(len(CPUS) < 2, reason="one CPU: nothing to steer between")
-
-
-@pytest.fixture
-def tag():
-    with RunTag() as made:
-        yield made
-
-
-@pytest.fixture
-def testbed(tag):
-    with Testbed(Pair(), tag, queues=len(CPUS)) as made:
-        yield made
 
 
 @pytest.fixture
@@ -45,48 +27,10 @@ def nic(testbed):
         yield loaded
 
 
-def run_in(host, *command):
-    with inside(host):
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def listen(testbed, family, port):
-    with inside(testbed.server):
-        listener = socket.socket(family)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("", port))
-        listener.listen(128)
-    return listener
-
-
-def cpu_that_handled(testbed, listener, source_port, family=socket.AF_INET):
-    """Connect from this port; the CPU on which the server's softirq handled the handshake."""
-    server = testbed.server.IP() if family == socket.AF_INET else ipv6_address(testbed.server.intf())
-    with inside(testbed.client):
-        client = socket.socket(family)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        client.bind(("", source_port))
-        client.connect((server, listener.getsockname()[1]))
-    with client:
-        accepted, _ = listener.accept()
-        with accepted:
-            return accepted.getsockopt(socket.SOL_SOCKET, socket.SO_INCOMING_CPU)
-
-
-def rss_cpu(testbed, source_port, port, family):
-    """Where RSS must send a connection, computed apart from the BPF program."""
-    if family == socket.AF_INET:
-        addresses = (testbed.client.IP(), testbed.server.IP())
-    else:
-        addresses = (ipv6_address(testbed.client.intf()), ipv6_address(testbed.server.intf()))
-    data = b"".join(socket.inet_pton(family, address) for address in addresses)
-    return indirection(CPUS)[toeplitz(data + struct.pack("!HH", source_port, port)) % 128]
-
-
 def test_the_link_has_a_queue_per_cpu_at_both_ends(testbed):
     for host in (testbed.client, testbed.server):
         queues = Path(f"/proc/{host.pid}/root/sys/class/net/{host.name}-eth0/queues")
-        assert len(list(queues.glob("rx-*"))) == len(list(queues.glob("tx-*"))) == len(CPUS)
+        assert len(list(queues.glob("rx-*"))) == len(list(queues.glob("tx-*"))) == len(ALL_CPUS)
 
 
 def test_neighbours_are_permanent_and_offloads_off(testbed):
@@ -99,16 +43,17 @@ def test_neighbours_are_permanent_and_offloads_off(testbed):
 
 @pytest.mark.needs("sysctl")
 def test_sysctls_are_set_in_the_namespace_and_unchanged_outside(tag):
-    read = lambda: {name: Path("/proc/sys", name).read_text() for name in SYSCTLS}  # noqa: E731
-    everything = lambda: run_in_host("sysctl", "-a")  # noqa: E731
-    before, all_before = read(), everything()
+    def read():
+        return {name: Path("/proc/sys", name).read_text() for name in SYSCTLS}
+
+    before, all_before = read(), run_in_host("sysctl", "-a")
     with Testbed(Pair(), tag, queues=1) as testbed:
         with inside(testbed.server):
             assert {name: value.split() for name, value in read().items()} == {
                 name: value.split() for name, value in SYSCTLS.items()
             }
         assert read() == before
-    assert changed_settings(all_before, everything()) == []
+    assert changed_settings(all_before, run_in_host("sysctl", "-a")) == []
 
 
 def run_in_host(*command):
@@ -147,17 +92,17 @@ def test_all_of_it_goes_with_the_testbed(tag):
 @NEEDS_TWO_CPUS
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 def test_rss_handles_each_connection_where_its_hash_says(testbed, nic, family):
-    with nic.steer(Plan("rss", CPUS)), listen(testbed, family, 80) as listener:
+    with nic.steer(Plan("rss", ALL_CPUS)), listen(testbed, family, 80) as listener:
         expected = {port: rss_cpu(testbed, port, 80, family) for port in SOURCES}
         seen = {port: cpu_that_handled(testbed, listener, port, family) for port in expected}
     assert seen == expected
-    assert set(seen.values()) == set(CPUS)
+    assert set(seen.values()) == set(ALL_CPUS)
 
 
 @NEEDS_TWO_CPUS
 def test_rss_over_one_cpu_uses_only_that_one(testbed, nic):
-    with nic.steer(Plan("rss", CPUS[1:2])), listen(testbed, socket.AF_INET, 80) as listener:
-        assert {cpu_that_handled(testbed, listener, port) for port in range(21000, 21010)} == {CPUS[1]}
+    with nic.steer(Plan("rss", ALL_CPUS[1:2])), listen(testbed, socket.AF_INET, 80) as listener:
+        assert {cpu_that_handled(testbed, listener, port) for port in range(21000, 21010)} == {ALL_CPUS[1]}
 
 
 @NEEDS_TWO_CPUS
@@ -167,52 +112,33 @@ def test_perfect_filters_steer_answers_by_destination_port(testbed, nic, port):
     nobody listens in the server's namespace."""
     with inside(testbed.client):
         backend = socket.create_server((testbed.client.IP(), port))
-    with nic.steer(Plan("perfect", CPUS)), backend:
+    with nic.steer(Plan("perfect", ALL_CPUS)), backend:
         seen = {port: active_connection_cpu(testbed, backend, port) for port in steered(22000)}
     assert seen == {port: core_of_port(port) for port in seen}
-    assert set(seen.values()) == set(CPUS)
+    assert set(seen.values()) == set(ALL_CPUS)
 
 
 @NEEDS_TWO_CPUS
 def test_perfect_filters_leave_ports_of_absent_cpus_to_rss(testbed, nic):
     with inside(testbed.client):
         backend = socket.create_server((testbed.client.IP(), 80))
-    with nic.steer(Plan("perfect", CPUS[1:2])), backend:
-        assert {active_connection_cpu(testbed, backend, port) for port in range(22000, 22008)} == {CPUS[1]}
-
-
-def steered(first: int) -> list[int]:
-    """From this port on as many as it takes to have some of every CPU, but none of CPUs that we may not use."""
-    ports = range(first, first + 8 * (port_mask(machine_cpus()) + 1))
-    return [port for port in ports if core_of_port(port) in CPUS]
-
-
-def active_connection_cpu(testbed, backend, source_port, family=socket.AF_INET):
-    """Connect from the server to the client; the CPU on which the server's softirq handled the answer."""
-    with inside(testbed.server):
-        active = socket.socket(family)
-        active.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        active.bind(("", source_port))
-        active.connect(backend.getsockname()[:2])
-    with active, backend.accept()[0] as passive:
-        passive.sendall(b"x")
-        select.select([active], [], [], patient(5))
-        return active.getsockopt(socket.SOL_SOCKET, socket.SO_INCOMING_CPU)
+    with nic.steer(Plan("perfect", ALL_CPUS[1:2])), backend:
+        assert {active_connection_cpu(testbed, backend, port) for port in range(22000, 22008)} == {ALL_CPUS[1]}
 
 
 @NEEDS_TWO_CPUS
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 @pytest.mark.parametrize("port", [80, 8080])
 def test_perfect_filters_leave_passive_connections_to_rss(testbed, nic, port, family):
-    with nic.steer(Plan("perfect", CPUS)), listen(testbed, family, port) as listener:
+    with nic.steer(Plan("perfect", ALL_CPUS)), listen(testbed, family, port) as listener:
         seen = {source: cpu_that_handled(testbed, listener, source, family) for source in range(23000, 23020)}
     assert seen == {source: rss_cpu(testbed, source, port, family) for source in seen}
 
 
 @NEEDS_TWO_CPUS
 def test_rules_for_ports_give_each_server_its_cpu(testbed, nic):
-    rules = {6379: CPUS[0], 6380: CPUS[1], 80: CPUS[1]}
-    with nic.steer(Plan("perfect", CPUS, rules)):
+    rules = {6379: ALL_CPUS[0], 6380: ALL_CPUS[1], 80: ALL_CPUS[1]}
+    with nic.steer(Plan("perfect", ALL_CPUS, rules)):
         for port, cpu in rules.items():
             with listen(testbed, socket.AF_INET, port) as listener:
                 assert {cpu_that_handled(testbed, listener, source) for source in range(25000, 25010)} == {cpu}
@@ -225,11 +151,11 @@ def test_atr_brings_answers_to_the_cpu_that_sent(testbed, nic, family):
     server = testbed.client.IP() if family == socket.AF_INET else ipv6_address(testbed.client.intf())
     with ExitStack() as stack:
         stack.callback(os.sched_setaffinity, 0, before)
-        stack.enter_context(nic.steer(Plan("atr", CPUS)))
+        stack.enter_context(nic.steer(Plan("atr", ALL_CPUS)))
         with inside(testbed.client):
             backend = stack.enter_context(socket.create_server((server, 80), family=family))
         for port in range(26000, 26016):
-            cpu = CPUS[port % 2]
+            cpu = ALL_CPUS[port % 2]
             os.sched_setaffinity(0, {cpu})
             assert active_connection_cpu(testbed, backend, port, family) == cpu
 
@@ -240,12 +166,12 @@ def test_the_probe_tells_local_reads_from_remote_ones(testbed, nic, reader_is_lo
     before = os.sched_getaffinity(0)
     with ExitStack() as stack:
         stack.callback(os.sched_setaffinity, 0, before)
-        stack.enter_context(nic.steer(Plan("rss", CPUS[:1])))
+        stack.enter_context(nic.steer(Plan("rss", ALL_CPUS[:1])))
         probes = stack.enter_context(Probes())
         assert probes.unavailable == {}
         listener = stack.enter_context(listen(testbed, socket.AF_INET, 80))
         probes.start(testbed.server.pid, range(80, 81))
-        os.sched_setaffinity(0, {CPUS[0] if reader_is_local else CPUS[1]})
+        os.sched_setaffinity(0, {ALL_CPUS[0] if reader_is_local else ALL_CPUS[1]})
         for port in range(24000, 24010):
             read_one_request(testbed, listener, port)
         metrics = probes.metrics(connections=10)

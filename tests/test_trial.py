@@ -1,6 +1,5 @@
 """One real trial of each kind of server: are packets handled on the core whose application reads them?"""
 
-import os
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
@@ -11,33 +10,31 @@ from bench.probes import Locality, LocalityProbe
 from bench.record import Placement
 from bench.schedule import Slot
 from bench.sweep import bench
-from tests.patience import IS_SLOW
+from tests.harness.cpus import ALL_CPUS, NEEDS_TWO_CPUS
+from tests.harness.locality import ALL, BY_CHANCE
 from topologies.namespace import inside
 from workloads import WORKLOADS
 from workloads.nginx import Nginx
 from workloads.variants import SKB_DEFER_MAX, VARIANTS
 
-CPUS = sorted(os.sched_getaffinity(0))
-PLACEMENT = Placement(cores=len(CPUS), server_cpus=CPUS, load_cpus=CPUS)
-# Where one CPU of the machine plays all of them in turn, the one that has the packet is often the first to read it.
-BY_CHANCE = pytest.approx(100 / len(CPUS), abs=50 if IS_SLOW else 10)
-ALL = 90 if IS_SLOW else 99.9  # percent: a worker that is off for long is helped out by its neighbours
+PLACEMENT = Placement(cores=len(ALL_CPUS), server_cpus=ALL_CPUS, load_cpus=ALL_CPUS)
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.privileged,
     pytest.mark.timeout(60),
-    pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs"),
+    NEEDS_TWO_CPUS,
 ]
 
 
 @pytest.fixture(scope="module")
 def trials():
-    with bench(["haproxy", "redis"], queues=len(CPUS)) as (made, _):
+    with bench(["haproxy", "redis"], queues=len(ALL_CPUS)) as (made, _):
         yield made
 
 
 def measured(trials, workload: str, variant: str, observe=None):
-    return trials.run(Slot(0, 0, workload, variant, False, len(CPUS)), PLACEMENT, seconds=1, observe=observe)
+    return trials.run(Slot(0, 0, workload, variant, False, len(ALL_CPUS)), PLACEMENT, seconds=1, observe=observe)
 
 
 def test_a_proxy_has_both_kinds_of_connections_on_their_cores(trials):

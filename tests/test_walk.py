@@ -4,7 +4,7 @@ import pytest
 
 from bench.record import read_trials
 from bench.walk import ACTIVE_STEPS, PASSIVE_STEPS, Event, What, connections, read_walk, walk_path
-from tests.test_lab import lab
+from tests.harness.commands import lab
 
 PORTS = range(80, 81)
 
@@ -50,6 +50,7 @@ def test_half_a_connection_is_left_out():
     assert not walks(client(0, 1, 5000), backend(10_000, 1, 6000)[:-1])
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 def test_a_traced_proxy_stays_on_one_core_only_under_fastsocket(tmp_path):
     done = lab("sweep", "walk", "--quick", "--blocks", "1", "--out", tmp_path / "run")

@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 
-from fastsocket.build import LIBRARY
-from tests.patience import patient
-from tests.test_libfsocket import CPUS, Server
+from tests.harness.apps import PRELOAD, Server
+from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
+from tests.harness.patience import patient
 
 TIMES = 200
 # System calls of the library for each time. nginx, with EPOLLEXCLUSIVE, does so after every 16 accepts; servers with
@@ -18,7 +18,7 @@ MOST = {select.EPOLLEXCLUSIVE: 20, 0: 80}
 pytestmark = [
     pytest.mark.timeout(60),
     pytest.mark.needs("strace"),
-    pytest.mark.skipif(len(CPUS) < 2, reason="locality needs two CPUs"),
+    NEEDS_TWO_CPUS,
 ]
 
 
@@ -41,5 +41,5 @@ def calls(environment: dict[str, str], trigger: int, tmp_path) -> int:
 
 @pytest.mark.parametrize("trigger", MOST)
 def test_watching_again_costs_few_system_calls(trigger, tmp_path):
-    more = calls({"LD_PRELOAD": str(LIBRARY)}, trigger, tmp_path) - calls({}, trigger, tmp_path)
+    more = calls(PRELOAD, trigger, tmp_path) - calls({}, trigger, tmp_path)
     assert more / TIMES <= MOST[trigger]

@@ -12,7 +12,7 @@ import pytest
 
 from bench.bootstrap import ROOT
 from fastsocket import shared_memory
-from tests.patience import PATIENCE, patient
+from tests.harness.patience import PATIENCE, patient
 from topologies.tag import RunTag
 from topologies.testbed import Testbed
 from workloads import WORKLOADS, http
@@ -28,7 +28,16 @@ ALL = sorted(os.sched_getaffinity(0))
 CPUS = Cpus(server=ALL, load=ALL)
 # What servers are started as: variants that differ only in what happens around the server are tried once.
 WAYS = {(variant.own_reuseport, variant.preload): variant.name for variant in reversed(VARIANTS.values())}.values()
-RUNS = [(name, variant) for name, workload in WORKLOADS.items() for variant in WAYS if variant not in workload.lacks]
+# Two servers are tried with each switch of the library, alone and with others; the rest without it, with it, it off.
+WITH_EACH_SWITCH = ("nginx", "haproxy")
+PLAIN = (None, VARIANTS["off"].preload, VARIANTS["fastsocket"].preload)
+PLAIN_WAYS = [way for way in WAYS if VARIANTS[way].preload in PLAIN]
+RUNS = [
+    (name, way)
+    for name, workload in WORKLOADS.items()
+    for way in (WAYS if name in WITH_EACH_SWITCH else PLAIN_WAYS)
+    if way not in workload.lacks
+]
 
 pytestmark = [pytest.mark.privileged, pytest.mark.timeout(60)]
 
@@ -65,6 +74,7 @@ def served(testbeds, tmp_path):
     return serve
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, variant", RUNS)
 def test_it_serves_its_load(served, name, variant):
     with served(name, variant) as (workload, testbed, pids):
@@ -119,6 +129,7 @@ def test_an_answer_of_a_proxy_without_its_backend_is_an_error_and_no_request_ser
     assert load.requests < load.errors["status"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nginx", "haproxy", "redis", "memcached"])
 def test_a_rate_is_kept_to(served, name):
     with served(name, "base") as (workload, testbed, _):
@@ -149,9 +160,9 @@ def is_master_of(pid: int, testbed: Testbed) -> bool:
 
 def test_a_server_that_does_not_start_says_why_in_its_own_words(served, monkeypatch):
     monkeypatch.setattr("workloads.nginx.CONFIGURATION", "events {{ }} nonsense;")
-    with pytest.raises(WorkloadError, match='nginx does not start: .*unknown directive "nonsense"'):
-        with served("nginx", "base"):
-            pass
+    wanted = r'nginx does not start: .*unknown directive "nonsense"'
+    with pytest.raises(WorkloadError, match=wanted), served("nginx", "base"):
+        pass
 
 
 def test_a_tool_that_is_not_installed_is_named(monkeypatch):

@@ -2,6 +2,7 @@
 
 import os
 import re
+from itertools import takewhile
 from pathlib import Path
 
 from workloads.process import family
@@ -11,12 +12,15 @@ TCP_LISTEN = "0A"
 
 def listening_inodes(port: int, pid: int | str = "self") -> set[str]:
     """Of the TCP sockets that listen on a port in the network namespace of a process (proc(5), /proc/PID/net/tcp)."""
-    lines = [
-        line.split()
-        for table in ("tcp", "tcp6")
-        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
-    ]
-    return {fields[9] for fields in lines if fields[3] == TCP_LISTEN and int(fields[1].rpartition(":")[2], 16) == port}
+    listeners = _listeners(Path(f"/proc/{pid}/net/tcp")) + _listeners(Path(f"/proc/{pid}/net/tcp6"))
+    return {fields[9] for fields in listeners if int(fields[1].rpartition(":")[2], 16) == port}
+
+
+def _listeners(table: Path) -> list[list[str]]:
+    """They come first (Documentation/networking/proc_net_tcp.rst), and after a load many thousands in TIME_WAIT."""
+    with table.open() as lines:
+        next(lines)  # the heading
+        return list(takewhile(lambda fields: fields[3] == TCP_LISTEN, map(str.split, lines)))
 
 
 def watchers(pid: int, port: int) -> int:

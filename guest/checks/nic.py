@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from guest.checks import CPUS, FASTSOCKET, No, accepted, answer, output
-from tests.servers import Served, nginx, served
+from tests.harness.servers import Served, nginx, served
 
 ADDRESS, PORT, DEVICE, NUMBER = "10.9.0.2", 8080, "eth0", 100
 MODES = ("rss", "atr", "perfect")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fastsocket.servers import survey
 from guest.checks import CPUS, No, accepted, answer
-from tests.servers import Served, nginx, served
+from tests.harness.servers import Served, nginx, served
 
 EACH = 60
 

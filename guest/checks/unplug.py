@@ -5,8 +5,9 @@ from collections import Counter
 from pathlib import Path
 
 from guest.checks import CPUS, No, answer
-from tests.load import Load
-from tests.servers import Served, nginx, served, wait_until
+from tests.harness.load import Load
+from tests.harness.servers import Served, nginx, served
+from tests.harness.waiting import wait_until
 
 BETWEEN = 300  # connections before, without, and after that CPU
 GONE = CPUS[1]
@@ -31,7 +32,7 @@ def _loaded(one: Served, switch: Path) -> Counter:
         for state in ("1", "0", "1"):
             switch.write_text(state)
             goal = _answered(load) + BETWEEN
-            wait_until(lambda: _answered(load) >= goal, f"{BETWEEN} more connections", PATIENCE)
+            wait_until(lambda goal=goal: _answered(load) >= goal, f"{BETWEEN} more connections", PATIENCE)
     return load.total()
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 
-from libc import FAMILIES, LOOPBACK, Answer, call, failed, name_of, option_of, pack, port_of, set_option
+from libc import FAMILIES, LOOPBACK, Answer, call, name_of, option_of, pack, port_of, set_option
 from lines import Commands, say
 from loopback import on_cpus
 

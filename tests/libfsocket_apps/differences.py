@@ -10,7 +10,6 @@ import socket
 from libc import option_of
 
 HIGHEST_OF_A_PROGRAM = 511
-COPYING = ("dup", "fcntl_dup", "dup2", "dup3", "pass_on")
 WAITING = ("epoll_wait", "epoll_pwait")
 
 
@@ -23,11 +22,8 @@ def connects_a_listener(program, operation, *arguments) -> bool:
 
 def connects_behind_older_connections(program, operation, *arguments) -> bool:
     """What waited for the listener before its clone was adopted is accepted after what comes to the clone."""
-    return (
-        operation == "client"
-        and program.has_older_connections(arguments[0])
-        or operation == "connect"
-        and program.has_older_connections(arguments[1])
+    return (operation == "client" and program.has_older_connections(arguments[0])) or (
+        operation == "connect" and program.has_older_connections(arguments[1])
     )
 
 
@@ -35,11 +31,8 @@ def connects_after_a_takeover(program, operation, *arguments) -> bool:
     """What came while a listener was passed on waits for the listener itself; once a program has taken the clones over,
     it is accepted after what comes to those.
     """
-    return (
-        operation == "client"
-        and program.was_taken_over(arguments[0])
-        or operation == "connect"
-        and program.was_taken_over(arguments[1])
+    return (operation == "client" and program.was_taken_over(arguments[0])) or (
+        operation == "connect" and program.was_taken_over(arguments[1])
     )
 
 
@@ -48,16 +41,13 @@ def binds_beside_a_listener(program, operation, *arguments) -> bool:
     that has inherited it, once it is disconnected and bound again.
     """
     return (
-        operation == "bind_like"
-        and (program.would_share_a_port(*arguments) or program.was_accepted(arguments[0]))
-        or operation == "listen"
-        and program.would_share_a_port(arguments[0], arguments[0])
-    )
+        operation == "bind_like" and (program.would_share_a_port(*arguments) or program.was_accepted(arguments[0]))
+    ) or (operation == "listen" and program.would_share_a_port(arguments[0], arguments[0]))
 
 
 def closes_what_it_does_not_know(program, operation, *arguments) -> bool:
     """A clone is closed like any descriptor, and what waits for it is reset."""
-    closes = operation == "closefrom" or operation == "close_range" and arguments[1] > HIGHEST_OF_A_PROGRAM
+    closes = operation == "closefrom" or (operation == "close_range" and arguments[1] > HIGHEST_OF_A_PROGRAM)
     return closes and program.watches_a_listener()
 
 
@@ -76,7 +66,7 @@ def shuts_down_what_does_not_listen(program, operation, *arguments) -> bool:
     which gets the listener's, or a paused listener, which keeps its own.
     """
     return operation == "shutdown" and (
-        program.is_paused(arguments[0]) or program.is_listener(arguments[0]) and not program.has_adopted(arguments[0])
+        program.is_paused(arguments[0]) or (program.is_listener(arguments[0]) and not program.has_adopted(arguments[0]))
     )
 
 
@@ -121,7 +111,7 @@ def closes_an_epoll_on_its_way(program, operation, *arguments) -> bool:
 
 
 def passes_on_a_paused_listener(program, operation, *arguments) -> bool:
-    """A listener that shutdown() has stopped is no listener to its receiver: listen() there does not wake its clones."""
+    """A listener that shutdown() has stopped is no listener to its receiver: listen() there wakes no clone."""
     return operation == "pass_on" and program.is_paused(arguments[0])
 
 

@@ -1,4 +1,4 @@
-"""Filters of system calls, as containers and systemd units have them (seccomp(2)): they stay over exec, and for all children."""
+"""Filters of system calls, as containers and systemd units have them (seccomp(2)): exec and fork keep them."""
 
 import ctypes
 import os

@@ -8,7 +8,7 @@ import termios
 import time
 from contextlib import contextmanager
 
-DEADLINE_SECONDS = 10 * float(os.environ.get("FASTSOCKET_TEST_PATIENCE", "1"))  # tests/patience.py
+DEADLINE_SECONDS = 10 * float(os.environ.get("FASTSOCKET_TEST_PATIENCE", "1"))  # tests/harness/patience.py
 
 
 @contextmanager

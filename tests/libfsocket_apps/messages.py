@@ -48,7 +48,7 @@ def send(unix: int, descriptor: int) -> int:
     control = ctypes.create_string_buffer(
         CONTROL.pack(CONTROL.size + 4, socket.SOL_SOCKET, socket.SCM_RIGHTS) + struct.pack("@i4x", descriptor), 24
     )
-    (plain, kept), (passing, kept_too) = _message(None), _message(control)
+    (plain, _kept), (passing, _kept_too) = _message(None), _message(control)
     return LIBC.sendmmsg(unix, (Message * 2)(plain, passing), 2, 0)
 
 

@@ -33,7 +33,7 @@ CLOSERS = {
     "one by one": lambda first: [LIBC.close(descriptor) for descriptor in range(first, 1024)],
     "close_range": lambda first: LIBC.close_range(ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), 0),
     "close_range refused": lambda first: LIBC.close_range(ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), 0x100),
-    "closefrom": lambda first: LIBC.closefrom(first),
+    "closefrom": LIBC.closefrom,
     "system call": lambda first: LIBC.syscall(SYS_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), 0),
 }
 
@@ -259,7 +259,7 @@ class Worker:
         return [errno_of(os.ftruncate, descriptor, 0) for descriptor in shared]
 
     def scribble(self, pattern: str) -> int:
-        """Over all memory that it shares but the first eight bytes; how much that was. It ends before it trips over it."""
+        """Overwrite all shared memory but the first eight bytes; how much that was. It ends before it trips over it."""
         with open("/proc/self/maps") as maps:
             shared = [line.split()[0] for line in maps if "/memfd:fsocket" in line]
         for span in shared:

@@ -214,7 +214,9 @@ def _download_source(package: str, version: str, into: Path) -> None:
     sources, lists = into / "apt" / "sources", into / "apt" / "lists"
     for directory in (sources, lists / "partial"):
         directory.mkdir(parents=True)
-    (sources / APT_SOURCES.name).write_text(re.sub("^Types:.*$", "Types: deb-src", APT_SOURCES.read_text(), flags=re.M))
+    (sources / APT_SOURCES.name).write_text(
+        re.sub("^Types:.*$", "Types: deb-src", APT_SOURCES.read_text(), flags=re.MULTILINE)
+    )
     apt = [
         "apt-get",
         "-q",

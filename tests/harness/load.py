@@ -18,13 +18,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from tests.patience import patient
+from tests.harness.patience import patient
 
 OUTCOMES = ("ok", "refused", "reset", "unanswered", "wrong", "hung")
 HUNG_SECONDS = patient(5)
 LATE_SECONDS = patient(1)
 CONCURRENCY = 16
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 class Connection:
@@ -134,7 +134,7 @@ class Load:
     def __enter__(self):
         self._generators = {
             cpu: subprocess.Popen(
-                [sys.executable, "-m", "tests.load", str(cpu), *self._arguments],
+                [sys.executable, "-m", "tests.harness.load", str(cpu), *self._arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

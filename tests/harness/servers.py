@@ -7,25 +7,23 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastsocket.build import LIBRARY
-from tests.load import Load
-from tests.patience import patient
-from workloads.process import POLL_SECONDS, children
+from tests.harness.apps import LOOPBACK
+from tests.harness.cpus import CPUS
+from tests.harness.load import Load
+from tests.harness.waiting import WAIT_SECONDS, wait_until
+from workloads.process import children
 from workloads.readiness import listening_inodes, watchers
 
-APPS = Path(__file__).parent / "server_apps"
-LOOPBACK = "127.0.0.1"
+APPS = Path(__file__).parent.parent / "server_apps"
 PAGE = b"hello\n"
 HTTP_REQUEST = b"GET / HTTP/1.0\r\n\r\n"
 HTTP_ANSWER = re.compile(rb"HTTP/1\.[01] 200 OK\r\n(.*\r\n)+\r\n" + PAGE)
-WAIT_SECONDS = patient(15)
-CPUS = sorted(os.sched_getaffinity(0))[:2]  # that a server is pinned to
 
 NGINX_CONFIGURATION = """\
 {main}
@@ -213,14 +211,6 @@ NODE_SHARED = Server(
     workers=2,
     environment={"NODE_CLUSTER_SCHED_POLICY": "none"},
 )
-
-
-def wait_until(is_so: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
-    """Ask until the answer is yes."""
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(POLL_SECONDS)
 
 
 def is_running(pid: int) -> bool:

@@ -3,8 +3,6 @@ and lets what only slowness can spoil be less exact."""
 
 import os
 
-from workloads.limits import PREFIX, Limits
-
 PATIENCE = float(os.environ.get("FASTSOCKET_TEST_PATIENCE", "1"))
 IS_SLOW = PATIENCE > 1
 
@@ -16,6 +14,8 @@ def patient(seconds: float) -> float:
 
 def give_the_lab_time() -> None:
     """Servers and load generators of the lab, too, may take longer, and there are fewer connections."""
+    from workloads.limits import PREFIX, Limits  # with all workloads, which load generators do not need
+
     if IS_SLOW:
         usual = Limits()
         for name, value in {

@@ -1,6 +1,6 @@
 """Run a command on a kernel that has no BPF: every bpf() of it, and of its children, answers ENOSYS (seccomp(2)).
 
-python3 -m tests.without_bpf COMMAND …
+python3 -m tests.harness.without_bpf COMMAND …
 """
 
 import ctypes
