@@ -20,11 +20,11 @@ from pathlib import Path
 
 BEGAN = time.monotonic()
 
-from bench import bootstrap  # noqa: E402  (the clock starts first)
+from setup import bootstrap  # noqa: E402  (the clock starts first)
 
 if __name__ == "__main__":
     if "doctor" in sys.argv[1:2] and "--help" not in sys.argv:  # it answers on a bare machine, too
-        from bench import doctor
+        from setup import doctor
 
         sys.exit(doctor.main(sys.argv[2:]))
     bootstrap.ensure(sys.argv[1:], __doc__)
@@ -60,7 +60,7 @@ def _split(values: Optional[list[str]]) -> list[str]:
 
 
 def _need_root() -> None:
-    from bench import container
+    from setup import container
 
     if os.geteuid() != 0:
         raise MachineError("namespaces and BPF need root: run this with sudo")
@@ -176,7 +176,7 @@ def _measure_part(directory: Path, options, resume: bool, is_part: bool) -> int:
 @contextmanager
 def _results_in(out: Optional[Path], name: str):
     """The directory of a run: the one asked for, or a new one. What is made in it belongs to its folder's owner."""
-    from bench.ownership import owned_like_its_folder
+    from setup.ownership import owned_like_its_folder
 
     directory = out or _new_directory(name)
     with owned_like_its_folder(directory):
@@ -191,7 +191,7 @@ def _results_in(out: Optional[Path], name: str):
 def _new_directory(name: str) -> Path:
     """Named after the time, and numbered where two runs begin in the same second."""
     from bench.experiment import UsageError
-    from bench.ownership import owned_like_its_folder
+    from setup.ownership import owned_like_its_folder
 
     folder = _results_folder()
     began = f"{datetime.now():%Y-%m-%d-%H%M%S}-{name}"
@@ -328,7 +328,7 @@ def doctor_verb(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False, yes: Yes = False
 ) -> None:
     """Say what this machine can do, what is missing, and how to get it."""
-    from bench import doctor
+    from setup import doctor
 
     raise typer.Exit(doctor.main(["--json"] if as_json else []))
 
@@ -341,8 +341,8 @@ def figures(
 ) -> None:
     """Draw the figures of a run again."""
     from analysis.figures import draw_stored
-    from bench.ownership import owned_like_its_folder
     from bench.record import runs_in
+    from setup.ownership import owned_like_its_folder
 
     with owned_like_its_folder(directory):
         for path in draw_stored(runs_in(directory), only):
@@ -353,7 +353,7 @@ def figures(
 def report(directory: RunDirectory, yes: Yes = False) -> None:
     """Write the tables, figures and report of a run again."""
     from analysis.report import write_all
-    from bench.ownership import owned_like_its_folder
+    from setup.ownership import owned_like_its_folder
 
     with owned_like_its_folder(directory):
         typer.echo(write_all(directory))

@@ -8,9 +8,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bench import container
 from bench.record import Effect, FigureSpec, Options
 from bench.threads import TOPOLOGY, by_core
+from setup import container
 from workloads import WORKLOADS, limits
 from workloads.variants import VARIANTS, Variant
 

@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from bench import reads
 from bench.day import offered
 from bench.experiment import UsageError, usable_cpus
-from bench.fingerprint import fingerprint, versions
 from bench.observers import observer
 from bench.placement import place
 from bench.probes import Probes
@@ -31,6 +31,7 @@ from bench.threads import cores_first
 from bench.trial import Bench
 from fastsocket.libbpf import BpfError
 from fastsocket.steering import EmulatedNic
+from setup.fingerprint import fingerprint, versions
 from topologies.tag import RunTag
 from topologies.testbed import Testbed
 from workloads import WORKLOADS, limits
@@ -52,7 +53,7 @@ def new_run(directory: Path, options: Options) -> Run:
     run = Run(
         options=options,
         started=datetime.now().astimezone().isoformat(timespec="seconds"),
-        fingerprint=fingerprint(),
+        fingerprint={**fingerprint(), "reads seen by": reads.tracepoint()},
         versions={**versions(), **installed},
         placements=place(options.cores, cores_first(usable_cpus())),
         unavailable={},

@@ -23,10 +23,11 @@ from fastsocket.printable import printable
 from fastsocket.prometheus import exposition
 from fastsocket.servers import Ended, Server, absence, survey
 from fastsocket.status import tables
-from fastsocket.steering import Device, Plan, lasting
+from fastsocket.steering import BACKENDS, Device, Plan, lasting
 
 INTERRUPTED = 130
 
+BACKEND_NAMES = ", ".join(backend.name for backend in BACKENDS)
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
@@ -201,7 +202,7 @@ def nic(
     ] = None,
     backend: Annotated[
         Optional[str],
-        typer.Option(metavar="NAME", help="ethtool, cpumap or rfs; without it, the first of them that can."),
+        typer.Option(metavar="NAME", help=f"{BACKEND_NAMES}; without it, the first of them that can."),
     ] = None,
     cpus: Annotated[
         Optional[str],

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench.packages import VIRTIOFSD
 from guest import GuestError, GuestUsageError, acceleration, initramfs
 from guest.acceleration import QEMU, TCG
 from guest.console import Console
 from guest.kernels import DEFAULT, Kernel, kernel
 from guest.process import started
 from guest.terminal import Terminal
+from setup.packages import VIRTIOFSD
 from topologies.tag import RunTag
 
 HERE = Path(__file__).resolve().parent

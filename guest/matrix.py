@@ -18,9 +18,9 @@ from datetime import date
 from itertools import product
 from pathlib import Path
 
-from bench import bootstrap
-from bench.bootstrap import ROOT, VENV_PYTHON
 from guest.kernels import NEWEST, kernel
+from setup import bootstrap
+from setup.bootstrap import ROOT, VENV_PYTHON
 
 KERNELS = ("6.1", "6.12", NEWEST)
 MACHINES = {"8": ["--cpus", "8"], "3": ["--cpus", "3"], "4x2": ["--cpus", "8", "--threads", "2"]}

@@ -17,10 +17,10 @@ from types import SimpleNamespace
 import pandas
 import pytest
 
-from bench import bootstrap
-from bench.bootstrap import ROOT, needed_packages
 from bench.record import TRIALS, read_run, read_trials
 from fastsocket.steering.rfs import SOCKET_TABLE, Rfs
+from setup import bootstrap
+from setup.bootstrap import ROOT, needed_packages
 from tests.patience import patient
 from tests.test_flow_deliver import REFUSING
 from tests.test_trial import ALL, BY_CHANCE
@@ -138,7 +138,7 @@ def test_a_person_who_is_not_root_is_told_to_become_it():
         shutil.copy(ROOT / "lab.py", readable)
         shutil.copy(ROOT / "requirements.txt", readable)
         shutil.copy(ROOT / "pyproject.toml", readable)
-        for folder in ("bench", "fastsocket"):
+        for folder in ("setup", "workloads", "fastsocket"):
             shutil.copytree(ROOT / folder, Path(readable, folder))
         Path(readable, "bin").mkdir()
         (Path(readable, "bin") / "apt-get").symlink_to("/usr/bin/apt-get")

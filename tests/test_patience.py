@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from bench.bootstrap import ROOT
+from setup.bootstrap import ROOT
 from tests import servers
 from tests.patience import patient
 from workloads.limits import read

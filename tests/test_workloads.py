@@ -10,8 +10,8 @@ from textwrap import indent
 
 import pytest
 
-from bench.bootstrap import ROOT
 from fastsocket import page
+from setup.bootstrap import ROOT
 from tests.patience import PATIENCE, patient
 from topologies.tag import RunTag
 from topologies.testbed import Testbed

@@ -43,6 +43,7 @@ class HAProxy(Workload):
 
     name = "haproxy"
     binaries = {"haproxy": ["-v"], "nginx": ["-v"], "wrk": ["--version"]}
+    packages = {"haproxy": "haproxy", "nginx": "nginx", "wrk": "wrk"}
     topology = Proxy
 
     def ports(self, cpus: Cpus) -> range:

@@ -22,6 +22,7 @@ class Memcached(Instances):
     name = "memcached"
     first_port = 11211
     binaries = {"memcached": ["-V"], "memcaslap": ["-V"]}
+    packages = {"memcached": "memcached", "memcaslap": "libmemcached-tools"}
 
     def command(self, port: int, directory: Path) -> list[str]:
         return ["memcached", "-l", "0.0.0.0", "-p", str(port), "-U", "0", "-t", "1", "-u", "root", "-c", "1024"]

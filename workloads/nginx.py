@@ -46,6 +46,7 @@ class Nginx(Workload):
 
     name = "nginx"
     binaries = {"nginx": ["-v"], "wrk": ["--version"]}
+    packages = {"nginx": "nginx", "wrk": "wrk"}
 
     def ports(self, cpus: Cpus) -> range:
         return range(http.PORT, http.PORT + 1)

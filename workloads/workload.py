@@ -30,6 +30,9 @@ class Workload(ABC):
 
     name: str
     binaries: dict[str, list[str]]  # command -> the arguments that make it print its version
+    packages: dict[
+        str, str
+    ]  # command -> its Debian package; a literal, for setup/packages.py reads it without importing
     metric: str = "cps"  # what a trial counts: "cps", or "rps" where connections persist
     topology: type[Topo] = Pair
     lacks: dict[str, str] = {}  # variant -> why this server doesn't have it

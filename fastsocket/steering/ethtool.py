@@ -40,6 +40,8 @@ class Ethtool:
 
     name = "ethtool"
     modes = MODES
+    remedy = "use a NIC whose driver takes rules with masked ports: ixgbe, txgbe, mlx5; the emulated NIC needs none"
+    needs_privilege = False
 
     def why_not(self, device: Device | None = None, mode: Mode = "rss") -> str | None:
         """Why it cannot work here, or None. Without a device: whether any device of this machine takes filter rules."""

@@ -13,6 +13,7 @@ from fastsocket.steering.ports import port_mask
 from fastsocket.steering.rss import INDIRECTION_ENTRIES, contributions, indirection
 from fastsocket.steering.steps import DeviceId, EgressFilter
 
+NETWORKING = "boot Linux 6.1 or later with CONFIG_NET_CLS_BPF and CONFIG_BPF_SYSCALL, as Debian's are"  # the remedy
 LEARNED_ENTRIES = 8192
 OWN_NETNS = -1
 STEER, LEARN = 1, 2  # handles of the tc filters: a device may have both, with one emulated NIC at each end of its link

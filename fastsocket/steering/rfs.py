@@ -24,6 +24,8 @@ class Rfs:
 
     name = "rfs"
     modes: tuple[Mode, ...] = ("atr",)
+    remedy = "run in the machine's first network namespace, not in a container, on a kernel with CONFIG_RPS"
+    needs_privilege = False
 
     def why_not(self, device: Device | None = None, mode: Mode = "atr") -> str | None:
         """Why it cannot work here, or None."""

@@ -11,22 +11,17 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from bench import container, reads
-from bench.bootstrap import VENV, has_environment, needed_packages
+from bench import reads
 from bench.probes import ContentionProbe, LocalityProbe
 from fastsocket.build import BuildError, build
 from fastsocket.libbpf import BpfError
 from fastsocket.refusal import Cause
-from fastsocket.steering import BACKENDS, Backend, cpumap
-from fastsocket.steering.program import SteeringProgram
+from fastsocket.steering import BACKENDS, Backend
+from fastsocket.steering.program import NETWORKING, SteeringProgram
+from setup import container
+from setup.bootstrap import VENV, has_environment, needed_packages
 
 DESCRIPTORS_NEEDED = 16384
-BPF_NETWORKING = "boot Linux 6.1 or later with CONFIG_NET_CLS_BPF and CONFIG_BPF_SYSCALL, as Debian's are"
-REMEDIES = {
-    "ethtool": "use a NIC whose driver takes rules with masked ports: ixgbe, txgbe, mlx5; the emulated NIC needs none",
-    "cpumap": BPF_NETWORKING,
-    "rfs": "run in the machine's first network namespace, not in a container, on a kernel with CONFIG_RPS",
-}
 INSTALL = "python3 lab.py --yes test installs it"
 PORT_RANGE = 51  # IP_LOCAL_PORT_RANGE in <linux/in.h>, for which Python 3.11 has no name
 PORT_TRIES = 20  # another process may take the port meanwhile
@@ -81,16 +76,16 @@ def checks() -> Iterator[Check]:
         required=False,
         by_privilege=False,
     )
-    yield _asked("emulated NIC", _try_nic, BPF_NETWORKING)
+    yield _asked("emulated NIC", _try_nic, NETWORKING)
     yield _asked("locality probe", _try_locality, since("6.3", "6e6eda44b939"), required=False)
     yield _asked("lock contention probe", _try_contention, since("5.19", "16edd9b511a1"), required=False)
     for backend in BACKENDS:
         yield _asked(
             f"steering by {backend.name}",
             lambda: _try_backend(backend),
-            REMEDIES[backend.name],
+            backend.remedy,
             required=False,
-            by_privilege=backend.name == "cpumap",
+            by_privilege=backend.needs_privilege,
         )
 
 
@@ -204,8 +199,6 @@ def _try_nic() -> str:
 
 def _try_backend(backend: Backend) -> str:
     build()
-    if isinstance(backend, cpumap.Cpumap):
-        cpumap.loaded().close()
     reason = backend.why_not(mode=backend.modes[-1])
     if reason:
         raise _No(reason)

@@ -13,8 +13,8 @@ import tomllib
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.packages import BUILDING, GUEST, MEASURING, TESTING, Package
 from fastsocket.build import is_finished
+from setup.packages import BUILDING, GUEST, MEASURING, TESTING, Package
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -22,6 +22,7 @@ VENV_PYTHON = VENV / "bin" / "python"
 REQUIREMENTS = ROOT / "requirements.txt"
 PROJECT = ROOT / "pyproject.toml"
 STAMP = VENV / "installed-from"
+UNITS = Path("/usr/lib/systemd/system")
 POLICY = Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = """\
 #!/bin/sh
@@ -153,12 +154,17 @@ def _install_packages(packages: list[Package]) -> None:
             DEBIAN_FRONTEND="noninteractive",
         )
     for package in packages:
-        if package.service and shutil.which("systemctl"):
-            _run(f"disabling the service {package.service}", ["systemctl", "disable", "--quiet", package.service])
+        _disable_service(package.name)
     importlib.invalidate_caches()
     still = " ".join(package.name for package in packages if not package.is_there())
     if still:
         _refuse(f"installed, but still not found: {still}; is PATH complete?")
+
+
+def _disable_service(name: str) -> None:
+    """Debian would start a server of this name at every boot; the lab starts servers itself."""
+    if shutil.which("systemctl") and (UNITS / f"{name}.service").exists():
+        _run(f"disabling the service {name}", ["systemctl", "disable", "--quiet", name])
 
 
 def make_environment() -> None:
