@@ -3,9 +3,11 @@
 from functools import partial
 from pathlib import Path
 
-from bench.profile import profiled, stacks_path
+from bench.profile import profiled
 from bench.trial import Observe
-from bench.walk import walk_path, walked
+from bench.walk import walked
+from records.profile import stacks_path
+from records.walk import walk_path
 
 
 def observer(observes: str | None, run_directory: Path, trial: int) -> Observe | None:

@@ -4,8 +4,6 @@ These machines need have no hardware counters, so perf samples by the clock (per
 chains are the kernel's alone: the servers are built without frame pointers, and chains through them would be made up.
 """
 
-import csv
-import gzip
 import os
 import re
 import subprocess
@@ -13,25 +11,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
+from records.profile import IDLE, OTHER, SERVER, Stack, write_stacks
 from workloads.process import WorkloadError, family, running
 
 FREQUENCY = 4999  # Hz; prime, so that it does not beat with the kernel's ticks
-SERVER, IDLE, OTHER = "server", "idle", "other"
 NO_SYMBOL = "[no symbol]"
 _ROW = re.compile(r"\s*[\d.]+%\s*\t")
 _ACKNOWLEDGED = b"ack\n"
-
-
-class Stack(NamedTuple):
-    """Samples that were taken in the same place."""
-
-    samples: int
-    role: str  # SERVER, IDLE or OTHER
-    command: str  # of the process that was interrupted: softirq runs on top of whoever is there
-    object: str  # file of the innermost function, or the kernel
-    frames: str  # functions from the outermost to the innermost, separated by ";"
 
 
 @contextmanager
@@ -158,11 +145,6 @@ def _named(symbol: str) -> str:
     return NO_SYMBOL if symbol.startswith("0x") else symbol.replace(";", ",")
 
 
-def stacks_path(run_directory: Path, trial: int) -> Path:
-    """Where the profile of a trial is."""
-    return run_directory / "profiles" / f"{trial:04}.tsv.gz"
-
-
 @contextmanager
 def profiled(path: Path, server_pid: int, ports: range, scratch: Path):
     """Leave the stacks of what happens meanwhile at path; what perf itself writes goes to the scratch directory."""
@@ -170,19 +152,3 @@ def profiled(path: Path, server_pid: int, ports: range, scratch: Path):
     with recording(perf_data):
         yield
     write_stacks(path, fold(perf_data, commands))
-
-
-def write_stacks(path: Path, stacks: list[Stack]) -> None:
-    """As a table with a heading."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with gzip.open(path, "wt", newline="") as file:
-        writer = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\", lineterminator="\n")
-        writer.writerows([Stack._fields, *stacks])
-
-
-def read_stacks(path: Path) -> list[Stack]:
-    """What write_stacks() wrote."""
-    with gzip.open(path, "rt", newline="") as file:
-        rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\")
-        next(rows)
-        return [Stack(int(samples), *where) for samples, *where in rows]

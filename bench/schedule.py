@@ -8,9 +8,9 @@ two trials then lie around the same point in time, and a drift that is linear ov
 from dataclasses import dataclass
 from random import Random
 
-from bench.record import Options
+from records.run import Options
+from records.trials import BASE
 
-CONTROL_OF = "base"  # the A/A control runs it a second time, as an arm of its own
 OVERHEAD_SECONDS = 0.25  # per trial, for the estimate of the time it takes: starting and stopping the server
 
 
@@ -46,7 +46,7 @@ def _block(options: Options, block: int):
 
 
 def _arms(options: Options, workload: str) -> list[tuple[str, bool]]:
-    control = [(CONTROL_OF, True)] if CONTROL_OF in options.variants else []
+    control = [(BASE, True)] if BASE in options.variants else []  # the A/A control
     lacking = options.lacking.get(workload, {})
     return [(variant, False) for variant in options.variants if variant not in lacking] + control
 

@@ -13,24 +13,14 @@ from bench.experiment import UsageError, usable_cpus
 from bench.observers import observer
 from bench.placement import place
 from bench.probes import Probes
-from bench.record import (
-    RUN,
-    Options,
-    RecordError,
-    Run,
-    Trial,
-    append_trial,
-    drop_torn_line,
-    failed_trial,
-    read_run,
-    read_trials,
-    write_run,
-)
 from bench.schedule import Slot, schedule
 from bench.threads import cores_first
 from bench.trial import Bench
 from fastsocket.libbpf import BpfError
 from fastsocket.steering import EmulatedNic
+from fastsocket.steering.cpus import machine_cpus
+from records.run import RUN, Options, RecordError, Run, read_run, write_run
+from records.trials import Trial, append_trial, drop_torn_line, failed_trial, read_trials
 from setup.fingerprint import fingerprint, versions
 from topologies.tag import RunTag
 from topologies.testbed import Testbed
@@ -54,6 +44,7 @@ def new_run(directory: Path, options: Options) -> Run:
         options=options,
         started=datetime.now().astimezone().isoformat(timespec="seconds"),
         fingerprint={**fingerprint(), "reads seen by": reads.tracepoint()},
+        machine_cpus=machine_cpus(),
         versions={**versions(), **installed},
         placements=place(options.cores, cores_first(usable_cpus())),
         unavailable={},
@@ -107,12 +98,12 @@ def bench(workloads: list[str], queues: int):
         yield Bench(tag, testbeds, nic, probes), probes
 
 
-def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], None]) -> Run:
-    """Run what remains, calling done after each trial is on disk. Returns the run as finished.
+def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], None]) -> None:
+    """Run the remaining trials, calling done after each trial is on disk.
 
-    began: time.monotonic() at the start of the command. What was measured is kept whatever interrupts this. A trial
-    that fails is kept, too; a workload that goes on failing is left out. Raises TestbedError, BpfError or, where no
-    trial of the whole run could be measured, WorkloadError.
+    began: time.monotonic() at the start of the command. An interruption loses no trial that was measured. A trial that
+    fails is kept, too; a workload that goes on failing is left out. Raises TestbedError, BpfError or, where no trial of
+    the whole run could be measured, WorkloadError.
     """
     before, tolerance = run.wall_seconds, Tolerance()
     try:
@@ -129,7 +120,6 @@ def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], Non
         run = run.model_copy(update={"complete": not remaining(directory, run)})
         write_run(directory, run)
     _require_one(read_trials(directory))
-    return run
 
 
 class Tolerance:

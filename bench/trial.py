@@ -10,12 +10,14 @@ from mininet.topo import Topo
 
 from bench.cpu import busy_seconds, difference, snapshot, steal_share
 from bench.probes import Probes
-from bench.record import CpuUse, LibraryCounters, Placement, Trial
 from bench.schedule import Slot
 from fastsocket import page
 from fastsocket.steering import EmulatedNic, Plan
 from fastsocket.steering.journal import Journal
 from fastsocket.steering.rfs import Rfs
+from records.metrics import COST, ERRORS, MAX, P50, P99
+from records.run import Placement
+from records.trials import CpuUse, LibraryCounters, Trial
 from topologies.tag import JOURNAL, RunTag
 from topologies.testbed import Testbed
 from workloads import WORKLOADS
@@ -24,16 +26,8 @@ from workloads.variants import VARIANTS, Variant
 from workloads.workload import Cpus, Workload
 
 STEAL_TOLERATED = 0.05
-LATENCIES = {"latency_p50_ms": "50", "latency_p99_ms": "99", "latency_max_ms": "max"}  # metric -> key of Load
-COUNTED_DURING_TRIAL = (
-    "accepted_local",
-    "accepted_global",
-    "accepted_neighbour",
-    "deferred",
-    "registered",
-    "delivered",
-    "undelivered",
-)
+LATENCIES = {P50: "50", P99: "99", MAX: "max"}  # metric -> key of Load.latency_ms
+TOTALS = {"cpu", "adopted", "fallen_back"}  # not counted by trial: adoptions happen when a server starts
 
 # What else goes on during the load: of the server's process id, its ports, and a directory for what is not kept.
 Observe = Callable[[int, range, Path], AbstractContextManager]
@@ -124,9 +118,10 @@ def _library(pids: list[int]) -> list[LibraryCounters]:
 
 
 def _since(before: list[LibraryCounters], after: list[LibraryCounters]) -> list[LibraryCounters]:
-    """What happened between two readings; adoptions happen at the server's start, so those stay totals."""
+    """What was counted between two readings, but for the totals."""
+    counted = LibraryCounters.model_fields.keys() - TOTALS
     return [
-        now.model_copy(update={name: getattr(now, name) - getattr(was, name) for name in COUNTED_DURING_TRIAL})
+        now.model_copy(update={name: getattr(now, name) - getattr(was, name) for name in counted})
         for was, now in zip(before, after)
     ]
 
@@ -135,10 +130,10 @@ def _metrics(throughput: str, load: Load, use: list[CpuUse]) -> dict[str, float]
     measured = {
         throughput: load.requests / load.seconds,
         **{metric: load.latency_ms[key] for metric, key in LATENCIES.items() if key in load.latency_ms},
-        "errors": float(sum(load.errors.values())),
+        ERRORS: float(sum(load.errors.values())),
     }
     if load.requests and _others_seconds(load, use) > 0:
-        measured["cpu_us_per_request"] = 1e6 * _others_seconds(load, use) / load.requests
+        measured[COST] = 1e6 * _others_seconds(load, use) / load.requests
     return measured
 
 
@@ -153,9 +148,9 @@ def _untold(load: Load, use: list[CpuUse]) -> dict[str, str]:
         metric: "the load generator does not tell" for metric, key in LATENCIES.items() if key not in load.latency_ms
     }
     if not load.requests:
-        untold["cpu_us_per_request"] = "nothing was served"
+        untold[COST] = "nothing was served"
     elif _others_seconds(load, use) <= 0:
-        untold["cpu_us_per_request"] = (
+        untold[COST] = (
             "the load generator's own CPU time exceeds all of /proc/stat, which some kernels count by the tick"
         )
     return untold

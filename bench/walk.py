@@ -3,7 +3,6 @@
 The kernel has no tracepoint for accept(): step 9 is seen at the first read, which the thread that accepted makes.
 """
 
-import csv
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,10 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import reads
+from records.walk import ACTIVE_STEPS, PASSIVE_STEPS, Step, write_walk
 
-PASSIVE_STEPS = (3, 5, 7, 8, 9)
-ACTIVE_STEPS = (10, 12, 13, 14, 15)
-APPLICATION_STEP = {**dict.fromkeys(PASSIVE_STEPS, 9), **dict.fromkeys(ACTIVE_STEPS, 10)}  # on the application's CPU
 _SEEN, _EVENT = struct.Struct("=Q"), struct.Struct("=QIHHHHI")
 _PROGRAMS = ("comes_in", "goes_out", "changes_state")
 
@@ -41,21 +38,6 @@ class Event(NamedTuple):
     remote_port: int
 
 
-class Step(NamedTuple):
-    """A row of a walk's file. The source port is the client's or, from step 10 on, the proxy's."""
-
-    connection: int
-    step: int
-    cpu: int
-    us: float  # since the SYN came in
-    source_port: int
-
-
-def walk_path(run_directory: Path, trial: int) -> Path:
-    """Where the walk of a trial is."""
-    return run_directory / "walks" / f"{trial:04}.csv"
-
-
 @contextmanager
 def walked(path: Path, server_pid: int, ports: range, scratch: Path):
     """Leave the steps of the connections to these ports meanwhile at path. Raises BpfError without the tracepoints."""
@@ -66,19 +48,7 @@ def walked(path: Path, server_pid: int, ports: range, scratch: Path):
             program.attach(name)
         yield
         seen = program.read(".bss")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([Step._fields, *connections(_events(seen), ports)])
-
-
-def read_walk(path: Path) -> list[Step]:
-    """What walked() left."""
-    with open(path, newline="") as file:
-        rows = csv.reader(file)
-        next(rows)
-        return [
-            Step(int(connection), int(step), int(cpu), float(us), int(port)) for connection, step, cpu, us, port in rows
-        ]
+    write_walk(path, connections(_events(seen), ports))
 
 
 def _events(seen: bytes) -> list[Event]:

@@ -19,8 +19,7 @@ from fastsocket import page
 from fastsocket.build import HERE, LIBRARY
 from fastsocket.launch import LaunchError, Wishes, environment
 from fastsocket.servers import Server, survey
-from tests.test_libfsocket import CPUS
-from tests.test_libfsocket import Server as ServerApp
+from tests.test_libfsocket import CPUS, Server as ServerApp
 
 ROOT = HERE.parent
 FASTSOCKET = [sys.executable, "-m", "fastsocket"]

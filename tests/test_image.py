@@ -16,7 +16,8 @@ from pathlib import Path
 import pandas
 import pytest
 
-from bench.record import TRIALS, read_run, read_trials
+from records.run import read_run
+from records.trials import TRIALS, read_trials
 from setup.bootstrap import ROOT
 from setup.container import NEEDS
 

@@ -8,9 +8,9 @@ import pytest
 
 from bench import reads
 from bench.probes import Locality, LocalityProbe
-from bench.record import Placement
 from bench.schedule import Slot
 from bench.sweep import bench
+from records.run import Placement
 from tests.patience import IS_SLOW
 from topologies.namespace import inside
 from workloads import WORKLOADS

@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.estimates import MIN_BLOCKS
+from analysis.estimates import MIN_BLOCKS, each
 from analysis.figures.style import QUIET, bar, say
 
 LINE_INCHES = 0.38
@@ -21,7 +21,7 @@ def draw(rows: pd.DataFrame, title: str, axis: str) -> tuple[Figure, Axes]:
         say(axes, f"No ratio has an interval: it takes {MIN_BLOCKS} complete blocks.")
         return figure, axes
     axes.axvline(1, color=QUIET, linewidth=1, zorder=1)
-    for y, row in enumerate(rows.itertuples()):
+    for y, row in enumerate(each(rows)):
         _line(axes, y, row)
     _publish(axes, rows)
     _frame(axes, rows, axis)

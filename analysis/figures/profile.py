@@ -7,14 +7,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.estimates import BASE, CONTROL, MIN_BLOCKS, THROUGHPUT, interval
+from analysis.estimates import MIN_BLOCKS, each, interval
 from analysis.figures.style import QUIET, bar, look, note, say
 from analysis.figures.view import View
 from analysis.profile.flamegraph import flame_graph
 from analysis.profile.flat import flat, merged, profiles
 from analysis.profile.speedscope import speedscope
-from bench.profile import Stack
-from bench.record import Trial
+from records.metrics import THROUGHPUT
+from records.profile import Stack
+from records.trials import BASE, CONTROL, Trial
 
 PUBLISHED = Path(__file__).parent.parent / "published" / "profile.csv"
 ROWS = 11  # as many as the slides print
@@ -59,7 +60,7 @@ def draw_difference(view: View) -> tuple[Figure, pd.DataFrame]:
         columns=[*_WHERE, "difference", "low", "high", "difference_control"],
     ).sort_values("difference")
     axes.axvline(0, color=QUIET, linewidth=1)
-    for y, row in enumerate(shown.itertuples()):
+    for y, row in enumerate(each(shown)):
         if not np.isnan(row.low):
             bar(axes, y, row.low, row.high, look(view, "fastsocket")["color"])
         axes.plot(row.difference, y, **look(view, "fastsocket"))
@@ -98,7 +99,7 @@ def _list(axes: Axes, rows: pd.DataFrame, title: str, drawn: dict) -> None:
     if rows.empty:
         say(axes, "There is no profile of it.")
         return
-    for y, row in enumerate(rows.itertuples()):
+    for y, row in enumerate(each(rows)):
         if not np.isnan(getattr(row, "low", np.nan)):
             bar(axes, y, row.low, row.high, drawn["color"])
         axes.plot(row.percent, y, **drawn)
@@ -112,7 +113,7 @@ def _list(axes: Axes, rows: pd.DataFrame, title: str, drawn: dict) -> None:
 
 
 def _name_rows(axes: Axes, rows: pd.DataFrame) -> None:
-    axes.set_yticks(range(len(rows)), [_called(row) for row in rows.itertuples()], fontsize="small")
+    axes.set_yticks(range(len(rows)), [_called(row) for row in each(rows)], fontsize="small")
     axes.grid(visible=False, axis="y")
 
 

@@ -7,8 +7,8 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.estimates import BASE, CONTROL
 from analysis.figures.view import View
+from records.trials import BASE, CONTROL
 
 STYLE = {
     **seaborn.axes_style("whitegrid"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from bench.profile import IDLE, Stack
+from records.profile import IDLE, Stack
 
 WIDTH, ROW, MARGIN = 1200, 17, 10
 NARROWEST = 0.4  # px: what would be narrower is not drawn, nor what stands on it

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.profile import IDLE, SERVER, Stack, read_stacks, stacks_path
-from bench.record import Trial, read_trials
+from records.profile import IDLE, SERVER, Stack, read_stacks, stacks_path
+from records.trials import Trial, read_trials
 
 KERNEL = "[kernel.kallsyms]"
 
