@@ -63,10 +63,10 @@ def checks(doctor: subprocess.CompletedProcess) -> dict[str, dict]:
 def test_a_server(checkout):
     doctor, schedule = follow("server.md", checkout)
     assert (
-        "apt-get install nodejs" in checks(doctor)["package nodejs"]["remedy"] or checks(doctor)["package nodejs"]["ok"]
+        "apt-get install gunicorn" in checks(doctor)["package gunicorn"]["remedy"] or checks(doctor)["package gunicorn"]["ok"]
     )
     assert schedule.returncode == 0, schedule.stderr
-    assert "node fastsocket on" in schedule.stdout and "node latest" not in schedule.stdout
+    assert "gunicorn fastsocket on" in schedule.stdout and "gunicorn latest" not in schedule.stdout
 
 
 def test_a_steering_backend(checkout):
