@@ -5,7 +5,7 @@ ARG DEBIAN=debian:bookworm-slim
 FROM ${DEBIAN} AS build
 WORKDIR /lab
 COPY setup/__init__.py setup/packages.py setup/
-COPY workloads workloads
+COPY workloads/*.py workloads/
 RUN apt-get update && apt-get install -y --no-install-recommends python3 \
     && apt-get install -y --no-install-recommends $(python3 -m setup.packages building)
 # Before the sources, so that a change there does not make the environment anew. What only the report's test in a browser
@@ -27,7 +27,7 @@ LABEL org.opencontainers.image.title="Fastsocket Lab" \
       org.opencontainers.image.revision="${REVISION}"
 WORKDIR /lab
 COPY setup/__init__.py setup/packages.py setup/
-COPY workloads workloads
+COPY workloads/*.py workloads/
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 tini \
     && apt-get install -y --no-install-recommends $(python3 -m setup.packages measuring) \

@@ -20,7 +20,7 @@ from pathlib import Path
 
 BEGAN = time.monotonic()
 
-from setup import bootstrap  # noqa: E402  (the clock starts first)
+from setup import bootstrap
 
 if __name__ == "__main__":
     if "doctor" in sys.argv[1:2] and "--help" not in sys.argv:  # it answers on a bare machine, too
@@ -29,16 +29,16 @@ if __name__ == "__main__":
         sys.exit(doctor.main(sys.argv[2:]))
     bootstrap.ensure(sys.argv[1:], __doc__)
 
-import os  # noqa: E402
-import subprocess  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
-from contextlib import contextmanager  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
-from typing import TYPE_CHECKING, Annotated, Optional  # noqa: E402
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
-import typer  # noqa: E402
+import typer
 
-from setup.options import taking  # noqa: E402
+from setup.options import taking
 
 if TYPE_CHECKING:  # the verbs import what they need, so that --help is quick
     from bench.collection import Collector
@@ -59,7 +59,7 @@ class MachineError(Exception):
     exit_status = 3
 
 
-def _split(values: Optional[list[str]]) -> list[str]:
+def _split(values: list[str] | None) -> list[str]:
     return [part for value in values or [] for part in value.split(",") if part]
 
 
@@ -85,23 +85,19 @@ class Sweep:
     experiment: Annotated[
         str, typer.Argument(metavar="[EXPERIMENT]", help="A file in experiments/, without .toml.")
     ] = "scalability"
-    workload: Annotated[Optional[list[str]], typer.Option(metavar="W", help="Only these servers, such as nginx.")] = (
-        None
-    )
-    variant: Annotated[Optional[list[str]], typer.Option(metavar="V", help="Only these, such as base,fastsocket.")] = (
-        None
-    )
+    workload: Annotated[list[str] | None, typer.Option(metavar="W", help="Only these servers, such as nginx.")] = None
+    variant: Annotated[list[str] | None, typer.Option(metavar="V", help="Only these, such as base,fastsocket.")] = None
     cores: Annotated[
-        Optional[str], typer.Option(metavar="LIST", help="Core counts, such as 1,2 (default: up to all).")
+        str | None, typer.Option(metavar="LIST", help="Core counts, such as 1,2 (default: up to all).")
     ] = None
-    blocks: Annotated[
-        Optional[int], typer.Option(min=1, metavar="N", help="ABBA blocks: more narrow the intervals.")
-    ] = None
-    seconds: Annotated[Optional[int], typer.Option(min=1, metavar="S", help="Seconds of load per trial.")] = None
+    blocks: Annotated[int | None, typer.Option(min=1, metavar="N", help="ABBA blocks: more narrow the intervals.")] = (
+        None
+    )
+    seconds: Annotated[int | None, typer.Option(min=1, metavar="S", help="Seconds of load per trial.")] = None
     quick: Annotated[bool, typer.Option("--quick", help="Shorter: a first look in a few minutes.")] = False
     paper: Annotated[bool, typer.Option("--paper", help="Longer: figures for publication.")] = False
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the schedule and its time, run nothing.")] = False
-    out: Annotated[Optional[Path], typer.Option(metavar="DIR", help="Default: results/<date>-<experiment>.")] = None
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: results/<date>-<experiment>.")] = None
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False
     yes: Yes = False
 
@@ -165,7 +161,7 @@ def _print_schedules(planned: "list[Options]") -> None:
 
 
 @contextmanager
-def _results(out: Optional[Path], name: str) -> Iterator[Path]:
+def _results(out: Path | None, name: str) -> Iterator[Path]:
     """The directory of a run, on a machine that is ready to measure."""
     from bench.collection import results_in
 
@@ -195,9 +191,9 @@ def _conclude(directory: Path) -> None:
 def profile(
     workload: Annotated[str, typer.Argument(metavar="WORKLOAD", help="A server, such as nginx.")],
     variant: Annotated[str, typer.Option(metavar="V", help="Such as base, latest or fastsocket.")] = "fastsocket",
-    cores: Annotated[Optional[str], typer.Option(metavar="N", help="Of the server (default: all).")] = None,
+    cores: Annotated[str | None, typer.Option(metavar="N", help="Of the server (default: all).")] = None,
     seconds: Annotated[int, typer.Option(min=1, metavar="S", help="Of load, in each of two trials.")] = 5,
-    out: Annotated[Optional[Path], typer.Option(metavar="DIR", help="Default: results/<date>-profile.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: results/<date>-profile.")] = None,
     yes: Yes = False,
 ) -> None:
     """Say where the CPU time of a server is spent: top functions, flame graph, speedscope file.
@@ -229,7 +225,7 @@ def doctor_verb(
 @app.command()
 def figures(
     directory: RunDirectory,
-    only: Annotated[Optional[str], typer.Option(metavar="ID", help="Just this figure.")] = None,
+    only: Annotated[str | None, typer.Option(metavar="ID", help="Just this figure.")] = None,
     yes: Yes = False,
 ) -> None:
     """Draw the figures of a run again."""
@@ -256,28 +252,24 @@ def report(directory: RunDirectory, yes: Yes = False) -> None:
 class Guest:
     """The options of guest, in the order of its --help."""
 
-    command: Annotated[Optional[list[str]], typer.Argument(metavar="-- VERB OR COMMAND", help="Default: a shell.")] = (
-        None
-    )
+    command: Annotated[list[str] | None, typer.Argument(metavar="-- VERB OR COMMAND", help="Default: a shell.")] = None
     kernel: Annotated[str, typer.Option(metavar="K", help="6.1, 6.12, newest, a .deb or a vmlinuz.")] = "6.1"
     cpus: Annotated[int, typer.Option(min=1, max=255, metavar="N", help="Of the guest.")] = 8
     threads: Annotated[int, typer.Option(min=1, metavar="N", help="Sibling threads of each core.")] = 1
     memory: Annotated[str, typer.Option(metavar="SIZE", help="Of the guest.")] = "2G"
     accel: Annotated[
-        Optional[str], typer.Option(metavar="A", help="kvm, or tcg: emulation (default: kvm if it works).")
+        str | None, typer.Option(metavar="A", help="kvm, or tcg: emulation (default: kvm if it works).")
     ] = None
     net: Annotated[bool, typer.Option("--net", help="eth0 with a queue for each CPU; namespace client reaches it.")] = (
         False
     )
-    seconds: Annotated[
-        Optional[int], typer.Option("--seconds", min=1, metavar="S", help="That the command may take.")
-    ] = None
+    seconds: Annotated[int | None, typer.Option("--seconds", min=1, metavar="S", help="That the command may take.")] = (
+        None
+    )
     boot_seconds: Annotated[int, typer.Option("--boot-seconds", min=1, metavar="S", help="That the boot may take.")] = (
         180
     )
-    results: Annotated[Optional[Path], typer.Option(metavar="DIR", help="All that comes back (default: results/).")] = (
-        None
-    )
+    results: Annotated[Path | None, typer.Option(metavar="DIR", help="All that comes back (default: results/).")] = None
     yes: Yes = False
 
 
@@ -313,7 +305,7 @@ def guest(asked: Guest) -> None:
 
 
 def _in_guest(command: list[str]) -> list[str]:
-    verbs = {verb.name or verb.callback.__name__ for verb in app.registered_commands}
+    verbs = {verb.name or getattr(verb.callback, "__name__", "") for verb in app.registered_commands}
     return [sys.executable, str(ROOT / "lab.py"), "--yes", *command] if verbs & {*command[:1]} else command
 
 
@@ -338,8 +330,8 @@ def _remove_leftovers() -> bool:
     return bool(found) or policy
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def test(context: typer.Context, yes: Yes = False) -> None:
+@app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def test_verb(context: typer.Context, yes: Yes = False) -> None:  # noqa: PT028  (not a test)
     """Build everything and run the tests. What follows goes to pytest: lab.py test -k nginx."""
     from fastsocket.build import build
 
@@ -347,7 +339,7 @@ def test(context: typer.Context, yes: Yes = False) -> None:
     raise typer.Exit(subprocess.run([sys.executable, "-m", "pytest", *context.args], cwd=ROOT).returncode)
 
 
-def _interrupt_once(signum, frame) -> None:
+def _interrupt_once(signum: int, frame: object) -> None:
     """The first Ctrl-C or SIGTERM ends the run; while everything is taken down further ones are not heard."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -157,7 +157,7 @@ def _blocks(trials: list[Trial]) -> pd.DataFrame:
     )
 
 
-def _rows(setting: tuple, blocks: pd.DataFrame):
+def _rows(setting: tuple[Any, ...], blocks: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
     workload, cores, metric = setting
     arms, whole = _by_arm(blocks), blocks.trials.max()
     for arm, part in arms.items():
@@ -185,7 +185,7 @@ def _possible(bounds: tuple[float, float], metric: str) -> np.ndarray:
 
 
 def _by_arm(blocks: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    return {arm: part.droplevel([*_SETTING, "variant"]) for arm, part in blocks.groupby("variant")}
+    return {str(arm): part.droplevel([*_SETTING, "variant"]) for arm, part in blocks.groupby("variant")}
 
 
 def _contrast(
@@ -214,7 +214,7 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     if error <= 1e-12 * max(1, abs(mean)):  # no spread to resample
         return mean, mean
 
-    def t(sample, axis):
+    def t(sample: Any, axis: int) -> Any:
         spread = sem(sample, axis)
         some = spread > 1e-9 * error  # a sample of equal values says nothing of the distance in units of its spread
         return np.where(some, (sample.mean(axis) - mean) / np.where(some, spread, 1), np.nan)

@@ -5,6 +5,7 @@ from collections import defaultdict
 from contextlib import AbstractContextManager
 from pathlib import Path
 from statistics import median
+from typing import Any, Self
 
 import pandas as pd
 from rich.console import Console, Group
@@ -26,7 +27,7 @@ SHOWN = (P99, PASSIVE_LOCAL)  # beside the throughput
 COLUMNS = ("workload", "cores", "variant", "trials", "median 1/s", *(METRICS[name].heading for name in SHOWN), "errors")
 
 
-class LiveTable(AbstractContextManager):
+class LiveTable(AbstractContextManager["LiveTable"]):
     """Medians so far, with progress and time left. Without a terminal: a line per block."""
 
     def __init__(self, run: Run, directory: Path):
@@ -54,18 +55,18 @@ class LiveTable(AbstractContextManager):
         minutes, seconds = divmod(round((self._run.planned_trials - len(self._trials)) * pace), 60)
         return f"{minutes}:{seconds:02}"
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         for placement in self._run.placements:
             if placement.shared:
                 shared = counted(len(placement.shared), "CPU")
                 self._console.print(f"{counted(placement.cores)}: the load generator shares {shared} with the server")
         if self._console.is_terminal:
-            self._live.__enter__()
+            self._live.start(refresh=True)
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         if self._console.is_terminal:
-            self._live.__exit__(*exception)
+            self._live.stop()
 
     def add(self, trial: Trial) -> None:
         """Show one more trial."""
@@ -166,7 +167,7 @@ def _localities(summary: pd.DataFrame) -> Table:
     return table
 
 
-def _local(summary: pd.DataFrame, row) -> str:
+def _local(summary: pd.DataFrame, row: Any) -> str:
     """Of the setting and variant of a row."""
     local = summary[
         (summary.workload == row.workload)
@@ -184,7 +185,7 @@ def _as_table(frame: pd.DataFrame) -> Table:
     return table
 
 
-def _ratio(row) -> str:
+def _ratio(row: Any) -> str:
     if row.ratio_low != row.ratio_low:  # NaN: no interval, no claim
         return ""
     return f"{row.ratio_to_base:.3f} ({row.ratio_low:.3f} to {row.ratio_high:.3f})"

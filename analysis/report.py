@@ -202,19 +202,18 @@ def _spoilt(trials: list[Trial]) -> list[str]:
     if not reasons:
         return []
     listed = "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common())
-    return [
-        f"Spoilt: {sum(bool(trial.spoilt) for trial in trials)} of {len(trials)} trials are marked and kept in all "
-        f"numbers: {listed}."
-    ]
+    marked = sum(bool(trial.spoilt) for trial in trials)
+    return [f"Spoilt: {marked} of {len(trials)} trials are marked and kept in all numbers: {listed}."]
 
 
 def _method(run: Run, trials: list[Trial]) -> list[str]:
     options = run.options
-    sentences = [
+    planned = (
         f"{options.blocks} blocks were planned, of {options.seconds} s of load per trial. Within a block each arm runs "
         "twice at each core count, in an order drawn from the seed and then mirrored (ABBA), so that a linear drift "
         f"of the machine cancels. The seed is {options.seed}."
-    ]
+    )
+    sentences = [planned]
     if not is_emulated(run):
         sentences.append(
             "An estimate is the mean of the blocks' means; a ratio to base is the exponential of the mean of the "

@@ -56,7 +56,8 @@ def _served(run: Run, summary: pd.DataFrame, workload: str) -> str | None:
     row = _row(throughput(summary), workload, cores, OURS, *THROUGHPUT)
     if row is None or pd.isna(row.ratio_low):
         return None
-    return f"{place(workload, cores)} answered {_more(row)} with Fastsocket than without.{_doubt(summary, workload, cores)}"
+    doubt = _doubt(summary, workload, cores)
+    return f"{place(workload, cores)} answered {_more(row)} with Fastsocket than without.{doubt}"
 
 
 def _cost(run: Run, summary: pd.DataFrame, workload: str) -> str | None:
@@ -105,7 +106,5 @@ def _controls(measured: list[Result]) -> list[str]:
     off = sum(len(off_controls(result.summary)) for result in measured)
     if not compared:
         return []
-    return [
-        f"Of {counted(compared, 'comparison')} of a server with itself, which must find no difference, {off} found one; "
-        f"by chance it would be about {compared / 20:.0f}."
-    ]
+    comparisons = f"{counted(compared, 'comparison')} of a server with itself, which must find no difference"
+    return [f"Of {comparisons}, {off} found one; by chance it would be about {compared / 20:.0f}."]

@@ -1,6 +1,7 @@
 """The numbers of a run as files: for programs (summary.csv, trials.parquet) and for readers (tables/)."""
 
 from collections import Counter
+from typing import Any
 
 import pandas as pd
 from great_tables import GT
@@ -122,7 +123,7 @@ def readable_summary(run: Run, summary: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def ratio(row) -> str:
+def ratio(row: Any) -> str:
     """The ratio to base of a summary's row, with its interval or not at all."""
     if row.variant == BASE:
         return "reference"
@@ -192,11 +193,11 @@ def _value(value: float | None, decimals: int) -> str:
     return NOT_AVAILABLE if value is None else f"{value:,.{decimals}f}"
 
 
-def _with_interval(row) -> str:
+def _with_interval(row: Any) -> str:
     interval = "" if pd.isna(row.ci_low) else f" ({row.ci_low:,.0f}–{row.ci_high:,.0f})"
     return f"{row.estimate:,.0f}{interval}"
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    lines = [table.columns, ["---"] * len(table.columns), *table.itertuples(index=False)]
+    lines = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

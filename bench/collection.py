@@ -60,8 +60,8 @@ class Collector:
                 failed[part] = error
         if failed and not any(is_measured(directory / part) for part in planned):
             raise failed.popitem()[1]
-        for part, error in failed.items():
-            self._leave_out(directory / part, planned[part].model_copy(update={"why_not": str(error)}))
+        for part, why_not in failed.items():
+            self._leave_out(directory / part, planned[part].model_copy(update={"why_not": str(why_not)}))
         self.conclude(directory)
         return 0
 

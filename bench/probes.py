@@ -4,6 +4,7 @@ import struct
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from bench import reads
 from fastsocket.build import bpf_object
@@ -72,16 +73,19 @@ class ContentionProbe:
         return _sum_over_cpus(_CONTENTIONS, self._object.read_per_cpu("contentions"))
 
 
-class Probes(AbstractContextManager):
+Probe = TypeVar("Probe", LocalityProbe, ContentionProbe)
+
+
+class Probes(AbstractContextManager["Probes"]):
     """All probes that this kernel has. ``unavailable`` holds the metrics that it cannot give, each with the reason."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.unavailable: dict[str, str] = {}
         self._stack = ExitStack()
         self._locality = self._open(LocalityProbe)
         self._contention = self._open(ContentionProbe)
 
-    def _open(self, probe):
+    def _open(self, probe: type[Probe]) -> Probe | None:
         try:
             return probe(self._stack)
         except BpfError as error:
@@ -107,5 +111,5 @@ class Probes(AbstractContextManager):
             found[CONTENTIONS] = contention[0] / connections
         return found
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self._stack.close()

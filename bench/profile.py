@@ -22,7 +22,7 @@ _ACKNOWLEDGED = b"ack\n"
 
 
 @contextmanager
-def recording(perf_data: Path, frequency: int = FREQUENCY):
+def recording(perf_data: Path, frequency: int = FREQUENCY) -> Iterator[None]:
     """Sample all CPUs from the time that the context begins to its end. Raises WorkloadError when perf cannot."""
     control, commands = os.pipe()
     answers, answer = os.pipe()
@@ -54,14 +54,16 @@ def recording(perf_data: Path, frequency: int = FREQUENCY):
                 stderr=said,
             ) as perf,
         ):
-            os.close(control), os.close(answer)
+            os.close(control)
+            os.close(answer)
             _tell(commands, answers, b"enable\n", log)
             yield
             _tell(commands, answers, b"disable\n", log)
             os.write(commands, b"stop\n")
             perf.wait()
     finally:
-        os.close(commands), os.close(answers)
+        os.close(commands)
+        os.close(answers)
 
 
 def _tell(commands: int, answers: int, command: bytes, log: Path) -> None:
@@ -85,7 +87,7 @@ def fold(perf_data: Path, server_commands: Iterable[str] = ()) -> list[Stack]:
     Raises WorkloadError when perf cannot read the file.
     """
     servers = set(server_commands)
-    folded = Counter()
+    folded: Counter[tuple[str, str, str, str]] = Counter()
     with subprocess.Popen(
         [
             "perf",
@@ -107,6 +109,7 @@ def fold(perf_data: Path, server_commands: Iterable[str] = ()) -> list[Stack]:
         text=True,
         errors="replace",
     ) as perf:
+        assert perf.stdout and perf.stderr  # they are pipes
         for command, binary, frames, samples in _rows(perf.stdout):
             folded[_role(command, frames, servers), command, binary, frames] += samples
         complaint = perf.stderr.read().strip()
@@ -123,7 +126,7 @@ def _role(command: str, frames: str, servers: set[str]) -> str:
 
 def _rows(lines: Iterable[str]) -> Iterator[tuple[str, str, str, int]]:
     """Command, object, frames and samples of each line that perf report folds; a sample without a chain is its own."""
-    row, left = None, 0
+    row, left = ("", "", ""), 0
     for line in lines:
         if line.startswith("#") or not line.strip():
             continue
@@ -146,7 +149,7 @@ def _named(symbol: str) -> str:
 
 
 @contextmanager
-def profiled(path: Path, server_pid: int, ports: range, scratch: Path):
+def profiled(path: Path, server_pid: int, ports: range, scratch: Path) -> Iterator[None]:
     """Leave the stacks of what happens meanwhile at path; what perf itself writes goes to the scratch directory."""
     perf_data, commands = scratch / "perf.data", commands_of(server_pid)
     with recording(perf_data):

@@ -5,6 +5,7 @@ two trials then lie around the same point in time, and a drift that is linear ov
 (Box, Hunter, Hunter: Statistics for Experimenters, on blocking). Orders are drawn anew for each block.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
@@ -34,7 +35,7 @@ def schedule(options: Options) -> list[Slot]:
     return [Slot(index, *draw) for index, draw in enumerate(drawn)]
 
 
-def _block(options: Options, block: int):
+def _block(options: Options, block: int) -> Iterator[tuple[int, str, str, bool, int]]:
     random = Random(f"{options.seed}/{block}")
     settings = [(workload, cores) for workload in options.workloads for cores in options.cores]
     random.shuffle(settings)

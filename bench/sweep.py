@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -86,7 +86,7 @@ def remaining(directory: Path, run: Run) -> list[Slot]:
 
 
 @contextmanager
-def bench(workloads: list[str], queues: int):
+def bench(workloads: list[str], queues: int) -> Iterator[tuple[Bench, Probes]]:
     """The testbeds of these, which go with all that was made on this machine. Yields the Bench and its Probes."""
     with ExitStack() as stack:
         tag = stack.enter_context(RunTag())
@@ -125,9 +125,9 @@ def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], Non
 class Tolerance:
     """How many failures of a workload are borne before the rest of it is left out."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.left_out: dict[str, str] = {}  # workload -> why
-        self._in_a_row = Counter()
+        self._in_a_row: Counter[str] = Counter()
 
     def note(self, trial: Trial) -> None:
         self._in_a_row[trial.workload] = self._in_a_row[trial.workload] + 1 if trial.failed else 0

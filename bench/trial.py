@@ -1,7 +1,7 @@
 """One trial: a fresh server, a load, and everything that is observed meanwhile."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,10 +30,10 @@ LATENCIES = {P50: "50", P99: "99", MAX: "max"}  # metric -> key of Load.latency_
 TOTALS = {"cpu", "adopted", "fallen_back"}  # not counted by trial: adoptions happen when a server starts
 
 # What else goes on during the load: of the server's process id, its ports, and a directory for what is not kept.
-Observe = Callable[[int, range, Path], AbstractContextManager]
+Observe = Callable[[int, range, Path], AbstractContextManager[None]]
 
 
-def _nothing_more(server_pid: int, ports: range, scratch: Path) -> AbstractContextManager:
+def _nothing_more(server_pid: int, ports: range, scratch: Path) -> AbstractContextManager[None]:
     return nullcontext()
 
 
@@ -87,13 +87,13 @@ class Bench:
         )
 
     @contextmanager
-    def _steered(self, workload: Workload, variant: Variant, testbed: Testbed, cpus: Cpus):
+    def _steered(self, workload: Workload, variant: Variant, testbed: Testbed, cpus: Cpus) -> Iterator[None]:
         ports = workload.cpu_of_port(cpus) if variant.steering == "perfect" else {}
-        with self._nic.steer(Plan(variant.steering, cpus.server, ports)):
+        with self._nic.steer(Plan(variant.steering, tuple(cpus.server), ports)):
             yield
 
     @contextmanager
-    def _set_up(self, variant: Variant, testbed: Testbed, cpus: Cpus):
+    def _set_up(self, variant: Variant, testbed: Testbed, cpus: Cpus) -> Iterator[None]:
         """The kernel's settings. Some are of the whole machine: their journal is found again after a SIGKILL."""
         with (
             testbed.settings(testbed.server, variant.sysctls),
@@ -102,7 +102,7 @@ class Bench:
             for name, value in variant.machine_sysctls.items():
                 journal.write(Path("/proc/sys", name), value)
             for link in testbed.links_to(testbed.server) if variant.rfs else []:
-                Rfs().apply(link.receiver, Plan("atr", cpus.server), journal)
+                Rfs().apply(link.receiver, Plan("atr", tuple(cpus.server)), journal)
             yield
 
 

@@ -39,7 +39,7 @@ class Event(NamedTuple):
 
 
 @contextmanager
-def walked(path: Path, server_pid: int, ports: range, scratch: Path):
+def walked(path: Path, server_pid: int, ports: range, scratch: Path) -> Iterator[None]:
     """Leave the steps of the connections to these ports meanwhile at path. Raises BpfError without the tracepoints."""
     seen_by = reads.tracepoint()
     with reads.load("walk", seen_by) as program:
@@ -98,7 +98,7 @@ def connections(events: Iterable[Event], ports: range) -> Iterator[Step]:
             number += 1
 
 
-def _passive_step(event: Event, passive: dict, read_by: dict) -> None:
+def _passive_step(event: Event, passive: dict[int, dict[int, Event]], read_by: dict[int, list[int]]) -> None:
     if event.what == What.SYN_IN:
         passive[event.remote_port] = {3: event}
     elif event.what in _PASSIVE and event.remote_port in passive:

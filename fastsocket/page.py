@@ -16,6 +16,7 @@ from ctypes import Structure, c_char, c_int32, c_uint8, c_uint32, c_uint64, size
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 from fastsocket.printable import printable
 from fastsocket.steering.cpus import machine_cpus
@@ -272,10 +273,10 @@ class Page:
     def close(self) -> None:
         os.close(self._file)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
@@ -304,7 +305,7 @@ def _opened_memfd(pid: int, path: str) -> int:
 
 
 def _counters(cpu: int, line: CountersLine) -> CpuCounters:
-    return CpuCounters(cpu, *(getattr(line, name) for name, _ in line._fields_))
+    return CpuCounters(cpu, *(getattr(line, name) for name, *_ in line._fields_))
 
 
 def _listener(head: ListenerHead, seats: bytes, cpus: int) -> Listener:

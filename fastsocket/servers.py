@@ -235,7 +235,7 @@ class _Living:
     def _look(self, adopter: Adopter) -> Adopter | None:
         process = self._processes.get(adopter.process)
         thread = self._thread(process, adopter.thread) if process else None
-        return Adopter(process.pid, thread) if thread else None
+        return Adopter(process.pid, thread) if process and thread else None
 
     def _thread(self, process: _Task, own: int) -> int | None:
         """Of a thread that is alive."""

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -122,7 +123,7 @@ def _run(what: str, command: list[str], **environment: str) -> None:
 
 
 @contextmanager
-def _no_service_starts():
+def _no_service_starts() -> Iterator[None]:
     """Debian starts a server as soon as it is installed, unless this file says no (Debian policy 9.3.3)."""
     if POLICY.exists() and POLICY.read_text() != POLICY_TEXT:
         yield  # the machine has a policy of its own

@@ -1,8 +1,8 @@
 """What a container lacks to run the lab, and the option of ``docker run`` that gives it.
 
-It was found by trying, on Linux 6.18 with Docker 20.10: four capabilities, and a /proc/sys that can be written. Docker's
-seccomp profile and its read-only /sys stay (the hosts of a testbed mount a /sys of their own); no device, cgroup or BPF
-file system is needed, and BTF is there for everybody. ``--privileged`` gives all of it, and much else.
+Found by trying, on Linux 6.18 with Docker 20.10: the lab needs four capabilities, and a /proc/sys that can be written.
+Docker's seccomp profile stays. So does its read-only /sys, because the hosts of a testbed mount a /sys of their own. No
+device, cgroup or BPF file system is needed, and BTF is in every container. ``--privileged`` gives all that, and more.
 """
 
 import os

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from bench import reads
@@ -82,7 +83,7 @@ def checks() -> Iterator[Check]:
     for backend in BACKENDS:
         yield _asked(
             f"steering by {backend.name}",
-            lambda: _try_backend(backend),
+            partial(_try_backend, backend),
             backend.remedy,
             required=False,
             by_privilege=backend.needs_privilege,
@@ -175,7 +176,7 @@ def _ephemeral_port() -> int:
     """One that the kernel chose, and that is free again."""
     with socket.socket() as chosen:
         chosen.bind(("127.0.0.1", 0))
-        return chosen.getsockname()[1]
+        return int(chosen.getsockname()[1])
 
 
 def _port_from_range(listener: socket.socket, port: int) -> int:
@@ -188,7 +189,7 @@ def _port_from_range(listener: socket.socket, port: int) -> int:
         if connection.connect_ex(listener.getsockname()):
             return 0
         listener.accept()[0].close()
-        return connection.getsockname()[1]
+        return int(connection.getsockname()[1])
 
 
 def _try_nic() -> str:

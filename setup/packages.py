@@ -36,8 +36,8 @@ def of_workloads(folder: Path = WORKLOADS) -> Iterator[Package]:
     for path in sorted(folder.glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
-                case ast.Assign(targets=[ast.Name(id="packages")]):
-                    yield from (Package(name, command) for command, name in ast.literal_eval(node.value).items())
+                case ast.AnnAssign(target=ast.Name(id="packages"), value=ast.Dict() as value):
+                    yield from (Package(name, command) for command, name in ast.literal_eval(value).items())
 
 
 def _debian() -> int:

@@ -1,7 +1,9 @@
 """HAProxy: the slides' own subject, an HTTP proxy; a connection per request from the client and one to the backend."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 from topologies.proxy import Proxy
 from topologies.testbed import Testbed
@@ -42,15 +44,15 @@ class HAProxy(Workload):
     """A thread per core, keep-alive off on both sides. The backend is nginx, on the CPUs of the load."""
 
     name = "haproxy"
-    binaries = {"haproxy": ["-v"], "nginx": ["-v"], "wrk": ["--version"]}
-    packages = {"haproxy": "haproxy", "nginx": "nginx", "wrk": "wrk"}
+    binaries: ClassVar = {"haproxy": ["-v"], "nginx": ["-v"], "wrk": ["--version"]}
+    packages: ClassVar = {"haproxy": "haproxy", "nginx": "nginx", "wrk": "wrk"}
     topology = Proxy
 
     def ports(self, cpus: Cpus) -> range:
         return range(http.PORT, http.PORT + 1)
 
     @contextmanager
-    def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path):
+    def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path) -> Iterator[list[int]]:
         configuration = directory / "haproxy.cfg"
         answer = limits.read().answer_seconds
         configuration.write_text(
@@ -76,7 +78,7 @@ class HAProxy(Workload):
             yield [pid]
 
     @contextmanager
-    def _backend(self, testbed: Testbed, cpus: Cpus, directory: Path):
+    def _backend(self, testbed: Testbed, cpus: Cpus, directory: Path) -> Iterator[None]:
         """The same for every variant: a listener of its own for each worker."""
         own = directory / "backend"
         own.mkdir()

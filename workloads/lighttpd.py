@@ -1,7 +1,9 @@
 """lighttpd: a web server whose workers share one listener, a connection per request, a 64-byte file."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 from topologies.testbed import Testbed
 from workloads import http
@@ -30,15 +32,15 @@ class Lighttpd(Workload):
     """Workers can't be pinned by its configuration: they share the server's CPUs, and libfsocket.so gives each one."""
 
     name = "lighttpd"
-    binaries = {"lighttpd": ["-v"], "wrk": ["--version"]}
-    packages = {"lighttpd": "lighttpd", "wrk": "wrk"}
-    lacks = {"latest": "lighttpd opens no SO_REUSEPORT listener per worker"}
+    binaries: ClassVar = {"lighttpd": ["-v"], "wrk": ["--version"]}
+    packages: ClassVar = {"lighttpd": "lighttpd", "wrk": "wrk"}
+    lacks: ClassVar = {"latest": "lighttpd opens no SO_REUSEPORT listener per worker"}
 
     def ports(self, cpus: Cpus) -> range:
         return range(http.PORT, http.PORT + 1)
 
     @contextmanager
-    def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path):
+    def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path) -> Iterator[list[int]]:
         root, configuration = directory / "root", directory / "lighttpd.conf"
         root.mkdir()
         (root / "object.txt").write_bytes(http.OBJECT)

@@ -1,8 +1,9 @@
 """nginx: the slides' web server, a worker per core, one connection per request, a 64-byte object."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 from mininet.node import Host
 
@@ -45,14 +46,14 @@ class Nginx(Workload):
     """The object is served from memory: what is measured is sockets."""
 
     name = "nginx"
-    binaries = {"nginx": ["-v"], "wrk": ["--version"]}
-    packages = {"nginx": "nginx", "wrk": "wrk"}
+    binaries: ClassVar = {"nginx": ["-v"], "wrk": ["--version"]}
+    packages: ClassVar = {"nginx": "nginx", "wrk": "wrk"}
 
     def ports(self, cpus: Cpus) -> range:
         return range(http.PORT, http.PORT + 1)
 
     @contextmanager
-    def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path):
+    def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path) -> Iterator[list[int]]:
         with nginx(
             testbed,
             testbed.server,
@@ -77,7 +78,7 @@ def nginx(
     directory: Path,
     own_reuseport: bool,
     environment: Mapping[str, str] | None = None,
-):
+) -> Iterator[int]:
     """nginx on any host of a testbed, a worker pinned to each CPU; yields its process id when it answers the client."""
     configuration = directory / "nginx.conf"
     configuration.write_text(

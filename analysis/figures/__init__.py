@@ -4,6 +4,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pandas as pd
@@ -21,7 +22,7 @@ from records.trials import read_trials
 
 matplotlib.use("Agg")
 
-_PLAIN = {
+_PLAIN: dict[str, dict[str, Any]] = {
     "svg": {"metadata": {"Date": None, "Creator": None}},  # no dates and versions: the same data, the same bytes
     "png": {"metadata": {"Software": None}, "dpi": 160},
     "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}},

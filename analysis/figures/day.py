@@ -68,7 +68,6 @@ def _rows(view: View) -> pd.DataFrame:
         busy = 100 - cpu.idle_percent - cpu.iowait_percent - cpu.steal_percent
         rates = {trial.workload: trial.rate for trial in trials}
         for (workload, variant), of_variant in busy.groupby([cpu.workload, cpu.variant]):
-            found.append(
-                (workload, variant, view.run.options.hour(block), rates[workload], of_variant.mean(), of_variant.max())
-            )
+            hour, rate = view.run.options.hour(block), rates[str(workload)]
+            found.append((workload, variant, hour, rate, of_variant.mean(), of_variant.max()))
     return pd.DataFrame(found, columns=["workload", "variant", "hour", "rate", "mean", "worst"])

@@ -1,14 +1,16 @@
 """Ratios with their intervals, a line each, around 1; published ones hollow, at the edge if they lie beyond it."""
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.estimates import MIN_BLOCKS, each
-from analysis.figures.style import QUIET, bar, say
+from analysis.figures.style import QUIET, Look, bar, say
 
 LINE_INCHES = 0.38
-_PUBLISHED = {"color": QUIET, "markerfacecolor": "none", "markersize": 7, "linestyle": "none"}
+_PUBLISHED: Look = {"color": QUIET, "markerfacecolor": "none", "markersize": 7, "linestyle": "none"}
 
 
 def draw(rows: pd.DataFrame, title: str, axis: str) -> tuple[Figure, Axes]:
@@ -28,7 +30,7 @@ def draw(rows: pd.DataFrame, title: str, axis: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _line(axes: Axes, y: int, row) -> None:
+def _line(axes: Axes, y: int, row: Any) -> None:
     bar(axes, y, row.low, row.high, row.look["color"])
     axes.plot(row.ratio, y, **row.look)
     published = "" if pd.isna(row.published) else f"   published: {row.published:g}"

@@ -1,5 +1,7 @@
 """The share of packets that softirq handled on the core whose application reads them, by kind of connection."""
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -49,7 +51,7 @@ def _local_share(axes: Axes, view: View, rows: pd.DataFrame, metric: str) -> Non
             of_arm.ci_high,
             label=view.label(arm),
         )
-    axes.set_xticks(list(positions.values()), positions)
+    axes.set_xticks(list(positions.values()), [f"{cores}" for cores in positions])
     axes.set_xlim(-0.5, len(positions) - 0.5)
     axes.set_xlabel("server cores")
     axes.set_ylim(-3, 103)
@@ -57,7 +59,7 @@ def _local_share(axes: Axes, view: View, rows: pd.DataFrame, metric: str) -> Non
     axes.set_ylabel("handled on their own core")
 
 
-def _legend(figure: Figure, grid) -> None:
+def _legend(figure: Figure, grid: Any) -> None:
     """One for all axes, with every arm that any of them shows."""
     handles = {label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels())}
     if handles:

@@ -121,7 +121,7 @@ def _server_cpus(view: View, cpus: pd.DataFrame) -> list[int]:
 def _local(cpus: pd.DataFrame) -> pd.DataFrame:
     """A row per step: the share of connections that do it on the application's core."""
     rows = []
-    for step in cpus.columns if len(cpus) else []:
+    for step in map(int, cpus.columns if len(cpus) else []):
         same = int((cpus[step] == cpus[APPLICATION_STEP[step]]).sum())
         interval = binomtest(same, len(cpus)).proportion_ci(method="wilson")
         rows.append((step, 100 * same / len(cpus), 100 * interval.low, 100 * interval.high, len(cpus)))
@@ -131,7 +131,8 @@ def _local(cpus: pd.DataFrame) -> pd.DataFrame:
 def _distinct(cpus: pd.DataFrame) -> pd.DataFrame:
     """A row per walk, the commonest first: its cores, step by step, and how many connections took it."""
     walks = Counter("-".join(map(str, walk)) for walk in cpus.itertuples(index=False, name=None))
-    return pd.DataFrame(sorted(walks.items(), key=lambda walk: (-walk[1], walk[0])), columns=["walk", "connections"])
+    commonest = sorted(walks.items(), key=lambda walk: (-walk[1], walk[0]))
+    return pd.DataFrame(commonest, columns=["walk", "connections"])
 
 
 def _lanes(axes: Axes, cpus: pd.DataFrame, colour: Any, shown: list[int]) -> None:
@@ -150,7 +151,7 @@ def _lanes(axes: Axes, cpus: pd.DataFrame, colour: Any, shown: list[int]) -> Non
             solid_capstyle="round",
             zorder=2,
         )
-    for y, step in enumerate(cpus.columns):
+    for y, step in enumerate(map(int, cpus.columns)):
         for cpu in sorted(cpus[step].unique()):
             axes.plot(
                 shown.index(cpu),
@@ -174,13 +175,13 @@ def _lanes(axes: Axes, cpus: pd.DataFrame, colour: Any, shown: list[int]) -> Non
     axes.grid(visible=False, axis="y")
 
 
-def _matrix(walks: pd.DataFrame, step: int) -> Counter:
+def _matrix(walks: pd.DataFrame, step: int) -> Counter[tuple[int, int]]:
     """(the application's core, the core that the packet was delivered to) -> connections."""
     wide = walks.pivot(index=["trial", "connection"], columns="step", values="cpu")
     return Counter() if wide.empty else Counter(zip(wide[APPLICATION_STEP[step]], wide[step]))
 
 
-def _draw_matrix(axes: Axes, told: Counter, title: str) -> None:
+def _draw_matrix(axes: Axes, told: Counter[tuple[int, int]], title: str) -> None:
     axes.set_title(title, loc="left")
     if not told:
         say(axes, "No connection of it was traced from end to end.")

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _up_to(most: int):
+def _up_to(most: int) -> Callable[[str], int]:
     def positive(text: str) -> int:
         number = int(text)
         if not 1 <= number <= most:

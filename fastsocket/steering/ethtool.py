@@ -47,7 +47,7 @@ class Ethtool:
         """Why it cannot work here, or None. Without a device: whether any device of this machine takes filter rules."""
         if device is None:
             reasons = [self.why_not(Device(path.parent.name), "perfect") for path in sorted(NETWORK.glob("*/device"))]
-            return None if None in reasons else "; ".join(reasons) or "this machine has no NIC"
+            return None if None in reasons else "; ".join(filter(None, reasons)) or "this machine has no NIC"
         with device.inside():
             return self._why_not(device, mode)
 

@@ -46,7 +46,7 @@ class SteeringProgram(BpfObject):
         self.settings = IDLE
         try:
             table = b"".join(struct.pack("=256I", *row) for row in contributions())
-            self.initial_value(".rodata", len(table))[:] = table
+            self.initial_value(".rodata", len(table))[:] = list(table)
             for map_name, entries in (resized or {}).items():
                 self.resize(map_name, entries)
             self.load()
