@@ -334,8 +334,10 @@ def _remove_leftovers() -> bool:
 def test_verb(context: typer.Context, yes: Yes = False) -> None:  # noqa: PT028  (not a test)
     """Build everything and run the tests. What follows goes to pytest: lab.py test -k nginx."""
     from fastsocket.build import build
+    from workloads import generator
 
     build()
+    generator.build()
     raise typer.Exit(subprocess.run([sys.executable, "-m", "pytest", *context.args], cwd=ROOT).returncode)
 
 
