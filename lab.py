@@ -278,7 +278,7 @@ class Guest:
 def guest(asked: Guest) -> None:
     """Run a verb of the lab, a command, or a shell in a guest under QEMU, on this machine's files.
 
-    What it writes is gone with it, but for what is in the results folder.
+    Its files are gone when it ends, except those in the results folder.
 
     python3 lab.py guest --kernel 6.12 -- sweep --quick --workload nginx
     """
@@ -342,7 +342,7 @@ def test_verb(context: typer.Context, yes: Yes = False) -> None:  # noqa: PT028 
 
 
 def _interrupt_once(signum: int, frame: object) -> None:
-    """The first Ctrl-C or SIGTERM ends the run; while everything is taken down further ones are not heard."""
+    """The first Ctrl-C or SIGTERM ends the run; further ones are ignored while everything is taken down."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

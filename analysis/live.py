@@ -105,13 +105,13 @@ def _medians(trials: list[Trial]) -> Table:
 
 
 def _errors(trials: list[Trial]) -> str:
-    """Of the load generator; and how many trials failed, if any."""
+    """The load generator's errors, and how many trials failed, if any."""
     failed = sum(bool(trial.failed) for trial in trials)
     return f"{sum(trial.metrics.get('errors', 0) for trial in trials):.0f}" + (f", {failed} failed" if failed else "")
 
 
 def _median(trials: list[Trial], *metrics: str) -> str:
-    """Of the one of these metrics that the trials have."""
+    """The median of the one of these metrics that the trials have."""
     found = [metric for metric in metrics if any(metric in trial.metrics for trial in trials)]
     values = [trial.metrics[metric] for trial in trials for metric in found if metric in trial.metrics]
     return f"{median(values):,.{METRICS[found[0]].digits}f}" if values else NOT_AVAILABLE
@@ -168,7 +168,7 @@ def _localities(summary: pd.DataFrame) -> Table:
 
 
 def _local(summary: pd.DataFrame, row: Any) -> str:
-    """Of the setting and variant of a row."""
+    """The passive local share at the setting and variant of a row."""
     local = summary[
         (summary.workload == row.workload)
         & (summary.cores == row.cores)

@@ -11,7 +11,7 @@ from records.walk import walk_path
 
 
 def observer(observes: str | None, run_directory: Path, trial: int) -> Observe | None:
-    """For Bench.run(): what leaves its file for that trial in the run directory."""
+    """The observer of a trial, for Bench.run(). It leaves its file in the run directory."""
     if observes == "profile":
         return partial(profiled, stacks_path(run_directory, trial))
     return partial(walked, walk_path(run_directory, trial)) if observes == "walk" else None

@@ -17,6 +17,9 @@ from workloads.process import WorkloadError, family, running
 
 FREQUENCY = 4999  # Hz; prime, so that it does not beat with the kernel's ticks
 NO_SYMBOL = "[no symbol]"
+_RECORD = ["perf", "record", "--quiet", "--event=cpu-clock", "--all-cpus", "-g", "--kernel-callchains", "--delay=-1"]
+_REPORT = ["perf", "report", "--stdio", "--no-children", "--show-nr-samples", "--sort=comm,dso,sym"]
+_FOLDED = ["--call-graph=folded,0,caller,count", "--field-separator=\t"]
 _ROW = re.compile(r"\s*[\d.]+%\s*\t")
 _ACKNOWLEDGED = b"ack\n"
 
@@ -27,32 +30,11 @@ def recording(perf_data: Path, frequency: int = FREQUENCY) -> Iterator[None]:
     control, commands = os.pipe()
     answers, answer = os.pipe()
     log = perf_data.with_suffix(".log")
+    command = [*_RECORD, f"--freq={frequency}", f"--output={perf_data}", f"--control=fd:{control},{answer}"]
     try:
         with (
             open(log, "wb") as said,
-            running(
-                [
-                    "perf",
-                    "record",
-                    "--quiet",
-                    "--event",
-                    "cpu-clock",
-                    "--freq",
-                    f"{frequency}",
-                    "--all-cpus",
-                    "-g",
-                    "--kernel-callchains",
-                    "--output",
-                    f"{perf_data}",
-                    "--delay",
-                    "-1",
-                    "--control",
-                    f"fd:{control},{answer}",
-                ],
-                pass_fds=(control, answer),
-                stdout=said,
-                stderr=said,
-            ) as perf,
+            running(command, pass_fds=(control, answer), stdout=said, stderr=said) as perf,
         ):
             os.close(control)
             os.close(answer)
@@ -88,27 +70,8 @@ def fold(perf_data: Path, server_commands: Iterable[str] = ()) -> list[Stack]:
     """
     servers = set(server_commands)
     folded: Counter[tuple[str, str, str, str]] = Counter()
-    with subprocess.Popen(
-        [
-            "perf",
-            "report",
-            "--stdio",
-            "--no-children",
-            "--show-nr-samples",
-            "--field-separator",
-            "\t",
-            "--sort",
-            "comm,dso,sym",
-            "--call-graph",
-            "folded,0,caller,count",
-            "--input",
-            f"{perf_data}",
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-    ) as perf:
+    report = [*_REPORT, *_FOLDED, f"--input={perf_data}"]
+    with subprocess.Popen(report, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace") as perf:
         assert perf.stdout and perf.stderr  # they are pipes
         for command, binary, frames, samples in _rows(perf.stdout):
             folded[_role(command, frames, servers), command, binary, frames] += samples

@@ -59,7 +59,7 @@ def new_run(directory: Path, options: Options) -> Run:
 
 
 def resumed_run(directory: Path) -> Run:
-    """The run to go on with, also with what it left out: a server may have been mended.
+    """The run to resume. It tries workloads that it had left out again: their server may work now.
 
     Raises UsageError when there is none, or when the machine now has fewer CPUs or makes other loads.
     """
@@ -87,7 +87,7 @@ def remaining(directory: Path, run: Run) -> list[Slot]:
 
 @contextmanager
 def bench(workloads: list[str], queues: int) -> Iterator[tuple[Bench, Probes]]:
-    """The testbeds of these, which go with all that was made on this machine. Yields the Bench and its Probes."""
+    """The Bench over the testbeds of these workloads, and its Probes. On leaving, all that they made here goes."""
     with ExitStack() as stack:
         tag = stack.enter_context(RunTag())
         topologies = dict.fromkeys(WORKLOADS[name].topology for name in workloads)
@@ -123,7 +123,7 @@ def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], Non
 
 
 class Tolerance:
-    """How many failures of a workload are borne before the rest of it is left out."""
+    """Leaves out the rest of a workload after several failures in a row."""
 
     def __init__(self) -> None:
         self.left_out: dict[str, str] = {}  # workload -> why
@@ -136,7 +136,7 @@ class Tolerance:
 
 
 def _tried(trials: Bench, slot: Slot, run: Run, directory: Path) -> Trial:
-    """The trial, or that it failed and why."""
+    """The trial, or a failed trial with the reason."""
     placement = next(placement for placement in run.placements if placement.cores == slot.cores)
     rate, started = offered(run.options, slot.workload, slot.cores, slot.block), time.time()
     try:
@@ -148,7 +148,7 @@ def _tried(trials: Bench, slot: Slot, run: Run, directory: Path) -> Trial:
 
 
 def is_measured(directory: Path) -> bool:
-    """Whether a trial of the run has been."""
+    """Whether the run has a trial that did not fail."""
     return any(not trial.failed for trial in read_trials(directory))
 
 

@@ -29,7 +29,7 @@ STEAL_TOLERATED = 0.05
 LATENCIES = {P50: "50", P99: "99", MAX: "max"}  # metric -> key of Load.latency_ms
 TOTALS = {"cpu", "adopted", "fallen_back"}  # not counted by trial: adoptions happen when a server starts
 
-# What else goes on during the load: of the server's process id, its ports, and a directory for what is not kept.
+# Observes a trial during its load, given the server's process id, its ports and a scratch directory.
 Observe = Callable[[int, range, Path], AbstractContextManager[None]]
 
 
@@ -143,7 +143,7 @@ def _others_seconds(load: Load, use: list[CpuUse]) -> float:
 
 
 def _untold(load: Load, use: list[CpuUse]) -> dict[str, str]:
-    """Why a metric cannot be had from this trial."""
+    """Each metric that this trial cannot give, with the reason."""
     untold = {
         metric: "the load generator does not tell" for metric, key in LATENCIES.items() if key not in load.latency_ms
     }

@@ -28,7 +28,7 @@ _ACTIVE = {What.SYN_OUT: 12, What.SYN_ACK_IN: 13, What.CONNECTED: 14, What.ACK_O
 
 
 class Event(NamedTuple):
-    """One of them; thread is the current one, which a softirq merely interrupts."""
+    """Something that bpf/walk.bpf.c saw. thread: the current one; a softirq only interrupts it."""
 
     ns: int
     thread: int

@@ -1,4 +1,4 @@
-"""The metrics of a trial: all that is known of each, in one place."""
+"""The metrics of a trial: name, unit, heading, direction and precision of each, in one place."""
 
 import math
 from dataclasses import dataclass

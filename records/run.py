@@ -24,7 +24,7 @@ class FigureText(Record):
     """What an experiment file says of its figure, and the run keeps as it stands there."""
 
     title: str
-    slides: str = ""  # where it is in the slides, and what is known of it there
+    slides: str = ""  # its place in the slides, and the numbers given there
     labels: dict[str, str] = {}  # variant -> what the figure calls it
     effects: dict[str, Effect] = {}  # for the kind "effects"
 

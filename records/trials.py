@@ -100,7 +100,7 @@ def append_trial(directory: Path, trial: Trial) -> None:
 
 
 def drop_torn_line(directory: Path) -> None:
-    """Before appending again after a kill: cut off what is not a whole line."""
+    """Cut off a last line that a kill left incomplete, before more lines are appended."""
     path = directory / TRIALS
     if path.exists():
         content = path.read_bytes()

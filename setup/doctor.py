@@ -108,7 +108,7 @@ class _NotAllowed(_No):
 
 
 def _asked(name: str, ask: Callable[[], str], remedy: str, required: bool = True, by_privilege: bool = True) -> Check:
-    """What takes privilege takes, in a container, first what that was not given."""
+    """Ask, and make a check of the answer. In a container that lacks privileges, the remedy is to give it those."""
     lacks = container.lacking() if by_privilege else []
     remedy = container.options(lacks) if lacks else remedy
     try:
@@ -173,14 +173,14 @@ def _try_port_range() -> str:
 
 
 def _ephemeral_port() -> int:
-    """One that the kernel chose, and that is free again."""
+    """A port that the kernel chose, and that is free again."""
     with socket.socket() as chosen:
         chosen.bind(("127.0.0.1", 0))
         return int(chosen.getsockname()[1])
 
 
 def _port_from_range(listener: socket.socket, port: int) -> int:
-    """Of a connection that may have this port alone; 0 where it is taken."""
+    """The port of a connection that may use this port alone; 0 if the port is taken."""
     with socket.socket() as connection:
         try:
             connection.setsockopt(socket.IPPROTO_IP, PORT_RANGE, struct.pack("=I", port | port << 16))

@@ -16,8 +16,8 @@ from workloads.variants import Variant
 from workloads.web_load import web_load
 from workloads.workload import Cpus, Workload
 
-# Without tune.listener.multi-queue off HAProxy hands accepted connections from thread to thread, whatever core they
-# came in on. It is off for every variant, so that they differ in nothing else. Without retries an error is seen.
+# By default HAProxy hands accepted connections from thread to thread, away from the core that they came in on.
+# multi-queue is off for every variant, so that variants differ in nothing else. Without retries, errors are seen.
 CONFIGURATION = """\
 global
     nbthread {threads}

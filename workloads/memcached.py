@@ -17,8 +17,8 @@ VALUE = "x" * VALUE_BYTES
 
 
 class Memcached(Instances):
-    """Nine GET to one SET, memcaslap's own mixture. Threads of one instance take connections in turn, whatever core
-    they came in on; instances of one thread can be steered to."""
+    """Nine GET to one SET, memcaslap's own mixture. The threads of one instance take connections in turn, not by
+    core. Instances of one thread can be steered to."""
 
     name = "memcached"
     first_port = 11211

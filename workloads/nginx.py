@@ -43,7 +43,7 @@ http {{
 
 
 class Nginx(Workload):
-    """The object is served from memory: what is measured is sockets."""
+    """The object is served from memory, so that a trial measures sockets, not files."""
 
     name = "nginx"
     binaries: ClassVar = {"nginx": ["-v"], "wrk": ["--version"]}
@@ -92,21 +92,8 @@ def nginx(
             listen_options=" reuseport" if own_reuseport else "",
         )
     )
-    command = testbed.command(
-        host,
-        cpus,
-        [
-            "nginx",
-            "-p",
-            str(directory),
-            "-c",
-            str(configuration),
-            "-e",
-            str(directory / "error.log"),
-            "-g",
-            "daemon off;",
-        ],
-    )
+    files = ["-p", str(directory), "-c", str(configuration), "-e", str(directory / "error.log")]
+    command = testbed.command(host, cpus, ["nginx", *files, "-g", "daemon off;"])
 
     def is_ready(pid: int) -> bool:
         return watchers(pid, http.PORT) == len(cpus) and http.answers(client, host.IP())

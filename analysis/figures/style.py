@@ -1,4 +1,4 @@
-"""What all figures look like: one style, told apart by colour-blind people and in grey."""
+"""One style for all figures. Colour-blind people can tell its colours apart, and so can readers of a grey print."""
 
 from collections.abc import Iterable, Iterator
 from textwrap import fill
@@ -28,7 +28,7 @@ QUIET = "0.35"
 _PALETTE = seaborn.color_palette("colorblind")
 _COLOURS = [_PALETTE[index] for index in (0, 1, 2, 7, 4, 8, 9, 5, 3, 6)]  # control, the fourth, is grey
 _MARKERS = "osD^vP*X"
-_FIRST = [BASE, "latest", "fastsocket", CONTROL]  # these look the same in every run, whatever else is in it
+_FIRST = [BASE, "latest", "fastsocket", CONTROL]  # these look the same in every run
 
 
 def look(view: View, arm: str) -> Look:
@@ -45,7 +45,7 @@ def look(view: View, arm: str) -> Look:
 
 
 def published_look(view: View, arm: str) -> Look:
-    """As look(), but hollow and dashed: nobody shall take it for ours."""
+    """As look(), but hollow and dashed, so that it is not taken for ours."""
     return {**look(view, arm), "markerfacecolor": "none", "markeredgewidth": 1.1, "linestyle": (0, (4, 2))}
 
 
@@ -89,13 +89,13 @@ def core_axis(axes: Axes, cores: Iterable[int]) -> None:
 
 
 def note(figure: Figure, *sentences: str) -> None:
-    """Beneath the figure, those that say something."""
+    """The sentences that are not empty, beneath the figure."""
     if said := "  ".join(filter(None, sentences)):
         figure.supxlabel(fill(said, 120), fontsize="small", color=QUIET)
 
 
 def say(axes: Axes, text: str) -> None:
-    """In place of a plot that there is nothing for."""
+    """A text in place of a plot that has no data."""
     axes.text(0.5, 0.5, fill(text, 48), transform=axes.transAxes, ha="center", va="center", color=QUIET)
     axes.set(xticks=[], yticks=[])
     axes.grid(visible=False)

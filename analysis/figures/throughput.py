@@ -67,7 +67,7 @@ def _published_curves(axes: Axes, view: View, published: pd.DataFrame, workload:
 
 
 def _sources(published: pd.DataFrame) -> str:
-    """Where the points come from, the most common source first; an error of 0 is of a figure that was printed."""
+    """Where the points come from, the most common source first. A number that was printed has the error 0."""
     counts: Any = published.groupby(["source", "error_kcps"]).size().sort_values(ascending=False)
     return "\n".join(
         f"{source} ±{error} kcps" if error else f"{count} points from the {source}"

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from analysis.estimates import each
-from analysis.figures.style import look, note, say
+from analysis.figures.style import Look, look, note, say
 from analysis.figures.view import View
 from fastsocket.steering.ports import core_of_port, port_mask
 from records.run import Placement, Run
@@ -140,39 +140,28 @@ def _lanes(axes: Axes, cpus: pd.DataFrame, colour: Any, shown: list[int]) -> Non
     if cpus.empty:
         say(axes, "No connection of it was traced from end to end.")
         return
-    for walk in each(_distinct(cpus)):
-        lane = [shown.index(int(cpu)) for cpu in walk.walk.split("-")]
-        axes.plot(
-            lane,
-            range(len(lane)),
-            color=colour,
-            linewidth=max(0.6, 9 * walk.connections / len(cpus)),
-            alpha=0.45,
-            solid_capstyle="round",
-            zorder=2,
-        )
-    for y, step in enumerate(map(int, cpus.columns)):
-        for cpu in sorted(cpus[step].unique()):
-            axes.plot(
-                shown.index(cpu),
-                y,
-                marker=_MARKERS[_STEPS[step][1]],
-                color=colour,
-                markersize=8,
-                markeredgecolor="white",
-                zorder=3,
-            )
+    _draw_lines(axes, cpus, colour, shown)
+    _draw_marks(axes, cpus, colour, shown)
     for y, row in enumerate(each(_local(cpus))):
-        axes.annotate(
-            f"{row.local_percent:.0f} % ({row.low:.0f}–{row.high:.0f})",
-            (1.02, y),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize="small",
-        )
+        share = f"{row.local_percent:.0f} % ({row.low:.0f}–{row.high:.0f})"
+        axes.annotate(share, (1.02, y), xycoords=("axes fraction", "data"), va="center", fontsize="small")
     axes.set_xticks(range(len(shown)), [f"core {cpu}" for cpu in shown])
     axes.set_xlim(-0.5, len(shown) - 0.5)
     axes.grid(visible=False, axis="y")
+
+
+def _draw_lines(axes: Axes, cpus: pd.DataFrame, colour: Any, shown: list[int]) -> None:
+    style: Look = {"color": colour, "alpha": 0.45, "solid_capstyle": "round", "zorder": 2}
+    for walk in each(_distinct(cpus)):
+        lane = [shown.index(int(cpu)) for cpu in walk.walk.split("-")]
+        axes.plot(lane, range(len(lane)), linewidth=max(0.6, 9 * walk.connections / len(cpus)), **style)
+
+
+def _draw_marks(axes: Axes, cpus: pd.DataFrame, colour: Any, shown: list[int]) -> None:
+    style: Look = {"color": colour, "markersize": 8, "markeredgecolor": "white", "zorder": 3}
+    for y, step in enumerate(map(int, cpus.columns)):
+        for cpu in sorted(cpus[step].unique()):
+            axes.plot(shown.index(cpu), y, marker=_MARKERS[_STEPS[step][1]], **style)
 
 
 def _matrix(walks: pd.DataFrame, step: int) -> Counter[tuple[int, int]]:

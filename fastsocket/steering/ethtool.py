@@ -68,7 +68,7 @@ class Ethtool:
         return None if queue_interrupts(device) else f"the interrupts of {device}'s queues are not in {INTERRUPTS}"
 
     def apply(self, device: Device, plan: Plan, journal: Journal) -> None:
-        """Raises Refused with the words of whoever refused, DeviceError."""
+        """Raises Refused with the words of the driver or the kernel, or DeviceError."""
         with device.inside():
             self._queues(device, plan, journal)
             before = _indirection(device)

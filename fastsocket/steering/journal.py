@@ -21,7 +21,7 @@ class JournalError(ValueError):
 
 
 class Journal(AbstractContextManager["Journal"]):
-    """The changes so far, oldest first. As a context manager it undoes them all, whatever happened.
+    """The changes so far, oldest first. As a context manager it undoes them all, also after an error.
 
     file: where it is kept, so that a later process can undo what this one did. A change is noted before it is made, so
     that no kill comes between the two, wherever undoing what was not done does no harm.

@@ -20,7 +20,7 @@ ENTRIES = 32768  # scaling.rst: enough for a moderately loaded server
 
 
 class Rfs:
-    """RFS on a device, and RPS to the plan's CPUs for flows that nobody has read yet."""
+    """RFS on a device, and RPS to the plan's CPUs for flows that no application has read yet."""
 
     name = "rfs"
     modes: tuple[Mode, ...] = ("atr",)
