@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from bench.threads import TOPOLOGY, by_core
 from records.kinds import KINDS
 from records.run import Asked, FigureSpec, FigureText, Options, Record
+from records.trials import CONTROL
 from setup import container
 from workloads import WORKLOADS, limits
 from workloads.variants import VARIANTS, Variant
@@ -57,8 +58,9 @@ class Experiment(FigureText, Asked):
         require("figure kind", [self.kind] if self.kind else [], KINDS)
         require("experiment", self.draws, names())
         require("workload", [*self.workloads, *self.rates, *self.shows.workloads], WORKLOADS)
-        require("variant", [*self.variants, *self.labels, *self.shows.variants], VARIANTS)
-        require("variant", [name for effect in self.effects.values() for name in effect.of + effect.over], VARIANTS)
+        require("variant", [*self.variants, *self.shows.variants], VARIANTS)
+        compared = [name for effect in self.effects.values() for name in effect.of + effect.over]
+        require("variant", [*self.labels, *compared], [*VARIANTS, CONTROL])
 
     def figure(self, name: str) -> FigureSpec:
         """Its figure, by this id. Raises UsageError if it has none."""

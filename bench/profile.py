@@ -95,7 +95,7 @@ def _rows(lines: Iterable[str]) -> Iterator[tuple[str, str, str, int]]:
             continue
         if _ROW.match(line):
             if left:
-                yield *row[:2], row[2], left
+                yield *row, left
             _, samples, command, binary, symbol = (part.strip() for part in line.split("\t", 4))
             row, left = (command, binary, _named(symbol[4:] or symbol)), int(samples)
         else:
@@ -104,7 +104,7 @@ def _rows(lines: Iterable[str]) -> Iterator[tuple[str, str, str, int]]:
             left -= int(count)
             yield *row[:2], ";".join([*frames[:-1], row[2]]), int(count)
     if left:
-        yield *row[:2], row[2], left
+        yield *row, left
 
 
 def _named(symbol: str) -> str:

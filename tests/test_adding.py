@@ -17,7 +17,7 @@ from tests.test_lab import assert_one_line
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs" / "adding"
-LEFT_BEHIND = shutil.ignore_patterns(".git", ".venv", ".kernels", ".hypothesis", "__pycache__")
+LEFT_BEHIND = shutil.ignore_patterns(".git", ".venv", ".kernels", ".hypothesis", ".*_cache", "__pycache__")
 BLOCK = re.compile(r"(.*?)^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAMED_FILE = re.compile(r"`([\w./-]+\.\w+)`")
 
