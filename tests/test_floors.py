@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 BELOW = {
     "fastsocket": set(),
-    "records": set(),
+    "records": {"fastsocket"},
     "topologies": {"fastsocket"},
     "workloads": {"topologies", "fastsocket"},
     "setup": {"fastsocket"},

@@ -40,15 +40,15 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
 
 def _table(rows: list[list[str]], is_grey: list[bool]) -> Figure:
     """The heading and the rows below it, each as high as its tallest cell."""
-    heights = [_GAP + max(cell.count("\n") + 1 for cell in row) for row in rows]
-    total, letters = sum(heights), sum(_WIDTHS.values())
-    inches = _INCHES_PER_LETTER * letters, _INCHES_PER_LINE * (total + (1 - _GAP) * len(rows) + 4)
+    lines = [max(cell.count("\n") + 1 for cell in row) for row in rows]
+    total = sum(lines) + _GAP * len(lines)
+    inches = _INCHES_PER_LETTER * sum(_WIDTHS.values()), _INCHES_PER_LINE * (sum(lines) + len(lines) + 4)
     figure = Figure(figsize=inches, layout="constrained")
     axes = figure.subplots()
     axes.axis("off")
     top = 1.0
-    for row, height, grey in zip(rows, heights, is_grey):
-        bottom = top - height / total
+    for row, high, grey in zip(rows, lines, is_grey):
+        bottom = top - (high + _GAP) / total
         if grey:
             axes.axhspan(bottom, top, color="0.95", zorder=0)
         _row(axes, row, (top + bottom) / 2, is_heading=row is rows[0])
