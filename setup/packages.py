@@ -36,7 +36,7 @@ def of_workloads(folder: Path = WORKLOADS) -> Iterator[Package]:
     for path in sorted(folder.glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
-                case ast.AnnAssign(target=ast.Name(id="packages"), value=ast.Dict() as value):
+                case ast.Assign(targets=[ast.Name(id="packages")], value=value):
                     yield from (Package(name, command) for command, name in ast.literal_eval(value).items())
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
 
 from topologies.proxy import Proxy
 from topologies.testbed import Testbed
@@ -44,8 +43,8 @@ class HAProxy(Workload):
     """A thread per core, keep-alive off on both sides. The backend is nginx, on the CPUs of the load."""
 
     name = "haproxy"
-    binaries: ClassVar = {"haproxy": ["-v"], "nginx": ["-v"], "wrk": ["--version"]}
-    packages: ClassVar = {"haproxy": "haproxy", "nginx": "nginx", "wrk": "wrk"}
+    binaries = {"haproxy": ["-v"], "nginx": ["-v"], "wrk": ["--version"]}
+    packages = {"haproxy": "haproxy", "nginx": "nginx", "wrk": "wrk"}
     topology = Proxy
 
     def ports(self, cpus: Cpus) -> range:

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from statistics import fmean
 from subprocess import PIPE
-from typing import ClassVar
 
 from topologies.namespace import inside
 from topologies.testbed import Testbed
@@ -25,7 +24,7 @@ class Instances(Workload):
 
     metric = "rps"
     first_port: int
-    lacks: ClassVar = {"latest": "a single thread accepts: there is nothing to share out"}
+    lacks = {"latest": "a single thread accepts: there is nothing to share out"}
 
     def ports(self, cpus: Cpus) -> range:
         return range(self.first_port, self.first_port + len(cpus.server))

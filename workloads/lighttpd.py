@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
 
 from topologies.testbed import Testbed
 from workloads import http
@@ -32,9 +31,9 @@ class Lighttpd(Workload):
     """Workers can't be pinned by its configuration: they share the server's CPUs, and libfsocket.so gives each one."""
 
     name = "lighttpd"
-    binaries: ClassVar = {"lighttpd": ["-v"], "wrk": ["--version"]}
-    packages: ClassVar = {"lighttpd": "lighttpd", "wrk": "wrk"}
-    lacks: ClassVar = {"latest": "lighttpd opens no SO_REUSEPORT listener per worker"}
+    binaries = {"lighttpd": ["-v"], "wrk": ["--version"]}
+    packages = {"lighttpd": "lighttpd", "wrk": "wrk"}
+    lacks = {"latest": "lighttpd opens no SO_REUSEPORT listener per worker"}
 
     def ports(self, cpus: Cpus) -> range:
         return range(http.PORT, http.PORT + 1)

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import ClassVar
 
 from topologies.testbed import Testbed
 from workloads.generator import Dialogue
@@ -22,8 +21,8 @@ class Memcached(Instances):
 
     name = "memcached"
     first_port = 11211
-    binaries: ClassVar = {"memcached": ["-V"], "memcaslap": ["-V"]}
-    packages: ClassVar = {"memcached": "memcached", "memcaslap": "libmemcached-tools"}
+    binaries = {"memcached": ["-V"], "memcaslap": ["-V"]}
+    packages = {"memcached": "memcached", "memcaslap": "libmemcached-tools"}
 
     def command(self, port: int, directory: Path) -> list[str]:
         return ["memcached", "-l", "0.0.0.0", "-p", str(port), "-U", "0", "-t", "1", "-u", "root", "-c", "1024"]

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
 
 from mininet.node import Host
 
@@ -46,8 +45,8 @@ class Nginx(Workload):
     """The object is served from memory, so that a trial measures sockets, not files."""
 
     name = "nginx"
-    binaries: ClassVar = {"nginx": ["-v"], "wrk": ["--version"]}
-    packages: ClassVar = {"nginx": "nginx", "wrk": "wrk"}
+    binaries = {"nginx": ["-v"], "wrk": ["--version"]}
+    packages = {"nginx": "nginx", "wrk": "wrk"}
 
     def ports(self, cpus: Cpus) -> range:
         return range(http.PORT, http.PORT + 1)

@@ -2,7 +2,6 @@
 
 import csv
 from pathlib import Path
-from typing import ClassVar
 
 from topologies.testbed import Testbed
 from workloads.generator import Dialogue
@@ -19,8 +18,8 @@ class Redis(Instances):
     """GET of one value from each instance. With values that do not fit into a CPU's cache, memory is the limit."""
 
     first_port = 6379
-    binaries: ClassVar = {"redis-server": ["-v"], "redis-benchmark": ["--version"]}
-    packages: ClassVar = {"redis-server": "redis-server", "redis-benchmark": "redis-tools"}
+    binaries = {"redis-server": ["-v"], "redis-benchmark": ["--version"]}
+    packages = {"redis-server": "redis-server", "redis-benchmark": "redis-tools"}
 
     def __init__(self, name: str, value_bytes: int, keys: int):
         self.name = name

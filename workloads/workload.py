@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from mininet.topo import Topo
 
@@ -30,11 +29,11 @@ class Workload(ABC):
     """A server to measure. To add one: a subclass in a file of its own, and a line in workloads/__init__.py."""
 
     name: str
-    binaries: ClassVar[dict[str, list[str]]]  # command -> the arguments that make it print its version
-    packages: ClassVar[dict[str, str]]  # command -> its Debian package; a literal: setup/packages.py does not import it
+    binaries: dict[str, list[str]]  # command -> the arguments that make it print its version
+    packages: dict[str, str]  # command -> its Debian package; a literal: setup/packages.py does not import it
     metric: str = "cps"  # what a trial counts: "cps", or "rps" where connections persist
     topology: type[Topo] = Pair
-    lacks: ClassVar[dict[str, str]] = {}  # variant -> why this server does not have it
+    lacks: dict[str, str] = {}  # variant -> why this server does not have it
 
     @abstractmethod
     def ports(self, cpus: Cpus) -> range:
