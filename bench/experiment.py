@@ -38,8 +38,8 @@ class Effort(Record):
 class Shown(Record):
     """The part of a run that a figure shows; empty: all of it."""
 
-    workloads: list[str] = Field(default=[])
-    variants: list[str] = Field(default=[])
+    workloads: list[str] = []
+    variants: list[str] = []
 
 
 class Experiment(FigureText, Asked):
@@ -47,7 +47,7 @@ class Experiment(FigureText, Asked):
 
     kind: str | None = None  # of its figure; None: it has none of its own
     shows: Shown = Shown()
-    draws: list[str] = Field(default=[])  # experiments whose figures its run can show; empty: its own
+    draws: list[str] = []  # experiments whose figures its run can show; empty: its own
     cores: Literal["one", "all", "one to all", "threads"] = "one to all"  # threads: one of each core, and all
     quick: Effort
     full: Effort

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from records.run import Record, RecordError
 
@@ -55,9 +55,7 @@ class Trial(Record):
     metrics: dict[str, float]  # by their names in records.metrics.METRICS
     unavailable: dict[str, str]
     latency_ms: dict[str, float]  # percentile, or "max", -> value
-    histograms: dict[str, str] = Field(
-        default={}
-    )  # at a rate: of latencies in ns, as HdrHistogram encodes them (V2, base64)
+    histograms: dict[str, str] = {}  # at a rate: of latencies in ns, as HdrHistogram encodes them (V2, base64)
     load_errors: dict[str, int]  # kind -> count
     cpu: list[CpuUse]
     load_cpu_seconds: float
