@@ -4,15 +4,16 @@ ARG DEBIAN=debian:bookworm-slim
 
 FROM ${DEBIAN} AS build
 WORKDIR /lab
-COPY bench/__init__.py bench/packages.py bench/
+COPY setup/__init__.py setup/packages.py setup/
+COPY workloads/*.py workloads/
 RUN apt-get update && apt-get install -y --no-install-recommends python3 \
-    && apt-get install -y --no-install-recommends $(python3 -m bench.packages building)
+    && apt-get install -y --no-install-recommends $(python3 -m setup.packages building)
 # Before the sources, so that a change there does not make the environment anew. What only the report's test in a browser
 # needs stays behind, with pip and the libraries' own tests.
 COPY requirements.txt pyproject.toml ./
-COPY bench/bootstrap.py bench/
+COPY setup/bootstrap.py setup/
 COPY fastsocket/__init__.py fastsocket/build.py fastsocket/
-RUN python3 -c "from bench.bootstrap import make_environment; make_environment()" \
+RUN python3 -c "from setup.bootstrap import make_environment; make_environment()" \
     && .venv/bin/pip uninstall --yes --quiet playwright greenlet pip \
     && find .venv -type d -name tests -prune -exec rm -r {} +
 COPY . .
@@ -25,10 +26,11 @@ LABEL org.opencontainers.image.title="Fastsocket Lab" \
       org.opencontainers.image.description="Does per-core TCP listening pay on this machine? nginx, HAProxy and Redis with and without Fastsocket" \
       org.opencontainers.image.revision="${REVISION}"
 WORKDIR /lab
-COPY bench/__init__.py bench/packages.py bench/
+COPY setup/__init__.py setup/packages.py setup/
+COPY workloads/*.py workloads/
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 tini \
-    && apt-get install -y --no-install-recommends $(python3 -m bench.packages measuring) \
+    && apt-get install -y --no-install-recommends $(python3 -m setup.packages measuring) \
     && rm -rf /var/lib/apt/lists/* \
     && dpkg-query --show > debian-packages.txt
 COPY --from=build /lab /lab

@@ -20,31 +20,35 @@ from pathlib import Path
 
 BEGAN = time.monotonic()
 
-from bench import bootstrap  # noqa: E402  (the clock starts first)
+from setup import bootstrap
 
 if __name__ == "__main__":
     if "doctor" in sys.argv[1:2] and "--help" not in sys.argv:  # it answers on a bare machine, too
-        from bench import doctor
+        from setup import doctor
 
         sys.exit(doctor.main(sys.argv[2:]))
     bootstrap.ensure(sys.argv[1:], __doc__)
 
-import os  # noqa: E402
-import shutil  # noqa: E402
-import subprocess  # noqa: E402
-from contextlib import contextmanager, suppress  # noqa: E402
-from datetime import datetime  # noqa: E402
-from itertools import count  # noqa: E402
-from typing import Annotated, Optional  # noqa: E402
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
-import typer  # noqa: E402
+import typer
+
+from setup.options import taking
+
+if TYPE_CHECKING:  # the verbs import what they need, so that --help is quick
+    from bench.collection import Collector
+    from records.run import Options
 
 ROOT = Path(__file__).resolve().parent
-RESULTS = "FASTSOCKET_LAB_RESULTS"  # in the environment: where runs without --out go, instead of results/
 INTERRUPTED = 130
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-# bootstrap has acted on it by the time that typer sees it: here it is only to be known, and explained in --help.
+# bootstrap has acted on --yes before typer sees it. Here typer learns that it exists, and explains it in --help.
 Yes = Annotated[bool, typer.Option("--yes", help="Install what is missing without asking.")]
 RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="The directory of a run.")]
 
@@ -55,12 +59,12 @@ class MachineError(Exception):
     exit_status = 3
 
 
-def _split(values: Optional[list[str]]) -> list[str]:
+def _split(values: list[str] | None) -> list[str]:
     return [part for value in values or [] for part in value.split(",") if part]
 
 
 def _need_root() -> None:
-    from bench import container
+    from setup import container
 
     if os.geteuid() != 0:
         raise MachineError("namespaces and BPF need root: run this with sudo")
@@ -74,173 +78,74 @@ def lab(yes: Yes = False) -> None:
     """Fastsocket Lab: does per-core TCP listening pay on this machine?"""
 
 
-# The options of sweep, in the order of its --help.
-ExperimentName = Annotated[str, typer.Argument(metavar="[EXPERIMENT]", help="A file in experiments/, without .toml.")]
-Workloads = Annotated[Optional[list[str]], typer.Option(metavar="W", help="Only these servers, such as nginx.")]
-Variants = Annotated[Optional[list[str]], typer.Option(metavar="V", help="Only these, such as base,fastsocket.")]
-Cores = Annotated[Optional[str], typer.Option(metavar="LIST", help="Core counts, such as 1,2 (default: up to all).")]
-Blocks = Annotated[Optional[int], typer.Option(min=1, metavar="N", help="ABBA blocks: more narrow the intervals.")]
-Seconds = Annotated[Optional[int], typer.Option(min=1, metavar="S", help="Seconds of load per trial.")]
-Quick = Annotated[bool, typer.Option("--quick", help="Shorter: a first look in a few minutes.")]
-Paper = Annotated[bool, typer.Option("--paper", help="Longer: figures for publication.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the schedule and its time, run nothing.")]
-Out = Annotated[Optional[Path], typer.Option(metavar="DIR", help="Default: results/<date>-<experiment>.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")]
+@dataclass(frozen=True)
+class Sweep:
+    """The options of sweep, in the order of its --help."""
+
+    experiment: Annotated[
+        str, typer.Argument(metavar="[EXPERIMENT]", help="A file in experiments/, without .toml.")
+    ] = "scalability"
+    workload: Annotated[list[str] | None, typer.Option(metavar="W", help="Only these servers, such as nginx.")] = None
+    variant: Annotated[list[str] | None, typer.Option(metavar="V", help="Only these, such as base,fastsocket.")] = None
+    cores: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Core counts, such as 1,2 (default: up to all).")
+    ] = None
+    blocks: Annotated[int | None, typer.Option(min=1, metavar="N", help="ABBA blocks: more narrow the intervals.")] = (
+        None
+    )
+    seconds: Annotated[int | None, typer.Option(min=1, metavar="S", help="Seconds of load per trial.")] = None
+    quick: Annotated[bool, typer.Option("--quick", help="Shorter: a first look in a few minutes.")] = False
+    paper: Annotated[bool, typer.Option("--paper", help="Longer: figures for publication.")] = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the schedule and its time, run nothing.")] = False
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: results/<date>-<experiment>.")] = None
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False
+    yes: Yes = False
 
 
 @app.command()
-def sweep(
-    experiment: ExperimentName = "scalability",
-    workload: Workloads = None,
-    variant: Variants = None,
-    cores: Cores = None,
-    blocks: Blocks = None,
-    seconds: Seconds = None,
-    quick: Quick = False,
-    paper: Paper = False,
-    dry_run: DryRun = False,
-    out: Out = None,
-    resume: Resume = False,
-    yes: Yes = False,
-) -> None:
+@taking(Sweep)
+def sweep(asked: Sweep) -> None:
     """Measure servers as base, latest and fastsocket over core counts, and write a report.
 
     python3 lab.py sweep --quick --workload nginx
     """
-    from bench import experiment as experiments
-
-    if quick and paper:
-        raise experiments.UsageError("--quick and --paper exclude each other: choose one")
-    if resume and not out:
-        raise experiments.UsageError("--resume goes on with a run: name its directory with --out")
-    length = "quick" if quick else "paper" if paper else "full"
-    if (workload or variant) and len(experiments.parts(experiment)) > 1:
-        raise experiments.UsageError(
-            f"{experiment} is several experiments: --workload and --variant go with one, such "
-            f"as {experiments.parts(experiment)[0]}"
-        )
-    planned = {
-        part: experiments.plan(
-            part,
-            length,
-            workloads=_split(workload),
-            variants=_split(variant),
-            cores=cores,
-            blocks=blocks,
-            seconds=seconds,
-        )
-        for part in experiments.parts(experiment)
-    }
-    if dry_run:
+    planned = _planned(asked)
+    if asked.dry_run:
         _print_schedules(list(planned.values()))
         return
-    _need_root()
-    _remove_leftovers()
-    with _results_in(out, experiment) as directory:
-        if len(planned) > 1:
-            status = _measure_parts(directory, planned, resume)
-        else:
-            status = _measure_part(directory, *planned.values(), resume, is_part=False)
+    with _results(asked.out, asked.experiment) as directory:
+        status = _collector(asked.resume).collect(planned, directory)
     raise typer.Exit(status)
 
 
-def _measure_parts(directory: Path, planned: dict, resume: bool) -> int:
-    """Returns the exit status. A part of which nothing can be measured costs that part, unless it is so of all."""
-    from analysis.report import write_all
-    from bench.sweep import is_measured
-    from workloads.process import WorkloadError
+def _planned(asked: Sweep) -> "dict[str, Options]":
+    """The options of each experiment. Raises UsageError for what does not go together."""
+    from bench import experiment as experiments
 
-    failed = {}
-    for part, options in planned.items():
-        try:
-            if status := _measure_part(directory / part, options, resume, is_part=True):
-                return status
-        except WorkloadError as error:
-            failed[part] = error
-    if failed and not any(is_measured(directory / part) for part in planned):
-        raise failed.popitem()[1]
-    for part, error in failed.items():
-        _leave_out(directory / part, planned[part].model_copy(update={"why_not": str(error)}), resume)
-    typer.echo(f"all of it: {write_all(directory)}")
-    return 0
-
-
-def _measure_part(directory: Path, options, resume: bool, is_part: bool) -> int:
-    """Returns the exit status."""
-    if options.why_not:
-        _leave_out(directory, options, resume)
-        return 0
-    return _measure(directory, _opened_run(directory, options, resume, is_part))
-
-
-@contextmanager
-def _results_in(out: Optional[Path], name: str):
-    """The directory of a run: the one asked for, or a new one. What is made in it belongs to its folder's owner."""
-    from bench.ownership import owned_like_its_folder
-
-    directory = out or _new_directory(name)
-    with owned_like_its_folder(directory):
-        try:
-            yield directory
-        finally:
-            if not out:
-                with suppress(OSError):  # not empty: there are results in it
-                    directory.rmdir()
-
-
-def _new_directory(name: str) -> Path:
-    """Named after the time, and numbered where two runs begin in the same second."""
-    from bench.experiment import UsageError
-    from bench.ownership import owned_like_its_folder
-
-    folder = _results_folder()
-    began = f"{datetime.now():%Y-%m-%d-%H%M%S}-{name}"
-    for number in count(1):
-        directory = folder / (f"{began}-{number}" if number > 1 else began)
-        try:
-            with owned_like_its_folder(directory):
-                directory.mkdir(parents=True)
-            return directory
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise UsageError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
-
-
-def _results_folder(chosen: Optional[Path] = None) -> Path:
-    """Where runs go that do not say where."""
-    from bench.experiment import UsageError
-
-    folder = chosen or Path(os.environ.get(RESULTS) or ROOT / "results")
-    if (chosen or RESULTS in os.environ) and not folder.is_dir():
-        raise UsageError(
-            f"there is no {folder} to keep results in: mount a folder of yours there with -v "
-            f'"$PWD/results:{folder}", or name another directory with --out'
+    if asked.quick and asked.paper:
+        raise experiments.UsageError("--quick and --paper exclude each other: choose one")
+    if asked.resume and not asked.out:
+        raise experiments.UsageError("--resume goes on with a run: name its directory with --out")
+    parts = experiments.parts(asked.experiment)
+    if (asked.workload or asked.variant) and len(parts) > 1:
+        raise experiments.UsageError(
+            f"{asked.experiment} is several experiments: --workload and --variant go with one, such as {parts[0]}"
         )
-    return folder
+    return {
+        part: experiments.plan(
+            part,
+            "quick" if asked.quick else "paper" if asked.paper else "full",
+            workloads=_split(asked.workload),
+            variants=_split(asked.variant),
+            cores=asked.cores,
+            blocks=asked.blocks,
+            seconds=asked.seconds,
+        )
+        for part in parts
+    }
 
 
-def _leave_out(directory: Path, options, resume: bool) -> None:
-    """What this machine cannot run has its place in the report all the same."""
-    from analysis.report import write_all
-    from bench.record import write_run
-    from bench.sweep import is_run, new_run
-
-    if not (resume and is_run(directory)):
-        write_run(directory, new_run(directory, options).model_copy(update={"complete": True}))
-    typer.echo(f"{options.experiment} is not available here: {options.why_not}. {write_all(directory)}")
-
-
-def _opened_run(directory: Path, options, resume: bool, is_part: bool):
-    """Of a collection that is resumed, some parts may not have begun yet."""
-    from bench.sweep import is_run, new_run, resumed_run
-
-    if resume and (is_run(directory) or not is_part):
-        return resumed_run(directory)
-    return new_run(directory, options)
-
-
-def _print_schedules(planned: list) -> None:
+def _print_schedules(planned: "list[Options]") -> None:
     from bench.schedule import expected_seconds, schedule
 
     trials, seconds = 0, 0.0
@@ -255,54 +160,40 @@ def _print_schedules(planned: list) -> None:
     typer.echo(f"{trials} trials, about {minutes} min {rest} s")
 
 
-def _measure(directory: Path, run) -> int:
-    """Returns the exit status. Raises what ended it, WorkloadError where nothing could be measured."""
+@contextmanager
+def _results(out: Path | None, name: str) -> Iterator[Path]:
+    """The directory of a run, on a machine that is ready to measure."""
+    from bench.collection import results_in
+
+    _need_root()
+    _remove_leftovers()
+    with results_in(out, name) as directory:
+        yield directory
+
+
+def _collector(resume: bool = False) -> "Collector":
     from analysis.live import LiveTable
-    from bench.sweep import is_measured, measure
-    from fastsocket.build import build
-    from workloads import generator
+    from bench.collection import Collector
 
-    status = 0
-    try:
-        build()
-        generator.build()
-        with LiveTable(run, directory) as live:
-            measure(directory, run, BEGAN, live.add)
-    except KeyboardInterrupt:
-        status = INTERRUPTED
-    finally:
-        if not is_measured(directory):
-            _remove_empty_run(directory)
-    if is_measured(directory):
-        _conclude(directory)
-    return status
-
-
-def _remove_empty_run(directory: Path) -> None:
-    """A run without a measured trial is no run: leave no trace of it, but nothing of anybody else's either."""
-    from bench.record import RUN, TRIALS
-
-    for name in (RUN, TRIALS):
-        (directory / name).unlink(missing_ok=True)
-    if not any(directory.iterdir()):
-        directory.rmdir()
+    return Collector(watch=LiveTable, conclude=_conclude, began=BEGAN, resume=resume)
 
 
 def _conclude(directory: Path) -> None:
     from analysis.live import print_outcome
-    from analysis.report import write_all
+    from analysis.report import write_results
+    from analysis.results import results_in
 
-    report_path = write_all(directory)
-    print_outcome(directory, report_path, time.monotonic() - BEGAN)
+    results = results_in(directory)
+    print_outcome(results, write_results(directory, results), time.monotonic() - BEGAN)
 
 
 @app.command()
 def profile(
     workload: Annotated[str, typer.Argument(metavar="WORKLOAD", help="A server, such as nginx.")],
     variant: Annotated[str, typer.Option(metavar="V", help="Such as base, latest or fastsocket.")] = "fastsocket",
-    cores: Annotated[Optional[str], typer.Option(metavar="N", help="Of the server (default: all).")] = None,
+    cores: Annotated[str | None, typer.Option(metavar="N", help="Of the server (default: all).")] = None,
     seconds: Annotated[int, typer.Option(min=1, metavar="S", help="Of load, in each of two trials.")] = 5,
-    out: Annotated[Optional[Path], typer.Option(metavar="DIR", help="Default: results/<date>-profile.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: results/<date>-profile.")] = None,
     yes: Yes = False,
 ) -> None:
     """Say where the CPU time of a server is spent: top functions, flame graph, speedscope file.
@@ -315,10 +206,8 @@ def profile(
     options = experiments.plan(
         "profile", "full", workloads=[workload], variants=[variant], cores=cores, blocks=1, seconds=seconds
     )
-    _need_root()
-    _remove_leftovers()
-    with _results_in(out, "profile") as directory:
-        status = _measure(directory, _opened_run(directory, options, resume=False, is_part=False))
+    with _results(out, "profile") as directory:
+        status = _collector().collect({"profile": options}, directory)
         typer.echo(top(directory))
     raise typer.Exit(status)
 
@@ -328,7 +217,7 @@ def doctor_verb(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False, yes: Yes = False
 ) -> None:
     """Say what this machine can do, what is missing, and how to get it."""
-    from bench import doctor
+    from setup import doctor
 
     raise typer.Exit(doctor.main(["--json"] if as_json else []))
 
@@ -336,13 +225,13 @@ def doctor_verb(
 @app.command()
 def figures(
     directory: RunDirectory,
-    only: Annotated[Optional[str], typer.Option(metavar="ID", help="Just this figure.")] = None,
+    only: Annotated[str | None, typer.Option(metavar="ID", help="Just this figure.")] = None,
     yes: Yes = False,
 ) -> None:
     """Draw the figures of a run again."""
     from analysis.figures import draw_stored
-    from bench.ownership import owned_like_its_folder
-    from bench.record import runs_in
+    from records.run import runs_in
+    from setup.ownership import owned_like_its_folder
 
     with owned_like_its_folder(directory):
         for path in draw_stored(runs_in(directory), only):
@@ -353,59 +242,70 @@ def figures(
 def report(directory: RunDirectory, yes: Yes = False) -> None:
     """Write the tables, figures and report of a run again."""
     from analysis.report import write_all
-    from bench.ownership import owned_like_its_folder
+    from setup.ownership import owned_like_its_folder
 
     with owned_like_its_folder(directory):
         typer.echo(write_all(directory))
 
 
-# The options of guest, in the order of its --help.
-Command = Annotated[Optional[list[str]], typer.Argument(metavar="-- VERB OR COMMAND", help="Default: a shell.")]
-GuestKernel = Annotated[str, typer.Option(metavar="K", help="6.1, 6.12, newest, a .deb or a vmlinuz.")]
-GuestCpus = Annotated[int, typer.Option(min=1, max=255, metavar="N", help="Of the guest.")]
-Threads = Annotated[int, typer.Option(min=1, metavar="N", help="Sibling threads of each core.")]
-Memory = Annotated[str, typer.Option(metavar="SIZE", help="Of the guest.")]
-Accel = Annotated[Optional[str], typer.Option(metavar="A", help="kvm, or tcg: emulation (default: kvm if it works).")]
-Net = Annotated[bool, typer.Option("--net", help="eth0 with a queue for each CPU; namespace client reaches it.")]
-Limit = Annotated[Optional[int], typer.Option("--seconds", min=1, metavar="S", help="That the command may take.")]
-BootLimit = Annotated[int, typer.Option("--boot-seconds", min=1, metavar="S", help="That the boot may take.")]
-Results = Annotated[Optional[Path], typer.Option(metavar="DIR", help="All that comes back (default: results/).")]
+@dataclass(frozen=True)
+class Guest:
+    """The options of guest, in the order of its --help."""
+
+    command: Annotated[list[str] | None, typer.Argument(metavar="-- VERB OR COMMAND", help="Default: a shell.")] = None
+    kernel: Annotated[str, typer.Option(metavar="K", help="6.1, 6.12, newest, a .deb or a vmlinuz.")] = "6.1"
+    cpus: Annotated[int, typer.Option(min=1, max=255, metavar="N", help="Of the guest.")] = 8
+    threads: Annotated[int, typer.Option(min=1, metavar="N", help="Sibling threads of each core.")] = 1
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="Of the guest.")] = "2G"
+    accel: Annotated[
+        str | None, typer.Option(metavar="A", help="kvm, or tcg: emulation (default: kvm if it works).")
+    ] = None
+    net: Annotated[bool, typer.Option("--net", help="eth0 with a queue for each CPU; namespace client reaches it.")] = (
+        False
+    )
+    seconds: Annotated[int | None, typer.Option("--seconds", min=1, metavar="S", help="That the command may take.")] = (
+        None
+    )
+    boot_seconds: Annotated[int, typer.Option("--boot-seconds", min=1, metavar="S", help="That the boot may take.")] = (
+        180
+    )
+    results: Annotated[Path | None, typer.Option(metavar="DIR", help="All that comes back (default: results/).")] = None
+    yes: Yes = False
 
 
 @app.command()
-def guest(
-    command: Command = None,
-    kernel: GuestKernel = "6.1",
-    cpus: GuestCpus = 8,
-    threads: Threads = 1,
-    memory: Memory = "2G",
-    accel: Accel = None,
-    net: Net = False,
-    seconds: Limit = None,
-    boot_seconds: BootLimit = 180,
-    results: Results = None,
-    yes: Yes = False,
-) -> None:
+@taking(Guest)
+def guest(asked: Guest) -> None:
     """Run a verb of the lab, a command, or a shell in a guest under QEMU, on this machine's files.
 
-    What it writes is gone with it, but for what is in the results folder.
+    Its files are gone when it ends, except those in the results folder.
 
     python3 lab.py guest --kernel 6.12 -- sweep --quick --workload nginx
     """
+    from bench.collection import results_folder
     from fastsocket.build import build
     from guest.machine import Machine, Task, check, run
 
-    machine = Machine(kernel, cpus, threads, memory, accel, net, seconds, boot_seconds)
+    machine = Machine(
+        asked.kernel,
+        asked.cpus,
+        asked.threads,
+        asked.memory,
+        asked.accel,
+        asked.net,
+        asked.seconds,
+        asked.boot_seconds,
+    )
     check(machine)
     _need_root()
     _remove_leftovers()
     build()
-    task = Task(_in_guest(command or []), _results_folder(results), needs=(ROOT,))
+    task = Task(_in_guest(asked.command or []), results_folder(asked.results), needs=(ROOT,))
     raise typer.Exit(run(machine, task))
 
 
 def _in_guest(command: list[str]) -> list[str]:
-    verbs = {verb.name or verb.callback.__name__ for verb in app.registered_commands}
+    verbs = {verb.name or getattr(verb.callback, "__name__", "") for verb in app.registered_commands}
     return [sys.executable, str(ROOT / "lab.py"), "--yes", *command] if verbs & {*command[:1]} else command
 
 
@@ -430,16 +330,18 @@ def _remove_leftovers() -> bool:
     return bool(found) or policy
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def test(
+@app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run_tests(
     context: typer.Context,
     coverage: Annotated[bool, typer.Option("--coverage", help="Say which branches of the lab's Python ran.")] = False,
     yes: Yes = False,
 ) -> None:
     """Build everything and run the tests. What follows goes to pytest: lab.py test -k nginx."""
     from fastsocket.build import build
+    from workloads import generator
 
     build()
+    generator.build()
     measured = ["coverage", "run", "-m"] if coverage else []
     status = _python_module(*measured, "pytest", *context.args)
     if coverage:
@@ -452,8 +354,8 @@ def _python_module(*words: str) -> int:
     return subprocess.run([sys.executable, "-m", *words], cwd=ROOT).returncode
 
 
-def _interrupt_once(signum, frame) -> None:
-    """The first Ctrl-C or SIGTERM ends the run; while everything is taken down further ones are not heard."""
+def _interrupt_once(signum: int, frame: object) -> None:
+    """The first Ctrl-C or SIGTERM ends the run; further ones are ignored while everything is taken down."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

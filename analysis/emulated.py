@@ -1,39 +1,29 @@
-"""Runs in an emulated guest: what depends on time is left out before anything is estimated, compared or drawn."""
+"""Runs in an emulated guest: metrics that depend on time are left out before anything is computed from them."""
 
-from bench.record import Run, Trial
+from records.metrics import METRICS
+from records.run import Run
+from records.trials import Trial
 
 BANNER = (
     "Measured in an emulated guest: no timing. An emulator runs one CPU after the other, each as slowly as it "
     "happens to. So there is no throughput, latency, CPU time or contention here, and no comparison of them; which "
     "core did what is real."
 )
-TIMED_METRICS = {
-    "cps",
-    "rps",
-    "latency_p50_ms",
-    "latency_p99_ms",
-    "latency_max_ms",
-    "cpu_us_per_request",
-    "contentions_per_connection",
-}
-UNTIMED_FIGURES = {"locality", "listen-table", "active-connections", "flow-deliver", "related"}  # kinds
-_EMULATED = "emulated"  # how bench.fingerprint begins its word on such guests
+_EMULATED = "emulated"  # the first word of setup.fingerprint on such guests
 
 
 def is_emulated(run: Run) -> bool:
-    """Runs from before there were guests say nothing of them."""
+    """Whether the run was in one. Runs from before there were guests say nothing of them."""
     return run.fingerprint.get("guest", "no").startswith(_EMULATED)
 
 
 def sound(run: Run, trials: list[Trial]) -> list[Trial]:
-    """The trials with the metrics that mean something: all of them, but for those of an emulated guest."""
+    """The trials with the metrics that mean something: all metrics, unless an emulated guest ran the trials."""
     if not is_emulated(run):
         return trials
     return [
         trial.model_copy(
-            update={
-                "metrics": {metric: value for metric, value in trial.metrics.items() if metric not in TIMED_METRICS}
-            }
+            update={"metrics": {name: value for name, value in trial.metrics.items() if not METRICS[name].timed}}
         )
         for trial in trials
     ]

@@ -5,19 +5,19 @@ machine cancels in the block's mean and only there: single trials of a block are
 """
 
 import warnings
+from collections.abc import Iterator
 from itertools import combinations
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.stats import DegenerateDataWarning, bootstrap, sem
 
-from bench.record import Effect, Run, Trial
+from records.metrics import COST, METRICS, THROUGHPUT
+from records.run import Effect, Run
+from records.trials import BASE, CONTROL, Trial
 
-BASE = "base"
-CONTROL = "control"
 MIN_BLOCKS = 5  # too few to resample: two blocks allow three different means
-THROUGHPUT = ("cps", "rps")  # connections or, where they persist, requests per second
-COST = "cpu_us_per_request"
 COLUMNS = [
     "workload",
     "variant",
@@ -38,7 +38,7 @@ _UNKNOWN = (np.nan, np.nan)
 
 
 def estimate(trials: list[Trial]) -> pd.DataFrame:
-    """A row per workload, arm, core count and metric that any trial has, in the units of bench.record.Trial.
+    """A row per workload, arm, core count and metric that any trial has, in the units of records.metrics.
 
     n counts the blocks behind the estimate. Ratios take only blocks that are complete for both the arm and base, and
     are NaN where a value isn't positive. Intervals of fewer than MIN_BLOCKS are NaN, as is that of base's own ratio.
@@ -51,7 +51,7 @@ def comparisons(trials: list[Trial], variants: list[str]) -> pd.DataFrame:
     """Throughput and cost of each variant over those of each one before it, other than base, which estimate() has.
 
     A row per workload, core count and pair that both have, with columns workload, cores, metric, variant, over, ratio,
-    low, high, made and undefined as the ratios to base.
+    low, high. They are computed like the ratios to base, and are NaN in the same cases.
     """
     pairs = [(arm, reference) for reference, arm in combinations(variants, 2) if BASE not in (arm, reference)]
     rows = []
@@ -69,8 +69,8 @@ def comparisons(trials: list[Trial], variants: list[str]) -> pd.DataFrame:
 def contrasts(trials: list[Trial], effects: dict[str, Effect]) -> pd.DataFrame:
     """Throughput of some variants over that of others, multiplied on either side.
 
-    A row per workload, core count and effect whose variants it all has, with columns workload, cores, metric, effect,
-    ratio, low, high, made and undefined as the ratios to base.
+    A row per workload, core count and effect whose variants all have trials there, with columns workload, cores,
+    metric, effect, ratio, low, high. They are computed like the ratios to base, and are NaN in the same cases.
     """
     rows = []
     for setting, blocks in _blocks(trials).groupby(_SETTING):
@@ -84,15 +84,35 @@ def contrasts(trials: list[Trial], effects: dict[str, Effect]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*_SETTING, "effect", "ratio", "low", "high"])
 
 
-def control_is_off(summary: pd.DataFrame) -> list[str]:
-    """A sentence per workload and core count whose A/A control differs from base, none if all is well."""
-    controls = throughput(summary).query("variant == @CONTROL")
-    off = controls[(controls.ratio_low > 1) | (controls.ratio_high < 1)]
-    return [
-        f"{place(row.workload, row.cores)}: the A/A control is off, base against itself gives "
-        f"{row.ratio_to_base:.3f} ({row.ratio_low:.3f}–{row.ratio_high:.3f}) in {row.metric}."
-        for row in off.itertuples()
-    ]
+class OffControl(NamedTuple):
+    """An A/A control that differs from base, although nothing differed. As a string it is a sentence."""
+
+    workload: str
+    cores: int
+    metric: str
+    ratio: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return (
+            f"{place(self.workload, self.cores)}: the A/A control is off, base against itself gives "
+            f"{self.ratio:.3f} ({self.low:.3f}–{self.high:.3f}) in {self.metric}."
+        )
+
+
+def off_controls(summary: pd.DataFrame) -> list[OffControl]:
+    """The A/A controls that differ from base; none if all is well."""
+    checked = controls(summary)
+    off = checked[(checked.ratio_low > 1) | (checked.ratio_high < 1)]
+    columns = ["workload", "cores", "metric", "ratio_to_base", "ratio_low", "ratio_high"]
+    return [OffControl(*row) for row in off[columns].itertuples(index=False, name=None)]
+
+
+def controls(summary: pd.DataFrame) -> pd.DataFrame:
+    """The throughput of the A/A controls whose ratio to base has an interval."""
+    served = throughput(summary)
+    return served[served.variant == CONTROL].dropna(subset="ratio_low")
 
 
 def throughput(summary: pd.DataFrame) -> pd.DataFrame:
@@ -104,6 +124,11 @@ def outcome(run: Run, summary: pd.DataFrame) -> pd.DataFrame:
     """The rows of a summary that answer what the run asked: how much was served or, at a given rate, at what cost."""
     at_a_rate = summary.workload.isin(run.options.rates)
     return summary[summary.metric.isin(THROUGHPUT) & ~at_a_rate | (summary.metric == COST) & at_a_rate]
+
+
+def each(table: pd.DataFrame) -> Iterator[Any]:
+    """Each row of a table, with the columns as its attributes."""
+    yield from table.itertuples()
 
 
 def place(workload: str, cores: int) -> str:
@@ -132,7 +157,7 @@ def _blocks(trials: list[Trial]) -> pd.DataFrame:
     )
 
 
-def _rows(setting: tuple, blocks: pd.DataFrame):
+def _rows(setting: tuple[Any, ...], blocks: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
     workload, cores, metric = setting
     arms, whole = _by_arm(blocks), blocks.trials.max()
     for arm, part in arms.items():
@@ -151,16 +176,16 @@ def _rows(setting: tuple, blocks: pd.DataFrame):
 
 
 def _possible(bounds: tuple[float, float], metric: str) -> np.ndarray:
-    """An interval without what no value of the metric can be: less than nothing, or more than 100 %.
+    """An interval, cut to the possible values of the metric: nothing is below 0, and no percentage above 100.
 
-    Bootstrap-t does not know of such limits, and with means close to one it goes past it. The true mean is within them,
-    so an interval that is cut there holds it as often as the whole one.
+    Bootstrap-t does not know these limits, and goes past one when means are close to it. The true mean lies within
+    them, so the cut interval holds the true mean as often as the whole one does.
     """
-    return np.clip(bounds, 0, 100 if metric.endswith("_percent") else np.inf)
+    return np.clip(bounds, 0, METRICS[metric].largest)
 
 
 def _by_arm(blocks: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    return {arm: part.droplevel([*_SETTING, "variant"]) for arm, part in blocks.groupby("variant")}
+    return {str(arm): part.droplevel([*_SETTING, "variant"]) for arm, part in blocks.groupby("variant")}
 
 
 def _contrast(
@@ -189,7 +214,7 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     if error <= 1e-12 * max(1, abs(mean)):  # no spread to resample
         return mean, mean
 
-    def t(sample, axis):
+    def t(sample: Any, axis: int) -> Any:
         spread = sem(sample, axis)
         some = spread > 1e-9 * error  # a sample of equal values says nothing of the distance in units of its spread
         return np.where(some, (sample.mean(axis) - mean) / np.where(some, spread, 1), np.nan)

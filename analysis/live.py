@@ -5,6 +5,7 @@ from collections import defaultdict
 from contextlib import AbstractContextManager
 from pathlib import Path
 from statistics import median
+from typing import Any, Self
 
 import pandas as pd
 from rich.console import Console, Group
@@ -14,14 +15,19 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from analysis.emulated import BANNER, is_emulated
-from analysis.estimates import THROUGHPUT, control_is_off, counted, throughput
-from analysis.tables import COMPARISONS, NOT_AVAILABLE, SUMMARY, failures, readable_comparisons
-from bench.record import Run, Trial, read_run, read_trials
+from analysis.estimates import counted, each, off_controls, throughput
+from analysis.results import Result
+from analysis.summary import absence
+from analysis.tables import NOT_AVAILABLE, failures, readable_comparisons
+from records.metrics import METRICS, P99, PASSIVE_LOCAL, THROUGHPUT
+from records.run import Run
+from records.trials import Trial, read_trials
 
-COLUMNS = ("workload", "cores", "variant", "trials", "median 1/s", "p99 ms", "passive local %", "errors")
+SHOWN = (P99, PASSIVE_LOCAL)  # beside the throughput
+COLUMNS = ("workload", "cores", "variant", "trials", "median 1/s", *(METRICS[name].heading for name in SHOWN), "errors")
 
 
-class LiveTable(AbstractContextManager):
+class LiveTable(AbstractContextManager["LiveTable"]):
     """Medians so far, with progress and time left. Without a terminal: a line per block."""
 
     def __init__(self, run: Run, directory: Path):
@@ -49,18 +55,18 @@ class LiveTable(AbstractContextManager):
         minutes, seconds = divmod(round((self._run.planned_trials - len(self._trials)) * pace), 60)
         return f"{minutes}:{seconds:02}"
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         for placement in self._run.placements:
             if placement.shared:
                 shared = counted(len(placement.shared), "CPU")
                 self._console.print(f"{counted(placement.cores)}: the load generator shares {shared} with the server")
         if self._console.is_terminal:
-            self._live.__enter__()
+            self._live.start(refresh=True)
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         if self._console.is_terminal:
-            self._live.__exit__(*exception)
+            self._live.stop()
 
     def add(self, trial: Trial) -> None:
         """Show one more trial."""
@@ -91,57 +97,63 @@ def _medians(trials: list[Trial]) -> Table:
             str(cores),
             arm,
             str(len(group)),
-            _median(group, "{:,.0f}", *THROUGHPUT),
-            _median(group, "{:.1f}", "latency_p99_ms"),
-            _median(group, "{:.1f}", "passive_local_percent"),
+            _median(group, *THROUGHPUT),
+            *(_median(group, metric) for metric in SHOWN),
             _errors(group),
         )
     return table
 
 
 def _errors(trials: list[Trial]) -> str:
-    """Of the load generator; and how many trials failed, if any."""
+    """The load generator's errors, and how many trials failed, if any."""
     failed = sum(bool(trial.failed) for trial in trials)
     return f"{sum(trial.metrics.get('errors', 0) for trial in trials):.0f}" + (f", {failed} failed" if failed else "")
 
 
-def _median(trials: list[Trial], form: str, *metrics: str) -> str:
-    """Of the one of these metrics that the trials have."""
-    values = [trial.metrics[metric] for trial in trials for metric in metrics if metric in trial.metrics]
-    return form.format(median(values)) if values else NOT_AVAILABLE
+def _median(trials: list[Trial], *metrics: str) -> str:
+    """The median of the one of these metrics that the trials have."""
+    found = [metric for metric in metrics if any(metric in trial.metrics for trial in trials)]
+    values = [trial.metrics[metric] for trial in trials for metric in found if metric in trial.metrics]
+    return f"{median(values):,.{METRICS[found[0]].digits}f}" if values else NOT_AVAILABLE
 
 
-def print_outcome(directory: Path, report: Path, wall_seconds: float) -> None:
-    """The estimates with their intervals, what to doubt, and where the rest is."""
-    run, trials = read_run(directory), read_trials(directory)
-    summary, console = pd.read_csv(directory / SUMMARY), Console()
-    console.print(_localities(summary) if is_emulated(run) else _outcome(summary))
-    if is_emulated(run):
-        console.print(Text(BANNER, style="yellow"))
-    compared = readable_comparisons(pd.read_csv(directory / COMPARISONS))
+def print_outcome(results: list[Result], report: Path, wall_seconds: float) -> None:
+    """Of one run the numbers, of several only where their report is."""
+    if len(results) > 1:
+        print(f"all of it: {report}")
+    elif results[0].run.options.why_not:
+        print(f"{absence(results[0].run)} {report}")
+    else:
+        _print_numbers(results[0], report, wall_seconds)
+
+
+def _print_numbers(result: Result, report: Path, wall_seconds: float) -> None:
+    """The estimates with their intervals, reasons to doubt them, and where the rest is."""
+    console, emulated = Console(), is_emulated(result.run)
+    console.print(_localities(result.summary) if emulated else _outcome(result.summary))
+    compared = readable_comparisons(result.compared)
     if len(compared):
         console.print(_as_table(compared))
-    for warning in control_is_off(summary):
-        console.print(Text(warning, style="yellow"))
-    for sentence in failures(run, trials):
-        console.print(Text(sentence, style="yellow"))
-    if not run.complete:
-        console.print(
-            Text(
-                f"incomplete: {len(trials)} of {run.planned_trials} trials; go on with --resume --out {directory}",
-                style="yellow",
-            )
-        )
-    share = sum(trial.seconds for trial in trials) / max(run.wall_seconds, wall_seconds)
-    console.print(
-        f"{len(trials)} trials, {share:.0%} of {max(run.wall_seconds, wall_seconds):.0f} s measuring; report: {report}",
-        soft_wrap=True,
-    )
+    for doubt in [*([BANNER] if emulated else []), *_doubts(result)]:
+        console.print(Text(doubt, style="yellow"))
+    count, seconds = len(result.trials), max(result.run.wall_seconds, wall_seconds)
+    share = sum(trial.seconds for trial in result.trials) / seconds
+    console.print(f"{count} trials, {share:.0%} of {seconds:.0f} s measuring; report: {report}", soft_wrap=True)
+
+
+def _doubts(result: Result) -> list[str]:
+    """A sentence for each reason not to trust the numbers."""
+    run, count = result.run, len(result.trials)
+    more = f"incomplete: {count} of {run.planned_trials} trials; go on with --resume --out {result.directory}"
+    sentences = [*map(str, off_controls(result.summary)), *failures(run, result.trials)]
+    return sentences if run.complete else [*sentences, more]
 
 
 def _outcome(summary: pd.DataFrame) -> Table:
-    table = Table("workload", "cores", "variant", "1/s", Column("ratio to base", no_wrap=True), "passive local %")
-    for row in throughput(summary).itertuples():
+    table = Table(
+        "workload", "cores", "variant", "1/s", Column("ratio to base", no_wrap=True), METRICS[PASSIVE_LOCAL].heading
+    )
+    for row in each(throughput(summary)):
         table.add_row(
             row.workload, str(row.cores), row.variant, f"{row.estimate:,.0f}", _ratio(row), _local(summary, row)
         )
@@ -149,19 +161,19 @@ def _outcome(summary: pd.DataFrame) -> Table:
 
 
 def _localities(summary: pd.DataFrame) -> Table:
-    table = Table("workload", "cores", "variant", "passive local %")
-    for row in summary.drop_duplicates(["workload", "variant", "cores"]).itertuples():
+    table = Table("workload", "cores", "variant", METRICS[PASSIVE_LOCAL].heading)
+    for row in each(summary.drop_duplicates(["workload", "variant", "cores"])):
         table.add_row(row.workload, str(row.cores), row.variant, _local(summary, row))
     return table
 
 
-def _local(summary: pd.DataFrame, row) -> str:
-    """Of the setting and variant of a row."""
+def _local(summary: pd.DataFrame, row: Any) -> str:
+    """The passive local share at the setting and variant of a row."""
     local = summary[
         (summary.workload == row.workload)
         & (summary.cores == row.cores)
         & (summary.variant == row.variant)
-        & (summary.metric == "passive_local_percent")
+        & (summary.metric == PASSIVE_LOCAL)
     ]
     return f"{local.estimate.iloc[0]:.2f}" if len(local) else NOT_AVAILABLE
 
@@ -173,7 +185,7 @@ def _as_table(frame: pd.DataFrame) -> Table:
     return table
 
 
-def _ratio(row) -> str:
+def _ratio(row: Any) -> str:
     if row.ratio_low != row.ratio_low:  # NaN: no interval, no claim
         return ""
     return f"{row.ratio_to_base:.3f} ({row.ratio_low:.3f} to {row.ratio_high:.3f})"

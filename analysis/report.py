@@ -3,27 +3,18 @@
 from base64 import b64encode
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.emulated import BANNER, is_emulated, sound
-from analysis.estimates import (
-    BASE,
-    CONTROL,
-    COST,
-    comparisons,
-    control_is_off,
-    counted,
-    estimate,
-    outcome,
-    place,
-    throughput,
-)
+from analysis.emulated import BANNER, is_emulated
+from analysis.estimates import controls, counted, each, off_controls, outcome, place
 from analysis.figures import draw_figures
 from analysis.figures.profile import FLAME
-from analysis.summary import plain_summary
+from analysis.results import Result, results_in
+from analysis.summary import OURS, plain_summary
 from analysis.tables import (
     cpu_by_core,
     failures,
@@ -34,14 +25,15 @@ from analysis.tables import (
     readable_summary,
     write_tables,
 )
-from bench.record import TRIALS, RecordError, Run, Trial, read_run, read_trials, runs_in
+from records.metrics import METRICS
+from records.run import Run
+from records.trials import BASE, Trial
 
 TEMPLATE = "report.html.j2"
-_WORDS = {  # metric -> more of it, less of it, its name
-    "cps": ("is faster than", "is slower than", "CPS"),
-    "rps": ("is faster than", "is slower than", "RPS"),
-    COST: ("costs more than", "costs less than", "CPU time per request"),
-}
+_MORE, _LESS = (  # in words, by the direction in which a metric is better
+    {"higher": "is faster than", "lower": "costs more than"},
+    {"higher": "is slower than", "lower": "costs less than"},
+)
 
 
 def write_all(directory: Path) -> Path:
@@ -49,22 +41,21 @@ def write_all(directory: Path) -> Path:
 
     Returns the report's path. Raises RecordError when the directory holds no run, a damaged one, or one without trials.
     """
-    runs = []
-    for part in runs_in(directory):
-        run = read_run(part)
-        trials = sound(run, read_trials(part))
-        if all(trial.failed for trial in trials) and not run.options.why_not:
-            raise RecordError(f"{part / TRIALS} holds no finished trial yet; go on with lab.py sweep --resume")
-        runs.append((part, run, trials, estimate(trials)))
-        if trials:
-            write_tables(*runs[-1])
-    return write_report(directory, runs)
+    return write_results(directory, results_in(directory))
 
 
-def write_report(directory: Path, runs: list[tuple[Path, Run, list[Trial], pd.DataFrame]]) -> Path:
-    """Write report.html, a section for each run with its directory, trials and summary.
+def write_results(directory: Path, results: list[Result]) -> Path:
+    """Write the tables and figures of each result, and one report of all. Returns the report's path."""
+    for result in results:
+        if result.trials:
+            write_tables(result)
+    return write_report(directory, results)
 
-    It draws the figures anew, so that they show the same trials as the rest of it.
+
+def write_report(directory: Path, results: list[Result]) -> Path:
+    """Write report.html, with a section for each result.
+
+    The figures are drawn anew, so that they show the same trials as the rest of the report.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -76,22 +67,23 @@ def write_report(directory: Path, runs: list[tuple[Path, Run, list[Trial], pd.Da
     path = directory / "report.html"
     path.write_text(
         environment.get_template(TEMPLATE).render(
-            banner=BANNER if any(is_emulated(run) for _, run, *_ in runs) else "",
-            in_short=plain_summary([run for _, *run in runs]),
-            sections=[_section(*run) for run in runs],
-            run=runs[0][1],
-            versions={tool: said for _, run, *_ in runs for tool, said in run.versions.items()},
+            banner=BANNER if any(is_emulated(result.run) for result in results) else "",
+            in_short=plain_summary(results),
+            sections=[_section(result) for result in results],
+            run=results[0].run,
+            versions={tool: said for result in results for tool, said in result.run.versions.items()},
         )
     )
     return path
 
 
-def _section(directory: Path, run: Run, trials: list[Trial], summary: pd.DataFrame) -> dict:
-    drawn = {path.stem: path for path in draw_figures(directory, run, trials, summary) if path.suffix == ".svg"}
+def _section(result: Result) -> dict[str, Any]:
+    run, trials, summary = result.run, result.trials, result.summary
+    drawn = {path.stem: path for path in draw_figures(result) if path.suffix == ".svg"}
     figures = [(spec, _data_url(drawn[spec.id])) for spec in run.options.figures]
     if run.options.why_not:
         return {"run": run, "why_not": run.options.why_not, "figures": figures}
-    compared = readable_comparisons(comparisons(trials, run.options.variants))
+    compared = readable_comparisons(result.compared)
     name = run.options.experiment
     return {
         "run": run,
@@ -111,9 +103,9 @@ def _section(directory: Path, run: Run, trials: list[Trial], summary: pd.DataFra
 def outcomes(run: Run, summary: pd.DataFrame) -> list[str]:
     """A sentence per workload and core count: each variant against base, as far as its interval allows a claim."""
     against = sorted(
-        (variant for variant in run.options.variants if variant != BASE), key=lambda variant: variant != "fastsocket"
+        (variant for variant in run.options.variants if variant != BASE), key=lambda variant: variant != OURS
     )
-    rows = {(row.workload, row.cores, row.variant): row for row in outcome(run, summary).itertuples()}
+    rows = {(row.workload, row.cores, row.variant): row for row in each(outcome(run, summary))}
     return [
         f"{place(workload, cores)}: "
         + "; ".join(
@@ -139,30 +131,30 @@ def warnings(run: Run, trials: list[Trial]) -> list[str]:
     ]
 
 
-def _claim(variant: str, row) -> str:
+def _claim(variant: str, row: Any) -> str:
     if row is None:
         return f"{variant} has no measured trial"
     if pd.isna(row.ratio_low):
         return f"{variant} has too few complete blocks for an interval, so no claim is made"
-    more, less, unit = _WORDS[row.metric]
-    verdict = (
-        f"{variant} {more} base"
-        if row.ratio_low > 1
-        else f"{variant} {less} base"
-        if row.ratio_high < 1
-        else f"no difference seen between {variant} and base"
-    )
-    return (
-        f"{verdict}, {row.ratio_to_base:.3f} times its {unit} (95 % interval {row.ratio_low:.3f}–{row.ratio_high:.3f})"
-    )
+    interval = f"95 % interval {row.ratio_low:.3f}–{row.ratio_high:.3f}"
+    return f"{_verdict(variant, row)}, {row.ratio_to_base:.3f} times its {METRICS[row.metric].called} ({interval})"
 
 
-def _control(summary: pd.DataFrame) -> dict:
+def _verdict(variant: str, row: Any) -> str:
+    better = METRICS[row.metric].better
+    if row.ratio_low > 1:
+        return f"{variant} {_MORE[better]} base"
+    if row.ratio_high < 1:
+        return f"{variant} {_LESS[better]} base"
+    return f"no difference seen between {variant} and base"
+
+
+def _control(summary: pd.DataFrame) -> dict[str, Any]:
     """Whether base against itself is 1, as it must be. Without an interval there is nothing to tell."""
-    checked = throughput(summary).query("variant == @CONTROL").dropna(subset="ratio_low")
-    off = control_is_off(summary)
-    if off:
-        return {"state": "off", "sentences": [*off, "Effects of that size there may be no effects of the variants."]}
+    if off := off_controls(summary):
+        doubt = "Effects of that size there may be no effects of the variants."
+        return {"state": "off", "sentences": [*map(str, off), doubt]}
+    checked = controls(summary)
     if checked.empty:
         return {
             "state": "unknown",
@@ -210,19 +202,18 @@ def _spoilt(trials: list[Trial]) -> list[str]:
     if not reasons:
         return []
     listed = "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common())
-    return [
-        f"Spoilt: {sum(bool(trial.spoilt) for trial in trials)} of {len(trials)} trials are marked and kept in all "
-        f"numbers: {listed}."
-    ]
+    marked = sum(bool(trial.spoilt) for trial in trials)
+    return [f"Spoilt: {marked} of {len(trials)} trials are marked and kept in all numbers: {listed}."]
 
 
 def _method(run: Run, trials: list[Trial]) -> list[str]:
     options = run.options
-    sentences = [
+    planned = (
         f"{options.blocks} blocks were planned, of {options.seconds} s of load per trial. Within a block each arm runs "
         "twice at each core count, in an order drawn from the seed and then mirrored (ABBA), so that a linear drift "
         f"of the machine cancels. The seed is {options.seed}."
-    ]
+    )
+    sentences = [planned]
     if not is_emulated(run):
         sentences.append(
             "An estimate is the mean of the blocks' means; a ratio to base is the exponential of the mean of the "

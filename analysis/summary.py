@@ -1,45 +1,43 @@
 """What runs say, for readers who know neither the statistics nor the kernel. Every sentence is computed."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pandas as pd
 
-from analysis.estimates import BASE, COST, control_is_off, counted, place, throughput
-from bench.record import Run, Trial
+from analysis.estimates import controls, counted, each, off_controls, place, throughput
+from analysis.results import Result
+from records.metrics import ACTIVE_LOCAL, COST, METRICS, PASSIVE_LOCAL, THROUGHPUT
+from records.run import Run
+from records.trials import BASE
 
 OURS = "fastsocket"
-_LOCAL = {
-    "passive_local_percent": "connections that clients opened",
-    "active_local_percent": "connections that the server opened itself",
-}
 
 
-def plain_summary(runs: list[tuple[Run, list[Trial], pd.DataFrame]]) -> list[str]:
-    """Sentences on all runs together, each with its trials and summary; none where there is nothing to say.
+def plain_summary(results: list[Result]) -> list[str]:
+    """Sentences on all results together; none where there is nothing to say.
 
-    Of several runs that can answer the same question, the one with most blocks does.
+    If several runs answer the same question, the run with the most blocks is quoted.
     """
-    measured = sorted((run for run in runs if run[1]), key=lambda run: -run[0].options.blocks)
-    workloads = list(dict.fromkeys(workload for run, _, _ in measured for workload in run.options.workloads))
+    measured = sorted((result for result in results if result.trials), key=lambda result: -result.run.options.blocks)
+    workloads = list(dict.fromkeys(workload for result in measured for workload in result.run.options.workloads))
     sentences = []
     for workload in workloads:
-        sentences += _first(_served(run, summary, workload) for run, _, summary in measured)
-        sentences += _first(_cost(run, summary, workload) for run, _, summary in measured)
-        sentences += _first(_local(run, summary, workload) for run, _, summary in measured)
-    return (
-        sentences
-        + _controls(measured)
-        + [
-            f"{run.options.experiment} is not available here: {run.options.why_not}."
-            for run, _, _ in runs
-            if run.options.why_not
-        ]
-    )
+        for question in (_served, _cost, _local):
+            sentences += _first(question(result.run, result.summary, workload) for result in measured)
+    return sentences + _controls(measured) + [absence(result.run) for result in results if result.run.options.why_not]
 
 
-def _first(answers) -> list[str]:
+def absence(run: Run) -> str:
+    """Why a run has no trials."""
+    return f"{run.options.experiment} is not available here: {run.options.why_not}."
+
+
+def _first(answers: Iterator[str | None]) -> list[str]:
     return next(([answer] for answer in answers if answer), [])
 
 
-def _row(summary: pd.DataFrame, workload: str, cores: int, variant: str, *metrics: str):
+def _row(summary: pd.DataFrame, workload: str, cores: int, variant: str, *metrics: str) -> Any:
     """The row of one of these metrics, or None."""
     rows = summary[
         (summary.workload == workload)
@@ -47,7 +45,7 @@ def _row(summary: pd.DataFrame, workload: str, cores: int, variant: str, *metric
         & (summary.variant == variant)
         & summary.metric.isin(metrics)
     ]
-    return None if rows.empty else next(rows.itertuples())
+    return None if rows.empty else next(each(rows))
 
 
 def _served(run: Run, summary: pd.DataFrame, workload: str) -> str | None:
@@ -55,10 +53,11 @@ def _served(run: Run, summary: pd.DataFrame, workload: str) -> str | None:
     if workload in run.options.rates or run.options.observes:
         return None
     cores = max(run.options.cores)
-    row = _row(throughput(summary), workload, cores, OURS, "cps", "rps")
+    row = _row(throughput(summary), workload, cores, OURS, *THROUGHPUT)
     if row is None or pd.isna(row.ratio_low):
         return None
-    return f"{place(workload, cores)} answered {_more(row)} with Fastsocket than without.{_doubt(summary, workload, cores)}"
+    doubt = _doubt(summary, workload, cores)
+    return f"{place(workload, cores)} answered {_more(row)} with Fastsocket than without.{doubt}"
 
 
 def _cost(run: Run, summary: pd.DataFrame, workload: str) -> str | None:
@@ -72,11 +71,11 @@ def _cost(run: Run, summary: pd.DataFrame, workload: str) -> str | None:
 
 
 def _doubt(summary: pd.DataFrame, workload: str, cores: int) -> str:
-    off = any(sentence.startswith(f"{place(workload, cores)}:") for sentence in control_is_off(summary))
+    off = any((control.workload, control.cores) == (workload, cores) for control in off_controls(summary))
     return " But there the server differed from itself, too, so trust it less." if off else ""
 
 
-def _more(row, thing: str = "requests") -> str:
+def _more(row: Any, thing: str = "requests") -> str:
     """A ratio as a change in percent, as far as its interval allows to speak of one."""
     low, high = 100 * (row.ratio_low - 1), 100 * (row.ratio_high - 1)
     if low > 0:
@@ -90,24 +89,22 @@ def _more(row, thing: str = "requests") -> str:
 def _local(run: Run, summary: pd.DataFrame, workload: str) -> str | None:
     cores = max(run.options.cores)
     said = []
-    for metric, kind in _LOCAL.items():
+    for metric in (PASSIVE_LOCAL, ACTIVE_LOCAL):
         base, ours = (_row(summary, workload, cores, variant, metric) for variant in (BASE, OURS))
         if base and ours:
-            said.append(f"{ours.estimate:.1f} % instead of {base.estimate:.1f} % of the data of {kind}")
+            said.append(
+                f"{ours.estimate:.1f} % instead of {base.estimate:.1f} % of the data of {METRICS[metric].called}"
+            )
     if cores == 1 or not said:
         return None
     return f"With Fastsocket, {place(workload, cores)} read {' and '.join(said)} on the core that had received it."
 
 
-def _controls(measured: list[tuple[Run, list[Trial], pd.DataFrame]]) -> list[str]:
-    """How far to trust all that: equal arms that came out different, although nothing differed."""
-    compared = sum(
-        len(throughput(summary).query("variant == 'control'").dropna(subset="ratio_low")) for _, _, summary in measured
-    )
-    off = sum(len(control_is_off(summary)) for _, _, summary in measured)
+def _controls(measured: list[Result]) -> list[str]:
+    """How far to trust all that: how many equal arms came out different."""
+    compared = sum(len(controls(result.summary)) for result in measured)
+    off = sum(len(off_controls(result.summary)) for result in measured)
     if not compared:
         return []
-    return [
-        f"Of {counted(compared, 'comparison')} of a server with itself, which must find no difference, {off} found one; "
-        f"by chance it would be about {compared / 20:.0f}."
-    ]
+    comparisons = f"{counted(compared, 'comparison')} of a server with itself, which must find no difference"
+    return [f"Of {comparisons}, {off} found one; by chance it would be about {compared / 20:.0f}."]

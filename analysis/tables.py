@@ -1,54 +1,37 @@
 """The numbers of a run as files: for programs (summary.csv, trials.parquet) and for readers (tables/)."""
 
 from collections import Counter
-from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from great_tables import GT
 
-from analysis.emulated import TIMED_METRICS, is_emulated
-from analysis.estimates import BASE, CONTROL, COST, comparisons, counted, estimate, place, throughput
-from bench.record import TRIALS, CpuUse, Run, Trial
+from analysis.emulated import is_emulated
+from analysis.estimates import counted, each, place, throughput
+from analysis.results import SUMMARY, Result
+from records.metrics import METRICS, TABULATED
+from records.run import Run
+from records.trials import BASE, CONTROL, CpuUse, Trial
 
-SUMMARY = "summary.csv"
-COMPARISONS = Path("tables", "comparisons.csv")
-NOT_AVAILABLE = "not available here"
+NOT_AVAILABLE, NOT_MEASURED = "not available here", "no trial measured it"
 CPU_STATES = [field for field in CpuUse.model_fields if field != "cpu"]
 
-_COMPARED = {COST: "CPU/request"}
-_METRICS = {  # metric -> heading and decimals
-    "latency_p50_ms": ("p50, ms", 2),
-    "latency_p99_ms": ("p99, ms", 2),
-    "passive_local_percent": ("passive local, %", 1),
-    "accept_local_percent": ("accept local, %", 1),
-    "cpu_us_per_request": ("CPU µs per request", 1),
-    "contentions_per_connection": ("contentions per connection", 3),
-    "errors": ("errors per trial", 1),
-}
 
-
-def write_tables(directory: Path, run: Run, trials: list[Trial], summary: pd.DataFrame) -> None:
+def write_tables(result: Result) -> None:
     """Write summary.csv, trials.parquet and, for readers, tables/summary and tables/cpu_by_core as .csv and .md,
     and tables/comparisons.csv."""
+    directory, run, trials = result.directory, result.run, result.trials
     folder = directory / "tables"
     folder.mkdir(parents=True, exist_ok=True)
-    summary.to_csv(directory / SUMMARY, index=False)
+    result.summary.to_csv(directory / SUMMARY, index=False)
     flat(trials).to_parquet(directory / "trials.parquet", index=False)
-    readable, cpu = readable_summary(run, summary), cpu_by_core(run, trials)
+    readable, cpu = readable_summary(run, result.summary), cpu_by_core(run, trials)
     readable.to_csv(folder / "summary.csv", index=False)
     cpu.to_csv(folder / "cpu_by_core.csv", index=False)
     notes = "".join(f"\n- {NOT_AVAILABLE}: {note}" for note in missing(run, trials))
     (folder / "summary.md").write_text(_markdown(readable) + notes + "\n")
     (folder / "cpu_by_core.md").write_text(_markdown(readable_cpu(cpu)))
-    comparisons(trials, run.options.variants).to_csv(directory / COMPARISONS, index=False)
-
-
-def stored_estimates(directory: Path, trials: list[Trial]) -> pd.DataFrame:
-    """analysis.estimates.estimate(trials), which takes a while, from summary.csv if that is of these trials."""
-    stored = directory / SUMMARY
-    if not stored.exists() or stored.stat().st_mtime < (directory / TRIALS).stat().st_mtime:
-        return estimate(trials)
-    return pd.read_csv(stored, float_precision="round_trip")
+    result.compared.to_csv(folder / "comparisons.csv", index=False)
 
 
 def flat(trials: list[Trial]) -> pd.DataFrame:
@@ -84,10 +67,10 @@ def arms(run: Run) -> list[str]:
 
 
 def missing(run: Run, trials: list[Trial]) -> list[str]:
-    """A sentence per metric that the machine, or some of the trials, couldn't give, with the reason."""
-    everywhere = [f"{metric}: {without_prefix(reason)}" for metric, reason in run.unavailable.items()]
+    """A sentence per metric that the machine, or some of the trials, could not give, with the reason."""
+    everywhere = [f"{metric}: {reason}" for metric, reason in run.unavailable.items()]
     lacking = Counter(
-        (metric, without_prefix(reason))
+        (metric, reason)
         for trial in trials
         for metric, reason in trial.unavailable.items()
         if metric not in run.unavailable
@@ -109,11 +92,6 @@ def failures(run: Run, trials: list[Trial]) -> list[str]:
     ]
 
 
-def without_prefix(reason: str) -> str:
-    """A reason as it goes behind "not available here:", which some of them bring along."""
-    return reason.removeprefix(f"{NOT_AVAILABLE}: ")
-
-
 def readable_summary(run: Run, summary: pd.DataFrame) -> pd.DataFrame:
     """A row per workload, core count and arm, all cells formatted. A ratio without an interval isn't printed."""
     served = throughput(summary)
@@ -122,7 +100,7 @@ def readable_summary(run: Run, summary: pd.DataFrame) -> pd.DataFrame:
         served = summary.drop_duplicates(["workload", "variant", "cores"])
     known = {
         (row.workload, row.cores, row.variant, row.metric): row.estimate
-        for row in summary.itertuples()
+        for row in each(summary)
         if row.metric not in run.unavailable
     }
     return pd.DataFrame(
@@ -133,17 +111,19 @@ def readable_summary(run: Run, summary: pd.DataFrame) -> pd.DataFrame:
                 "variant": row.variant,
                 **({} if is_emulated(run) else {rate: _with_interval(row), "ratio to base": ratio(row)}),
                 **{
-                    heading: _value(known.get((row.workload, row.cores, row.variant, metric)), decimals)
-                    for metric, (heading, decimals) in _METRICS.items()
-                    if not (is_emulated(run) and metric in TIMED_METRICS)
+                    metric.heading: _value(
+                        known.get((row.workload, row.cores, row.variant, metric.name)), metric.digits
+                    )
+                    for metric in map(METRICS.__getitem__, TABULATED)
+                    if not (is_emulated(run) and metric.timed)
                 },
             }
-            for row in _in_order(run, served).itertuples()
+            for row in each(_in_order(run, served))
         ]
     )
 
 
-def ratio(row) -> str:
+def ratio(row: Any) -> str:
     """The ratio to base of a summary's row, with its interval or not at all."""
     if row.variant == BASE:
         return "reference"
@@ -160,10 +140,10 @@ def readable_comparisons(compared: pd.DataFrame) -> pd.DataFrame:
                 row.workload,
                 str(row.cores),
                 f"{row.variant} / {row.over}",
-                _COMPARED.get(row.metric, row.metric),
+                METRICS[row.metric].called,
                 f"{row.ratio:.3f} ({row.low:.3f}–{row.high:.3f})",
             )
-            for row in compared.dropna(subset="low").itertuples()
+            for row in each(compared.dropna(subset="low"))
         ],
         columns=["workload", "cores", "variant", "metric", "ratio"],
     )
@@ -213,11 +193,11 @@ def _value(value: float | None, decimals: int) -> str:
     return NOT_AVAILABLE if value is None else f"{value:,.{decimals}f}"
 
 
-def _with_interval(row) -> str:
+def _with_interval(row: Any) -> str:
     interval = "" if pd.isna(row.ci_low) else f" ({row.ci_low:,.0f}–{row.ci_high:,.0f})"
     return f"{row.estimate:,.0f}{interval}"
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    lines = [table.columns, ["---"] * len(table.columns), *table.itertuples(index=False)]
+    lines = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from bench.record import CpuUse
+from records.trials import CpuUse
 
 # The columns of a cpu line that we keep; nice is user time, guest time is contained in user.
 COLUMNS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")

@@ -2,7 +2,7 @@
 
 from math import cos, pi
 
-from bench.record import Options
+from records.run import Options
 
 QUIETEST_HOUR = 5
 NIGHT = 0.4  # of the peak, which is twelve hours after the quietest hour

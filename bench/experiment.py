@@ -3,14 +3,17 @@
 import os
 import secrets
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from bench import container
-from bench.record import Effect, FigureSpec, Options
 from bench.threads import TOPOLOGY, by_core
+from records.kinds import KINDS
+from records.run import Asked, FigureSpec, FigureText, Options, Record
+from records.trials import CONTROL
+from setup import container
 from workloads import WORKLOADS, limits
 from workloads.variants import VARIANTS, Variant
 
@@ -25,61 +28,59 @@ class UsageError(Exception):
     exit_status = 2
 
 
-class Effort(BaseModel):
+class Effort(Record):
     """How long an experiment takes: ABBA blocks, and whole seconds of load per trial."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     blocks: int = Field(ge=1)
     seconds: int = Field(ge=1)
 
 
-class Shown(BaseModel):
+class Shown(Record):
     """The part of a run that a figure shows; empty: all of it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     workloads: list[str] = []
     variants: list[str] = []
 
 
-class Experiment(BaseModel):
+class Experiment(FigureText, Asked):
     """An experiment file: what to run, and the figure to draw from it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    title: str
-    slides: str = ""  # where it is in the slides, and what is known of it there
     kind: str | None = None  # of its figure; None: it has none of its own
     shows: Shown = Shown()
     draws: list[str] = []  # experiments whose figures its run can show; empty: its own
-    workloads: list[str]
-    variants: list[str]
     cores: Literal["one", "all", "one to all", "threads"] = "one to all"  # threads: one of each core, and all
-    rates: dict[str, int] = {}  # workload -> requests per second and core; without one, as many as the server takes
-    observes: Literal["profile", "walk"] | None = None  # in each trial: bench/observers.py
-    day: bool = False  # the rates are the peak of a compressed day, and a block is a part of it
-    labels: dict[str, str] = {}
-    effects: dict[str, Effect] = {}
     quick: Effort
     full: Effort
     paper: Effort
 
+    def require_known_names(self) -> None:
+        """Raises UsageError for a kind of figure, an experiment, a workload or a variant that does not exist."""
+        require("figure kind", [self.kind] if self.kind else [], KINDS)
+        require("experiment", self.draws, names())
+        require("workload", [*self.workloads, *self.rates, *self.shows.workloads], WORKLOADS)
+        require("variant", [*self.variants, *self.shows.variants], VARIANTS)
+        compared = [name for effect in self.effects.values() for name in effect.of + effect.over]
+        require("variant", [*self.labels, *compared], [*VARIANTS, CONTROL])
+
     def figure(self, name: str) -> FigureSpec:
-        return FigureSpec(
-            id=name,
-            kind=self.kind,
-            title=self.title,
-            slides=self.slides,
-            labels=self.labels,
-            effects=self.effects,
-            **self.shows.model_dump(),
-        )
+        """Its figure, by this id. Raises UsageError if it has none."""
+        if not self.kind:
+            raise UsageError(
+                f"{FOLDER / name}.toml names no kind of figure, nor other experiments whose figures it draws"
+            )
+        said = self.model_dump(include=set(FigureText.model_fields))
+        return FigureSpec(id=name, kind=self.kind, **self.shows.model_dump(), **said)
 
 
-class Collection(BaseModel):
+class Collection(Record):
     """An experiment file that names others, to be run one after the other."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     title: str
     parts: list[str]
+
+    def require_known_names(self) -> None:
+        """Raises UsageError for a part that is no experiment."""
+        require("experiment", self.parts, names())
 
 
 def names() -> list[str]:
@@ -92,9 +93,14 @@ def read(name: str) -> Experiment | Collection:
     path = FOLDER / f"{name}.toml"
     try:
         said = tomllib.loads(path.read_text())
-        return (Collection if "parts" in said else Experiment).model_validate(said)
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
-        raise UsageError(f"{path}: {str(error).splitlines()[0]}") from error
+        experiment = (Collection if "parts" in said else Experiment).model_validate(said)
+        experiment.require_known_names()
+    except ValidationError as error:
+        (first, *_) = error.errors()
+        raise UsageError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    except (tomllib.TOMLDecodeError, UsageError) as error:
+        raise UsageError(f"{path}: {error}") from error
+    return experiment
 
 
 def parts(name: str) -> list[str]:
@@ -103,8 +109,8 @@ def parts(name: str) -> list[str]:
     return experiment.parts if isinstance(experiment, Collection) else [name]
 
 
-def require(kind: str, wanted: list[str], known) -> None:
-    """Raises UsageError unless all that is wanted is known."""
+def require(kind: str, wanted: Iterable[str], known: Iterable[str]) -> None:
+    """Raises UsageError unless each wanted name is known."""
     for name in wanted:
         if name not in known:
             raise UsageError(f"unknown {kind} {name!r}: choose from {', '.join(known)}")
@@ -166,36 +172,49 @@ def plan(
 
     Raises UsageError, LimitError.
     """
-    experiment = read(name)
+    experiment = _one(name)
     effort: Effort = getattr(experiment, length)
     chosen_workloads = list(dict.fromkeys(workloads or experiment.workloads))
     chosen_variants = list(dict.fromkeys(variants or experiment.variants))
     require("workload", chosen_workloads, WORKLOADS)
     require("variant", chosen_variants, VARIANTS)
-    lacking = {
-        workload: {
-            variant: why
-            for variant in chosen_variants
-            if (why := WORKLOADS[workload].lacks.get(variant) or _why_not_here(VARIANTS[variant]))
-        }
-        for workload in chosen_workloads
+    chosen = {
+        "workloads": chosen_workloads,
+        "variants": chosen_variants,
+        "rates": {workload: rate for workload, rate in experiment.rates.items() if workload in chosen_workloads},
     }
     return Options(
+        **experiment.model_dump(include=set(Asked.model_fields)) | chosen,
         experiment=name,
-        workloads=chosen_workloads,
-        variants=chosen_variants,
-        lacking=lacking,
+        lacking=_lacking(chosen_workloads, chosen_variants),
         cores=parse_cores(cores) if cores else _cores(experiment),
         why_not=_why_not(experiment),
-        rates={workload: rate for workload, rate in experiment.rates.items() if workload in chosen_workloads},
-        day=experiment.day,
-        observes=experiment.observes,
         blocks=blocks or effort.blocks,
         seconds=seconds or effort.seconds,
         seed=secrets.randbits(32),
         limits=limits.changed(limits.read()),
         figures=figure_specs(name, chosen_workloads),
     )
+
+
+def _one(name: str) -> Experiment:
+    """Raises UsageError for a collection."""
+    experiment = read(name)
+    if isinstance(experiment, Collection):
+        raise UsageError(f"{name} is several experiments: choose one, such as {experiment.parts[0]}")
+    return experiment
+
+
+def _lacking(workloads: list[str], variants: list[str]) -> dict[str, dict[str, str]]:
+    """Workload -> variant that it cannot run as here -> why."""
+    return {
+        workload: {
+            variant: why
+            for variant in variants
+            if (why := WORKLOADS[workload].lacks.get(variant) or _why_not_here(VARIANTS[variant]))
+        }
+        for workload in workloads
+    }
 
 
 def _cores(experiment: Experiment) -> list[int]:
@@ -206,5 +225,5 @@ def _cores(experiment: Experiment) -> list[int]:
 
 def figure_specs(name: str, workloads: list[str]) -> list[FigureSpec]:
     """The figures of an experiment that have something to show of these workloads. Raises UsageError."""
-    specs = [read(one).figure(one) for one in read(name).draws or [name]]
+    specs = [_one(drawn).figure(drawn) for drawn in _one(name).draws or [name]]
     return [spec for spec in specs if not spec.workloads or set(spec.workloads) & set(workloads)]

@@ -1,6 +1,6 @@
 """Which CPUs the server and the load generator get."""
 
-from bench.record import Placement
+from records.run import Placement
 
 
 def place(core_counts: list[int], cpus: list[int]) -> list[Placement]:

@@ -4,10 +4,12 @@ import struct
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from bench import reads
 from fastsocket.build import bpf_object
 from fastsocket.libbpf import BpfError, BpfObject
+from records.metrics import ACCEPT_LOCAL, ACTIVE_LOCAL, CONTENTIONS, PASSIVE_LOCAL
 
 _LOCALITY = struct.Struct("=6Q")
 _CONTENTIONS = struct.Struct("=Q")
@@ -27,9 +29,9 @@ class Locality:
     def percentages(self) -> dict[str, float]:
         """The metrics, each only where something was counted."""
         counted = {
-            "passive_local_percent": (self.passive_local, self.passive_reads),
-            "active_local_percent": (self.active_local, self.active_reads),
-            "accept_local_percent": (self.accepts_local, self.accepts),
+            PASSIVE_LOCAL: (self.passive_local, self.passive_reads),
+            ACTIVE_LOCAL: (self.active_local, self.active_reads),
+            ACCEPT_LOCAL: (self.accepts_local, self.accepts),
         }
         return {name: 100 * local / total for name, (local, total) in counted.items() if total}
 
@@ -41,7 +43,7 @@ def _sum_over_cpus(layout: struct.Struct, values: list[bytes]) -> list[int]:
 class LocalityProbe:
     """bpf/locality.bpf.c, attached to the tracepoint that shows reads best. Raises BpfError where there is none."""
 
-    metrics = ("passive_local_percent", "accept_local_percent", "active_local_percent")
+    metrics = (PASSIVE_LOCAL, ACCEPT_LOCAL, ACTIVE_LOCAL)
 
     def __init__(self, stack: ExitStack, seen_by: str | None = None):
         self.seen_by = seen_by or reads.tracepoint()
@@ -60,7 +62,7 @@ class LocalityProbe:
 class ContentionProbe:
     """bpf/contention.bpf.c, attached. Raises BpfError without the tracepoint (Linux 5.19, commit 16edd9b511a1)."""
 
-    metrics = ("contentions_per_connection",)
+    metrics = (CONTENTIONS,)
 
     def __init__(self, stack: ExitStack):
         self._object = stack.enter_context(BpfObject(bpf_object("contention")))
@@ -71,20 +73,23 @@ class ContentionProbe:
         return _sum_over_cpus(_CONTENTIONS, self._object.read_per_cpu("contentions"))
 
 
-class Probes(AbstractContextManager):
-    """All probes that this kernel has. ``unavailable`` says of each metric that it lacks why."""
+Probe = TypeVar("Probe", LocalityProbe, ContentionProbe)
 
-    def __init__(self):
+
+class Probes(AbstractContextManager["Probes"]):
+    """All probes that this kernel has. ``unavailable`` holds the metrics that it cannot give, each with the reason."""
+
+    def __init__(self) -> None:
         self.unavailable: dict[str, str] = {}
         self._stack = ExitStack()
         self._locality = self._open(LocalityProbe)
         self._contention = self._open(ContentionProbe)
 
-    def _open(self, probe):
+    def _open(self, probe: type[Probe]) -> Probe | None:
         try:
             return probe(self._stack)
         except BpfError as error:
-            self.unavailable.update({metric: f"not available here: {error.reason}" for metric in probe.metrics})
+            self.unavailable.update(dict.fromkeys(probe.metrics, error.reason))
             return None
 
     def start(self, server_pid: int, ports: range) -> None:
@@ -103,8 +108,8 @@ class Probes(AbstractContextManager):
         )
         found = Locality(*locality).percentages() if locality else {}
         if contention and connections:
-            found["contentions_per_connection"] = contention[0] / connections
+            found[CONTENTIONS] = contention[0] / connections
         return found
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self._stack.close()

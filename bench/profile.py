@@ -4,8 +4,6 @@ These machines need have no hardware counters, so perf samples by the clock (per
 chains are the kernel's alone: the servers are built without frame pointers, and chains through them would be made up.
 """
 
-import csv
-import gzip
 import os
 import re
 import subprocess
@@ -13,68 +11,41 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
+from records.profile import IDLE, OTHER, SERVER, Stack, write_stacks
 from workloads.process import WorkloadError, family, running
 
 FREQUENCY = 4999  # Hz; prime, so that it does not beat with the kernel's ticks
-SERVER, IDLE, OTHER = "server", "idle", "other"
 NO_SYMBOL = "[no symbol]"
+_RECORD = ["perf", "record", "--quiet", "--event=cpu-clock", "--all-cpus", "-g", "--kernel-callchains", "--delay=-1"]
+_REPORT = ["perf", "report", "--stdio", "--no-children", "--show-nr-samples", "--sort=comm,dso,sym"]
+_FOLDED = ["--call-graph=folded,0,caller,count", "--field-separator=\t"]
 _ROW = re.compile(r"\s*[\d.]+%\s*\t")
 _ACKNOWLEDGED = b"ack\n"
 
 
-class Stack(NamedTuple):
-    """Samples that were taken in the same place."""
-
-    samples: int
-    role: str  # SERVER, IDLE or OTHER
-    command: str  # of the process that was interrupted: softirq runs on top of whoever is there
-    object: str  # file of the innermost function, or the kernel
-    frames: str  # functions from the outermost to the innermost, separated by ";"
-
-
 @contextmanager
-def recording(perf_data: Path, frequency: int = FREQUENCY):
+def recording(perf_data: Path, frequency: int = FREQUENCY) -> Iterator[None]:
     """Sample all CPUs from the time that the context begins to its end. Raises WorkloadError when perf cannot."""
     control, commands = os.pipe()
     answers, answer = os.pipe()
     log = perf_data.with_suffix(".log")
+    command = [*_RECORD, f"--freq={frequency}", f"--output={perf_data}", f"--control=fd:{control},{answer}"]
     try:
         with (
             open(log, "wb") as said,
-            running(
-                [
-                    "perf",
-                    "record",
-                    "--quiet",
-                    "--event",
-                    "cpu-clock",
-                    "--freq",
-                    f"{frequency}",
-                    "--all-cpus",
-                    "-g",
-                    "--kernel-callchains",
-                    "--output",
-                    f"{perf_data}",
-                    "--delay",
-                    "-1",
-                    "--control",
-                    f"fd:{control},{answer}",
-                ],
-                pass_fds=(control, answer),
-                stdout=said,
-                stderr=said,
-            ) as perf,
+            running(command, pass_fds=(control, answer), stdout=said, stderr=said) as perf,
         ):
-            os.close(control), os.close(answer)
+            os.close(control)
+            os.close(answer)
             _tell(commands, answers, b"enable\n", log)
             yield
             _tell(commands, answers, b"disable\n", log)
             os.write(commands, b"stop\n")
             perf.wait()
     finally:
-        os.close(commands), os.close(answers)
+        os.close(commands)
+        os.close(answers)
 
 
 def _tell(commands: int, answers: int, command: bytes, log: Path) -> None:
@@ -98,28 +69,10 @@ def fold(perf_data: Path, server_commands: Iterable[str] = ()) -> list[Stack]:
     Raises WorkloadError when perf cannot read the file.
     """
     servers = set(server_commands)
-    folded = Counter()
-    with subprocess.Popen(
-        [
-            "perf",
-            "report",
-            "--stdio",
-            "--no-children",
-            "--show-nr-samples",
-            "--field-separator",
-            "\t",
-            "--sort",
-            "comm,dso,sym",
-            "--call-graph",
-            "folded,0,caller,count",
-            "--input",
-            f"{perf_data}",
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-    ) as perf:
+    folded: Counter[tuple[str, str, str, str]] = Counter()
+    report = [*_REPORT, *_FOLDED, f"--input={perf_data}"]
+    with subprocess.Popen(report, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace") as perf:
+        assert perf.stdout and perf.stderr  # they are pipes
         for command, binary, frames, samples in _rows(perf.stdout):
             folded[_role(command, frames, servers), command, binary, frames] += samples
         complaint = perf.stderr.read().strip()
@@ -136,13 +89,13 @@ def _role(command: str, frames: str, servers: set[str]) -> str:
 
 def _rows(lines: Iterable[str]) -> Iterator[tuple[str, str, str, int]]:
     """Command, object, frames and samples of each line that perf report folds; a sample without a chain is its own."""
-    row, left = None, 0
+    row, left = ("", "", ""), 0
     for line in lines:
         if line.startswith("#") or not line.strip():
             continue
         if _ROW.match(line):
             if left:
-                yield *row[:2], row[2], left
+                yield *row, left
             _, samples, command, binary, symbol = (part.strip() for part in line.split("\t", 4))
             row, left = (command, binary, _named(symbol[4:] or symbol)), int(samples)
         else:
@@ -151,38 +104,17 @@ def _rows(lines: Iterable[str]) -> Iterator[tuple[str, str, str, int]]:
             left -= int(count)
             yield *row[:2], ";".join([*frames[:-1], row[2]]), int(count)
     if left:
-        yield *row[:2], row[2], left
+        yield *row, left
 
 
 def _named(symbol: str) -> str:
     return NO_SYMBOL if symbol.startswith("0x") else symbol.replace(";", ",")
 
 
-def stacks_path(run_directory: Path, trial: int) -> Path:
-    """Where the profile of a trial is."""
-    return run_directory / "profiles" / f"{trial:04}.tsv.gz"
-
-
 @contextmanager
-def profiled(path: Path, server_pid: int, ports: range, scratch: Path):
+def profiled(path: Path, server_pid: int, ports: range, scratch: Path) -> Iterator[None]:
     """Leave the stacks of what happens meanwhile at path; what perf itself writes goes to the scratch directory."""
     perf_data, commands = scratch / "perf.data", commands_of(server_pid)
     with recording(perf_data):
         yield
     write_stacks(path, fold(perf_data, commands))
-
-
-def write_stacks(path: Path, stacks: list[Stack]) -> None:
-    """As a table with a heading."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with gzip.open(path, "wt", newline="") as file:
-        writer = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\", lineterminator="\n")
-        writer.writerows([Stack._fields, *stacks])
-
-
-def read_stacks(path: Path) -> list[Stack]:
-    """What write_stacks() wrote."""
-    with gzip.open(path, "rt", newline="") as file:
-        rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\")
-        next(rows)
-        return [Stack(int(samples), *where) for samples, *where in rows]

@@ -3,13 +3,13 @@
 from fastsocket.build import bpf_object
 from fastsocket.libbpf import BpfObject, has_tracepoint
 
-# The best first. What the second cannot tell: the length of a read, and whether it only peeked.
+# The best first. The second tells neither the length of a read nor whether it only peeked.
 TRACEPOINTS = ("sock_recv_length", "tcp_rcv_space_adjust")
 OF_LINUX_6_3 = "sock_recv_length came with Linux 6.3, commit 6e6eda44b939, or a distribution's backport of it"
 
 
 def tracepoint() -> str:
-    """The best one that this kernel has; where it has neither, the one whose absence is to be told."""
+    """The best one that this kernel has. If it has neither: the one that a message should name."""
     return next((name for name in TRACEPOINTS if has_tracepoint(name)), TRACEPOINTS[0])
 
 

@@ -5,12 +5,13 @@ two trials then lie around the same point in time, and a drift that is linear ov
 (Box, Hunter, Hunter: Statistics for Experimenters, on blocking). Orders are drawn anew for each block.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from bench.record import Options
+from records.run import Options
+from records.trials import BASE
 
-CONTROL_OF = "base"  # the A/A control runs it a second time, as an arm of its own
 OVERHEAD_SECONDS = 0.25  # per trial, for the estimate of the time it takes: starting and stopping the server
 
 
@@ -34,7 +35,7 @@ def schedule(options: Options) -> list[Slot]:
     return [Slot(index, *draw) for index, draw in enumerate(drawn)]
 
 
-def _block(options: Options, block: int):
+def _block(options: Options, block: int) -> Iterator[tuple[int, str, str, bool, int]]:
     random = Random(f"{options.seed}/{block}")
     settings = [(workload, cores) for workload in options.workloads for cores in options.cores]
     random.shuffle(settings)
@@ -46,7 +47,7 @@ def _block(options: Options, block: int):
 
 
 def _arms(options: Options, workload: str) -> list[tuple[str, bool]]:
-    control = [(CONTROL_OF, True)] if CONTROL_OF in options.variants else []
+    control = [(BASE, True)] if BASE in options.variants else []  # the A/A control
     lacking = options.lacking.get(workload, {})
     return [(variant, False) for variant in options.variants if variant not in lacking] + control
 

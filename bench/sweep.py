@@ -2,35 +2,26 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from bench import reads
 from bench.day import offered
 from bench.experiment import UsageError, usable_cpus
-from bench.fingerprint import fingerprint, versions
 from bench.observers import observer
 from bench.placement import place
 from bench.probes import Probes
-from bench.record import (
-    RUN,
-    Options,
-    RecordError,
-    Run,
-    Trial,
-    append_trial,
-    drop_torn_line,
-    failed_trial,
-    read_run,
-    read_trials,
-    write_run,
-)
 from bench.schedule import Slot, schedule
 from bench.threads import cores_first
 from bench.trial import Bench
 from fastsocket.libbpf import BpfError
 from fastsocket.steering import EmulatedNic
+from fastsocket.steering.cpus import machine_cpus
+from records.run import RUN, Options, RecordError, Run, read_run, write_run
+from records.trials import Trial, append_trial, drop_torn_line, failed_trial, read_trials
+from setup.fingerprint import fingerprint, versions
 from topologies.tag import RunTag
 from topologies.testbed import Testbed
 from workloads import WORKLOADS, limits
@@ -52,7 +43,8 @@ def new_run(directory: Path, options: Options) -> Run:
     run = Run(
         options=options,
         started=datetime.now().astimezone().isoformat(timespec="seconds"),
-        fingerprint=fingerprint(),
+        fingerprint={**fingerprint(), "reads seen by": reads.tracepoint()},
+        machine_cpus=machine_cpus(),
         versions={**versions(), **installed},
         placements=place(options.cores, cores_first(usable_cpus())),
         unavailable={},
@@ -67,7 +59,7 @@ def new_run(directory: Path, options: Options) -> Run:
 
 
 def resumed_run(directory: Path) -> Run:
-    """The run to go on with, also with what it left out: a server may have been mended.
+    """The run to resume. It tries workloads that it had left out again: their server may work now.
 
     Raises UsageError when there is none, or when the machine now has fewer CPUs or makes other loads.
     """
@@ -94,8 +86,8 @@ def remaining(directory: Path, run: Run) -> list[Slot]:
 
 
 @contextmanager
-def bench(workloads: list[str], queues: int):
-    """The testbeds of these, which go with all that was made on this machine. Yields the Bench and its Probes."""
+def bench(workloads: list[str], queues: int) -> Iterator[tuple[Bench, Probes]]:
+    """The Bench over the testbeds of these workloads, and its Probes. On leaving, all that they made here goes."""
     with ExitStack() as stack:
         tag = stack.enter_context(RunTag())
         topologies = dict.fromkeys(WORKLOADS[name].topology for name in workloads)
@@ -106,12 +98,12 @@ def bench(workloads: list[str], queues: int):
         yield Bench(tag, testbeds, nic, probes), probes
 
 
-def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], None]) -> Run:
-    """Run what remains, calling done after each trial is on disk. Returns the run as finished.
+def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], None]) -> None:
+    """Run the remaining trials, calling done after each trial is on disk.
 
-    began: time.monotonic() at the start of the command. What was measured is kept whatever interrupts this. A trial
-    that fails is kept, too; a workload that goes on failing is left out. Raises TestbedError, BpfError or, where no
-    trial of the whole run could be measured, WorkloadError.
+    began: time.monotonic() at the start of the command. An interruption loses no trial that was measured. A trial that
+    fails is kept, too; a workload that goes on failing is left out. Raises TestbedError, BpfError or, where no trial of
+    the whole run could be measured, WorkloadError.
     """
     before, tolerance = run.wall_seconds, Tolerance()
     try:
@@ -128,15 +120,14 @@ def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], Non
         run = run.model_copy(update={"complete": not remaining(directory, run)})
         write_run(directory, run)
     _require_one(read_trials(directory))
-    return run
 
 
 class Tolerance:
-    """How many failures of a workload are borne before the rest of it is left out."""
+    """Leaves out the rest of a workload after several failures in a row."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.left_out: dict[str, str] = {}  # workload -> why
-        self._in_a_row = Counter()
+        self._in_a_row: Counter[str] = Counter()
 
     def note(self, trial: Trial) -> None:
         self._in_a_row[trial.workload] = self._in_a_row[trial.workload] + 1 if trial.failed else 0
@@ -145,7 +136,7 @@ class Tolerance:
 
 
 def _tried(trials: Bench, slot: Slot, run: Run, directory: Path) -> Trial:
-    """The trial, or that it failed and why."""
+    """The trial, or a failed trial with the reason."""
     placement = next(placement for placement in run.placements if placement.cores == slot.cores)
     rate, started = offered(run.options, slot.workload, slot.cores, slot.block), time.time()
     try:
@@ -157,7 +148,7 @@ def _tried(trials: Bench, slot: Slot, run: Run, directory: Path) -> Trial:
 
 
 def is_measured(directory: Path) -> bool:
-    """Whether a trial of the run has been."""
+    """Whether the run has a trial that did not fail."""
     return any(not trial.failed for trial in read_trials(directory))
 
 

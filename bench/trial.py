@@ -1,7 +1,7 @@
 """One trial: a fresh server, a load, and everything that is observed meanwhile."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,13 +10,14 @@ from mininet.topo import Topo
 
 from bench.cpu import busy_seconds, difference, snapshot, steal_share
 from bench.probes import Probes
-from bench.record import CpuUse, LibraryCounters, Placement, Trial
 from bench.schedule import Slot
 from fastsocket import shared_memory
-from fastsocket.counters import COUNTER_NAMES
 from fastsocket.steering import EmulatedNic, Plan
 from fastsocket.steering.journal import Journal
 from fastsocket.steering.rfs import Rfs
+from records.metrics import COST, ERRORS, MAX, P50, P99
+from records.run import Placement
+from records.trials import CpuUse, LibraryCounters, Trial
 from topologies.tag import JOURNAL, RunTag
 from topologies.testbed import Testbed
 from workloads import WORKLOADS
@@ -25,15 +26,14 @@ from workloads.variants import VARIANTS, Variant
 from workloads.workload import Cpus, Workload
 
 STEAL_TOLERATED = 0.05
-LATENCIES = {"latency_p50_ms": "50", "latency_p99_ms": "99", "latency_max_ms": "max"}  # metric -> key of Load
-COUNTED_AT_START = ("adopted", "fallen_back")
-COUNTED_DURING_TRIAL = [name for name in COUNTER_NAMES if name not in COUNTED_AT_START]
+LATENCIES = {P50: "50", P99: "99", MAX: "max"}  # metric -> key of Load.latency_ms
+TOTALS = ("adopted", "fallen_back")  # not counted by trial: adoptions happen when a server starts
 
-# What else goes on during the load: of the server's process id, its ports, and a directory for what is not kept.
-Observe = Callable[[int, range, Path], AbstractContextManager]
+# Observes a trial during its load, given the server's process id, its ports and a scratch directory.
+Observe = Callable[[int, range, Path], AbstractContextManager[None]]
 
 
-def _nothing_more(server_pid: int, ports: range, scratch: Path) -> AbstractContextManager:
+def _nothing_more(server_pid: int, ports: range, scratch: Path) -> AbstractContextManager[None]:
     return nullcontext()
 
 
@@ -87,13 +87,13 @@ class Bench:
         )
 
     @contextmanager
-    def _steered(self, workload: Workload, variant: Variant, testbed: Testbed, cpus: Cpus):
+    def _steered(self, workload: Workload, variant: Variant, testbed: Testbed, cpus: Cpus) -> Iterator[None]:
         ports = workload.cpu_of_port(cpus) if variant.steering == "perfect" else {}
-        with self._nic.steer(Plan(variant.steering, cpus.server, ports)):
+        with self._nic.steer(Plan(variant.steering, tuple(cpus.server), ports)):
             yield
 
     @contextmanager
-    def _set_up(self, variant: Variant, testbed: Testbed, cpus: Cpus):
+    def _set_up(self, variant: Variant, testbed: Testbed, cpus: Cpus) -> Iterator[None]:
         """The kernel's settings. Some are of the whole machine: their journal is found again after a SIGKILL."""
         with (
             testbed.settings(testbed.server, variant.sysctls),
@@ -102,7 +102,7 @@ class Bench:
             for name, value in variant.machine_sysctls.items():
                 journal.write(Path("/proc/sys", name), value)
             for link in testbed.links_to(testbed.server) if variant.rfs else []:
-                Rfs().apply(link.receiver, Plan("atr", cpus.server), journal)
+                Rfs().apply(link.receiver, Plan("atr", tuple(cpus.server)), journal)
             yield
 
 
@@ -118,9 +118,11 @@ def _library(pids: list[int]) -> list[LibraryCounters]:
 
 
 def _since(before: list[LibraryCounters], after: list[LibraryCounters]) -> list[LibraryCounters]:
-    """What happened between two readings; adoptions happen at the server's start, so those stay totals."""
+    """What was counted between two readings, but for the totals."""
     return [
-        now.model_copy(update={name: getattr(now, name) - getattr(was, name) for name in COUNTED_DURING_TRIAL})
+        now.model_copy(
+            update={name: count - was.counts[name] for name, count in now.counts.items() if name not in TOTALS}
+        )
         for was, now in zip(before, after)
     ]
 
@@ -129,10 +131,10 @@ def _metrics(throughput: str, load: Load, use: list[CpuUse]) -> dict[str, float]
     measured = {
         throughput: load.requests / load.seconds,
         **{metric: load.latency_ms[key] for metric, key in LATENCIES.items() if key in load.latency_ms},
-        "errors": float(sum(load.errors.values())),
+        ERRORS: float(sum(load.errors.values())),
     }
     if load.requests and _others_seconds(load, use) > 0:
-        measured["cpu_us_per_request"] = 1e6 * _others_seconds(load, use) / load.requests
+        measured[COST] = 1e6 * _others_seconds(load, use) / load.requests
     return measured
 
 
@@ -142,14 +144,14 @@ def _others_seconds(load: Load, use: list[CpuUse]) -> float:
 
 
 def _untold(load: Load, use: list[CpuUse]) -> dict[str, str]:
-    """Why a metric cannot be had from this trial."""
+    """Each metric that this trial cannot give, with the reason."""
     untold = {
         metric: "the load generator does not tell" for metric, key in LATENCIES.items() if key not in load.latency_ms
     }
     if not load.requests:
-        untold["cpu_us_per_request"] = "nothing was served"
+        untold[COST] = "nothing was served"
     elif _others_seconds(load, use) <= 0:
-        untold["cpu_us_per_request"] = (
+        untold[COST] = (
             "the load generator's own CPU time exceeds all of /proc/stat, which some kernels count by the tick"
         )
     return untold

@@ -3,7 +3,6 @@
 The kernel has no tracepoint for accept(): step 9 is seen at the first read, which the thread that accepted makes.
 """
 
-import csv
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,10 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import reads
+from records.walk import ACTIVE_STEPS, PASSIVE_STEPS, Step, write_walk
 
-PASSIVE_STEPS = (3, 5, 7, 8, 9)
-ACTIVE_STEPS = (10, 12, 13, 14, 15)
-APPLICATION_STEP = {**dict.fromkeys(PASSIVE_STEPS, 9), **dict.fromkeys(ACTIVE_STEPS, 10)}  # on the application's CPU
 _SEEN, _EVENT = struct.Struct("=Q"), struct.Struct("=QIHHHHI")
 _PROGRAMS = ("comes_in", "goes_out", "changes_state")
 
@@ -31,7 +28,7 @@ _ACTIVE = {What.SYN_OUT: 12, What.SYN_ACK_IN: 13, What.CONNECTED: 14, What.ACK_O
 
 
 class Event(NamedTuple):
-    """One of them; thread is the current one, which a softirq merely interrupts."""
+    """Something that bpf/walk.bpf.c saw. thread: the current one; a softirq only interrupts it."""
 
     ns: int
     thread: int
@@ -41,23 +38,8 @@ class Event(NamedTuple):
     remote_port: int
 
 
-class Step(NamedTuple):
-    """A row of a walk's file. The source port is the client's or, from step 10 on, the proxy's."""
-
-    connection: int
-    step: int
-    cpu: int
-    us: float  # since the SYN came in
-    source_port: int
-
-
-def walk_path(run_directory: Path, trial: int) -> Path:
-    """Where the walk of a trial is."""
-    return run_directory / "walks" / f"{trial:04}.csv"
-
-
 @contextmanager
-def walked(path: Path, server_pid: int, ports: range, scratch: Path):
+def walked(path: Path, server_pid: int, ports: range, scratch: Path) -> Iterator[None]:
     """Leave the steps of the connections to these ports meanwhile at path. Raises BpfError without the tracepoints."""
     seen_by = reads.tracepoint()
     with reads.load("walk", seen_by) as program:
@@ -66,19 +48,7 @@ def walked(path: Path, server_pid: int, ports: range, scratch: Path):
             program.attach(name)
         yield
         seen = program.read(".bss")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([Step._fields, *connections(_events(seen), ports)])
-
-
-def read_walk(path: Path) -> list[Step]:
-    """What walked() left."""
-    with open(path, newline="") as file:
-        rows = csv.reader(file)
-        next(rows)
-        return [
-            Step(int(connection), int(step), int(cpu), float(us), int(port)) for connection, step, cpu, us, port in rows
-        ]
+    write_walk(path, connections(_events(seen), ports))
 
 
 def _events(seen: bytes) -> list[Event]:
@@ -91,48 +61,58 @@ def _events(seen: bytes) -> list[Event]:
 def connections(events: Iterable[Event], ports: range) -> Iterator[Step]:
     """The steps of each connection through the proxy of which all were seen.
 
-    A connection to the backend belongs to the client whose request its thread read last; one that a thread makes while
-    it has read from several clients, or from none, cannot be told whose it is, and is left out with them.
+    A connection to the backend belongs to the client whose request its thread read last. If a thread connects after it
+    has read from several clients, or from none, that connection belongs to no known client, and is left out.
     """
-    passive: dict[int, dict[int, Event]] = {}  # client's port -> step -> event
-    active: dict[int, dict[int, Event]] = {}  # proxy's port -> step -> event
-    read_by: dict[int, list[int]] = {}  # thread -> clients whose requests it has read, and not passed on
-    client_of: dict[int, int] = {}  # proxy's port -> client's port
-    connecting: dict[int, Event] = {}  # thread -> the connect() that it is in
+    seen = _Seen(ports)
     for event in events:
-        if event.local_port in ports:
-            _passive_step(event, passive, read_by)
+        seen.add(event)
+    for number, (client, port, steps) in enumerate(seen.complete()):
+        for step, event in sorted(steps.items()):
+            source_port = client if step in PASSIVE_STEPS else port
+            yield Step(number, step, event.cpu, round((event.ns - steps[3].ns) / 1000, 1), source_port)
+
+
+class _Seen:
+    """The steps of all connections, taken up one event after the other."""
+
+    def __init__(self, ports: range):
+        self._ports = ports
+        self._passive: dict[int, dict[int, Event]] = {}  # client's port -> step -> event
+        self._active: dict[int, dict[int, Event]] = {}  # proxy's port -> step -> event
+        self._read_by: dict[int, list[int]] = {}  # thread -> clients whose requests it has read, and not passed on
+        self._client_of: dict[int, int] = {}  # proxy's port -> client's port
+        self._connecting: dict[int, Event] = {}  # thread -> the connect() that it is in
+
+    def add(self, event: Event) -> None:
+        """Take up one more event."""
+        if event.local_port in self._ports:
+            self._add_passive(event)
         elif event.what == What.CONNECTING:  # the kernel chooses the port only after this
-            connecting[event.thread] = event
-        elif event.what == What.SYN_OUT and event.thread in connecting:
-            active[event.local_port] = {10: connecting.pop(event.thread), 12: event}
-            clients = read_by.pop(event.thread, [])
-            if len(clients) == 1:
-                client_of[event.local_port] = clients[0]
-        elif event.what in _ACTIVE and event.local_port in active:
-            active[event.local_port].setdefault(_ACTIVE[event.what], event)
-    number = 0
-    for port, client in client_of.items():
-        steps = {**passive[client], **active[port]}
-        if set(steps) >= {*PASSIVE_STEPS, *ACTIVE_STEPS}:
-            yield from (
-                Step(
-                    number,
-                    step,
-                    event.cpu,
-                    round((event.ns - steps[3].ns) / 1000, 1),
-                    client if step in PASSIVE_STEPS else port,
-                )
-                for step, event in sorted(steps.items())
-            )
-            number += 1
+            self._connecting[event.thread] = event
+        elif event.what == What.SYN_OUT and event.thread in self._connecting:
+            self._connect(event)
+        elif event.what in _ACTIVE and event.local_port in self._active:
+            self._active[event.local_port].setdefault(_ACTIVE[event.what], event)
 
+    def _add_passive(self, event: Event) -> None:
+        if event.what == What.SYN_IN:
+            self._passive[event.remote_port] = {3: event}
+        elif event.what in _PASSIVE and event.remote_port in self._passive:
+            steps = self._passive[event.remote_port]
+            if event.what == What.READ and 9 not in steps:
+                self._read_by.setdefault(event.thread, []).append(event.remote_port)
+            steps.setdefault(_PASSIVE[event.what], event)
 
-def _passive_step(event: Event, passive: dict, read_by: dict) -> None:
-    if event.what == What.SYN_IN:
-        passive[event.remote_port] = {3: event}
-    elif event.what in _PASSIVE and event.remote_port in passive:
-        steps = passive[event.remote_port]
-        if event.what == What.READ and 9 not in steps:
-            read_by.setdefault(event.thread, []).append(event.remote_port)
-        steps.setdefault(_PASSIVE[event.what], event)
+    def _connect(self, syn: Event) -> None:
+        self._active[syn.local_port] = {10: self._connecting.pop(syn.thread), 12: syn}
+        clients = self._read_by.pop(syn.thread, [])
+        if len(clients) == 1:
+            self._client_of[syn.local_port] = clients[0]
+
+    def complete(self) -> Iterator[tuple[int, int, dict[int, Event]]]:
+        """The client's port, the proxy's port and the steps of each connection of which all were seen."""
+        for port, client in self._client_of.items():
+            steps = {**self._passive[client], **self._active[port]}
+            if steps.keys() >= {*PASSIVE_STEPS, *ACTIVE_STEPS}:
+                yield client, port, steps

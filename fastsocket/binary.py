@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 from fastsocket import env
 from fastsocket.elf import Elf, NotElf
@@ -146,7 +146,7 @@ def check(path: Path, library: Path, arguments: Sequence[str] = ()) -> Verdict:
 
 
 @contextmanager
-def _reading(path: Path):
+def _reading(path: Path) -> Iterator[BinaryIO]:
     """Whatever happens to the file while it is read. O_NONBLOCK: some of the kernel's files would wait for more."""
     try:
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
@@ -168,7 +168,8 @@ def _followed(path: Path, arguments: list[str], library: Path) -> tuple[Path, li
     """What the kernel will run in the end: a script's interpreter, and behind env what env will find; and whether our
     library's name gets so far."""
     inherited = dict(os.environ) | {"LD_PRELOAD": str(library)}
-    lost, scripts = [], []
+    lost: list[Obstacle] = []
+    scripts: list[Path] = []
     for _ in range(MAX_PROGRAMS):
         if path.name == "env" and arguments:
             try:

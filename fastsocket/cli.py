@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -23,10 +23,11 @@ from fastsocket.printable import printable
 from fastsocket.prometheus import exposition
 from fastsocket.servers import Ended, Server, absence, survey
 from fastsocket.status import tables
-from fastsocket.steering import Device, Plan, lasting
+from fastsocket.steering import BACKENDS, Device, Mode, Plan, lasting
 
 INTERRUPTED = 130
 
+BACKEND_NAMES = ", ".join(backend.name for backend in BACKENDS)
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
@@ -201,7 +202,7 @@ def nic(
     ] = None,
     backend: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="ethtool, cpumap or rfs; without it, the first of them that can."),
+        typer.Option(metavar="NAME", help=f"{BACKEND_NAMES}; without it, the first of them that can."),
     ] = None,
     cpus: Annotated[
         str | None,
@@ -229,12 +230,14 @@ def nic(
         if not lasting.turn_off(target):
             _say(f"nothing was on at {device}")
     elif mode is not None:
-        lasting.turn_on(target, Plan(mode, arguments.cpus(cpus), arguments.port_rules(port or [])), backend)
+        lasting.turn_on(
+            target, Plan(cast("Mode", mode), arguments.cpus(cpus), arguments.port_rules(port or [])), backend
+        )
     found = lasting.described(target)
     typer.echo(json.dumps(found, indent=2) if as_json else printable(_steering_line(found)))
 
 
-def _steering_line(found: dict) -> str:
+def _steering_line(found: dict[str, Any]) -> str:
     if found["mode"] == "off":
         return f"{found['device']}: off"
     ports = "".join(f", port {port} to CPU {cpu}" for port, cpu in found["ports"].items())

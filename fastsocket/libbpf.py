@@ -7,9 +7,10 @@ stable and small, so ctypes it is. Names follow libbpf's: <bpf/libbpf.h>, <bpf/b
 import ctypes
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from fastsocket.refusal import Cause, cause_of, telling_line
 
@@ -110,12 +111,12 @@ class BpfObject:
         self._libbpf = _load_libbpf()
         self._log: list[str] = []
         self._print = _PRINT(self._keep_log)  # libbpf holds it: it must live as long as this object
-        self._links: list[int] = []
-        self._object = None
+        self._links: list[ctypes.c_void_p] = []
+        self._object: ctypes.c_void_p | None = None
         with self._logging():
             self._object = self._pointer(self._libbpf.bpf_object__open_file(os.fsencode(path), None), f"open {path}")
 
-    def _keep_log(self, level, template, arguments) -> int:
+    def _keep_log(self, level: int, template: bytes, arguments: int) -> int:
         if level >= DEBUG:
             return 0
         text = ctypes.create_string_buffer(65536)
@@ -124,7 +125,7 @@ class BpfObject:
         return 0
 
     @contextmanager
-    def _logging(self):
+    def _logging(self) -> Iterator[None]:
         previous = self._libbpf.libbpf_set_print
         previous.restype = ctypes.c_void_p
         before = previous(self._print)
@@ -153,7 +154,7 @@ class BpfObject:
         found = self._libbpf.bpf_object__find_program_by_name(self._object, name.encode())
         return self._pointer(found, f"find program {name}")
 
-    def initial_value(self, section: str, size: int) -> ctypes.Array:
+    def initial_value(self, section: str, size: int) -> ctypes.Array[ctypes.c_ubyte]:
         """The memory of a data section (".rodata", ".bss", ".data") before load, to be written in place."""
         actual = ctypes.c_size_t()
         address = self._libbpf.bpf_map__initial_value(self._map(section), ctypes.byref(actual))
@@ -183,7 +184,7 @@ class BpfObject:
 
     def descriptor(self, program: str) -> int:
         """The file descriptor of a loaded program."""
-        return self._libbpf.bpf_program__fd(self._program(program))
+        return int(self._libbpf.bpf_program__fd(self._program(program)))
 
     def write(self, map_name: str, value: bytes, key: int = 0) -> None:
         """Replace an element of a map whose keys are 32-bit numbers."""
@@ -226,7 +227,7 @@ class BpfObject:
         descriptor = self._libbpf.bpf_program__fd(self._program(program))
         result = self._libbpf.bpf_prog_test_run_opts(descriptor, ctypes.byref(options))
         self._check(result, f"run {program}")
-        return options.retval
+        return int(options.retval)
 
     def close(self) -> None:
         while self._links:
@@ -235,17 +236,17 @@ class BpfObject:
             self._libbpf.bpf_object__close(self._object)
             self._object = None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
 def has_tracepoint(name: str) -> bool:
     """Whether the kernel has it for programs with BTF (tp_btf)."""
     with _quiet(_load_libbpf()) as library:
-        return library.libbpf_find_vmlinux_btf_id(name.encode(), TRACE_RAW_TP) > 0
+        return bool(library.libbpf_find_vmlinux_btf_id(name.encode(), TRACE_RAW_TP) > 0)
 
 
 def _expect(result: int, what: str, *accepted: int) -> None:
@@ -254,7 +255,7 @@ def _expect(result: int, what: str, *accepted: int) -> None:
 
 
 @contextmanager
-def _quiet(library: ctypes.CDLL):
+def _quiet(library: ctypes.CDLL) -> Iterator[ctypes.CDLL]:
     """libbpf writes the kernel's refusals to stderr; ours are exceptions."""
     library.libbpf_set_print.restype = ctypes.c_void_p
     before = library.libbpf_set_print(None)

@@ -7,9 +7,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from fastsocket.shared_memory import Listener, LocalListener
 from fastsocket.counters import COUNTER_NAMES, COUNTERS, Counter
 from fastsocket.servers import Server
+from fastsocket.shared_memory import Listener, LocalListener
 
 ACCEPTED = "accepted_"  # counters that begin so are one metric, with the rest of the name as a label
 ACCEPTED_FROM = [name.removeprefix(ACCEPTED) for name in COUNTER_NAMES if name.startswith(ACCEPTED)]

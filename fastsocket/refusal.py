@@ -46,12 +46,12 @@ def telling_line(code: int, log: list[str]) -> str:
     cause = cause_of(code, log)
     if cause is Cause.VERIFIER:
         return f"the verifier refuses {_refused_program(log)}: {_within_log(log)[-1]}"
-    if cause is Cause.NO_TRACEPOINT:
-        return f"this kernel has no tracepoint {_found(_TRACEPOINT, log)['name']}"
+    if cause is Cause.NO_TRACEPOINT and (found := _found(_TRACEPOINT, log)):
+        return f"this kernel has no tracepoint {found['name']}"
     return "this kernel does not describe its types (BTF)" if cause is Cause.NO_BTF else os.strerror(code)
 
 
-def _found(pattern: re.Pattern, log: list[str]) -> re.Match | None:
+def _found(pattern: re.Pattern[str], log: list[str]) -> re.Match[str] | None:
     return next(filter(None, map(pattern.search, log)), None)
 
 

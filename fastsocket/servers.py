@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from fastsocket.budget import Budget, Budgets, Spent
+from fastsocket.printable import printable
 from fastsocket.shared_memory import (
     Adopter,
     CpuCounters,
@@ -18,7 +19,6 @@ from fastsocket.shared_memory import (
     SharedMemory,
     mapping_of,
 )
-from fastsocket.printable import printable
 from fastsocket.users import user_name
 
 MOST_THREADS = 4096  # of a process in a container, whose threads have to be asked for their numbers
@@ -26,7 +26,7 @@ MOST_THREADS = 4096  # of a process in a container, whose threads have to be ask
 
 @dataclass(frozen=True)
 class Server:
-    """The processes that map one shared memory. Whoever is named here is alive, and has the id that we see, not its own."""
+    """The processes that map one shared memory. Each lives, and its id is the one that the reader sees."""
 
     pid: int  # the process that the others descend from, such as the master
     command: str
@@ -244,7 +244,7 @@ class _Living:
     def _look(self, adopter: Adopter) -> Adopter | None:
         process = self._processes.get(adopter.process)
         thread = self._thread(process, adopter.thread) if process else None
-        return Adopter(process.pid, thread) if thread else None
+        return Adopter(process.pid, thread) if process and thread else None
 
     def _thread(self, process: _Task, own: int) -> int | None:
         """Of a thread that is alive."""

@@ -19,6 +19,7 @@ from ctypes import Structure, c_char, c_int32, c_uint8, c_uint32, c_uint64, size
 from dataclasses import dataclass, make_dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 from fastsocket.counters import COUNTER_NAMES
 from fastsocket.printable import printable
@@ -108,7 +109,17 @@ MAPS_CHUNK = 1 << 18
 
 
 # Totals of one CPU since the server started: its number, and each counter of libfsocket/counters.def.
-CpuCounters = make_dataclass("CpuCounters", [(name, int) for name in ("cpu", *COUNTER_NAMES)], frozen=True)
+if TYPE_CHECKING:
+
+    @dataclass(frozen=True)
+    class CpuCounters:
+        """What was counted on one CPU: each counter of counters.py is an attribute."""
+
+        def __init__(self, cpu: int, *counts: int) -> None: ...
+        def __getattr__(self, name: str) -> int: ...
+
+else:
+    CpuCounters = make_dataclass("CpuCounters", [(name, int) for name in ("cpu", *COUNTER_NAMES)], frozen=True)
 
 
 @dataclass(frozen=True)
@@ -253,10 +264,10 @@ class SharedMemory:
     def close(self) -> None:
         os.close(self._file)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
@@ -285,7 +296,7 @@ def _opened_memfd(pid: int, path: str) -> int:
 
 
 def _counters(cpu: int, line: CountersLine) -> CpuCounters:
-    return CpuCounters(cpu, *(getattr(line, name) for name, _ in line._fields_))
+    return CpuCounters(cpu, *(getattr(line, name) for name, *_ in line._fields_))
 
 
 def _listener(head: ListenerHead, seats: bytes, cpus: int) -> Listener:

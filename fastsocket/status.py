@@ -7,9 +7,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from fastsocket.shared_memory import Adopter, CpuCounters, Listener, LocalListener
 from fastsocket.counters import COUNTER_NAMES, COUNTERS
 from fastsocket.servers import Server
+from fastsocket.shared_memory import Adopter, CpuCounters, Listener, LocalListener
 
 # A column heading of two lines, because there are many columns.
 HEADINGS = {name: name.replace("_", "\n") for name in COUNTER_NAMES}

@@ -69,6 +69,7 @@ def why_no_kvm(kernel: Kernel) -> str:
             "console=ttyS0 panic=-1 fastsocket_lab_try",
         ]
         with started(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as qemu:
+            assert qemu.stdout  # it is a pipe
             said = _said_within(qemu.stdout.fileno(), f"{mark} up".encode(), TRY_SECONDS)
     if said is None:
         return f"/dev/kvm is here, but a guest does not come up under it within {TRY_SECONDS} s"

@@ -5,6 +5,7 @@ import lzma
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from guest import GuestError
@@ -12,7 +13,7 @@ from guest.kernels import Kernel
 
 HERE = Path(__file__).resolve().parent
 NEEDED = ("virtio_pci", "virtio_console", "virtiofs", "overlay")
-_PLAIN = {
+_PLAIN: dict[str, Callable[[bytes], bytes]] = {
     ".ko": bytes,
     ".xz": lzma.decompress,
     ".gz": gzip.decompress,
@@ -25,7 +26,7 @@ def write(path: Path, kernel: Kernel, orders: dict[str, str]) -> None:
     tree = path.with_suffix(".tree")
     for folder in ("bin", "proc", "sys", "dev", "lower", "upper", "root", "modules", "guest"):
         (tree / folder).mkdir(parents=True)
-    busybox = shutil.which("busybox")
+    busybox = shutil.which("busybox") or "busybox"
     shutil.copy(busybox, tree / "bin/busybox")
     shutil.copy(HERE / "init.sh", tree / "init")
     shutil.copy(HERE / "session.sh", tree / "guest/session.sh")

@@ -11,19 +11,21 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from io import FileIO
 from pathlib import Path
+from typing import IO
 
-from bench.packages import VIRTIOFSD
 from guest import GuestError, GuestUsageError, acceleration, initramfs
 from guest.acceleration import QEMU, TCG
 from guest.console import Console
 from guest.kernels import DEFAULT, Kernel, kernel
 from guest.process import started
 from guest.terminal import Terminal
+from setup.packages import VIRTIOFSD
 from topologies.tag import RunTag
 
 HERE = Path(__file__).resolve().parent
@@ -163,7 +165,7 @@ def _pipes(number: int) -> Iterator[list[tuple[int, int]]]:
             os.close(pipe[1])
 
 
-def _last_line(log) -> str:
+def _last_line(log: IO[bytes]) -> str:
     log.seek(0)
     lines = log.read().decode(errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
@@ -180,7 +182,14 @@ class _Life:
         self._deadline: float | None = time.monotonic() + machine.boot_seconds
         self._late = f"the guest did not boot within {machine.boot_seconds} s: --boot-seconds allows more"
 
-    def watch(self, qemu: subprocess.Popen, shares: list[subprocess.Popen], serial, output, errors) -> None:
+    def watch(
+        self,
+        qemu: subprocess.Popen[bytes],
+        shares: list[subprocess.Popen[bytes]],
+        serial: FileIO,
+        output: FileIO,
+        errors: FileIO,
+    ) -> None:
         """Take up everything that can speak of the guest."""
         terminal = self._terminal
         for stream, heard in ((serial, self._console.add), (output, terminal.show), (errors, terminal.show_error)):
@@ -189,7 +198,7 @@ class _Life:
         for share in shares:
             ended = os.pidfd_open(share.pid)
             self._selector.register(ended, selectors.EVENT_READ, partial(self._share_ended, ended))
-        if terminal.is_interactive:
+        if terminal.is_interactive and qemu.stdin:
             self._selector.register(sys.stdin, selectors.EVENT_READ, partial(terminal.type_into, qemu.stdin))
 
     def follow(self) -> None:
@@ -205,7 +214,7 @@ class _Life:
         self._gone = self._late
         return True
 
-    def _hear(self, stream, heard) -> None:
+    def _hear(self, stream: FileIO, heard: Callable[[bytes], None]) -> None:
         was_up = self._console.is_up
         data = stream.read(65536)
         if data:
@@ -283,7 +292,7 @@ def _mounts_among(paths: list[Path]) -> list[str]:
     return sorted(str(place) for place in places if place != Path("/") and place.is_mount())
 
 
-def _host_share(tag: RunTag, shown: list[Path]):
+def _host_share(tag: RunTag, shown: list[Path]) -> AbstractContextManager[subprocess.Popen[bytes]]:
     """The host's files. Not even virtiofsd could write there."""
     lower = tag.directory / "lower"
     return _share(
@@ -295,12 +304,14 @@ def _host_share(tag: RunTag, shown: list[Path]):
     )
 
 
-def _results_share(tag: RunTag, results: Path):
+def _results_share(tag: RunTag, results: Path) -> AbstractContextManager[subprocess.Popen[bytes]]:
     return _share(tag, "results", results, ["-o", "cache=auto"], [])
 
 
 @contextmanager
-def _share(tag: RunTag, name: str, source: Path, options: list[str], prefix: list[str]) -> Iterator[subprocess.Popen]:
+def _share(
+    tag: RunTag, name: str, source: Path, options: list[str], prefix: list[str]
+) -> Iterator[subprocess.Popen[bytes]]:
     """QEMU can connect at once: the socket listens before virtiofsd runs."""
     virtiofsd = next(path for path in VIRTIOFSDS if os.access(path, os.X_OK))
     with socket.socket(socket.AF_UNIX) as listener, open(tag.directory / f"{name}.log", "wb") as log:
@@ -354,7 +365,7 @@ def qemu_command(
         )
     ]
     return [
-        shutil.which(QEMU),
+        shutil.which(QEMU) or QEMU,
         *acceleration.ARGUMENTS[accel],
         *acceleration.BARE,
         "-smp",

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from datetime import date
 from itertools import product
 from pathlib import Path
+from typing import Any, Self
 
-from bench import bootstrap
-from bench.bootstrap import ROOT, VENV_PYTHON
 from guest.kernels import NEWEST, kernel
+from setup import bootstrap
+from setup.bootstrap import ROOT, VENV_PYTHON
 
 KERNELS = ("6.1", "6.12", NEWEST)
 MACHINES = {"8": ["--cpus", "8"], "3": ["--cpus", "3"], "4x2": ["--cpus", "8", "--threads", "2"]}
@@ -94,15 +95,16 @@ class Answers:
     def __init__(self, commit: str):
         self._folder, self._trusted = ANSWERS / commit, not commit.endswith("-dirty")
 
-    def of(self, cell: Cell) -> dict | None:
+    def of(self, cell: Cell) -> dict[str, Any] | None:
         """Also of a changed checkout: for the page."""
         path = self._path(cell)
-        return json.loads(path.read_text()) if path.exists() else None
+        kept: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+        return kept
 
     def has(self, cell: Cell) -> bool:
         return self._trusted and self._path(cell).exists()
 
-    def keep(self, cell: Cell, answer: dict) -> None:
+    def keep(self, cell: Cell, answer: dict[str, Any]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         new = self._path(cell).with_suffix(".new")
         new.write_text(json.dumps(answer) + "\n")
@@ -127,13 +129,13 @@ class Asking:
 
     def __init__(self, answers: Answers):
         self._answers = answers
-        self._living: set[subprocess.Popen] = set()
+        self._living: set[subprocess.Popen[str]] = set()
         self._ended = False
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self._ended = True
         for process in list(self._living):
             process.terminate()
@@ -176,11 +178,12 @@ class Asking:
             print(f"{cell.name}: {'ok' if answer['ok'] else 'NO'}, {answer['seconds']} s: {answer['said']}", flush=True)
 
 
-def said(status: int, output: str, complaint: str) -> dict:
+def said(status: int, output: str, complaint: str) -> dict[str, Any]:
     """The answer of a check, by how its guest ended."""
     last = (output.strip().splitlines() or [""])[-1]
     if status == 0 and last.startswith("{"):
-        return json.loads(last)
+        told: dict[str, Any] = json.loads(last)
+        return told
     complaints = complaint.strip().splitlines() or ["it said nothing"]
     return {"ok": False, "said": next((line for line in complaints if line.startswith("lab.py: ")), complaints[-1])}
 
@@ -202,7 +205,7 @@ def page(kernels: dict[str, str], answers: Answers, of: str) -> str:
     return "\n".join([*lines, "", LACKS])
 
 
-def _shown(answer: dict | None) -> str:
+def _shown(answer: dict[str, Any] | None) -> str:
     if answer is None:
         return "not run"
     said = answer["said"].replace("|", "\\|")

@@ -3,10 +3,11 @@
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
-def started(command: list[str], **how) -> Iterator[subprocess.Popen]:
+def started(command: list[str], **how: Any) -> Iterator[subprocess.Popen[bytes]]:
     """Killed on leaving, and by the kernel when we are killed (PR_SET_PDEATHSIG, which an exec keeps: prctl(2)).
 
     In a session of its own, so that a Ctrl-C reaches us alone. To be called by the main thread: the kernel's word is

@@ -4,6 +4,7 @@ import os
 import sys
 import termios
 import tty
+from typing import IO, Any, Self, TextIO
 
 # Rich and what is built on it take any terminal for one that can draw, unless told so (its documentation, "Terminal
 # detection").
@@ -20,9 +21,9 @@ class Terminal:
     def __init__(self, is_shell: bool):
         self.is_interactive = sys.stdin.isatty() and sys.stdout.isatty()
         self._is_shell = is_shell
-        self._before: list = []
+        self._before: list[Any] = []
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         if self.is_interactive:
             self._before = termios.tcgetattr(sys.stdin)
             tty.setraw(sys.stdin)
@@ -32,7 +33,7 @@ class Terminal:
                 termios.tcsetattr(sys.stdin, termios.TCSANOW, ours)
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         if self._before:
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
 
@@ -55,11 +56,11 @@ class Terminal:
         """Its errors, which come apart only without a terminal."""
         _write(sys.stderr, data)
 
-    def type_into(self, guest) -> None:
+    def type_into(self, guest: IO[bytes]) -> None:
         """Our keys."""
         guest.write(os.read(sys.stdin.fileno(), 4096))
 
 
-def _write(stream, data: bytes) -> None:
+def _write(stream: TextIO, data: bytes) -> None:
     stream.buffer.write(data)
     stream.buffer.flush()

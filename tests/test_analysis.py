@@ -13,26 +13,19 @@ from hypothesis import strategies as st
 from matplotlib.image import imread
 from rich.console import Console
 
-from analysis.estimates import COLUMNS, MIN_BLOCKS, comparisons, contrasts, control_is_off, estimate
-from analysis.figures import KINDS, FigureError, draw_figures, figure_ids, require_figure
+from analysis.estimates import COLUMNS, MIN_BLOCKS, comparisons, contrasts, estimate, off_controls
+from analysis.figures import FigureError, draw_figures, figure_ids, require_figure
 from analysis.figures.effects import published
 from analysis.live import LiveTable, print_outcome
 from analysis.report import outcomes, warnings, write_all, write_report
+from analysis.results import Result, result, results_in
 from analysis.summary import plain_summary
 from analysis.tables import cpu_by_core, readable_summary, write_tables
 from bench.experiment import Collection, Experiment, figure_specs, names, read
-from bench.record import (
-    CpuUse,
-    Effect,
-    RecordError,
-    Run,
-    Trial,
-    append_trial,
-    failed_trial,
-    runs_in,
-    write_run,
-)
 from bench.schedule import schedule
+from records.kinds import KINDS
+from records.run import Effect, RecordError, Run, runs_in, write_run
+from records.trials import CpuUse, Trial, append_trial, failed_trial
 from tests.harness.runs import BLOCKS, a_run
 
 TRUTH = {"base": 1.0, "control": 1.0, "latest": 1.0, "fastsocket": 1.2}
@@ -264,8 +257,9 @@ def test_a_metric_that_trials_lack_is_absent_and_never_zero():
 
 def test_a_control_that_is_off_is_named_and_only_that():
     run = a_run()
-    assert control_is_off(estimate(trials_of(run, steady))) == []
-    [sentence] = control_is_off(estimate(trials_of(run, biased)))
+    assert off_controls(estimate(trials_of(run, steady))) == []
+    [off] = off_controls(estimate(trials_of(run, biased)))
+    sentence = str(off)
     assert "nginx on 1 core:" in sentence and re.search(r"1\.100 \(1\.0\d+–1\.1\d+\) in cps", sentence)
 
 
@@ -274,8 +268,8 @@ def test_requests_per_second_count_as_throughput_too():
         rps = trial.metrics["cps"] * (0.8 if trial.control else 1)
         return trial.model_copy(update={"metrics": {"rps": rps}})
 
-    sentences = control_is_off(estimate([as_rps(trial) for trial in trials_of(a_run())]))
-    assert len(sentences) == 2 and all("rps" in sentence for sentence in sentences)
+    sentences = off_controls(estimate([as_rps(trial) for trial in trials_of(a_run())]))
+    assert len(sentences) == 2 and all("rps" in str(sentence) for sentence in sentences)
 
 
 # Tables
@@ -310,7 +304,7 @@ def test_the_tables_of_a_run_hold_what_was_measured(tmp_path):
     run = a_run(unavailable={"contentions_per_connection": NO_PROBE})
     trials = trials_of(run)
     summary = estimate(trials)
-    write_tables(tmp_path, run, trials, summary)
+    write_tables(Result(tmp_path, run, trials, summary))
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "summary.csv"), summary, check_dtype=False)
     flat = pd.read_parquet(tmp_path / "trials.parquet")
     assert flat.cps.to_list() == [trial.metrics["cps"] for trial in trials]
@@ -368,14 +362,14 @@ def test_a_factorial_design_finds_what_two_parts_bring_together(factors, interac
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    run = a_run(workloads=["nginx", "redis"], unavailable={"passive_local_percent": f"not available here: {NO_PROBE}"})
+    run = a_run(workloads=["nginx", "redis"], unavailable={"passive_local_percent": NO_PROBE})
     directory = tmp_path_factory.mktemp("drawn")
     return directory, run, draw_all(directory, run)
 
 
 def draw_all(directory, run: Run, only=None) -> list:
     trials = trials_of(run)
-    return draw_figures(directory, run, trials, estimate(trials), only)
+    return draw_figures(result(directory, run, trials), only)
 
 
 def test_each_figure_is_drawn_for_screens_and_print_with_its_data(drawn):
@@ -459,7 +453,7 @@ def test_a_day_is_drawn_hour_by_hour(tmp_path):
         }
     )
     trials = [trial.model_copy(update={"rate": 1000.0 + trial.block}) for trial in trials_of(run)]
-    draw_figures(tmp_path, run, trials, estimate(trials))
+    draw_figures(result(tmp_path, run, trials))
     shown = data(tmp_path, "production").query("variant == 'base'")
     assert list(shown.hour) == [2, 6, 10, 14, 18, 22] and list(shown.rate) == [1000 + block for block in range(BLOCKS)]
     assert shown[["mean", "worst"]].to_numpy() == pytest.approx(95)
@@ -478,7 +472,7 @@ def test_a_single_block_draws_no_ratio(tmp_path):
 def test_a_run_that_has_hardly_begun_is_drawn_as_far_as_it_is(tmp_path):
     run = a_run(workloads=["nginx", "haproxy", "redis"])
     trials = [trial for trial in trials_of(run) if trial.workload == "nginx"][:1]
-    assert len(draw_figures(tmp_path, run, trials, estimate(trials))) == 4 * len(figure_ids(run))
+    assert len(draw_figures(result(tmp_path, run, trials))) == 4 * len(figure_ids(run))
 
 
 def test_an_unknown_figure_is_refused_with_those_there_are():
@@ -540,22 +534,22 @@ def test_several_runs_make_one_report(tmp_path):
     assert (tmp_path / "cost" / "summary.csv").exists() and (tmp_path / "scalability" / "figures").is_dir()
 
 
-def test_the_summary_claims_what_the_intervals_allow():
+def test_the_summary_claims_what_the_intervals_allow(tmp_path):
     run = a_run(blocks=8, cores=[1, 2])
     trials = trials_of(run)
     summary = estimate(trials)
     row = next(summary.query("variant == 'fastsocket' and cores == 2 and metric == 'cps'").itertuples())
-    said = plain_summary([(run, trials, summary)])
+    said = plain_summary([Result(tmp_path, run, trials, summary)])
     assert said[0].startswith(f"nginx on 2 cores answered {100 * (row.ratio_to_base - 1):.1f} % more requests")
     level = summary.copy()
     level.loc[level.variant == "fastsocket", ["ratio_low", "ratio_high"]] = 0.9, 1.2
     assert (
         "neither clearly more nor fewer requests (between 10.0 % fewer and 20.0 % more)"
-        in plain_summary([(run, trials, level)])[0]
+        in plain_summary([Result(tmp_path, run, trials, level)])[0]
     )
     off = summary.copy()
     off.loc[off.variant == "control", ["ratio_low", "ratio_high"]] = 1.1, 1.2
-    assert "trust it less" in plain_summary([(run, trials, off)])[0]
+    assert "trust it less" in plain_summary([Result(tmp_path, run, trials, off)])[0]
 
 
 def test_what_this_machine_cannot_run_has_its_place_in_the_report(tmp_path):
@@ -565,7 +559,7 @@ def test_what_this_machine_cannot_run_has_its_place_in_the_report(tmp_path):
     page = write_all(tmp_path).read_text()
     assert "Not available here: it has &lt;no&gt; siblings" in page
     assert all((tmp_path / "figures" / f"{name}.svg").exists() for name in figure_ids(run))
-    assert plain_summary([(run, [], estimate([]))]) == [
+    assert plain_summary([result(tmp_path, run, [])]) == [
         f"{run.options.experiment} is not available here: it has <no> siblings."
     ]
 
@@ -574,7 +568,7 @@ def test_the_report_says_what_a_reader_has_to_know(tmp_path):
     run = a_run(blocks=8, complete=False, planned_trials=200, unavailable={"contentions_per_connection": NO_PROBE})
     trials = trials_of(run)
     trials[3] = trials[3].model_copy(update={"spoilt": ["<stolen>"]})
-    page = write_report(tmp_path, [(tmp_path, run, trials, estimate(trials))]).read_text()
+    page = write_report(tmp_path, [result(tmp_path, run, trials)]).read_text()
     for said in (
         "nginx on 2 cores: fastsocket is faster than base, 1.",
         "The A/A control is",
@@ -609,7 +603,7 @@ def test_a_variant_that_a_server_lacks_is_left_out_with_the_reason(tmp_path):
     trials = trials_of(run)
     assert not [trial for trial in trials if (trial.workload, trial.variant) == ("redis", "latest")]
     assert [trial for trial in trials if (trial.workload, trial.variant) == ("nginx", "latest")]
-    page = write_report(tmp_path, [(tmp_path, run, trials, estimate(trials))]).read_text()
+    page = write_report(tmp_path, [result(tmp_path, run, trials)]).read_text()
     assert "redis is not run as latest: a single thread accepts." in page
     assert "latest has no measured trial" not in page
 
@@ -671,7 +665,7 @@ def test_a_sound_run_has_no_warnings_and_no_share_of_an_unknown_time(tmp_path):
     run = a_run(shared=False, wall_seconds=0.0)
     trials = trials_of(run, steady)
     assert warnings(run, trials) == []
-    page = write_report(tmp_path, [(tmp_path, run, trials, estimate(trials))]).read_text()
+    page = write_report(tmp_path, [result(tmp_path, run, trials)]).read_text()
     assert "Before trusting" not in page and "was measuring" not in page
     assert "The A/A control is fine" in page
 
@@ -707,14 +701,14 @@ def test_nothing_is_claimed_without_an_interval(tmp_path):
     assert sentence.count("no claim is made") == 2 and "times" not in sentence
     [nothing_yet] = outcomes(run, estimate(trials[:0]))
     assert nothing_yet.count("has no measured trial") == 2
-    page = write_report(tmp_path, [(tmp_path, run, trials, estimate(trials))]).read_text()
+    page = write_report(tmp_path, [result(tmp_path, run, trials)]).read_text()
     assert "No A/A control with an interval" in page and "is fine" not in page
 
 
 def test_a_control_that_is_off_leads_the_report(tmp_path):
     run = a_run()
     trials = trials_of(run, biased)
-    page = write_report(tmp_path, [(tmp_path, run, trials, estimate(trials))]).read_text()
+    page = write_report(tmp_path, [result(tmp_path, run, trials)]).read_text()
     assert page.index("the A/A control is off") < page.index("<h2>") and "control is fine" not in page
 
 
@@ -740,11 +734,19 @@ def test_an_emulated_guest_compares_no_times_and_says_so_first(tmp_path, capsys)
     run = a_run(**EMULATED)
     stored(tmp_path, run, trials_of(run))
     page = write_all(tmp_path).read_text()
-    print_outcome(tmp_path, tmp_path / "report.html", 1.0)
+    print_outcome(results_in(tmp_path), tmp_path / "report.html", 1.0)
     printed = capsys.readouterr().out
     assert page.index("emulated guest: no timing") < page.index("in-short")
     assert "emulated guest: no timing" in " ".join(printed.split())
-    for word in ("times its", "ratio to base", "CPS", "p99, ms", "CPU/request", "more requests", "A/A control"):
+    for word in (
+        "times its",
+        "ratio to base",
+        "CPS",
+        "p99, ms",
+        "CPU time per request",
+        "more requests",
+        "A/A control",
+    ):
         assert word not in page, word
         assert word not in printed, word
     assert "99.9" in page and "99.9" in printed

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import container, doctor
 from bench.experiment import plan
+from setup import container, doctor
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import os
 import pytest
 
 from bench.cpu import busy_seconds, difference, snapshot, steal_share
-from bench.record import CpuUse
 from bench.trial import _metrics, _untold
 from fastsocket.steering.cpus import cpu_mask
+from records.trials import CpuUse
 from workloads.load import Load
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.bootstrap import ROOT, needed_packages
 from guest import GuestError, acceleration, kernels, matrix
 from guest.console import Console
 from guest.kernels import KERNELS, Kernel, newest_package
 from guest.machine import Machine, Task, _BootOops, _Life, command_script, qemu_command
 from guest.terminal import Terminal
+from setup.bootstrap import ROOT, needed_packages
 from tests.harness.commands import LAB, assert_one_line, lab, path_without
 from topologies.tag import REGISTRY, leftovers, processes_of
 

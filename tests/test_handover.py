@@ -77,17 +77,19 @@ def stored_listener(server: Server, path: str):
 def test_a_successor_whose_filter_kills_who_takes_descriptors_serves(server, tmp_path):
     """SystemCallFilter=@system-service of systemd leaves out pidfd_getfd()."""
     launcher = [sys.executable, str(APPS / "forbidding.py"), "kill", str(PIDFD_GETFD)]
-    with stored_listener(server, str(tmp_path / "store")) as (store, descriptor):
-        with Server(PRELOAD, launcher=launcher) as successor:
-            successor.tell("receive", str(tmp_path / "store"))
-            with store.accept()[0] as connection:
-                socket.send_fds(connection, [b"x"], [descriptor])
-            successor.know(successor.read())
-            workers = {successor.ask("fork", str(cpu), cpu)["pid"] for cpu in CPUS}
-            for cpu in CPUS:
-                server.ask("tell", str(cpu), "close")
-            for cpu in CPUS:
-                wait_until(lambda cpu=cpu: pids(successor.request(cpu, 5)) <= workers, "the successor serves")
+    with (
+        stored_listener(server, str(tmp_path / "store")) as (store, descriptor),
+        Server(PRELOAD, launcher=launcher) as successor,
+    ):
+        successor.tell("receive", str(tmp_path / "store"))
+        with store.accept()[0] as connection:
+            socket.send_fds(connection, [b"x"], [descriptor])
+        successor.know(successor.read())
+        workers = {successor.ask("fork", str(cpu), cpu)["pid"] for cpu in CPUS}
+        for cpu in CPUS:
+            server.ask("tell", str(cpu), "close")
+        for cpu in CPUS:
+            wait_until(lambda cpu=cpu: pids(successor.request(cpu, 5)) <= workers, "the successor serves")
 
 
 def test_a_listener_that_goes_by_sendmmsg_and_comes_by_recvmmsg_is_taken_over(server, tmp_path):

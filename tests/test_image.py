@@ -16,9 +16,10 @@ from pathlib import Path
 import pandas
 import pytest
 
-from bench.bootstrap import ROOT
-from bench.container import NEEDS
-from bench.record import TRIALS, read_run, read_trials
+from records.run import read_run
+from records.trials import TRIALS, read_trials
+from setup.bootstrap import ROOT
+from setup.container import NEEDS
 
 CPUS = sorted(os.sched_getaffinity(0))
 ENGINE = os.environ.get("CONTAINER_ENGINE", "docker")

@@ -1,6 +1,5 @@
 """lab.py as a person calls it: what it measures, what it says to bad input, and what it leaves behind."""
 
-import importlib
 import json
 import os
 import re
@@ -17,10 +16,12 @@ from types import SimpleNamespace
 import pandas
 import pytest
 
-from bench import bootstrap
-from bench.bootstrap import ROOT
-from bench.record import TRIALS, read_run, read_trials
+from bench import collection
 from fastsocket.steering.rfs import SOCKET_TABLE, Rfs
+from records.run import read_run
+from records.trials import TRIALS, read_trials
+from setup import bootstrap
+from setup.bootstrap import ROOT
 from tests.harness.apps import compiled
 from tests.harness.commands import LAB, WITHOUT_BPF, assert_one_line, lab, path_without
 from tests.harness.cpus import ALL_CPUS
@@ -129,7 +130,7 @@ def test_a_person_who_is_not_root_is_told_to_become_it():
         shutil.copy(ROOT / "lab.py", readable)
         shutil.copy(ROOT / "requirements.txt", readable)
         shutil.copy(ROOT / "pyproject.toml", readable)
-        for folder in ("bench", "fastsocket"):
+        for folder in ("setup", "workloads", "fastsocket"):
             shutil.copytree(ROOT / folder, Path(readable, folder))
         Path(readable, "bin").mkdir()
         (Path(readable, "bin") / "apt-get").symlink_to("/usr/bin/apt-get")
@@ -163,9 +164,8 @@ def in_results(folder: Path, *arguments: str):
 @pytest.mark.privileged
 def test_runs_that_begin_in_the_same_second_have_directories_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setenv("FASTSOCKET_LAB_RESULTS", str(tmp_path))
-    script = importlib.import_module("lab")
-    monkeypatch.setattr(script, "datetime", SimpleNamespace(now=lambda: datetime(2026, 11, 25)))
-    made = [script._new_directory("redis").name for _ in range(3)]
+    monkeypatch.setattr(collection, "datetime", SimpleNamespace(now=lambda: datetime(2026, 11, 25)))
+    made = [collection.new_directory("redis").name for _ in range(3)]
     assert made == [f"2026-11-25-000000-redis{number}" for number in ("", "-2", "-3")]
 
 

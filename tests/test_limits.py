@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from bench.bootstrap import ROOT
 from bench.experiment import UsageError, plan
-from bench.record import write_run
 from bench.sweep import resumed_run
+from records.run import write_run
+from setup.bootstrap import ROOT
 from tests.harness.runs import a_run
 from workloads.limits import LimitError, Limits, changed, read
 

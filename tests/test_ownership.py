@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from bench.ownership import owned_like_its_folder
+from setup.ownership import owned_like_its_folder
 
 OWNER, OTHER = 12345, 54321
 

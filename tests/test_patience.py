@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from bench.bootstrap import ROOT
+from setup.bootstrap import ROOT
 from tests.harness import servers
 from tests.harness.patience import patient
 from workloads.limits import read

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from analysis.profile.flamegraph import flame_graph
 from analysis.profile.flat import flat, merged, profiles
 from analysis.profile.speedscope import speedscope
-from bench.profile import IDLE, OTHER, SERVER, Stack, fold, profiled, read_stacks, recording, stacks_path, write_stacks
-from bench.record import read_run, read_trials
+from bench.profile import fold, profiled, recording
+from records.profile import IDLE, OTHER, SERVER, Stack, read_stacks, stacks_path, write_stacks
+from records.run import read_run
+from records.trials import read_trials
 from tests.harness.commands import lab
 from workloads.process import WorkloadError
 

@@ -2,17 +2,8 @@
 
 import pytest
 
-from bench.record import (
-    TRIALS,
-    CpuUse,
-    Options,
-    RecordError,
-    Trial,
-    append_trial,
-    drop_torn_line,
-    read_run,
-    read_trials,
-)
+from records.run import Options, RecordError, read_run
+from records.trials import TRIALS, CpuUse, Trial, append_trial, drop_torn_line, read_trials
 
 
 def trial(index=0, **changes):

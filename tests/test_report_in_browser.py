@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.bootstrap import ROOT
+from setup.bootstrap import ROOT
 from tests.harness.commands import lab
 
 ALONE = [

@@ -57,7 +57,7 @@ def test_a_circle_of_calls_is_found(tmp_path):
     (tmp_path / "above.c").write_text("void below(void); void above(void) { below(); }")
     (tmp_path / "below.c").write_text("void above(void); void below(void) { above(); }")
     compiled = compile_into(tmp_path, tmp_path / "above.c", tmp_path / "below.c")
-    with pytest.raises(AssertionError, match="above is used by below|below is used by above"):
+    with pytest.raises(AssertionError, match=r"above is used by below|below is used by above"):
         without_circle(uses(compiled))
 
 

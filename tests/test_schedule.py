@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from bench.day import NIGHT, offered, share_of_peak
 from bench.placement import place
-from bench.record import Options
 from bench.schedule import schedule
+from records.run import Options
 
 some_options = st.builds(
     Options,

@@ -209,7 +209,7 @@ def test_a_file_of_the_same_name_is_no_page(tmp_path):
     with pretending(name_a_file) as (pid,):
         mappings = Path(f"/proc/{pid}/maps").read_text().splitlines()
         (line,) = [line for line in mappings if line.endswith(f" {shared_memory.MAPPING}")]
-        with pytest.raises(shared_memory.NotPreloaded, match="without libfsocket.so"):
+        with pytest.raises(shared_memory.NotPreloaded, match=r"without libfsocket\.so"):
             shared_memory.mapping_of(pid)
         put_there_since = shared_memory.Mapping(line.split()[0], int(line.split()[4]))
         with pytest.raises(shared_memory.OtherVersion, match="something else"):

@@ -7,9 +7,9 @@ import pytest
 
 from bench import reads
 from bench.probes import Locality, LocalityProbe
-from bench.record import Placement
 from bench.schedule import Slot
 from bench.sweep import bench
+from records.run import Placement
 from tests.harness.cpus import ALL_CPUS, NEEDS_TWO_CPUS
 from tests.harness.locality import ALL, BY_CHANCE
 from topologies.namespace import inside

@@ -2,8 +2,9 @@
 
 import pytest
 
-from bench.record import read_trials
-from bench.walk import ACTIVE_STEPS, PASSIVE_STEPS, Event, What, connections, read_walk, walk_path
+from bench.walk import Event, What, connections
+from records.trials import read_trials
+from records.walk import ACTIVE_STEPS, PASSIVE_STEPS, read_walk, walk_path
 from tests.harness.commands import lab
 
 PORTS = range(80, 81)

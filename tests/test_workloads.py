@@ -10,8 +10,8 @@ from textwrap import indent
 
 import pytest
 
-from bench.bootstrap import ROOT
 from fastsocket import shared_memory
+from setup.bootstrap import ROOT
 from tests.harness.patience import PATIENCE, patient
 from topologies.tag import RunTag
 from topologies.testbed import Testbed

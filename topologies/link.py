@@ -1,8 +1,10 @@
 """A veth link with as many queues as a server NIC would have."""
 
 from functools import partial
+from typing import Any
 
 from mininet.link import Link
+from mininet.node import Node
 from pyroute2 import IPRoute
 
 from topologies.namespace import inside
@@ -11,12 +13,21 @@ from topologies.namespace import inside
 class MultiQueueLink(Link):
     """Mininet's veth link, with ``queues`` receive and transmit queues at both ends (veth(4), rtnetlink(7))."""
 
-    def __init__(self, *args, queues: int, **params):
+    def __init__(self, *args: Any, queues: int, **params: Any):
         self.makeIntfPair = partial(self._make_pair, queues)
         super().__init__(*args, **params)
 
     @staticmethod
-    def _make_pair(queues, name1, name2, addr1, addr2, node1, node2, deleteIntfs):
+    def _make_pair(
+        queues: int,
+        name1: str,
+        name2: str,
+        addr1: str | None,
+        addr2: str | None,
+        node1: Node,
+        node2: Node,
+        deleteIntfs: bool,
+    ) -> None:
         """One request makes both ends, each in its own namespace: the host's never sees them."""
         shape = {"num_rx_queues": queues, "num_tx_queues": queues}
         near = {"ifname": name1, **shape, **({"address": addr1} if addr1 else {})}

@@ -9,7 +9,7 @@ from mininet.topo import Topo
 class Pair(Topo):
     """client — server."""
 
-    def build(self):
+    def build(self) -> None:
         client = self.addHost("client", ip="10.0.0.1/24")
         server = self.addHost("server", ip="10.0.0.2/24")
         self.addLink(client, server)

@@ -9,7 +9,7 @@ from mininet.topo import Topo
 class Proxy(Topo):
     """client — server — backend; the server is the proxy, with a link, and so a network card, for each side."""
 
-    def build(self):
+    def build(self) -> None:
         client = self.addHost("client", ip="10.0.0.1/24")
         server = self.addHost("server", ip="10.0.0.2/24")
         backend = self.addHost("backend", ip="10.0.1.1/24")

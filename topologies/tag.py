@@ -15,6 +15,7 @@ import signal
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from fastsocket.steering.journal import Journal
 
@@ -39,7 +40,7 @@ class RunTag:
     Use as a context manager; leaving removes the directory. Raises OSError when REGISTRY cannot be written.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.directory = REGISTRY / secrets.token_hex(8)
         self.tag = _tag(self.directory)
         self.mount_point = self.directory / "tag"
@@ -48,10 +49,10 @@ class RunTag:
         self.directory.mkdir(mode=0o755)  # whatever the umask: a journal in it is acted on later
         self.mount_point.mkdir()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         _remove_files(self.directory)
         os.close(self._lock)
 

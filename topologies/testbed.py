@@ -2,11 +2,13 @@
 
 import logging
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any, Self
 
+from mininet.link import Intf
 from mininet.net import Mininet
 from mininet.node import Host
 from mininet.topo import Topo
@@ -43,11 +45,11 @@ class TestbedError(Exception):
 class TaggedHost(Host):
     """A Mininet host whose mount namespace carries the run's tag."""
 
-    def __init__(self, name, tag: RunTag, **params):
+    def __init__(self, name: str, tag: RunTag, **params: Any):
         self._tag = tag
         super().__init__(name, **params)
 
-    def mountPrivateDirs(self):
+    def mountPrivateDirs(self) -> None:
         super().mountPrivateDirs()
         refused = self.cmd(f"mount -t tmpfs -o size=4k {self._tag.tag} {self._tag.mount_point}")
         if refused:
@@ -76,6 +78,9 @@ class Testbed:
     """
 
     __test__ = False
+    client: Host
+    server: Host
+    backend: Host  # in the topology Proxy alone
 
     def __init__(self, topology: Topo, tag: RunTag, queues: int):
         self._topology = topology
@@ -83,13 +88,13 @@ class Testbed:
         self._queues = queues
         self._cleanup = ExitStack()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         with ExitStack() as cleanup:
             self._build(cleanup)
             self._cleanup = cleanup.pop_all()
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self._cleanup.close()
 
     def _build(self, cleanup: ExitStack) -> None:
@@ -124,7 +129,7 @@ class Testbed:
         return before
 
     @contextmanager
-    def settings(self, host: Host, sysctls: Mapping[str, str]):
+    def settings(self, host: Host, sysctls: Mapping[str, str]) -> Iterator[None]:
         """A host's network namespace with other settings for a while."""
         before = self._set_sysctls(host, sysctls)
         try:
@@ -132,7 +137,7 @@ class Testbed:
         finally:
             self._set_sysctls(host, before)
 
-    def _settle(self, interface, peer) -> None:
+    def _settle(self, interface: Intf, peer: Intf) -> None:
         """Offloads off, an IPv6 address, and neighbours that never have to be asked for."""
         settings = [word for offload in OFFLOADS_OFF for word in (offload, "off")]
         _run(interface.node, ["ethtool", "-K", interface.name, *settings])
@@ -158,12 +163,12 @@ class Testbed:
         return ["mnexec", "-a", str(host.pid), *pinned]
 
 
-def ipv6_address(interface) -> str:
+def ipv6_address(interface: Intf) -> str:
     """The interface's address in a network of its link's own, numbered like its IPv4 address."""
     *_, link, number = interface.IP().split(".")
     return f"fd00:0:0:{link}::{number}"
 
 
-def device(interface) -> Device:
+def device(interface: Intf) -> Device:
     """An interface, for steering."""
     return Device(interface.name, interface.node.pid)

@@ -1,5 +1,6 @@
 """HAProxy: the slides' own subject, an HTTP proxy; a connection per request from the client and one to the backend."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from workloads.variants import Variant
 from workloads.web_load import web_load
 from workloads.workload import Cpus, Workload
 
-# Without tune.listener.multi-queue off HAProxy hands accepted connections from thread to thread, whatever core they
-# came in on. It is off for every variant, so that they differ in nothing else. Without retries an error is seen.
+# By default HAProxy hands accepted connections from thread to thread, away from the core that they came in on.
+# multi-queue is off for every variant, so that variants differ in nothing else. Without retries, errors are seen.
 CONFIGURATION = """\
 global
     nbthread {threads}
@@ -43,13 +44,14 @@ class HAProxy(Workload):
 
     name = "haproxy"
     binaries = {"haproxy": ["-v"], "nginx": ["-v"], "wrk": ["--version"]}
+    packages = {"haproxy": "haproxy", "nginx": "nginx", "wrk": "wrk"}
     topology = Proxy
 
     def ports(self, cpus: Cpus) -> range:
         return range(http.PORT, http.PORT + 1)
 
     @contextmanager
-    def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path):
+    def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path) -> Iterator[list[int]]:
         configuration = directory / "haproxy.cfg"
         answer = limits.read().answer_seconds
         configuration.write_text(
@@ -75,7 +77,7 @@ class HAProxy(Workload):
             yield [pid]
 
     @contextmanager
-    def _backend(self, testbed: Testbed, cpus: Cpus, directory: Path):
+    def _backend(self, testbed: Testbed, cpus: Cpus, directory: Path) -> Iterator[None]:
         """The same for every variant: a listener of its own for each worker."""
         own = directory / "backend"
         own.mkdir()

@@ -2,7 +2,8 @@
 
 import socket
 from abc import abstractmethod
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from statistics import fmean
 from subprocess import PIPE
@@ -56,14 +57,16 @@ class Instances(Workload):
         return open_loop(testbed, cpus, demand, self.ports(cpus), self.dialogue())
 
     @contextmanager
-    def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path):
+    def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path) -> Iterator[list[int]]:
         with ExitStack() as instances:
             yield [
                 instances.enter_context(self._instance(testbed, variant, port, cpu, directory))
                 for port, cpu in self.cpu_of_port(cpus).items()
             ]
 
-    def _instance(self, testbed: Testbed, variant: Variant, port: int, cpu: int, directory: Path):
+    def _instance(
+        self, testbed: Testbed, variant: Variant, port: int, cpu: int, directory: Path
+    ) -> AbstractContextManager[int]:
         own = directory / str(port)
         own.mkdir()
         command = testbed.command(testbed.server, [cpu], self.command(port, own))
@@ -84,7 +87,7 @@ def bring_in(testbed: Testbed, port: int, request: str, answer: str) -> None:
 
 
 @contextmanager
-def connected(address: str, port: int):
+def connected(address: str, port: int) -> Iterator[socket.socket]:
     try:
         connection = socket.create_connection((address, port), timeout=limits.read().answer_seconds)
     except OSError as error:

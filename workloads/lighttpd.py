@@ -1,5 +1,6 @@
 """lighttpd: a web server whose workers share one listener, a connection per request, a 64-byte file."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,13 +32,14 @@ class Lighttpd(Workload):
 
     name = "lighttpd"
     binaries = {"lighttpd": ["-v"], "wrk": ["--version"]}
+    packages = {"lighttpd": "lighttpd", "wrk": "wrk"}
     lacks = {"latest": "lighttpd opens no SO_REUSEPORT listener per worker"}
 
     def ports(self, cpus: Cpus) -> range:
         return range(http.PORT, http.PORT + 1)
 
     @contextmanager
-    def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path):
+    def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path) -> Iterator[list[int]]:
         root, configuration = directory / "root", directory / "lighttpd.conf"
         root.mkdir()
         (root / "object.txt").write_bytes(http.OBJECT)

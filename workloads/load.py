@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Demand:
-    """What a load generator shall do.
+    """What a load generator is to do.
 
     seconds: for how long. rate: requests per second in all; None: as many as the server takes. pace: about how many
     it takes, for generators that have to be told a number of requests.

@@ -16,12 +16,13 @@ VALUE = "x" * VALUE_BYTES
 
 
 class Memcached(Instances):
-    """Nine GET to one SET, memcaslap's own mixture. Threads of one instance take connections in turn, whatever core
-    they came in on; instances of one thread can be steered to."""
+    """Nine GET to one SET, memcaslap's own mixture. The threads of one instance take connections in turn, not by
+    core. Instances of one thread can be steered to."""
 
     name = "memcached"
     first_port = 11211
     binaries = {"memcached": ["-V"], "memcaslap": ["-V"]}
+    packages = {"memcached": "memcached", "memcaslap": "libmemcached-tools"}
 
     def command(self, port: int, directory: Path) -> list[str]:
         return ["memcached", "-l", "0.0.0.0", "-p", str(port), "-U", "0", "-t", "1", "-u", "root", "-c", "1024"]

@@ -1,6 +1,6 @@
 """nginx: the slides' web server, a worker per core, one connection per request, a 64-byte object."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,16 +42,17 @@ http {{
 
 
 class Nginx(Workload):
-    """The object is served from memory: what is measured is sockets."""
+    """The object is served from memory, so that a trial measures sockets, not files."""
 
     name = "nginx"
     binaries = {"nginx": ["-v"], "wrk": ["--version"]}
+    packages = {"nginx": "nginx", "wrk": "wrk"}
 
     def ports(self, cpus: Cpus) -> range:
         return range(http.PORT, http.PORT + 1)
 
     @contextmanager
-    def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path):
+    def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path) -> Iterator[list[int]]:
         with nginx(
             testbed,
             testbed.server,
@@ -76,7 +77,7 @@ def nginx(
     directory: Path,
     own_reuseport: bool,
     environment: Mapping[str, str] | None = None,
-):
+) -> Iterator[int]:
     """nginx on any host of a testbed, a worker pinned to each CPU; yields its process id when it answers the client."""
     configuration = directory / "nginx.conf"
     configuration.write_text(
@@ -90,21 +91,8 @@ def nginx(
             listen_options=" reuseport" if own_reuseport else "",
         )
     )
-    command = testbed.command(
-        host,
-        cpus,
-        [
-            "nginx",
-            "-p",
-            str(directory),
-            "-c",
-            str(configuration),
-            "-e",
-            str(directory / "error.log"),
-            "-g",
-            "daemon off;",
-        ],
-    )
+    files = ["-p", str(directory), "-c", str(configuration), "-e", str(directory / "error.log")]
+    command = testbed.command(host, cpus, ["nginx", *files, "-g", "daemon off;"])
 
     def is_ready(pid: int) -> bool:
         return watchers(pid, http.PORT) == len(cpus) and http.answers(client, host.IP())

@@ -6,11 +6,14 @@ import select
 import signal
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from workloads import limits
 
+Process: TypeAlias = "subprocess.Popen[Any]"  # of text or bytes, as the caller likes
 STOP_SECONDS = 5
 POLL_SECONDS = 0.005
 ERROR_LINES_SHOWN = 5
@@ -23,7 +26,7 @@ class WorkloadError(Exception):
 
 
 @contextmanager
-def running(command: list[str], **popen):
+def running(command: list[str], **popen: Any) -> Iterator[Process]:
     """A process in a session of its own, so that a Ctrl-C on the terminal reaches only us; ended on leaving."""
     try:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **popen)
@@ -35,7 +38,7 @@ def running(command: list[str], **popen):
         _end(process)
 
 
-def _end(process: subprocess.Popen) -> None:
+def _end(process: Process) -> None:
     """With its descendants: a master may end before its workers do, and they would hold the port."""
     if process.returncode is not None:
         return
@@ -67,7 +70,9 @@ def _still_running(members: list[int], seconds: float) -> list[int]:
 
 
 @contextmanager
-def started(name: str, command: list[str], directory: Path, is_ready, **popen):
+def started(
+    name: str, command: list[str], directory: Path, is_ready: Callable[[int], bool], **popen: Any
+) -> Iterator[int]:
     """A server that is ready: is_ready(process id) has said yes.
 
     Its output goes to stderr.log in the directory; what it wrote to any .log there is quoted in the WorkloadError that
@@ -84,7 +89,7 @@ def _last_words(directory: Path) -> str:
     return " | ".join(dict.fromkeys(lines[-ERROR_LINES_SHOWN:])) or "it said nothing"
 
 
-def finish(process: subprocess.Popen, name: str, seconds: float) -> str:
+def finish(process: Process, name: str, seconds: float) -> str:
     """What a load generator of so many seconds printed. Raises WorkloadError when it fails or doesn't end."""
     timeout = seconds + limits.read().grace_seconds
     try:
@@ -95,7 +100,7 @@ def finish(process: subprocess.Popen, name: str, seconds: float) -> str:
         ) from error
     if process.returncode:
         raise WorkloadError(f"{name} failed: {_last_line(err) or _last_line(out) or 'it said nothing'}")
-    return out
+    return str(out)
 
 
 def _last_line(text: str) -> str:
@@ -122,7 +127,7 @@ def family(pid: int) -> list[int]:
     return [pid] + [member for child in children(pid) for member in family(child)]
 
 
-def until(is_ready, process: subprocess.Popen, seconds: float) -> bool:
+def until(is_ready: Callable[[], bool], process: Process, seconds: float) -> bool:
     """Ask until the answer is yes. False: the process ended first, or the time did."""
     deadline = time.monotonic() + seconds
     while not is_ready():

@@ -19,6 +19,7 @@ class Redis(Instances):
 
     first_port = 6379
     binaries = {"redis-server": ["-v"], "redis-benchmark": ["--version"]}
+    packages = {"redis-server": "redis-server", "redis-benchmark": "redis-tools"}
 
     def __init__(self, name: str, value_bytes: int, keys: int):
         self.name = name

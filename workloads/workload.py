@@ -30,9 +30,10 @@ class Workload(ABC):
 
     name: str
     binaries: dict[str, list[str]]  # command -> the arguments that make it print its version
+    packages: dict[str, str]  # command -> its Debian package; a literal: setup/packages.py does not import it
     metric: str = "cps"  # what a trial counts: "cps", or "rps" where connections persist
     topology: type[Topo] = Pair
-    lacks: dict[str, str] = {}  # variant -> why this server doesn't have it
+    lacks: dict[str, str] = {}  # variant -> why this server does not have it
 
     @abstractmethod
     def ports(self, cpus: Cpus) -> range:

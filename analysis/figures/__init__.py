@@ -2,37 +2,27 @@
 
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.emulated import UNTIMED_FIGURES, is_emulated, sound
-from analysis.figures import contention, cpu, day, effects, locality, profile, ratios, related, throughput, walk
+from analysis.emulated import is_emulated
+from analysis.figures import profile
 from analysis.figures.style import STYLE, say
 from analysis.figures.view import View
-from analysis.tables import NOT_AVAILABLE, stored_estimates
-from bench.record import Run, Trial, read_run, read_trials
+from analysis.results import Result, stored_result
+from analysis.tables import NOT_AVAILABLE
+from records.kinds import KINDS
+from records.run import Run, read_run
+from records.trials import read_trials
 
 matplotlib.use("Agg")
 
-KINDS = {
-    "throughput": throughput.draw,
-    "ratios": ratios.draw,
-    "locality": locality.draw,
-    "contention": contention.draw,
-    "cpu": cpu.draw,
-    "day": day.draw,
-    "effects": effects.draw,
-    "profile": profile.draw,
-    "profile-difference": profile.draw_difference,
-    "related": related.draw,
-    "listen-table": walk.draw_passive,
-    "active-connections": walk.draw_active,
-    "flow-deliver": walk.draw_delivery,
-}
-_PLAIN = {
+_PLAIN: dict[str, dict[str, Any]] = {
     "svg": {"metadata": {"Date": None, "Creator": None}},  # no dates and versions: the same data, the same bytes
     "png": {"metadata": {"Software": None}, "dpi": 160},
     "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}},
@@ -45,18 +35,14 @@ class FigureError(Exception):
     exit_status = 2
 
 
-def draw_figures(
-    directory: Path, run: Run, trials: list[Trial], summary: pd.DataFrame, only: str | None = None
-) -> list[Path]:
-    """Draw all figures, or the one with the id only, into directory/figures: .svg, .png, .pdf, and what it shows as .csv."""
-    chosen = [spec for spec in run.options.figures if only in (None, spec.id)]
-    (directory / "figures").mkdir(parents=True, exist_ok=True)
-    drawn = [
-        path for spec in chosen for path in _drawn(directory / "figures", View(spec, run, trials, summary, directory))
-    ]
-    return drawn + (
-        profile.write_flame_graphs(directory, trials) if run.options.observes == "profile" and not only else []
-    )
+def draw_figures(result: Result, only: str | None = None) -> list[Path]:
+    """Draw all figures, or the one with the id ``only``, into figures/: .svg, .png, .pdf, and its data as .csv."""
+    options, folder = result.run.options, result.directory / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = [spec for spec in options.figures if only in (None, spec.id)]
+    drawn = [path for spec in chosen for path in _drawn(folder, View(spec, result))]
+    has_flames = options.observes == "profile" and not only
+    return drawn + (profile.write_flame_graphs(result.directory, result.trials) if has_flames else [])
 
 
 def draw_stored(directories: list[Path], only: str | None = None) -> list[Path]:
@@ -72,15 +58,10 @@ def draw_stored(directories: list[Path], only: str | None = None) -> list[Path]:
 
 
 def _draw_one(directory: Path, name: str) -> list[Path]:
-    return draw_figures(directory, *_stored(directory), name)
+    return draw_figures(_stored(directory), name)
 
 
-@cache
-def _stored(directory: Path) -> tuple[Run, list[Trial], pd.DataFrame]:
-    """Several figures of a run are drawn by one process."""
-    run = read_run(directory)
-    trials = sound(run, read_trials(directory))
-    return run, trials, stored_estimates(directory, trials)
+_stored = cache(stored_result)  # one process draws several figures of a run
 
 
 def require_figure(name: str | None, runs: list[Run]) -> None:
@@ -98,12 +79,18 @@ def figure_ids(run: Run) -> list[str]:
 def _drawn(folder: Path, view: View) -> list[Path]:
     with matplotlib.rc_context(STYLE):
         why_not = view.run.options.why_not or _why_no_timing(view)
-        figure, shown = _unavailable(view, why_not) if why_not else KINDS[view.spec.kind](view)
+        figure, shown = _unavailable(view, why_not) if why_not else _draw(view)
         return [*_save(folder, view.spec.id, figure), _save_data(folder / f"{view.spec.id}.csv", shown)]
 
 
+def _draw(view: View) -> tuple[Figure, pd.DataFrame]:
+    kind = KINDS[view.spec.kind]
+    drawn: tuple[Figure, pd.DataFrame] = getattr(import_module(f"analysis.figures.{kind.module}"), kind.function)(view)
+    return drawn
+
+
 def _why_no_timing(view: View) -> str:
-    emulated = is_emulated(view.run) and view.spec.kind not in UNTIMED_FIGURES
+    emulated = is_emulated(view.run) and KINDS[view.spec.kind].timed
     return "it depends on time, which an emulated guest cannot tell" if emulated else ""
 
 

@@ -3,12 +3,11 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.estimates import place
+from analysis.estimates import each, place
 from analysis.figures.style import bar, look, note, say
 from analysis.figures.view import View
-from analysis.tables import NOT_AVAILABLE, without_prefix
-
-METRIC = "contentions_per_connection"
+from analysis.tables import NOT_AVAILABLE, NOT_MEASURED
+from records.metrics import CONTENTIONS
 
 
 def draw(view: View) -> tuple[Figure, pd.DataFrame]:
@@ -18,16 +17,16 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
     axes = figure.subplots()
     axes.set_title(view.spec.title, loc="left")
     if rows.empty:
-        say(axes, f"{NOT_AVAILABLE}: {without_prefix(view.run.unavailable.get(METRIC, 'no trial measured it'))}")
+        say(axes, f"{NOT_AVAILABLE}: {view.run.unavailable.get(CONTENTIONS, NOT_MEASURED)}")
         return figure, rows
-    for y, row in enumerate(rows.itertuples()):
+    for y, row in enumerate(each(rows)):
         bar(axes, y, row.ci_low, row.ci_high, look(view, row.variant)["color"])
         axes.plot(row.estimate, y, **look(view, row.variant))
         axes.annotate(
             f"{row.estimate:.3f}", (1.02, y), xycoords=("axes fraction", "data"), va="center", fontsize="small"
         )
     axes.set_yticks(
-        range(len(rows)), [f"{place(row.workload, row.cores)}  {view.label(row.variant)}" for row in rows.itertuples()]
+        range(len(rows)), [f"{place(row.workload, row.cores)}  {view.label(row.variant)}" for row in each(rows)]
     )
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(left=0)
@@ -38,7 +37,7 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
 
 
 def _rows(view: View) -> pd.DataFrame:
-    rows = view.summary.query("metric == @METRIC and variant in @view.variants")
+    rows = view.summary[(view.summary.metric == CONTENTIONS) & view.summary.variant.isin(view.variants)]
     order = {name: number for number, name in enumerate([*view.workloads, *view.variants])}
     return rows.sort_values(["workload", "cores", "variant"], key=lambda column: column.map(lambda x: order.get(x, x)))[
         ["workload", "variant", "cores", "estimate", "ci_low", "ci_high"]

@@ -7,10 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.estimates import CONTROL
 from analysis.figures.style import note
 from analysis.figures.view import View
 from analysis.tables import cpu_by_core
+from records.trials import CONTROL
 
 PUBLISHED = Path(__file__).parent.parent / "published" / "cpu_by_core.csv"
 
@@ -56,8 +56,8 @@ def _stack(axes: Axes, cpus: pd.DataFrame) -> None:
 
 def _ours(view: View) -> pd.DataFrame:
     """Hardware interrupts count as softirq, waiting for a disk as idle; what the hypervisor took is not drawn."""
-    most = view.cores[-1]
-    cpu = cpu_by_core(view.run, view.trials).query("variant != @CONTROL and cores == @most")
+    cpu = cpu_by_core(view.run, view.trials)
+    cpu = cpu[(cpu.variant != CONTROL) & (cpu.cores == view.cores[-1])]
     return pd.DataFrame(
         {
             "workload": cpu.workload,

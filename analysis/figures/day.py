@@ -5,10 +5,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from analysis.estimates import COST
+from analysis.estimates import each
 from analysis.figures.style import look, note
 from analysis.figures.view import View
+from analysis.summary import OURS
 from analysis.tables import cpu_by_core
+from records.metrics import COST
 
 _PANELS = {"mean": "mean of all CPUs", "worst": "busiest CPU"}
 
@@ -48,11 +50,12 @@ def _offered(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _savings(view: View) -> list[str]:
-    rows = view.summary.query("metric == @COST and variant == 'fastsocket'").dropna(subset="ratio_low")
+    summary = view.summary
+    rows = summary[(summary.metric == COST) & (summary.variant == OURS)].dropna(subset="ratio_low")
     return [
         f"Over the day a request costs fastsocket {row.ratio_to_base:.3f} ({row.ratio_low:.3f}–{row.ratio_high:.3f}) "
         "times base's CPU time, without the load generator's."
-        for row in rows.itertuples()
+        for row in each(rows)
     ]
 
 
@@ -65,7 +68,6 @@ def _rows(view: View) -> pd.DataFrame:
         busy = 100 - cpu.idle_percent - cpu.iowait_percent - cpu.steal_percent
         rates = {trial.workload: trial.rate for trial in trials}
         for (workload, variant), of_variant in busy.groupby([cpu.workload, cpu.variant]):
-            found.append(
-                (workload, variant, view.run.options.hour(block), rates[workload], of_variant.mean(), of_variant.max())
-            )
+            hour, rate = view.run.options.hour(block), rates[str(workload)]
+            found.append((workload, variant, hour, rate, of_variant.mean(), of_variant.max()))
     return pd.DataFrame(found, columns=["workload", "variant", "hour", "rate", "mean", "worst"])

@@ -1,6 +1,7 @@
 """Throughput with a part over throughput without it: what the experiment file calls its effects."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -43,8 +44,8 @@ def _rows(view: View) -> pd.DataFrame:
 
 
 def published(claim: str | None) -> float:
-    """The ratio that a claim of analysis/published/claims.csv makes; NaN for none. Raises KeyError for an unknown one."""
+    """The ratio that a claim of analysis/published/claims.csv makes; NaN without a claim. Raises KeyError."""
     if claim is None:
         return float("nan")
-    said = pd.read_csv(CLAIMS).drop_duplicates("claim").set_index("claim").loc[claim]
-    return 1 + said.value / 100 if said.unit == "%" else said.value
+    said: Any = pd.read_csv(CLAIMS).drop_duplicates("claim").set_index("claim").loc[claim]
+    return float(1 + said.value / 100 if said.unit == "%" else said.value)

@@ -1,14 +1,16 @@
 """Ratios with their intervals, a line each, around 1; published ones hollow, at the edge if they lie beyond it."""
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.estimates import MIN_BLOCKS
-from analysis.figures.style import QUIET, bar, say
+from analysis.estimates import MIN_BLOCKS, each
+from analysis.figures.style import QUIET, Look, bar, say
 
 LINE_INCHES = 0.38
-_PUBLISHED = {"color": QUIET, "markerfacecolor": "none", "markersize": 7, "linestyle": "none"}
+_PUBLISHED: Look = {"color": QUIET, "markerfacecolor": "none", "markersize": 7, "linestyle": "none"}
 
 
 def draw(rows: pd.DataFrame, title: str, axis: str) -> tuple[Figure, Axes]:
@@ -21,14 +23,14 @@ def draw(rows: pd.DataFrame, title: str, axis: str) -> tuple[Figure, Axes]:
         say(axes, f"No ratio has an interval: it takes {MIN_BLOCKS} complete blocks.")
         return figure, axes
     axes.axvline(1, color=QUIET, linewidth=1, zorder=1)
-    for y, row in enumerate(rows.itertuples()):
+    for y, row in enumerate(each(rows)):
         _line(axes, y, row)
     _publish(axes, rows)
     _frame(axes, rows, axis)
     return figure, axes
 
 
-def _line(axes: Axes, y: int, row) -> None:
+def _line(axes: Axes, y: int, row: Any) -> None:
     bar(axes, y, row.low, row.high, row.look["color"])
     axes.plot(row.ratio, y, **row.look)
     published = "" if pd.isna(row.published) else f"   published: {row.published:g}"

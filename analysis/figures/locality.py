@@ -1,5 +1,7 @@
 """The share of packets that softirq handled on the core whose application reads them, by kind of connection."""
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -7,14 +9,15 @@ from matplotlib.ticker import PercentFormatter
 
 from analysis.figures.style import curve, look, say, side_by_side
 from analysis.figures.view import View
-from analysis.tables import NOT_AVAILABLE, without_prefix
+from analysis.tables import NOT_AVAILABLE, NOT_MEASURED
+from records.metrics import ACTIVE_LOCAL, PASSIVE_LOCAL
 
-_KINDS = {"passive_local_percent": "passive connections", "active_local_percent": "active connections"}
+_KINDS = {PASSIVE_LOCAL: "passive connections", ACTIVE_LOCAL: "active connections"}
 
 
 def draw(view: View) -> tuple[Figure, pd.DataFrame]:
     """A row of axes per workload; active connections only where some workload makes any."""
-    rows = view.summary[view.summary.metric.isin(_KINDS)].query("variant in @view.variants")
+    rows = view.summary[view.summary.metric.isin(_KINDS) & view.summary.variant.isin(view.variants)]
     shown = [metric for metric in _KINDS if metric in set(rows.metric)] or list(_KINDS)[:1]
     figure = Figure(figsize=(2.2 + 4 * len(shown), 3.6 * len(view.workloads)), layout="constrained")
     grid = figure.subplots(len(view.workloads), len(shown), squeeze=False)
@@ -32,8 +35,7 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
 
 def _local_share(axes: Axes, view: View, rows: pd.DataFrame, metric: str) -> None:
     if rows.empty or metric in view.run.unavailable:
-        reason = view.run.unavailable.get(metric, "no trial measured it")
-        say(axes, f"{NOT_AVAILABLE}: {without_prefix(reason)}")
+        say(axes, f"{NOT_AVAILABLE}: {view.run.unavailable.get(metric, NOT_MEASURED)}")
         return
     positions = {cores: position for position, cores in enumerate(view.cores)}
     for arm, offset in side_by_side(view.variants, 0.25):
@@ -49,7 +51,7 @@ def _local_share(axes: Axes, view: View, rows: pd.DataFrame, metric: str) -> Non
             of_arm.ci_high,
             label=view.label(arm),
         )
-    axes.set_xticks(list(positions.values()), positions)
+    axes.set_xticks(list(positions.values()), [f"{cores}" for cores in positions])
     axes.set_xlim(-0.5, len(positions) - 0.5)
     axes.set_xlabel("server cores")
     axes.set_ylim(-3, 103)
@@ -57,7 +59,7 @@ def _local_share(axes: Axes, view: View, rows: pd.DataFrame, metric: str) -> Non
     axes.set_ylabel("handled on their own core")
 
 
-def _legend(figure: Figure, grid) -> None:
+def _legend(figure: Figure, grid: Any) -> None:
     """One for all axes, with every arm that any of them shows."""
     handles = {label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels())}
     if handles:

@@ -1,20 +1,23 @@
 """The two perf lists of the slides, what changed between them, and flame graphs."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.estimates import BASE, CONTROL, MIN_BLOCKS, THROUGHPUT, interval
-from analysis.figures.style import QUIET, bar, look, note, say
+from analysis.estimates import MIN_BLOCKS, each, interval
+from analysis.figures.style import QUIET, Look, bar, look, note, say
 from analysis.figures.view import View
 from analysis.profile.flamegraph import flame_graph
 from analysis.profile.flat import flat, merged, profiles
 from analysis.profile.speedscope import speedscope
-from bench.profile import Stack
-from bench.record import Trial
+from analysis.summary import OURS
+from records.metrics import THROUGHPUT
+from records.profile import Stack
+from records.trials import BASE, CONTROL, Trial
 
 PUBLISHED = Path(__file__).parent.parent / "published" / "profile.csv"
 ROWS = 11  # as many as the slides print
@@ -45,24 +48,18 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
 
 def draw_difference(view: View) -> tuple[Figure, pd.DataFrame]:
     """Samples per 1,000 requests, fastsocket less base, of the functions that differ most; hollow: the A/A control."""
-    rates = _per_request(view)
-    changed, control = _paired(rates, "fastsocket"), _paired(rates, CONTROL)
+    shown = _differences(view)
     figure = Figure(figsize=(8.5, 1.6 + 0.3 * 2 * ROWS), layout="constrained")
     figure.suptitle(view.spec.title, x=0.02, ha="left", fontweight="bold")
     axes = figure.subplots()
-    if changed.empty or control.empty:
+    if shown.empty:
         say(axes, "It takes profiles of base, fastsocket and the A/A control.")
-        return figure, pd.DataFrame(columns=[*_WHERE, "difference", "low", "high", "difference_control"])
-    largest = changed.mean().abs().sort_values(ascending=False, kind="stable").index[: 2 * ROWS]
-    shown = pd.DataFrame(
-        [(*where, changed[where].mean(), *_bounds(changed[where]), control[where].mean()) for where in largest],
-        columns=[*_WHERE, "difference", "low", "high", "difference_control"],
-    ).sort_values("difference")
+        return figure, shown
     axes.axvline(0, color=QUIET, linewidth=1)
-    for y, row in enumerate(shown.itertuples()):
+    for y, row in enumerate(each(shown)):
         if not np.isnan(row.low):
-            bar(axes, y, row.low, row.high, look(view, "fastsocket")["color"])
-        axes.plot(row.difference, y, **look(view, "fastsocket"))
+            bar(axes, y, row.low, row.high, look(view, OURS)["color"])
+        axes.plot(row.difference, y, **look(view, OURS))
         axes.plot(row.difference_control, y, **{**look(view, CONTROL), "markerfacecolor": "none", "markeredgewidth": 1})
     _name_rows(axes, shown)
     axes.set_xlabel("samples per 1,000 requests, less base's")
@@ -76,8 +73,22 @@ def draw_difference(view: View) -> tuple[Figure, pd.DataFrame]:
     return figure, shown
 
 
+def _differences(view: View) -> pd.DataFrame:
+    """A row per function that differs most from base, sorted by how much; none without all three profiles."""
+    rates, columns = _per_request(view), [*_WHERE, "difference", "low", "high", "difference_control"]
+    changed, control = _paired(rates, OURS), _paired(rates, CONTROL)
+    if changed.empty or control.empty:
+        return pd.DataFrame(columns=columns)
+    largest = changed.mean().abs().sort_values(ascending=False, kind="stable").index[: 2 * ROWS]
+    rows = [(*where, changed[where].mean(), *_bounds(changed[where]), control[where].mean()) for where in largest]
+    return pd.DataFrame(rows, columns=columns).sort_values("difference")
+
+
 def write_flame_graphs(directory: Path, trials: list[Trial]) -> list[Path]:
-    """A flame graph for each workload and variant (the A/A control is base), and a speedscope file for each workload, into directory/figures."""
+    """A flame graph for each workload and variant, and a speedscope file for each workload, into directory/figures.
+
+    The A/A control counts as base.
+    """
     found, written = profiles(directory, trials), []
     for workload in sorted({trial.workload for trial, _ in found}):
         variants: dict[str, list[list[Stack]]] = {}
@@ -93,12 +104,12 @@ def write_flame_graphs(directory: Path, trials: list[Trial]) -> list[Path]:
     return written
 
 
-def _list(axes: Axes, rows: pd.DataFrame, title: str, drawn: dict) -> None:
+def _list(axes: Axes, rows: pd.DataFrame, title: str, drawn: Look) -> None:
     axes.set_title(title, loc="left")
     if rows.empty:
         say(axes, "There is no profile of it.")
         return
-    for y, row in enumerate(rows.itertuples()):
+    for y, row in enumerate(each(rows)):
         if not np.isnan(getattr(row, "low", np.nan)):
             bar(axes, y, row.low, row.high, drawn["color"])
         axes.plot(row.percent, y, **drawn)
@@ -112,11 +123,11 @@ def _list(axes: Axes, rows: pd.DataFrame, title: str, drawn: dict) -> None:
 
 
 def _name_rows(axes: Axes, rows: pd.DataFrame) -> None:
-    axes.set_yticks(range(len(rows)), [_called(row) for row in rows.itertuples()], fontsize="small")
+    axes.set_yticks(range(len(rows)), [_called(row) for row in each(rows)], fontsize="small")
     axes.grid(visible=False, axis="y")
 
 
-def _called(row) -> str:
+def _called(row: Any) -> str:
     return row.symbol if row.object in ("kernel", row.symbol) else f"{row.symbol}  ({row.object})"
 
 
@@ -137,7 +148,7 @@ def _shares(view: View, variant: str) -> pd.DataFrame:
     counted = _by_trial(view, [variant])
     percent = counted.div(counted.sum(axis=1), axis=0) * 100
     blocks = percent.groupby(level=1).mean()
-    first = blocks.mean().sort_values(ascending=False, kind="stable").head(ROWS)
+    first: Any = blocks.mean().sort_values(ascending=False, kind="stable").head(ROWS)
     return pd.DataFrame(
         [(*where, mean, *np.clip(_bounds(blocks[where]), 0, 100)) for where, mean in first.items()],
         columns=[*_WHERE, "percent", "low", "high"],
@@ -145,16 +156,17 @@ def _shares(view: View, variant: str) -> pd.DataFrame:
 
 
 def _per_request(view: View) -> pd.DataFrame:
-    counted = _by_trial(view, [BASE, "fastsocket", CONTROL])
+    counted = _by_trial(view, [BASE, OURS, CONTROL])
     rates = counted.div(counted.index.get_level_values(3), axis=0)
     return rates.groupby(level=[0, 1]).mean()
 
 
-def _paired(rates: pd.DataFrame, arm: str) -> pd.DataFrame:
+def _paired(rates: Any, arm: str) -> pd.DataFrame:
     """An arm less base: a row per block that has both, a column per function."""
     if not {arm, BASE} <= set(rates.index.get_level_values(0)):
         return pd.DataFrame()
-    return (rates.loc[arm] - rates.loc[BASE]).dropna()
+    difference: pd.DataFrame = (rates.loc[arm] - rates.loc[BASE]).dropna()
+    return difference
 
 
 def _bounds(values: pd.Series) -> tuple[float, float]:

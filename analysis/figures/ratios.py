@@ -3,10 +3,11 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.estimates import outcome, place
+from analysis.estimates import each, outcome, place
 from analysis.figures import forest
 from analysis.figures.style import look, note
 from analysis.figures.view import View
+from records.metrics import COST, METRICS
 
 _COLUMNS = ["group", "label", "ratio", "low", "high", "published", "look"]
 
@@ -22,7 +23,7 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
 def _rows(view: View) -> pd.DataFrame:
     answered = {
         (row.workload, row.cores, row.variant): row
-        for row in outcome(view.run, view.summary).dropna(subset=["ratio_low"]).itertuples()
+        for row in each(outcome(view.run, view.summary).dropna(subset=["ratio_low"]))
     }
     order = [(workload, cores, arm) for workload in view.workloads for cores in view.cores for arm in view.arms]
     return pd.DataFrame(
@@ -45,6 +46,6 @@ def _rows(view: View) -> pd.DataFrame:
 
 def _axis(view: View) -> str:
     asked = {
-        "CPU time per request" if workload in view.run.options.rates else "throughput" for workload in view.workloads
+        METRICS[COST].called if workload in view.run.options.rates else "throughput" for workload in view.workloads
     }
     return f"{' or '.join(sorted(asked))}, ratio to base, 95 % intervals"

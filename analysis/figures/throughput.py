@@ -1,6 +1,7 @@
 """Throughput by cores: this machine's curves, and the published ones beside them on axes of their own."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -19,11 +20,11 @@ _SYSTEMS = ("base", "latest", "fastsocket")
 def draw(view: View) -> tuple[Figure, pd.DataFrame]:
     """A row of axes per workload."""
     figure = Figure(figsize=(10.5, 4.2 * len(view.workloads)), layout="constrained")
-    published = pd.read_csv(PUBLISHED)
+    published, served = pd.read_csv(PUBLISHED), throughput(view.summary)
     for workload, (ours, theirs) in zip(view.workloads, figure.subplots(len(view.workloads), 2, squeeze=False)):
-        _our_curves(ours, view, throughput(view.summary).query("workload == @workload"))
+        _our_curves(ours, view, served[served.workload == workload])
         ours.set_title(f"{workload}, this machine", loc="left")
-        _published_curves(theirs, view, published.query("workload == @workload"), workload)
+        _published_curves(theirs, view, published[published.workload == workload], workload)
         theirs.set_title(f"{workload}, as published", loc="left")
     note(figure, "Bars, ours: 95 % intervals.", view.shared())
     return figure, _data(view, published)
@@ -52,7 +53,8 @@ def _published_curves(axes: Axes, view: View, published: pd.DataFrame, workload:
         say(axes, f"No curve of {workload} was published.")
         return
     ends = []
-    for system, points in published.groupby("system", sort=False):
+    for name, points in published.groupby("system", sort=False):
+        system = str(name)
         arm = next(arm for arm in _SYSTEMS if arm in system.lower())
         low, high = points.kcps - points.error_kcps, points.kcps + points.error_kcps
         curve(axes, published_look(view, arm), points.cores, points.kcps, low, high, label=system)
@@ -65,8 +67,8 @@ def _published_curves(axes: Axes, view: View, published: pd.DataFrame, workload:
 
 
 def _sources(published: pd.DataFrame) -> str:
-    """Where the points come from, the most common source first; an error of 0 is of a figure that was printed."""
-    counts = published.groupby(["source", "error_kcps"]).size().sort_values(ascending=False)
+    """Where the points come from, the most common source first. A number that was printed has the error 0."""
+    counts: Any = published.groupby(["source", "error_kcps"]).size().sort_values(ascending=False)
     return "\n".join(
         f"{source} ±{error} kcps" if error else f"{count} points from the {source}"
         for (source, error), count in counts.items()
@@ -75,13 +77,13 @@ def _sources(published: pd.DataFrame) -> str:
 
 def _data(view: View, published: pd.DataFrame) -> pd.DataFrame:
     """Per second: workload, system, cores, estimate, low, high, source."""
+    served = throughput(view.summary)
     ours = (
-        throughput(view.summary)
-        .query("variant in @view.variants")
+        served[served.variant.isin(view.variants)]
         .rename(columns={"variant": "system", "ci_low": "low", "ci_high": "high"})
         .assign(source="measured here")
     )
-    theirs = published.query("workload in @view.workloads")
+    theirs = published[published.workload.isin(view.workloads)]
     theirs = theirs.assign(
         estimate=1000 * theirs.kcps,
         low=1000 * (theirs.kcps - theirs.error_kcps),

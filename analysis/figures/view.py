@@ -6,19 +6,25 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.estimates import CONTROL
-from bench.record import FigureSpec, Run, Trial
+from analysis.results import Result
+from records.run import FigureSpec, Run
+from records.trials import CONTROL, Trial
 
 
 @dataclass(frozen=True)
 class View:
-    """A figure's specification over a run, its trials, and their summary (analysis.estimates.estimate)."""
+    """A figure's specification over the result of a run."""
 
     spec: FigureSpec
-    run: Run
-    all_trials: list[Trial]
-    whole_summary: pd.DataFrame
-    directory: Path  # of the run
+    result: Result
+
+    @property
+    def run(self) -> Run:
+        return self.result.run
+
+    @property
+    def directory(self) -> Path:
+        return self.result.directory
 
     @property
     def workloads(self) -> list[str]:
@@ -39,11 +45,11 @@ class View:
 
     @cached_property
     def trials(self) -> list[Trial]:
-        return [trial for trial in self.all_trials if trial.workload in self.workloads and trial.arm in self.arms]
+        return [trial for trial in self.result.trials if trial.workload in self.workloads and trial.arm in self.arms]
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        rows = self.whole_summary
+        rows = self.result.summary
         return rows[rows.workload.isin(self.workloads) & rows.variant.isin(self.arms)]
 
     def label(self, arm: str) -> str:

@@ -2,15 +2,19 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
-from analysis.figures.style import look, note, say
+from analysis.estimates import each
+from analysis.figures.style import Look, look, note, say
 from analysis.figures.view import View
-from bench.walk import ACTIVE_STEPS, APPLICATION_STEP, PASSIVE_STEPS, read_walk, walk_path
+from fastsocket.steering.ports import core_of_port, port_mask
+from records.run import Placement, Run
+from records.walk import ACTIVE_STEPS, APPLICATION_STEP, PASSIVE_STEPS, read_walk, walk_path
 
 _STEPS = {  # step -> what the slides say happens; whether in softirq or for the application
     3: ("(2–4) the SYN comes in, the NIC chooses a core", "softirq"),
@@ -51,18 +55,27 @@ def draw_delivery(view: View) -> tuple[Figure, pd.DataFrame]:
             told = _matrix(walks[walks.variant == variant], step)
             _draw_matrix(grid[row][column], told, f"{view.label(variant)}, {kind}")
             rows += [(variant, kind, *place, count) for place, count in told.items()]
-    mask = (1 << (view.cores[-1] - 1).bit_length()) - 1
-    chosen = walks[walks.step == 10]
-    hits = {variant: (part.source_port & mask == part.cpu).mean() for variant, part in chosen.groupby("variant")}
-    said = "; ".join(
-        f"{view.label(variant)} {100 * hits[variant]:.1f} %" for variant in view.variants if variant in hits
-    )
-    note(
-        figure,
-        f"hash(p) = p & {mask} of the proxy's source port is the core that connects: {said}." if said else "",
-        _counted(walks),
-    )
+    note(figure, _hits(view, walks[walks.step == 10]), _counted(walks))
     return figure, pd.DataFrame(rows, columns=["variant", "kind", "application_cpu", "delivered_cpu", "connections"])
+
+
+def _hits(view: View, chosen: pd.DataFrame) -> str:
+    """How many source ports stand for the CPU that connects, in the steps that choose them."""
+    count = _machine_cpus(view.run)
+    is_hit = chosen.source_port.map(lambda port: core_of_port(port, count)) == chosen.cpu
+    hits = is_hit.groupby(chosen.variant).mean()
+    said = "; ".join(f"{view.label(name)} {100 * hits[name]:.1f} %" for name in view.variants if name in hits)
+    hashed = f"hash(p) = p & {port_mask(count)} of the proxy's source port is the core that connects"
+    return f"{hashed}: {said}." if said else ""
+
+
+def _machine_cpus(run: Run) -> int:
+    """As connect() counted them. Of a run from before that was recorded: up to the highest CPU that was used."""
+    return run.machine_cpus or 1 + max(cpu for placement in run.placements for cpu in _used(placement))
+
+
+def _used(placement: Placement) -> list[int]:
+    return sorted({*placement.server_cpus, *placement.load_cpus})
 
 
 def _walks(view: View) -> pd.DataFrame:
@@ -86,7 +99,7 @@ def _draw_walks(view: View, steps: tuple[int, ...], preface: str) -> tuple[Figur
         cpus = walks[walks.variant == variant].pivot(index=["trial", "connection"], columns="step", values="cpu")
         cpus = cpus.reindex(columns=steps).dropna().astype(int)
         axes.set_title(view.label(variant), loc="left")
-        _lanes(axes, cpus, look(view, variant)["color"], view.cores[-1])
+        _lanes(axes, cpus, look(view, variant)["color"], _server_cpus(view, cpus))
         rows += [_local(cpus).assign(variant=variant), _distinct(cpus).assign(variant=variant)]
     figure.axes[0].set_yticks(range(len(steps)), [_STEPS[step][0] for step in steps])
     figure.axes[0].set_ylim(len(steps) - 0.5, -0.5)
@@ -99,10 +112,16 @@ def _draw_walks(view: View, steps: tuple[int, ...], preface: str) -> tuple[Figur
     return figure, pd.concat(rows)
 
 
+def _server_cpus(view: View, cpus: pd.DataFrame) -> list[int]:
+    """The CPUs of the server at its most cores, and any other on which a step happened."""
+    largest = max(view.run.placements, key=lambda placement: placement.cores)
+    return sorted({*largest.server_cpus, *map(int, cpus.to_numpy().flat)})
+
+
 def _local(cpus: pd.DataFrame) -> pd.DataFrame:
     """A row per step: the share of connections that do it on the application's core."""
     rows = []
-    for step in cpus.columns if len(cpus) else []:
+    for step in map(int, cpus.columns if len(cpus) else []):
         same = int((cpus[step] == cpus[APPLICATION_STEP[step]]).sum())
         interval = binomtest(same, len(cpus)).proportion_ci(method="wilson")
         rows.append((step, 100 * same / len(cpus), 100 * interval.low, 100 * interval.high, len(cpus)))
@@ -112,49 +131,46 @@ def _local(cpus: pd.DataFrame) -> pd.DataFrame:
 def _distinct(cpus: pd.DataFrame) -> pd.DataFrame:
     """A row per walk, the commonest first: its cores, step by step, and how many connections took it."""
     walks = Counter("-".join(map(str, walk)) for walk in cpus.itertuples(index=False, name=None))
-    return pd.DataFrame(sorted(walks.items(), key=lambda walk: (-walk[1], walk[0])), columns=["walk", "connections"])
+    commonest = sorted(walks.items(), key=lambda walk: (-walk[1], walk[0]))
+    return pd.DataFrame(commonest, columns=["walk", "connections"])
 
 
-def _lanes(axes: Axes, cpus: pd.DataFrame, colour, cores: int) -> None:
+def _lanes(axes: Axes, cpus: pd.DataFrame, colour: Any, shown: list[int]) -> None:
+    """A lane for each CPU shown, in this order: their numbers may have gaps."""
     if cpus.empty:
         say(axes, "No connection of it was traced from end to end.")
         return
-    for walk in _distinct(cpus).itertuples():
-        lane = [int(cpu) for cpu in walk.walk.split("-")]
-        axes.plot(
-            lane,
-            range(len(lane)),
-            color=colour,
-            linewidth=max(0.6, 9 * walk.connections / len(cpus)),
-            alpha=0.45,
-            solid_capstyle="round",
-            zorder=2,
-        )
-    for y, step in enumerate(cpus.columns):
-        for cpu in sorted(cpus[step].unique()):
-            axes.plot(
-                cpu, y, marker=_MARKERS[_STEPS[step][1]], color=colour, markersize=8, markeredgecolor="white", zorder=3
-            )
-    for y, row in enumerate(_local(cpus).itertuples()):
-        axes.annotate(
-            f"{row.local_percent:.0f} % ({row.low:.0f}–{row.high:.0f})",
-            (1.02, y),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize="small",
-        )
-    axes.set_xticks(range(cores), [f"core {cpu}" for cpu in range(cores)])
-    axes.set_xlim(-0.5, cores - 0.5)
+    _draw_lines(axes, cpus, colour, shown)
+    _draw_marks(axes, cpus, colour, shown)
+    for y, row in enumerate(each(_local(cpus))):
+        share = f"{row.local_percent:.0f} % ({row.low:.0f}–{row.high:.0f})"
+        axes.annotate(share, (1.02, y), xycoords=("axes fraction", "data"), va="center", fontsize="small")
+    axes.set_xticks(range(len(shown)), [f"core {cpu}" for cpu in shown])
+    axes.set_xlim(-0.5, len(shown) - 0.5)
     axes.grid(visible=False, axis="y")
 
 
-def _matrix(walks: pd.DataFrame, step: int) -> Counter:
+def _draw_lines(axes: Axes, cpus: pd.DataFrame, colour: Any, shown: list[int]) -> None:
+    style: Look = {"color": colour, "alpha": 0.45, "solid_capstyle": "round", "zorder": 2}
+    for walk in each(_distinct(cpus)):
+        lane = [shown.index(int(cpu)) for cpu in walk.walk.split("-")]
+        axes.plot(lane, range(len(lane)), linewidth=max(0.6, 9 * walk.connections / len(cpus)), **style)
+
+
+def _draw_marks(axes: Axes, cpus: pd.DataFrame, colour: Any, shown: list[int]) -> None:
+    style: Look = {"color": colour, "markersize": 8, "markeredgecolor": "white", "zorder": 3}
+    for y, step in enumerate(map(int, cpus.columns)):
+        for cpu in sorted(cpus[step].unique()):
+            axes.plot(shown.index(cpu), y, marker=_MARKERS[_STEPS[step][1]], **style)
+
+
+def _matrix(walks: pd.DataFrame, step: int) -> Counter[tuple[int, int]]:
     """(the application's core, the core that the packet was delivered to) -> connections."""
     wide = walks.pivot(index=["trial", "connection"], columns="step", values="cpu")
     return Counter() if wide.empty else Counter(zip(wide[APPLICATION_STEP[step]], wide[step]))
 
 
-def _draw_matrix(axes: Axes, told: Counter, title: str) -> None:
+def _draw_matrix(axes: Axes, told: Counter[tuple[int, int]], title: str) -> None:
     axes.set_title(title, loc="left")
     if not told:
         say(axes, "No connection of it was traced from end to end.")

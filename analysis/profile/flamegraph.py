@@ -1,11 +1,13 @@
-"""A flame graph (Gregg, "The Flame Graph", CACM 59(6), 2016) in one SVG file that can be searched and zoomed offline."""
+"""A flame graph (Gregg, "The Flame Graph", CACM 59(6), 2016) in one SVG file, to be searched and zoomed offline."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from hashlib import md5
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from bench.profile import IDLE, Stack
+from records.profile import IDLE, Stack
 
 WIDTH, ROW, MARGIN = 1200, 17, 10
 NARROWEST = 0.4  # px: what would be narrower is not drawn, nor what stands on it
@@ -22,56 +24,57 @@ _TEMPLATE = Environment(
 def flame_graph(stacks: list[Stack], title: str) -> str:
     """The SVG of all samples that were not idle, with the command at the bottom of each stack."""
     root = _tree(stacks)
-    depth = _depth(root)
-    boxes = list(_boxes("all", root, root["samples"], 0.0, 0))
+    boxes = list(_boxes("all", root, root.samples, 0.0, 0))
     return _TEMPLATE.render(
         title=title,
         boxes=boxes,
-        samples=root["samples"],
+        samples=root.samples,
         width=WIDTH,
         row=ROW,
         margin=MARGIN,
-        height=(depth + 1) * ROW + 64,
+        height=(root.depth + 1) * ROW + 64,
     )
 
 
-def _tree(stacks: list[Stack]) -> dict:
-    root = {"samples": 0, "above": {}}
+@dataclass
+class _Node:
+    """A function, and what it called."""
+
+    samples: int = 0
+    above: "dict[str, _Node]" = field(default_factory=dict)
+
+    def add(self, samples: int, names: list[str]) -> None:
+        """Samples in the last of these functions, which the ones before it called."""
+        self.samples += samples
+        if names:
+            self.above.setdefault(names[0], _Node()).add(samples, names[1:])
+
+    @property
+    def depth(self) -> int:
+        return 1 + max((node.depth for node in self.above.values()), default=0)
+
+
+def _tree(stacks: list[Stack]) -> _Node:
+    root = _Node()
     for stack in stacks:
-        if stack.role == IDLE:
-            continue
-        root["samples"] += stack.samples
-        node = root
-        for name in (stack.command, *stack.frames.split(";")):
-            node = node["above"].setdefault(name, {"samples": 0, "above": {}})
-            node["samples"] += stack.samples
+        if stack.role != IDLE:
+            root.add(stack.samples, [stack.command, *stack.frames.split(";")])
     return root
 
 
-def _depth(node: dict) -> int:
-    return 1 + max(map(_depth, node["above"].values()), default=0)
-
-
-def _boxes(name: str, node: dict, total: int, left: float, level: int):
-    """Lists of x and width in px, level, colour, name, samples and percentage; neighbours in alphabetical order."""
-    width = (WIDTH - 2 * MARGIN) * node["samples"] / max(total, 1)
+def _boxes(name: str, node: _Node, total: int, left: float, level: int) -> Iterator[tuple[object, ...]]:
+    """Tuples of x and width in px, level, colour, name, samples, percentage, and the part of the name that fits;
+    neighbours in alphabetical order."""
+    width = (WIDTH - 2 * MARGIN) * node.samples / max(total, 1)
     if width < NARROWEST:
         return
     letters = int(width / LETTER)
     shown = name if len(name) <= letters else f"{name[: letters - 1]}…" if letters > 2 else ""
-    yield (
-        f"{MARGIN + left:.1f}",
-        f"{width:.1f}",
-        level,
-        _colour(name),
-        name,
-        node["samples"],
-        f"{100 * node['samples'] / max(total, 1):.2f}",
-        shown,
-    )
-    for above in sorted(node["above"]):
-        yield from _boxes(above, node["above"][above], total, left, level + 1)
-        left += (WIDTH - 2 * MARGIN) * node["above"][above]["samples"] / max(total, 1)
+    percent = f"{100 * node.samples / max(total, 1):.2f}"
+    yield f"{MARGIN + left:.1f}", f"{width:.1f}", level, _colour(name), name, node.samples, percent, shown
+    for above in sorted(node.above):
+        yield from _boxes(above, node.above[above], total, left, level + 1)
+        left += (WIDTH - 2 * MARGIN) * node.above[above].samples / max(total, 1)
 
 
 def _colour(name: str) -> str:

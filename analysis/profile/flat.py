@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.profile import IDLE, SERVER, Stack, read_stacks, stacks_path
-from bench.record import Trial, read_trials
+from records.profile import IDLE, SERVER, Stack, read_stacks, stacks_path
+from records.trials import Trial, read_trials
 
 KERNEL = "[kernel.kallsyms]"
 
@@ -18,7 +18,7 @@ def flat(stacks: list[Stack], only_server: bool = True) -> pd.DataFrame:
     The percentages are of the samples in the server's processes, with what softirq did on top of them; or of all that
     were not idle.
     """
-    counted = Counter()
+    counted: Counter[tuple[str, str]] = Counter()
     for stack in stacks:
         if stack.role == SERVER if only_server else stack.role != IDLE:
             counted["kernel" if stack.object == KERNEL else stack.object, stack.frames.rpartition(";")[2]] += (
@@ -49,7 +49,7 @@ def top(directory: Path, rows: int = 20) -> str:
 
 def merged(profiles: list[list[Stack]]) -> list[Stack]:
     """Several profiles as one."""
-    counted = Counter()
+    counted: Counter[tuple[str, str, str, str]] = Counter()
     for stack in (stack for stacks in profiles for stack in stacks):
         counted[stack[1:]] += stack.samples
     return [Stack(samples, *where) for where, samples in counted.most_common()]

@@ -2,7 +2,7 @@
 
 import json
 
-from bench.profile import Stack
+from records.profile import Stack
 
 
 def speedscope(profiles: dict[str, list[Stack]]) -> str:

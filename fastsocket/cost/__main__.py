@@ -10,8 +10,10 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 
 from fastsocket.build import LIBRARY, BuildError, build
 from fastsocket.cost import call, connect
@@ -23,7 +25,7 @@ An interval that spans zero says that no difference was found.
 Exit status: 0, 1 a call costs more than --limit, 2 usage, 3 it cannot be built or run here."""
 
 
-def up_to(most: int):
+def up_to(most: int) -> Callable[[str], int]:
     def positive(text: str) -> int:
         number = int(text)
         if not 1 <= number <= most:
@@ -45,11 +47,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _described(name: str, description: str, epilog: str, make) -> argparse.ArgumentParser:
+def _described(
+    name: str, description: str | None, epilog: str, make: Callable[..., argparse.ArgumentParser]
+) -> argparse.ArgumentParser:
     return make(name, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
-def _add_common_options(parser: argparse.ArgumentParser, benchmark) -> None:
+def _add_common_options(parser: argparse.ArgumentParser, benchmark: ModuleType) -> None:
     def number(name: str, most: int, meaning: str) -> None:
         default = benchmark.DEFAULTS[name]
         parser.add_argument(f"--{name}", type=up_to(most), default=default, metavar="N", help=meaning.format(default))

@@ -5,6 +5,7 @@ row.
 """
 
 import argparse
+from collections.abc import Callable
 
 from fastsocket.build import HERE
 
@@ -13,7 +14,7 @@ CONTROL = "control"
 DEFAULTS = {"processes": 21, "rounds": 100, "batch": 200}
 
 
-def add_options(parser: argparse.ArgumentParser, up_to) -> None:
+def add_options(parser: argparse.ArgumentParser, up_to: Callable[[int], Callable[[str], int]]) -> None:
     parser.add_argument("--limit", type=float, metavar="NS", help="what a call may cost more than libc's")
 
 

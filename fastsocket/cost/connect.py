@@ -7,6 +7,7 @@ of the local ports used for the address that is measured.
 
 import argparse
 import os
+from collections.abc import Callable
 
 from fastsocket.build import HERE
 
@@ -15,7 +16,7 @@ DEFAULTS = {"processes": 8, "rounds": 20, "batch": 50}
 MOST_CONNECTIONS = 100_000  # each takes some kilobytes of the kernel's memory
 
 
-def add_options(parser: argparse.ArgumentParser, up_to) -> None:
+def add_options(parser: argparse.ArgumentParser, up_to: Callable[[int], Callable[[str], int]]) -> None:
     parser.add_argument(
         "--connections",
         type=up_to(MOST_CONNECTIONS),

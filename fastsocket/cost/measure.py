@@ -85,4 +85,4 @@ def _medians(lines: str) -> dict[Case, tuple[float, float, float]]:
 
 def _cost(case: Case, measured: list[tuple[float, float, float]]) -> Cost:
     libc, library, added = zip(*measured)
-    return Cost(*case, median(libc), median(library), median(added), *(median_interval(added) or (None, None)))
+    return Cost(*case, median(libc), median(library), median(added), *(median_interval(list(added)) or (None, None)))

@@ -18,9 +18,14 @@ class Backend(Protocol):
 
     name: str
     modes: tuple[Mode, ...]
+    remedy: str  # what to do on a machine where it cannot work
+    needs_privilege: bool  # to find out whether it can work
 
     def why_not(self, device: Device | None = None, mode: Mode = "rss") -> str | None:
-        """Why it cannot work for the device (None: on this machine at all); None where it can."""
+        """Why it cannot work for the device (None: on this machine at all); None where it can.
+
+        Without a device it may raise BpfError, which tells the cause.
+        """
 
     def apply(self, device: Device, plan: Plan, journal: Journal) -> None:
         """Switch it on, noting each change. Raises what has an exit_status; what was noted is then to be undone."""

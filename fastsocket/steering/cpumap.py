@@ -13,7 +13,7 @@ from fastsocket.steering.cpus import machine_cpus
 from fastsocket.steering.device import Device
 from fastsocket.steering.journal import Journal
 from fastsocket.steering.plan import MODES, Mode, Plan
-from fastsocket.steering.program import LEARN, SteeringProgram, settings
+from fastsocket.steering.program import LEARN, NETWORKING, SteeringProgram, settings
 from fastsocket.steering.steps import DeviceId, XdpAttached
 
 QUEUE_PACKETS = 2048  # that wait for a CPU's thread; as in the kernel's sample xdp_redirect_cpu
@@ -24,13 +24,15 @@ class Cpumap:
 
     name = "cpumap"
     modes = MODES
+    remedy = NETWORKING
+    needs_privilege = True
 
     def why_not(self, device: Device | None = None, mode: Mode = "rss") -> str | None:
-        """Why it cannot work here, or None. Without a device: whether this kernel loads the program."""
+        """Why it cannot work here, or None. Without a device: whether this kernel loads the program, else BpfError."""
+        if device is None:
+            loaded().close()
+            return None
         try:
-            if device is None:
-                loaded().close()
-                return None
             index = device.index
             with device.inside():
                 there = libbpf.xdp_program_id(index)

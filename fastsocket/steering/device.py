@@ -38,7 +38,7 @@ class Device:
     name: str
     process: int | None = None
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.name
 
     @property

@@ -40,7 +40,7 @@ class _Restored:
         self.program.set(self.before)
 
 
-class EmulatedNic(AbstractContextManager):
+class EmulatedNic(AbstractContextManager["EmulatedNic"]):
     """The steering program at one or more links; idle, it changes nothing. Leaving it takes the programs off.
 
     Each link has tables of its own, as each port of a NIC has. Raises BpfError when the kernel refuses, with the
@@ -85,7 +85,7 @@ class EmulatedNic(AbstractContextManager):
                 self.apply(device, plan, journal)
             yield
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self._undo.close()
 
 
@@ -95,4 +95,4 @@ def _namespace_of_peer(device: Device) -> int:
         shown = subprocess.run(["ip", "-json", "link", "show", "dev", device.name], capture_output=True, text=True)
     if shown.returncode:
         raise BpfError(shown.stderr.strip())
-    return json.loads(shown.stdout)[0].get("link_netnsid", OWN_NETNS)
+    return int(json.loads(shown.stdout)[0].get("link_netnsid", OWN_NETNS))

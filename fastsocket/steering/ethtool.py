@@ -40,12 +40,14 @@ class Ethtool:
 
     name = "ethtool"
     modes = MODES
+    remedy = "use a NIC whose driver takes rules with masked ports: ixgbe, txgbe, mlx5; the emulated NIC needs none"
+    needs_privilege = False
 
     def why_not(self, device: Device | None = None, mode: Mode = "rss") -> str | None:
         """Why it cannot work here, or None. Without a device: whether any device of this machine takes filter rules."""
         if device is None:
             reasons = [self.why_not(Device(path.parent.name), "perfect") for path in sorted(NETWORK.glob("*/device"))]
-            return None if None in reasons else "; ".join(reasons) or "this machine has no NIC"
+            return None if None in reasons else "; ".join(filter(None, reasons)) or "this machine has no NIC"
         with device.inside():
             return self._why_not(device, mode)
 
@@ -66,7 +68,7 @@ class Ethtool:
         return None if queue_interrupts(device) else f"the interrupts of {device}'s queues are not in {INTERRUPTS}"
 
     def apply(self, device: Device, plan: Plan, journal: Journal) -> None:
-        """Raises Refused with the words of whoever refused, DeviceError."""
+        """Raises Refused with the words of the driver or the kernel, or DeviceError."""
         with device.inside():
             self._queues(device, plan, journal)
             before = _indirection(device)

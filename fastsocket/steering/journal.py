@@ -2,22 +2,16 @@
 
 import json
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from fastsocket.steering import private, steps
 from fastsocket.steering.device import Device
 from fastsocket.steering.interrupts import affinity
+from fastsocket.steering.steps import Step
 
 FORMAT = 2
 REMEDY = "undo by hand what it names, or restart the machine, which forgets both; then remove it"
-
-
-class Step(Protocol):
-    """One change. A journal that is kept in a file holds only those of steps.KINDS."""
-
-    def undo(self) -> None: ...
 
 
 class JournalError(ValueError):
@@ -26,14 +20,14 @@ class JournalError(ValueError):
     exit_status = 3
 
 
-class Journal(AbstractContextManager):
-    """The changes so far, oldest first. As a context manager it undoes them all, whatever happened.
+class Journal(AbstractContextManager["Journal"]):
+    """The changes so far, oldest first. As a context manager it undoes them all, also after an error.
 
     file: where it is kept, so that a later process can undo what this one did. A change is noted before it is made, so
     that no kill comes between the two, wherever undoing what was not done does no harm.
     """
 
-    def __init__(self, file: Path | None = None, **about):
+    def __init__(self, file: Path | None = None, **about: Any):
         self.steps: list[Step] = []
         self.about = about
         self._file = file
@@ -59,7 +53,7 @@ class Journal(AbstractContextManager):
             kept = {
                 "format": FORMAT,
                 "about": self.about,
-                "steps": [{"kind": type(step).__name__, **asdict(step)} for step in self.steps],
+                "steps": [{"kind": type(step).__name__, **_fields(step)} for step in self.steps],
             }
             private.replace(self._file, json.dumps(kept, indent=1).encode())
 
@@ -89,11 +83,16 @@ class Journal(AbstractContextManager):
         if self._file:
             private.remove(self._file)
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.undo()
 
 
-def _parsed(file: Path) -> dict:
+def _fields(step: Step) -> dict[str, Any]:
+    """A step that is kept in a file is one of steps.KINDS, which are dataclasses."""
+    return {name: vars(value) if isinstance(value, steps.DeviceId) else value for name, value in vars(step).items()}
+
+
+def _parsed(file: Path) -> dict[str, Any]:
     content = private.read(file)
     try:
         kept = json.loads(content)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from fastsocket.libbpf import BpfError
 from fastsocket.steering import private
@@ -20,7 +21,7 @@ from fastsocket.steering.backends import BACKENDS, able
 from fastsocket.steering.command import Refused
 from fastsocket.steering.device import NAME, Device, DeviceError
 from fastsocket.steering.journal import REMEDY, Journal, JournalError
-from fastsocket.steering.plan import MAX_CPUS, Plan
+from fastsocket.steering.plan import MAX_CPUS, Mode, Plan
 from fastsocket.steering.steps import number, one_of, word
 
 STATE = Path("/run/fastsocket/nic")
@@ -73,7 +74,7 @@ def _locked() -> Iterator[None]:
 def _at_most(seconds: float) -> Iterator[None]:
     """Raises TimeoutError out of a call that waits for longer. In the main thread alone, as signals are."""
 
-    def late(*_):
+    def late(*_: object) -> None:
         raise TimeoutError
 
     before = signal.signal(signal.SIGALRM, late)
@@ -107,7 +108,7 @@ class _About:
     cpus: list[int]
     ports: dict[str, int]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Raises ValueError, TypeError."""
         word(self.device, NAME)
         word(self.address, HARDWARE_ADDRESS)
@@ -116,11 +117,11 @@ class _About:
             number(cpu, MAX_CPUS - 1)
         for port in self.ports:
             word(port, re.compile("[0-9]{1,5}"))
-        self.plan  # which checks the rest
+        _ = self.plan  # which checks the rest
 
     @property
     def plan(self) -> Plan:
-        return Plan(self.mode, tuple(self.cpus), {int(port): cpu for port, cpu in self.ports.items()})
+        return Plan(cast("Mode", self.mode), tuple(self.cpus), {int(port): cpu for port, cpu in self.ports.items()})
 
 
 def _about(journal: Journal, file: Path) -> _About:
@@ -151,7 +152,7 @@ def turn_on(device: Device, plan: Plan, backend: str | None = None) -> None:
 
     backend: its name; None for the first that can. Raises what able() and the backend raise, and DeviceError.
     """
-    device.sysfs  # its own complaints come first
+    _ = device.sysfs  # its own complaints come first
     _need_capabilities()
     with _locked():
         before = current(device)
@@ -171,9 +172,10 @@ def _apply_best(device: Device, plan: Plan, name: str | None) -> None:
     *better, last = able(device, plan, name)
     for backend in better:
         try:
-            return _apply(device, plan, backend.name)
+            _apply(device, plan, backend.name)
         except (Refused, BpfError):
             continue
+        return
     _apply(device, plan, last.name)
 
 
@@ -211,6 +213,6 @@ def turn_off(device: Device) -> bool:
 def described(device: Device) -> dict[str, object]:
     """What is on, for programs and people: device, mode ("off" where we set nothing), and with what."""
     journal = current(device)
-    about = {"device": device.name, "mode": "off"} if journal is None else dict(journal.about)
+    about: dict[str, object] = {"device": device.name, "mode": "off"} if journal is None else dict(journal.about)
     about.pop("address", None)
     return about

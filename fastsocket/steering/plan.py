@@ -1,6 +1,6 @@
 """What steering shall do, apart from how it is done."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -28,12 +28,12 @@ class Plan:
     cpus: tuple[int, ...]
     ports: Mapping[int, int] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "cpus", tuple(self.cpus))
         for obstacle in self._obstacles():
             raise PlanError(obstacle)
 
-    def _obstacles(self):
+    def _obstacles(self) -> Iterator[str]:
         if self.mode not in MODES:
             yield f"steering mode {self.mode!r}: choose from {', '.join(MODES)}"
         if not self.cpus or list(self.cpus) != sorted(set(self.cpus)):

@@ -1,7 +1,8 @@
 """Files that only root can write and read, in directories that only root can: what a later root will act on.
 
-Modes are those given here, whatever the umask. A file that exists already counts only where it belongs to root or the
-caller, and others cannot write it; never through a symbolic link, never a FIFO, which would keep root waiting.
+Modes are those given here; the umask does not change them. A file that exists already counts only where it belongs to
+root or the caller, and others cannot write it; never through a symbolic link, never a FIFO, which would keep root
+waiting.
 """
 
 import errno

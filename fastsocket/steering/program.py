@@ -13,6 +13,7 @@ from fastsocket.steering.ports import port_mask
 from fastsocket.steering.rss import INDIRECTION_ENTRIES, contributions, indirection
 from fastsocket.steering.steps import DeviceId, EgressFilter
 
+NETWORKING = "boot Linux 6.1 or later with CONFIG_NET_CLS_BPF and CONFIG_BPF_SYSCALL, as Debian's are"  # the remedy
 LEARNED_ENTRIES = 8192
 OWN_NETNS = -1
 STEER, LEARN = 1, 2  # handles of the tc filters: a device may have both, with one emulated NIC at each end of its link
@@ -45,7 +46,7 @@ class SteeringProgram(BpfObject):
         self.settings = IDLE
         try:
             table = b"".join(struct.pack("=256I", *row) for row in contributions())
-            self.initial_value(".rodata", len(table))[:] = table
+            self.initial_value(".rodata", len(table))[:] = list(table)
             for map_name, entries in (resized or {}).items():
                 self.resize(map_name, entries)
             self.load()

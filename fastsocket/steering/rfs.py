@@ -20,10 +20,12 @@ ENTRIES = 32768  # scaling.rst: enough for a moderately loaded server
 
 
 class Rfs:
-    """RFS on a device, and RPS to the plan's CPUs for flows that nobody has read yet."""
+    """RFS on a device, and RPS to the plan's CPUs for flows that no application has read yet."""
 
     name = "rfs"
     modes: tuple[Mode, ...] = ("atr",)
+    remedy = "run in the machine's first network namespace, not in a container, on a kernel with CONFIG_RPS"
+    needs_privilege = False
 
     def why_not(self, device: Device | None = None, mode: Mode = "atr") -> str | None:
         """Why it cannot work here, or None."""

@@ -7,8 +7,10 @@ name; where there is none any more, what was set on it has gone with it.
 
 import re
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from fastsocket import libbpf
 from fastsocket.steering import command
@@ -43,6 +45,12 @@ def one_of(value: object, *known: object) -> None:
         raise ValueError(f"{value!r} is none of {', '.join(map(str, known))}")
 
 
+class Step(Protocol):
+    """One change. A journal that is kept in a file holds only those of KINDS."""
+
+    def undo(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class DeviceId:
     """Which device it was. namespace: the inode of its network namespace; process: one that was in there."""
@@ -52,7 +60,7 @@ class DeviceId:
     index: int
     namespace: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         word(self.name, NAME)
         number(self.index, LAST["int"], 1)
         number(self.namespace, LAST["u64"])
@@ -88,7 +96,7 @@ class Sysctl:
     name: str
     before: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         one_of(self.name, *SYSCTLS)
         word(self.before, COUNT)
 
@@ -105,7 +113,7 @@ class QueueFile:
     queue: int
     before: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         one_of(self.file, *QUEUE_FILES)
         number(self.queue, 65535)
         word(self.before, QUEUE_FILES[self.file])
@@ -125,7 +133,7 @@ class InterruptMoved:
     interrupt: int
     before: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         number(self.interrupt, LAST["int"])
         parse_cpus(self.before if isinstance(self.before, str) else "")
 
@@ -144,7 +152,7 @@ class EgressFilter:
     program_id: int
     made_hook: bool
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         number(self.handle, LAST["u32"], 1)
         number(self.program_id, LAST["u32"], 1)
         one_of(self.made_hook, True, False)
@@ -176,7 +184,7 @@ class XdpAttached:
     program_id: int
     flags: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         number(self.program_id, LAST["u32"], 1)
         one_of(self.flags, libbpf.XDP_GENERIC, libbpf.XDP_NATIVE)
 
@@ -197,7 +205,7 @@ class IndirectionSet:
     first: int
     count: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         number(self.first, 65535)
         number(self.count, 65535)
 
@@ -213,7 +221,7 @@ class NtupleSet:
     device: DeviceId
     before: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         one_of(self.before, "on", "off")
 
     def undo(self) -> None:
@@ -227,7 +235,7 @@ class RuleAdded:
     device: DeviceId
     location: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         number(self.location, LAST["u32"])
 
     def undo(self) -> None:
@@ -241,13 +249,13 @@ def _ethtool(where: DeviceId, option: str, *words: str) -> None:
             command.run(["ethtool", option, device.name, *words])
 
 
-KINDS = {
+KINDS: dict[str, Callable[..., Step]] = {
     kind.__name__: kind
     for kind in (Sysctl, QueueFile, InterruptMoved, EgressFilter, XdpAttached, IndirectionSet, NtupleSet, RuleAdded)
 }
 
 
-def step(kept: object) -> object:
+def step(kept: object) -> Step:
     """One of them, from what a file holds of it. Raises ValueError."""
     if not isinstance(kept, dict) or not isinstance(kept.get("kind"), str) or kept["kind"] not in KINDS:
         raise ValueError("its kind is unknown")

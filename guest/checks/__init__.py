@@ -19,7 +19,7 @@ FASTSOCKET = [sys.executable, "-m", "fastsocket"]
 CPUS = sorted(os.sched_getaffinity(0))
 
 
-def accepted(pid: int) -> Counter:
+def accepted(pid: int) -> Counter[int]:
     """Connections by CPU that the server counts as local."""
     (server,) = survey().of([pid])
     return Counter({cpu.cpu: cpu.accepted_local for cpu in server.counters})

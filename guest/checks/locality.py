@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pandas
 
@@ -54,12 +55,12 @@ def check(workload: str) -> str:
     return shown
 
 
-def _by_the_library(trials: list[dict]) -> float:
+def _by_the_library(trials: list[dict[str, Any]]) -> float:
     """The share of what it accepted that came from the worker's own CPU."""
     counted = {name: sum(cpu[name] for trial in trials for cpu in trial["library"] or []) for name in COUNTED}
     if not any(counted.values()):
         raise No("neither the kernel nor the library tells")
-    return 100 * counted["accepted_local"] / sum(counted.values())
+    return float(100 * counted["accepted_local"] / sum(counted.values()))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ Those are excused whose tracepoint came with a later kernel.
 import os
 import re
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from bench.probes import ContentionProbe, LocalityProbe
@@ -18,7 +19,7 @@ from guest.checks import ROOT, No, answer
 
 RECEIVED = (6, 3), "sock_recv_length came with Linux 6.3 (6e6eda44b939)"
 SINCE = {"locality": RECEIVED, "walk": RECEIVED}
-LOADED = {  # name in fastsocket/bpf -> how, on a stack that ends it again
+LOADED: dict[str, Callable[[ExitStack], object]] = {  # name in fastsocket/bpf -> how, on a stack that ends it again
     "emulated": lambda stack: stack.enter_context(SteeringProgram("emulated")),
     "cpumap": lambda stack: stack.enter_context(SteeringProgram("cpumap", {"cpus": machine_cpus()})),
     "locality": LocalityProbe,
@@ -50,7 +51,7 @@ def _why_not(name: str) -> str:
     return ""
 
 
-def _walk(folder: Path):
+def _walk(folder: Path) -> AbstractContextManager[None]:
     return walked(folder / "walk.csv", os.getpid(), range(1, 2), folder)
 
 

@@ -33,7 +33,7 @@ def check() -> str:
 def _answered(server: Served, cpu: int) -> int:
     with server.load([cpu], EACH) as load:
         load.wait()
-    return load.counts[cpu]["ok"]
+    return int(load.counts[cpu]["ok"])
 
 
 if __name__ == "__main__":

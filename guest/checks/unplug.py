@@ -27,13 +27,18 @@ def check() -> str:
     return f"{total['ok']} ok, none refused, reset or wrong{late}"
 
 
-def _loaded(one: Served, switch: Path) -> Counter:
+def _loaded(one: Served, switch: Path) -> Counter[str]:
     with one.load([cpu for cpu in CPUS if cpu != GONE]) as load:
         for state in ("1", "0", "1"):
             switch.write_text(state)
-            goal = _answered(load) + BETWEEN
-            wait_until(lambda goal=goal: _answered(load) >= goal, f"{BETWEEN} more connections", PATIENCE)
-    return load.total()
+            _wait_for_more(load)
+    total: Counter[str] = load.total()
+    return total
+
+
+def _wait_for_more(load: Load) -> None:
+    goal = _answered(load) + BETWEEN
+    wait_until(lambda: _answered(load) >= goal, f"{BETWEEN} more connections", PATIENCE)
 
 
 def _answered(load: Load) -> int:

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from bench.bootstrap import ROOT, needed_packages
-from bench.packages import Package
+from setup.bootstrap import ROOT, needed_packages
+from setup.packages import Package
 
 LAB = [sys.executable, str(ROOT / "lab.py")]
 FASTSOCKET = [sys.executable, "-m", "fastsocket"]

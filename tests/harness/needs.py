@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.packages import GUEST
+from setup.packages import GUEST
 
 IPV6 = "IPv6 on the loopback device"  # containers have none unless they are asked to
 CPYTHONS_OWN_TESTS = "CPython's package test"  # Debian has it in a package of its own

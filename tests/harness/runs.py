@@ -1,8 +1,8 @@
 """Runs as a sweep would leave them, for what reads them."""
 
 from bench.experiment import figure_specs
-from bench.record import Options, Placement, Run
 from bench.schedule import schedule
+from records.run import Options, Placement, Run
 
 BLOCKS = 6  # enough for intervals
 

@@ -1,4 +1,4 @@
-"""The lab's load generator: requests are due at times that are fixed beforehand, whatever the answers do (an open loop).
+"""The lab's load generator: the times at which requests are due are fixed beforehand (an open loop).
 
 A latency runs from the time at which the request was due, so a server that stalls is charged for every request that
 waited (Tene: How NOT to Measure Latency). The generator is a program in C beside this file. It represents clients on
@@ -11,6 +11,7 @@ import math
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hdrh.histogram import HdrHistogram
 
@@ -73,7 +74,7 @@ def open_loop(testbed: Testbed, cpus: Cpus, demand: Demand, ports: range, dialog
     return read(result, late_ms=LATE_MS * limits.read().answer_seconds)
 
 
-def read(result: dict, late_ms: float) -> Load:
+def read(result: dict[str, Any], late_ms: float) -> Load:
     """The program's result. Raises WorkloadError where it could not keep to its schedule."""
     lateness = histogram(result["lateness_ns"])
     late, sent = lateness.get_value_at_percentile(99) / 1e6, lateness.get_total_count()

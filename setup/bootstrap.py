@@ -10,11 +10,12 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.packages import BUILDING, GUEST, MEASURING, TESTING, Package
 from fastsocket.build import is_finished
+from setup.packages import BUILDING, GUEST, MEASURING, TESTING, Package
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -25,6 +26,7 @@ PROJECT = ROOT / "pyproject.toml"
 STAMP = VENV / "installed-from"
 CHECKS_STAMP = VENV / "checks-from"
 LOCKED = ("--require-hashes", "--only-binary", ":all:", "--requirement")  # options of pip install; a file follows
+UNITS = Path("/usr/lib/systemd/system")
 POLICY = Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = """\
 #!/bin/sh
@@ -139,7 +141,7 @@ def _run(what: str, command: list[str], **environment: str) -> None:
 
 
 @contextmanager
-def _no_service_starts():
+def _no_service_starts() -> Iterator[None]:
     """Debian starts a server as soon as it is installed, unless this file says no (Debian policy 9.3.3)."""
     if POLICY.exists() and POLICY.read_text() != POLICY_TEXT:
         yield  # the machine has a policy of its own
@@ -171,12 +173,17 @@ def _install_packages(packages: list[Package]) -> None:
             DEBIAN_FRONTEND="noninteractive",
         )
     for package in packages:
-        if package.service and shutil.which("systemctl"):
-            _run(f"disabling the service {package.service}", ["systemctl", "disable", "--quiet", package.service])
+        _disable_service(package.name)
     importlib.invalidate_caches()
     still = " ".join(package.name for package in packages if not package.is_there())
     if still:
         _refuse(f"installed, but still not found: {still}; is PATH complete?")
+
+
+def _disable_service(name: str) -> None:
+    """Debian would start a server of this name at every boot; the lab starts servers itself."""
+    if shutil.which("systemctl") and (UNITS / f"{name}.service").exists():
+        _run(f"disabling the service {name}", ["systemctl", "disable", "--quiet", name])
 
 
 def make_environment() -> None:

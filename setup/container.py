@@ -1,8 +1,8 @@
 """What a container lacks to run the lab, and the option of ``docker run`` that gives it.
 
-It was found by trying, on Linux 6.18 with Docker 20.10: four capabilities, and a /proc/sys that can be written. Docker's
-seccomp profile and its read-only /sys stay (the hosts of a testbed mount a /sys of their own); no device, cgroup or BPF
-file system is needed, and BTF is there for everybody. ``--privileged`` gives all of it, and much else.
+Found by trying, on Linux 6.18 with Docker 20.10: the lab needs four capabilities, and a /proc/sys that can be written.
+Docker's seccomp profile stays. So does its read-only /sys, because the hosts of a testbed mount a /sys of their own. No
+device, cgroup or BPF file system is needed, and BTF is in every container. ``--privileged`` gives all that, and more.
 """
 
 import os
@@ -21,7 +21,7 @@ PRIVILEGED = "--privileged"
 
 
 def engine() -> str | None:
-    """Whose container this is; None outside of one, as in a virtual machine that was made from an image."""
+    """The engine of this container. None outside of one, as in a virtual machine that was made from an image."""
     if all(namespace.stat().st_ino == first for namespace, first in FIRST.items()):
         return None
     return next((name for mark, name in MARKS.items() if mark.exists()), None)
@@ -29,7 +29,7 @@ def engine() -> str | None:
 
 @dataclass(frozen=True)
 class Need:
-    """Something that a container has only if it is asked for."""
+    """Something that a container has only on request."""
 
     name: str
     purpose: str
@@ -49,7 +49,7 @@ def _capability(name: str, number: int, purpose: str) -> Need:
 
 
 def _is_unconfined() -> bool:
-    """Docker's AppArmor profile denies every mount, whatever the capabilities."""
+    """Docker's AppArmor profile denies every mount, even with all capabilities."""
     try:
         return Path("/proc/self/attr/apparmor/current").read_text().strip("\0\n") in ("unconfined", "")
     except OSError:  # no AppArmor here
@@ -72,7 +72,7 @@ NEEDS = (
 
 
 def lacking(needs: Sequence[Need] = NEEDS) -> list[Need]:
-    """What this container was not given; nothing outside of one."""
+    """The needs that this container was not given; none outside of a container."""
     return [need for need in needs if not need.is_there()] if engine() else []
 
 

@@ -9,24 +9,20 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
-from bench import container, reads
-from bench.bootstrap import VENV, has_environment, needed_packages
+from bench import reads
 from bench.probes import ContentionProbe, LocalityProbe
 from fastsocket.build import BuildError, build
 from fastsocket.libbpf import BpfError
 from fastsocket.refusal import Cause
-from fastsocket.steering import BACKENDS, Backend, cpumap
-from fastsocket.steering.program import SteeringProgram
+from fastsocket.steering import BACKENDS, Backend
+from fastsocket.steering.program import NETWORKING, SteeringProgram
+from setup import container
+from setup.bootstrap import VENV, has_environment, needed_packages
 
 DESCRIPTORS_NEEDED = 16384
-BPF_NETWORKING = "boot Linux 6.1 or later with CONFIG_NET_CLS_BPF and CONFIG_BPF_SYSCALL, as Debian's are"
-REMEDIES = {
-    "ethtool": "use a NIC whose driver takes rules with masked ports: ixgbe, txgbe, mlx5; the emulated NIC needs none",
-    "cpumap": BPF_NETWORKING,
-    "rfs": "run in the machine's first network namespace, not in a container, on a kernel with CONFIG_RPS",
-}
 INSTALL = "python3 lab.py --yes test installs it"
 PORT_RANGE = 51  # IP_LOCAL_PORT_RANGE in <linux/in.h>, for which Python 3.11 has no name
 PORT_TRIES = 20  # another process may take the port meanwhile
@@ -81,16 +77,16 @@ def checks() -> Iterator[Check]:
         required=False,
         by_privilege=False,
     )
-    yield _asked("emulated NIC", _try_nic, BPF_NETWORKING)
+    yield _asked("emulated NIC", _try_nic, NETWORKING)
     yield _asked("locality probe", _try_locality, since("6.3", "6e6eda44b939"), required=False)
     yield _asked("lock contention probe", _try_contention, since("5.19", "16edd9b511a1"), required=False)
     for backend in BACKENDS:
         yield _asked(
             f"steering by {backend.name}",
-            lambda: _try_backend(backend),
-            REMEDIES[backend.name],
+            partial(_try_backend, backend),
+            backend.remedy,
             required=False,
-            by_privilege=backend.name == "cpumap",
+            by_privilege=backend.needs_privilege,
         )
 
 
@@ -112,7 +108,7 @@ class _NotAllowed(_No):
 
 
 def _asked(name: str, ask: Callable[[], str], remedy: str, required: bool = True, by_privilege: bool = True) -> Check:
-    """What takes privilege takes, in a container, first what that was not given."""
+    """Ask, and make a check of the answer. In a container that lacks privileges, the remedy is to give it those."""
     lacks = container.lacking() if by_privilege else []
     remedy = container.options(lacks) if lacks else remedy
     try:
@@ -177,14 +173,14 @@ def _try_port_range() -> str:
 
 
 def _ephemeral_port() -> int:
-    """One that the kernel chose, and that is free again."""
+    """A port that the kernel chose, and that is free again."""
     with socket.socket() as chosen:
         chosen.bind(("127.0.0.1", 0))
-        return chosen.getsockname()[1]
+        return int(chosen.getsockname()[1])
 
 
 def _port_from_range(listener: socket.socket, port: int) -> int:
-    """Of a connection that may have this port alone; 0 where it is taken."""
+    """The port of a connection that may use this port alone; 0 if the port is taken."""
     with socket.socket() as connection:
         try:
             connection.setsockopt(socket.IPPROTO_IP, PORT_RANGE, struct.pack("=I", port | port << 16))
@@ -193,7 +189,7 @@ def _port_from_range(listener: socket.socket, port: int) -> int:
         if connection.connect_ex(listener.getsockname()):
             return 0
         listener.accept()[0].close()
-        return connection.getsockname()[1]
+        return int(connection.getsockname()[1])
 
 
 def _try_nic() -> str:
@@ -204,8 +200,6 @@ def _try_nic() -> str:
 
 def _try_backend(backend: Backend) -> str:
     build()
-    if isinstance(backend, cpumap.Cpumap):
-        cpumap.loaded().close()
     reason = backend.why_not(mode=backend.modes[-1])
     if reason:
         raise _No(reason)

@@ -8,7 +8,7 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import container, reads
+from setup import container
 
 LIBRARIES = ("mininet", "pyroute2", "pandas", "scipy")
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,7 +46,6 @@ def fingerprint() -> dict[str, str]:
         "guest": _guest(),
         "container": f"{container.engine()}, {platform.node()}" if container.engine() else "no",
         "mitigations": _mitigations(),
-        "reads seen by": reads.tracepoint(),
         "load before": " ".join(f"{value:.2f}" for value in os.getloadavg()),
     }
 

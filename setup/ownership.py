@@ -1,4 +1,4 @@
-"""Results belong to whoever owns the folder that they lie in, also when root measures: by sudo, or in a container."""
+"""Results belong to the owner of their folder, also when root measures: by sudo, or in a container."""
 
 import os
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ class OwnershipError(Exception):
 
 @contextmanager
 def owned_like_its_folder(directory: Path) -> Iterator[None]:
-    """What is made in the directory meanwhile belongs to its owner afterwards.
+    """Files that are made in the directory meanwhile belong to its owner afterwards.
 
-    A directory that is not there yet will have the owner of the folder that it comes to lie in. Only root can give away
-    (chown(2)); for anybody else all is theirs as it is. Raises OwnershipError.
+    A directory that is not there yet will have the owner of the folder above it. Only root can give files away
+    (chown(2)); other users own what they make. Raises OwnershipError.
     """
     directory = directory.absolute()
     missing = [path for path in (directory, *directory.parents) if not path.exists()]
@@ -31,7 +31,7 @@ def owned_like_its_folder(directory: Path) -> Iterator[None]:
 
 
 def _give(top: Path, owner: os.stat_result) -> None:
-    """What is root's, not what somebody else has put there; a symbolic link, not what it points to."""
+    """Root's files only, not those of other users. A symbolic link itself, not its target."""
     for path in [top, *(Path(folder, name) for folder, folders, files in os.walk(top) for name in folders + files)]:
         try:
             if path.lstat().st_uid == 0:

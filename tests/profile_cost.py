@@ -1,7 +1,7 @@
 """What it costs to turn a perf.data file into table, flame graph and speedscope file, beside perf report --stdio.
 
-python3 -m analysis.profile.cost --record 786000     samples of this machine, as it is, taken now
-python3 -m analysis.profile.cost perf.data           a file that is here already
+python3 -m tests.profile_cost --record 786000     samples of this machine, as it is, taken now
+python3 -m tests.profile_cost perf.data           a file that is here already
 
 The two take turns, five times each. Memory is the larger of perf's and ours, which run one after the other.
 """
@@ -58,7 +58,7 @@ def _timed(command: list[str]) -> tuple[float, str]:
 def _compare(perf_data: Path, out: Path) -> None:
     ours, theirs, said = [], [], ""
     for _ in range(TIMES):
-        seconds, said = _timed([sys.executable, "-m", "analysis.profile.cost", "--convert", f"{out}", f"{perf_data}"])
+        seconds, said = _timed([sys.executable, "-m", "tests.profile_cost", "--convert", f"{out}", f"{perf_data}"])
         ours.append(seconds)
         theirs.append(_timed(["perf", "report", "--stdio", "--input", f"{perf_data}"])[0])
     ratios = sorted(mine / other for mine, other in zip(ours, theirs))

@@ -1,25 +1,29 @@
 """The Debian packages that the lab needs, by what they are needed for.
 
-``python3 -m bench.packages NEED ...`` prints their names, for the Dockerfile.
+Standard library alone: it answers on a bare machine, and in the Dockerfile, where
+``python3 -m setup.packages NEED ...`` prints their names.
 """
 
+import ast
 import importlib.util
 import platform
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+WORKLOADS = Path(__file__).resolve().parent.parent / "workloads"
 
 
 @dataclass(frozen=True)
 class Package:
-    """A Debian package, and the command or file by which we know that it, or its like, is there."""
+    """A Debian package. Its command, file or module shows that it, or something like it, is installed."""
 
     name: str
     command: str = ""
     file: str = ""
     module: str = ""
-    service: str = ""  # that Debian would start at every boot; the lab starts servers itself
 
     def is_there(self) -> bool:
         if self.module:
@@ -27,8 +31,17 @@ class Package:
         return Path(self.file).exists() if self.file else shutil.which(self.command) is not None
 
 
+def of_workloads(folder: Path = WORKLOADS) -> Iterator[Package]:
+    """The ``packages`` of each class in workloads/. They are read, not imported: an import would need our libraries."""
+    for path in sorted(folder.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Assign(targets=[ast.Name(id="packages")], value=value):
+                    yield from (Package(name, command) for command, name in ast.literal_eval(value).items())
+
+
 def _debian() -> int:
-    """The release of the distribution, or of the Debian that it is like to."""
+    """The release of Debian; on another distribution, of the Debian closest to it."""
     try:
         return int(platform.freedesktop_os_release().get("VERSION_ID", "12").partition(".")[0])
     except OSError:
@@ -48,22 +61,15 @@ MEASURING = (
     Package("ethtool", command="ethtool"),
     Package("mininet", command="mnexec"),
     Package("net-tools", command="ifconfig"),
-    Package("nginx", command="nginx", service="nginx"),
-    Package("wrk", command="wrk"),
-    Package("haproxy", command="haproxy", service="haproxy"),
-    Package("redis-server", command="redis-server", service="redis-server"),
-    Package("redis-tools", command="redis-benchmark"),
-    Package("lighttpd", command="lighttpd", service="lighttpd"),
-    Package("memcached", command="memcached", service="memcached"),
-    Package("libmemcached-tools", command="memcaslap"),
     Package("linux-perf", command="perf"),
+    *dict.fromkeys(of_workloads()),
 )
 # What else the library is tested with.
 TESTING = (
     Package("nodejs", command="node"),
     Package("chromium", command="chromium"),
 )
-# What guests run under. Only a static busybox is of use; virtiofsd comes with Debian 12's QEMU, and by itself since.
+# What guests run under. Only a static busybox is of use. Debian 12's QEMU brings virtiofsd; later ones do not.
 VIRTIOFSD = "/usr/libexec/virtiofsd"
 GUEST = (
     Package("qemu-system-x86", command="qemu-system-x86_64"),

@@ -1,0 +1,59 @@
+"""A run with all that its trials say, computed once for tables, figures, report and terminal alike."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.emulated import sound
+from analysis.estimates import comparisons, estimate
+from records.run import RecordError, Run, read_run, runs_in
+from records.trials import TRIALS, Trial, read_trials
+
+SUMMARY = "summary.csv"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run, its trials, and what they say."""
+
+    directory: Path
+    run: Run
+    trials: list[Trial]
+    summary: pd.DataFrame  # analysis.estimates.estimate(trials)
+
+    @cached_property
+    def compared(self) -> pd.DataFrame:
+        """analysis.estimates.comparisons() of the run's variants."""
+        return comparisons(self.trials, self.run.options.variants)
+
+
+def result(directory: Path, run: Run, trials: list[Trial]) -> Result:
+    """The result of these trials."""
+    return Result(directory, run, trials, estimate(trials))
+
+
+def results_in(directory: Path) -> list[Result]:
+    """Of the run in a directory or, of a sweep that ran several experiments, of each in the order they began.
+
+    Raises RecordError when the directory holds no run, a damaged one, or one without trials.
+    """
+    return [_read(part) for part in runs_in(directory)]
+
+
+def _read(directory: Path) -> Result:
+    run = read_run(directory)
+    trials = sound(run, read_trials(directory))
+    if all(trial.failed for trial in trials) and not run.options.why_not:
+        raise RecordError(f"{directory / TRIALS} holds no finished trial yet; go on with lab.py sweep --resume")
+    return result(directory, run, trials)
+
+
+def stored_result(directory: Path) -> Result:
+    """As results_in() has it, but with the estimates of summary.csv if that is newer than the trials: quicker."""
+    run, stored = read_run(directory), directory / SUMMARY
+    trials = sound(run, read_trials(directory))
+    if not stored.exists() or stored.stat().st_mtime < (directory / TRIALS).stat().st_mtime:
+        return result(directory, run, trials)
+    return Result(directory, run, trials, pd.read_csv(stored, float_precision="round_trip"))

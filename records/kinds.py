@@ -1,0 +1,31 @@
+"""The kinds of figure, by which an experiment file says how its figure is drawn.
+
+To add one: a file in analysis/figures/, and a line here. docs/adding/figure.md shows how.
+"""
+
+from typing import NamedTuple
+
+
+class Kind(NamedTuple):
+    """How figures of a kind are drawn."""
+
+    module: str  # in analysis/figures
+    function: str = "draw"  # of that module: takes a View, returns the figure and the data that it shows
+    timed: bool = True  # it shows something that depends on time, which an emulated guest cannot tell
+
+
+KINDS = {
+    "throughput": Kind("throughput"),
+    "ratios": Kind("ratios"),
+    "locality": Kind("locality", timed=False),
+    "contention": Kind("contention"),
+    "cpu": Kind("cpu"),
+    "day": Kind("day"),
+    "effects": Kind("effects"),
+    "profile": Kind("profile"),
+    "profile-difference": Kind("profile", "draw_difference"),
+    "related": Kind("related", timed=False),
+    "listen-table": Kind("walk", "draw_passive", timed=False),
+    "active-connections": Kind("walk", "draw_active", timed=False),
+    "flow-deliver": Kind("walk", "draw_delivery", timed=False),
+}

@@ -1,0 +1,49 @@
+"""The metrics of a trial: name, unit, heading, direction and precision of each, in one place."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that trials have."""
+
+    name: str  # in Trial.metrics and summary.csv
+    unit: str
+    heading: str  # in tables
+    digits: int  # behind the point, in tables
+    better: Literal["higher", "lower"]
+    timed: bool = True  # it depends on time, so an emulated guest cannot tell it
+    called: str = ""  # in sentences
+
+    @property
+    def largest(self) -> float:
+        """The largest possible value. The smallest one is 0."""
+        return 100.0 if self.unit == "%" else math.inf
+
+
+THROUGHPUT = ("cps", "rps")  # connections or, where they persist, requests per second
+P50, P99, MAX = "latency_p50_ms", "latency_p99_ms", "latency_max_ms"
+COST = "cpu_us_per_request"  # of all CPUs, without the load generator's own time
+PASSIVE_LOCAL, ACCEPT_LOCAL, ACTIVE_LOCAL = "passive_local_percent", "accept_local_percent", "active_local_percent"
+CONTENTIONS = "contentions_per_connection"
+ERRORS = "errors"
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("cps", "1/s", "CPS", 0, "higher", called="CPS"),
+        Metric("rps", "1/s", "RPS", 0, "higher", called="RPS"),
+        Metric(P50, "ms", "p50, ms", 2, "lower"),
+        Metric(P99, "ms", "p99, ms", 2, "lower"),
+        Metric(MAX, "ms", "longest, ms", 2, "lower"),
+        Metric(PASSIVE_LOCAL, "%", "passive local, %", 1, "higher", False, "connections that clients opened"),
+        Metric(ACCEPT_LOCAL, "%", "accept local, %", 1, "higher", False, "accepts"),
+        Metric(ACTIVE_LOCAL, "%", "active local, %", 1, "higher", False, "connections that the server opened itself"),
+        Metric(COST, "µs", "CPU µs per request", 1, "lower", called="CPU time per request"),
+        Metric(CONTENTIONS, "1", "contentions per connection", 3, "lower"),
+        Metric(ERRORS, "1", "errors per trial", 1, "lower", False),
+    )
+}
+TABULATED = (P50, P99, PASSIVE_LOCAL, ACCEPT_LOCAL, COST, CONTENTIONS, ERRORS)  # beside the throughput

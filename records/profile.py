@@ -1,0 +1,39 @@
+"""profiles/*.tsv.gz: where the CPU time of a trial went, as stacks of functions."""
+
+import csv
+import gzip
+from pathlib import Path
+from typing import NamedTuple
+
+SERVER, IDLE, OTHER = "server", "idle", "other"
+
+
+class Stack(NamedTuple):
+    """Samples that were taken in the same place."""
+
+    samples: int
+    role: str  # SERVER, IDLE or OTHER
+    command: str  # of the process that was interrupted: a softirq runs on top of any process
+    object: str  # file of the innermost function, or the kernel
+    frames: str  # functions from the outermost to the innermost, separated by ";"
+
+
+def stacks_path(run_directory: Path, trial: int) -> Path:
+    """Where the profile of a trial is."""
+    return run_directory / "profiles" / f"{trial:04}.tsv.gz"
+
+
+def write_stacks(path: Path, stacks: list[Stack]) -> None:
+    """As a table with a heading."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with gzip.open(path, "wt", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\", lineterminator="\n")
+        writer.writerows([Stack._fields, *stacks])
+
+
+def read_stacks(path: Path) -> list[Stack]:
+    """Those that write_stacks() wrote."""
+    with gzip.open(path, "rt", newline="") as file:
+        rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\")
+        next(rows)
+        return [Stack(int(samples), *where) for samples, *where in rows]

@@ -1,0 +1,133 @@
+"""run.json: what was asked for, and the circumstances of the run."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class Record(BaseModel):
+    """Immutable, and strict about what it is made of."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Effect(Record):
+    """A ratio of throughputs: of these variants, multiplied, over those."""
+
+    of: list[str]
+    over: list[str]
+    claim: str | None = None  # of analysis/published/claims.csv, if this ratio was published
+
+
+class FigureText(Record):
+    """What an experiment file says of its figure, and the run keeps as it stands there."""
+
+    title: str
+    slides: str = ""  # its place in the slides, and the numbers given there
+    labels: dict[str, str] = {}  # variant -> what the figure calls it
+    effects: dict[str, Effect] = {}  # for the kind "effects"
+
+
+class FigureSpec(FigureText):
+    """A figure of the slides, as this run can show it."""
+
+    id: str
+    kind: str  # how it is drawn: a key of records.kinds.KINDS
+    workloads: list[str] = []  # that it shows; empty: all that the run has
+    variants: list[str] = []
+
+
+class Asked(Record):
+    """What an experiment file asks for, and the run keeps as it stands there unless the caller says otherwise."""
+
+    workloads: list[str]
+    variants: list[str]
+    rates: dict[str, int] = {}  # workload -> requests per second and core; without one, as many as the server takes
+    day: bool = False  # those rates are the peak of a day, whose blocks are its hours: bench/day.py
+    observes: Literal["profile", "walk"] | None = None  # beside the metrics, in each trial: bench/observers.py
+
+
+class Options(Asked):
+    """What was asked for. The schedule follows from it alone, so that a run can go on where it stopped."""
+
+    experiment: str
+    lacking: dict[str, dict[str, str]] = {}  # workload -> variant of those above that its server lacks -> why
+    cores: list[int]
+    blocks: int
+    seconds: int  # of load per trial
+    seed: int
+    limits: dict[str, int] = {}  # of workloads/limits.py that were not the default
+    why_not: str = ""  # this machine cannot run it; it then has no trials
+    figures: list[FigureSpec] = []
+
+    def hour(self, block: int) -> float:
+        """Of a day: the middle of the block's part of it, from 0 to 24."""
+        return 24 * (block + 0.5) / self.blocks
+
+
+class Placement(Record):
+    """Which CPUs a server and its load generator ran on; shared is what both use."""
+
+    cores: int
+    server_cpus: list[int]
+    load_cpus: list[int]
+
+    @property
+    def shared(self) -> list[int]:
+        return sorted(set(self.server_cpus) & set(self.load_cpus))
+
+
+class Run(Record):
+    """The circumstances of a run."""
+
+    options: Options
+    started: str  # ISO 8601 with time zone
+    fingerprint: dict[str, str]  # the machine: kernel, CPU, memory, …
+    machine_cpus: int | None = None  # the highest possible CPU number, plus 1; None: from before it was recorded
+    versions: dict[str, str]  # of the servers, the tools and the libraries
+    placements: list[Placement]
+    unavailable: dict[str, str]  # metric -> why this machine cannot give it
+    left_out: dict[str, str] = {}  # workload -> why the rest of its trials was not run
+    planned_trials: int
+    complete: bool = False
+    wall_seconds: float = 0.0  # from the start of the command to the end of the last trial
+
+
+class RecordError(Exception):
+    """A run directory that cannot be read or written; the message names the file and the remedy."""
+
+    exit_status = 2
+
+
+RUN = "run.json"
+
+
+def write_run(directory: Path, run: Run) -> None:
+    """Replace run.json in one step."""
+    new = directory / (RUN + ".new")
+    new.write_text(run.model_dump_json(indent=2) + "\n")
+    new.replace(directory / RUN)
+
+
+def read_run(directory: Path) -> Run:
+    """Raises RecordError when the directory holds no run."""
+    try:
+        return Run.model_validate_json((directory / RUN).read_bytes())
+    except FileNotFoundError as error:
+        raise RecordError(f"{directory} holds no run: {RUN} is missing") from error
+    except ValidationError as error:
+        raise RecordError(f"{directory / RUN} is not a run of this version: {error.errors()[0]['msg']}") from error
+
+
+def runs_in(directory: Path) -> list[Path]:
+    """The directory itself or, of a sweep that ran several experiments, those of its runs in the order they began.
+
+    Raises RecordError when there is none.
+    """
+    if (directory / RUN).exists():
+        return [directory]
+    parts = [path.parent for path in directory.glob(f"*/{RUN}")]
+    if not parts:
+        raise RecordError(f"{directory} holds no run: {RUN} is missing")
+    return sorted(parts, key=lambda part: read_run(part).started)

@@ -1,0 +1,116 @@
+"""trials.jsonl: a line for each measurement, in the order they ran."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, ValidationError
+
+from records.run import Record, RecordError
+
+TRIALS = "trials.jsonl"
+BASE, CONTROL = "base", "control"  # arms: the reference of all comparisons, and the same once more
+
+
+class CpuUse(Record):
+    """Seconds that one CPU spent in each state during a trial (proc(5), /proc/stat)."""
+
+    cpu: int
+    user: float
+    system: float
+    softirq: float
+    irq: float
+    idle: float
+    iowait: float
+    steal: float
+
+
+class LibraryCounters(Record):
+    """What libfsocket.so counted on one CPU during a trial, each counter by its name in fastsocket/counters.py."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, int]
+
+    cpu: int
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return self.__pydantic_extra__
+
+
+class Trial(Record):
+    """One measurement. A metric that could not be measured is in ``unavailable`` with the reason, and is never 0."""
+
+    index: int
+    block: int
+    workload: str
+    variant: str
+    control: bool  # it runs as base, but is an arm of its own: the A/A comparison
+    cores: int
+    started: float  # Unix time
+    seconds: float  # of load
+    rate: float | None = None  # requests per second offered; None: as many as the server took
+    metrics: dict[str, float]  # by their names in records.metrics.METRICS
+    unavailable: dict[str, str]
+    latency_ms: dict[str, float]  # percentile, or "max", -> value
+    histograms: dict[str, str] = {}  # at a rate: of latencies in ns, as HdrHistogram encodes them (V2, base64)
+    load_errors: dict[str, int]  # kind -> count
+    cpu: list[CpuUse]
+    load_cpu_seconds: float
+    library: list[LibraryCounters] | None
+    spoilt: list[str]  # reasons to trust this trial less; it is kept all the same
+    failed: str = ""  # why it could not be measured: it then has no metrics
+
+    @property
+    def arm(self) -> str:
+        """The name of the trial in comparisons: its variant, or CONTROL."""
+        return CONTROL if self.control else self.variant
+
+
+def failed_trial(reason: str, **slot: Any) -> Trial:
+    """A trial that could not be measured. slot: the fields of its bench.schedule.Slot, when it started, its rate."""
+    return Trial(
+        **slot,
+        seconds=0.0,
+        metrics={},
+        unavailable={},
+        latency_ms={},
+        load_errors={},
+        cpu=[],
+        load_cpu_seconds=0.0,
+        library=None,
+        spoilt=[],
+        failed=reason,
+    )
+
+
+def append_trial(directory: Path, trial: Trial) -> None:
+    """Add a trial, whole or not at all: one write, then to the disk; read_trials() ignores a line cut short."""
+    line = trial.model_dump_json().encode() + b"\n"
+    descriptor = os.open(directory / TRIALS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(descriptor, line)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def drop_torn_line(directory: Path) -> None:
+    """Cut off a last line that a kill left incomplete, before more lines are appended."""
+    path = directory / TRIALS
+    if path.exists():
+        content = path.read_bytes()
+        os.truncate(path, content.rfind(b"\n") + 1)
+
+
+def read_trials(directory: Path) -> list[Trial]:
+    """All whole trials of a run directory, none if none was finished. Raises RecordError on a damaged line."""
+    path = directory / TRIALS
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    trials = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            trials.append(Trial.model_validate_json(line))
+        except ValidationError as error:
+            raise RecordError(f"{path}:{number} is damaged: {error.errors()[0]['msg']}; remove the line") from error
+    return trials

@@ -1,0 +1,106 @@
+"""The pages in docs/adding/ are followed literally in a copy of the checkout: their files, lines and commands.
+
+A code block belongs to the file that the text before it names last; one in diff changes that file.
+"""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ROOT / "docs" / "adding"
+LEFT_BEHIND = shutil.ignore_patterns(".git", ".venv", ".kernels", ".hypothesis", ".*_cache", "__pycache__")
+BLOCK = re.compile(r"(.*?)^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NAMED_FILE = re.compile(r"`([\w./-]+\.\w+)`")
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    return shutil.copytree(ROOT, tmp_path / "checkout", ignore=LEFT_BEHIND, symlinks=True)
+
+
+def follow(page: str, checkout: Path) -> list[subprocess.CompletedProcess]:
+    """Do what the page says. Returns what each of its commands said."""
+    done, file = [], None
+    for text, language, block in BLOCK.findall((PAGES / page).read_text()):
+        file = [file, *NAMED_FILE.findall(text)][-1]
+        if language == "sh":
+            done += [run(line, checkout) for line in block.splitlines()]
+        elif language == "diff":
+            change(checkout / file, block.splitlines(keepends=True))
+        else:
+            (checkout / file).write_text(block)
+    return done
+
+
+def change(file: Path, lines: list[str]) -> None:
+    before = "".join(line[1:] for line in lines if line[0] != "+")
+    after = "".join(line[1:] for line in lines if line[0] != "-")
+    assert file.read_text().count(before) == 1, f"{file} does not have, once:\n{before}"
+    file.write_text(file.read_text().replace(before, after))
+
+
+def run(command: str, checkout: Path) -> subprocess.CompletedProcess:
+    """A command of a page; lab.py without setting up an environment of the copy's own."""
+    program, *words = shlex.split(command)
+    assert program == "python3"
+    as_module = ["-c", "import sys, lab; sys.exit(lab.main())", *words[1:]] if words[0] == "lab.py" else words
+    return subprocess.run([sys.executable, *as_module], cwd=checkout, capture_output=True, text=True)
+
+
+def checks(doctor: subprocess.CompletedProcess) -> dict[str, dict]:
+    return {check["name"]: check for check in json.loads(doctor.stdout)}
+
+
+def test_a_server(checkout):
+    doctor, schedule = follow("server.md", checkout)
+    package = checks(doctor)["package gunicorn"]
+    assert package["ok"] or "apt-get install gunicorn" in package["remedy"]
+    assert schedule.returncode == 0, schedule.stderr
+    assert "gunicorn fastsocket on" in schedule.stdout and "gunicorn latest" not in schedule.stdout
+
+
+def test_a_steering_backend(checkout):
+    usage, doctor = follow("backend.md", checkout)
+    assert "rps" in usage.stdout
+    assert "can do rss" in checks(doctor)["steering by rps"]["detail"]
+
+
+def test_an_experiment(checkout):
+    (schedule,) = follow("experiment.md", checkout)
+    assert schedule.returncode == 0, schedule.stderr
+    assert "haproxy atr on" in schedule.stdout
+
+
+@pytest.mark.parametrize(
+    "was, now, words",
+    [
+        ('kind = "ratios"', 'kind = "pie"', ["unknown figure kind 'pie'", "throughput, ratios"]),
+        ('"haproxy"', '"apache"', ["unknown workload 'apache'", "nginx, haproxy"]),
+        ('"atr"', '"warp"', ["unknown variant 'warp'", "base, latest"]),
+        ("atr = ", "art = ", ["unknown variant 'art'"]),
+        ("blocks = 5", "blocks = 0", ["quick.blocks", "greater than or equal to 1"]),
+    ],
+)
+def test_an_experiment_with_an_unknown_name_is_refused_when_it_is_read(checkout, was, now, words):
+    follow("experiment.md", checkout)
+    file = checkout / "experiments" / "steering.toml"
+    file.write_text(file.read_text().replace(was, now))
+    done = run("python3 lab.py sweep steering", checkout)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert all(word in line for word in ["experiments/steering.toml", *words])
+
+
+def test_a_figure(checkout):
+    (drawn,) = follow("figure.md", checkout)
+    assert drawn.returncode == 0, drawn.stderr
+    folder = checkout / "results" / "reference" / "scalability" / "figures"
+    assert "99th percentile of latency" in (folder / "latency.svg").read_text()
+    assert (folder / "latency.csv").read_text().startswith("workload,variant,cores,metric")
