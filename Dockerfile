@@ -1,4 +1,4 @@
-# The lab as a one-shot container; the README says how it is run.
+# The lab as a one-shot container; docs/container.md says how it is run.
 #   docker build -t fastsocket-lab .
 ARG DEBIAN=debian:bookworm-slim
 
@@ -10,7 +10,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends python3 \
     && apt-get install -y --no-install-recommends $(python3 -m setup.packages building)
 # Before the sources, so that a change there does not make the environment anew. What only the report's test in a browser
 # needs stays behind, with pip and the libraries' own tests.
-COPY requirements.txt pyproject.toml ./
+COPY requirements.txt pyproject.toml README.md LICENSE ./
 COPY setup/bootstrap.py setup/
 COPY fastsocket/__init__.py fastsocket/build.py fastsocket/
 RUN python3 -c "from setup.bootstrap import make_environment; make_environment()" \

@@ -6,12 +6,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from textwrap import indent
 
 import pytest
 
 from fastsocket import shared_memory
-from setup.bootstrap import ROOT
 from tests.harness.patience import PATIENCE, patient
 from topologies.tag import RunTag
 from topologies.testbed import Testbed
@@ -184,10 +182,3 @@ def test_rates_of_instances_add_up():
     assert both.requests / both.seconds == pytest.approx(100 / 1.0 + 300 / 2.0)
     assert both.latency_ms == {"50": 2.0, "max": 9.0}
     assert (both.requests, both.cpu_seconds) == (400, 0.5)
-
-
-def test_the_readme_shows_a_workload_as_it_is():
-    readme, source = (ROOT / "README.md").read_text(), (ROOT / "workloads" / "lighttpd.py").read_text()
-    shown = source[source.index("class Lighttpd") :]
-    assert len(shown.splitlines()) <= 30
-    assert indent(shown, "    ") in readme

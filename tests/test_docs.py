@@ -1,0 +1,362 @@
+"""The docs are true: examples run, what is named exists, links lead somewhere, numbers are the reference run's.
+
+A ```console block is a session, and is run. A line that starts with "$ " is a command; the lines below it are what it
+prints. There … stands for any text, a line of … alone for any lines, and blanks for any number of blanks. A session has
+a directory of its own that shows this checkout, and network, process and mount namespaces of its own: what it starts
+ends with it, and what it writes to /run is gone. "fastsocket status" is asked until it shows what is shown, because
+workers adopt a clone when they first wait.
+
+A ```sh block is not run; like the code spans of the text it is read for verbs and options.
+"""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from docs import draw
+from fastsocket.prometheus import exposition
+from tests.harness.needs import IPV6
+from tests.harness.patience import patient
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+README = ROOT / "README.md"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+LIBRARY, STEERING, LAB, RESULTS, ARCHITECTURE = (
+    (DOCS / f"{name}.md").read_text() for name in ("library", "steering", "lab", "results", "architecture")
+)
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+README_LINES = 150
+ANSWER_SECONDS = patient(15)
+
+
+def name_of(page) -> str:
+    return str(page.relative_to(ROOT)) if isinstance(page, Path) else ""
+
+
+def blocks(language: str) -> list:
+    return [
+        pytest.param(text, id=f"{name_of(page)}-{number}")
+        for page in PAGES
+        for number, (kind, text) in enumerate(FENCE.findall(page.read_text()))
+        if kind == language
+    ]
+
+
+# ---- sessions --------------------------------------------------------------------------------------------------------
+
+END = "--- end of the answer ---"
+PREPARE = "ip link set lo up; mount -t tmpfs none /run; mount -t tmpfs none /var/log/nginx"
+
+
+@contextmanager
+def session(directory: Path) -> Iterator[subprocess.Popen]:
+    """A shell in namespaces of its own, in a directory that shows the checkout; results/ there is its own."""
+    for entry in ROOT.iterdir():
+        if entry.name != "results":
+            (directory / entry.name).symlink_to(entry)
+    (directory / "results").mkdir()
+    (directory / "results" / "reference").symlink_to(ROOT / "results" / "reference")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    with subprocess.Popen(
+        ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "--norc"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=directory,
+        env={**os.environ, "PATH": path},
+    ) as shell:
+        try:
+            assert answer(shell, PREPARE) == ""
+            yield shell
+        finally:
+            shell.kill()
+
+
+def answer(shell: subprocess.Popen, command: str) -> str:
+    """What the command prints."""
+    shell.stdin.write(f"{command}\necho '{END}'\n")
+    shell.stdin.flush()
+    lines = []
+    for line in shell.stdout:
+        if line.rstrip("\n").endswith(END):
+            return "".join([*lines, line.rstrip("\n").removesuffix(END)])
+        lines.append(line)
+    raise AssertionError(f"the shell ended: {''.join(lines)}")
+
+
+def steps(block: str) -> list[tuple[str, str]]:
+    """The commands of a session, each with what it is to print."""
+    found = [part.partition("\n") for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+    return [(command, shown) for command, _, shown in found]
+
+
+def shape(shown: str) -> str:
+    """A pattern for what is shown."""
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    return "".join(r"(.*\n)*" if line == "…" else re.escape(line).replace("…", ".*") + r"\n" for line in lines)
+
+
+def blanks_joined(text: str) -> str:
+    return "".join(" ".join(line.split()) + "\n" for line in text.splitlines())
+
+
+def test_shapes_tell_answers_apart():
+    shown = "CPU  adopters\n0    …\n…\nlast\n"
+    assert re.fullmatch(shape(shown), blanks_joined("CPU adopters   \n0   71, 72\n1 73\nlast"))
+    assert re.fullmatch(shape(shown), blanks_joined("CPU adopters\n0 71\nlast"))
+    assert not re.fullmatch(shape(shown), blanks_joined("CPU adopters\n1 71\nlast"))
+    assert not re.fullmatch(shape(shown), blanks_joined("CPU adopters\n0 71\nlast\nmore"))
+
+
+@pytest.mark.privileged
+@pytest.mark.needs("nginx")
+@pytest.mark.needs(IPV6)  # Debian's nginx listens there
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="locality needs two CPUs")
+@pytest.mark.parametrize("block", blocks("console"))
+def test_a_session_prints_what_is_shown(block, tmp_path):
+    with session(tmp_path) as shell:
+        for command, shown in steps(block):
+            deadline = time.monotonic() + ANSWER_SECONDS
+            printed = blanks_joined(answer(shell, command))
+            while not re.fullmatch(shape(shown), printed) and command.startswith("fastsocket status"):
+                if time.monotonic() > deadline:
+                    break
+                printed = blanks_joined(answer(shell, command))
+            assert re.fullmatch(shape(shown), printed), f"{command} printed\n{printed}and is shown with\n{shown}"
+
+
+# ---- what the docs name ----------------------------------------------------------------------------------------------
+
+LAB_COMMAND = re.compile(r"(?:lab\.py(?: --yes)?|/results\" fastsocket-lab|--privileged fastsocket-lab) ([a-z]+)(.*)")
+FASTSOCKET_COMMAND = re.compile(r"(?:^|\$ |\$\(|; |&& |sudo )fastsocket ([a-z]+)(.*)")
+
+
+def code(page: Path) -> list[str]:
+    """The lines of code in a page: of its blocks, without comments, and its code spans."""
+    text = page.read_text()
+    of_blocks = [
+        line.partition("  #")[0]
+        for kind, block in FENCE.findall(text)
+        if kind in ("sh", "console")
+        for line in block.splitlines()
+    ]
+    return of_blocks + [span.replace("\n", " ") for span in re.findall(r"`([^`]+)`", FENCE.sub("", text))]
+
+
+def uses(pattern: re.Pattern) -> list[tuple[str, str]]:
+    """Verbs, each with the arguments that are the verb's own and not those of a command behind --."""
+    found = [match.groups() for page in PAGES for line in code(page) for match in pattern.finditer(line)]
+    return [(verb, re.split(r" -- |[;|)]", rest)[0]) for verb, rest in found]
+
+
+@cache
+def help_of(*command: str) -> str:
+    environment = {**os.environ, "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, *command, "--help"], cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+    ).stdout
+
+
+def options_in(text: str) -> set[str]:
+    """--[no-]pin, as some write it, is --pin and --no-pin."""
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text.replace("[no-]", "")))
+
+
+@pytest.mark.parametrize(
+    "pattern, command",
+    [(LAB_COMMAND, ["lab.py"]), (FASTSOCKET_COMMAND, ["-m", "fastsocket"])],
+    ids=["lab", "fastsocket"],
+)
+def test_verbs_and_options_in_the_docs_exist(pattern, command):
+    named = uses(pattern)
+    assert len(named) > 10
+    for verb, rest in named:
+        known = help_of(*command, verb)
+        if verb != "test":  # whose options are pytest's
+            assert options_in(rest) <= options_in(known), f"{verb} {rest}"
+
+
+@pytest.mark.parametrize("verb", ["run", "check", "status", "nic", "path"])
+def test_every_option_of_the_command_is_in_the_docs(verb):
+    assert options_in(help_of("-m", "fastsocket", verb)) - {"--help"} <= options_in(LIBRARY + STEERING)
+
+
+def names_in(pattern: str, *files: Path) -> set[str]:
+    return {name for file in files for name in re.findall(pattern, file.read_text())}
+
+
+def test_environment_variables_in_the_docs_are_those_of_the_code():
+    settings = names_in(r'"(FSOCKET[A-Z_]*)"', draw.LIBRARY / "settings.c")
+    of_tests = names_in(r'"(FSOCKET_[A-Z_]+)"', *(ROOT / "tests").glob("test_*.py"))
+    named = names_in(r"\bFSOCKET_[A-Z_]+\b", *PAGES)
+    assert named <= settings | of_tests
+    assert settings <= names_in(r"\bFSOCKET[A-Z_]*\b", DOCS / "library.md")
+
+
+def test_metrics_for_prometheus_in_the_docs_are_those_of_the_code():
+    known = set(re.findall(r"^# TYPE (\w+)", exposition([]), re.MULTILINE))
+    assert set(re.findall(r"\bfastsocket_\w+", LIBRARY)) == known
+
+
+def test_reasons_in_the_docs_are_those_of_the_library():
+    section = LIBRARY.partition("\n## Reasons\n")[2].partition("\n## ")[0]
+    reasons = [
+        reason
+        for line in section.splitlines()
+        if line.startswith("| `")
+        for reason in re.findall(r"`([^`]+)`", line.split(" | ")[0])
+    ]
+    source = "".join(file.read_text() for file in sorted(draw.LIBRARY.iterdir()))
+    assert len(reasons) > 20
+    assert [reason for reason in reasons if f'"{reason}"' not in source] == []
+
+
+def test_experiments_in_the_docs_are_those_there_are():
+    table = LAB.partition("\n## Experiments\n")[2].partition("\n## ")[0]
+    named = {name for line in table.splitlines() for name in re.findall(r"`([a-z-]+)`", line.split(" | ")[0])}
+    assert named == {file.stem for file in (ROOT / "experiments").glob("*.toml")}
+
+
+def test_a_container_is_told_to_have_the_capabilities_that_the_lab_asks_for():
+    asked = names_in(r'_capability\("(\w+)"', *ROOT.glob("*/container.py"))
+    assert asked and names_in(r"--cap-add (\w+)", DOCS / "container.md") == asked
+
+
+def test_every_package_is_in_the_architecture():
+    assert [name for name in draw.imports() if f"| `{name.removesuffix('.py')}" not in ARCHITECTURE] == []
+
+
+# ---- links, pictures, numbers ----------------------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    """Of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", page.read_text())):
+        if target.startswith(("https://", "http://")):
+            continue
+        place, _, anchor = target.partition("#")
+        file = page.parent / place if place else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+def test_the_readme_is_short():
+    assert len(README.read_text().splitlines()) <= README_LINES
+
+
+def test_public_ci_runs_what_the_readme_says():
+    assert "- run: .ci/run\n" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    for place in (README, ROOT / ".ci" / "run"):
+        assert "python3 lab.py --yes test" in place.read_text()
+
+
+def test_the_changelog_tells_of_the_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"\n## [{project['version']}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize("name", draw.pictures())
+def test_pictures_are_what_the_code_and_the_run_give(name):
+    assert (DOCS / name).read_text() == draw.pictures()[name], "run python3 docs/draw.py"
+
+
+def test_the_packages_have_no_cycle():
+    assert not any("⇄" in name for name in draw.condensed(draw.imports()))
+
+
+SERVERS = ("nginx", "haproxy", "redis")
+THROUGHPUT = {"nginx": "cps", "haproxy": "cps", "redis": "rps"}
+ROWS = {  # of the tables in README.md and results.md: variant and metric; None: throughput
+    "connections (Redis: requests) per second": ("fastsocket", None),
+    "fastsocket: connections (Redis: requests) per second": ("fastsocket", None),
+    "latest: connections per second": ("latest", None),
+    "A/A control: connections (Redis: requests) per second": ("control", None),
+    "CPU time per request, without the load generator's": ("fastsocket", "cpu_us_per_request"),
+    "fastsocket: CPU time per request, without the load generator's": ("fastsocket", "cpu_us_per_request"),
+    "fastsocket: lock contentions per connection (Redis: request)": ("fastsocket", "contentions_per_connection"),
+    "latency, 99th percentile": ("fastsocket", "latency_p99_ms"),
+    "fastsocket: latency, 99th percentile": ("fastsocket", "latency_p99_ms"),
+}
+
+
+@cache
+def summary() -> dict[tuple[str, ...], dict[str, str]]:
+    with draw.SUMMARY.open() as file:
+        return {(row["workload"], row["variant"], row["cores"], row["metric"]): row for row in csv.DictReader(file)}
+
+
+def ratio(server: str, variant: str, cores: int, metric: str | None) -> str:
+    row = summary().get((server, variant, str(cores), metric or THROUGHPUT[server]))
+    return (
+        "{:.3f} ({:.3f}–{:.3f})".format(*(float(row[f"ratio_{of}"]) for of in ("to_base", "low", "high")))
+        if row
+        else ""
+    )
+
+
+def local_reads(server: str) -> str:
+    base, ours = (
+        float(summary()[server, variant, "2", "passive_local_percent"]["estimate"])
+        for variant in ("base", "fastsocket")
+    )
+    return f"{base:.1f} % → {ours:.1f} %"
+
+
+@pytest.mark.parametrize("page", [README, DOCS / "results.md"], ids=name_of)
+def test_tables_of_results_are_the_reference_runs(page):
+    table = page.read_text().partition("| | nginx | HAProxy | Redis |\n|---|---|---|---|\n")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert len(rows) >= 4
+    for label, *cells in rows:
+        if label.startswith("reads on the packet's own core"):
+            assert cells == [local_reads(server) for server in SERVERS]
+        else:
+            assert cells == [ratio(server, ROWS[label][0], 2, ROWS[label][1]) for server in SERVERS], label
+
+
+def test_results_in_the_text_are_the_reference_runs():
+    one_core = ratio("nginx", "fastsocket", 1, None)
+    tails = [
+        float(summary()["haproxy", variant, "2", "latency_p99_ms"]["ratio_to_base"])
+        for variant in ("fastsocket", "latest")
+    ]
+    readme, results = " ".join(README.read_text().split()), " ".join(RESULTS.split())
+    assert one_core in readme and one_core in results
+    assert f"percentile grew by {100 * tails[0] - 100:.0f} %" in readme
+    assert f"is {tails[0]:.2f} times as long" in results and f"has it, too: {tails[1]:.2f}." in results
+
+
+def test_files_in_the_docs_exist():
+    """Of code spans, those that look like a file or folder of the checkout, and modules behind -m."""
+    first = {entry.name for entry in ROOT.iterdir()} | {"records", "setup"}
+    missing = []
+    for page in PAGES:
+        for line in code(page):
+            paths = [line] if re.fullmatch(r"[\w.*-]+(/[\w.*-]+)+/?", line) else []
+            paths += [module.replace(".", "/") for module in re.findall(r"python3? -m ([\w.]+)", line)]
+            missing += [
+                f"{name_of(page)}: {path}"
+                for path in paths
+                if path.split("/")[0] in first and not [*ROOT.glob(path), *ROOT.glob(f"{path}.py")]
+            ]
+            if re.fullmatch(r"\w+\*?\.(c|h|def)", line) and not any(ROOT.glob(f"fastsocket/**/{line}")):
+                missing.append(f"{name_of(page)}: {line}")
+    assert not missing, "\n".join(missing)
