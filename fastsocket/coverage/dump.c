@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * Only in the library that `make coverage` builds. gcc's counters are written when a process exits. Processes of a server
- * end by _exit() or by a signal, or become another program. So they write their counters there, and before each wait.
+ * end by _exit() or by a signal, or become another program. So they write their counters there, before each
+ * wait, and after each accept().
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -10,6 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "../libfsocket/accept.h"
 #include "../libfsocket/process.h"
 #include "../libfsocket/waiting.h"
 
@@ -31,6 +33,16 @@ int __wrap_wait_for_events(struct wait *wait)
 {
 	dump();
 	return __real_wait_for_events(wait);
+}
+
+int __real_accept_any(const struct acceptance *asked);
+int __wrap_accept_any(const struct acceptance *asked);
+int __wrap_accept_any(const struct acceptance *asked)
+{
+	int connection = __real_accept_any(asked);
+
+	dump();
+	return connection;
 }
 
 bool __real_polls_a_listener(const struct pollfd *fds, nfds_t n);
