@@ -1,23 +1,19 @@
 // SPDX-License-Identifier: MIT
 /*
  * Only in the library that `make coverage` builds. gcc's counters are written when a process exits. Processes of a server
- * end by _exit() or by a signal, so they write their counters there, and now and then while they wait.
+ * end by _exit() or by a signal, or become another program. So they write their counters there, before each
+ * wait, and after each accept().
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <gcov.h>
 #include <stdbool.h>
-#include <stdint.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "../libfsocket/clock.h"
+#include "../libfsocket/accept.h"
 #include "../libfsocket/process.h"
-
-#define EVERY_MS 200
-
-int __real_look_after(int epfd, bool idle);
-int __wrap_look_after(int epfd, bool idle);
+#include "../libfsocket/waiting.h"
 
 static void dump(void)
 {
@@ -30,17 +26,48 @@ static void dump(void)
 	errno = saved_errno;
 }
 
-/* The linker gives other files this in place of look_after(). */
-int __wrap_look_after(int epfd, bool idle)
+/* The linker (--wrap) gives other files these in place of the functions without __wrap_. */
+int __real_wait_for_events(struct wait *wait);
+int __wrap_wait_for_events(struct wait *wait);
+int __wrap_wait_for_events(struct wait *wait)
 {
-	static __thread uint64_t dumped_ms;
-	int ms = __real_look_after(epfd, idle);
+	dump();
+	return __real_wait_for_events(wait);
+}
 
-	if (now_ms() - dumped_ms >= EVERY_MS) {
-		dumped_ms = now_ms();
+int __real_accept_any(const struct acceptance *asked);
+int __wrap_accept_any(const struct acceptance *asked);
+int __wrap_accept_any(const struct acceptance *asked)
+{
+	int connection = __real_accept_any(asked);
+
+	dump();
+	return connection;
+}
+
+bool __real_polls_a_listener(const struct pollfd *fds, nfds_t n);
+bool __wrap_polls_a_listener(const struct pollfd *fds, nfds_t n);
+bool __wrap_polls_a_listener(const struct pollfd *fds, nfds_t n)
+{
+	dump();
+	return __real_polls_a_listener(fds, n);
+}
+
+bool __real_selects_a_listener(int n, const fd_set *in);
+bool __wrap_selects_a_listener(int n, const fd_set *in);
+bool __wrap_selects_a_listener(int n, const fd_set *in)
+{
+	dump();
+	return __real_selects_a_listener(n, in);
+}
+
+void __real_successor_comes(bool begins);
+void __wrap_successor_comes(bool begins);
+void __wrap_successor_comes(bool begins)
+{
+	__real_successor_comes(begins);
+	if (begins)
 		dump();
-	}
-	return ms;
 }
 
 __attribute__((visibility("default"), noreturn)) void _exit(int status)

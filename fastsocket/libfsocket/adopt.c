@@ -107,8 +107,10 @@ static enum reason serve_clone(struct listener *l, int cpu, const struct watch *
 	seat_join(seat);
 	atomic_store(&seat->listening, 1);
 	unattended_ends(l);
-	if (!clone_watch(l, cpu, watch->epfd, watch->event))
+	if (!clone_watch(l, cpu, watch->epfd, watch->event)) {
+		refuse(l, CLONE_CANNOT_BE_WATCHED); /* no other worker can watch it either: the epolls are full */
 		return CLONE_CANNOT_BE_WATCHED;
+	}
 	clone_is_no_neighbour(l, cpu, watch->epfd); /* if this worker watched the clone as a neighbour until now */
 	return NO_REASON;
 }
@@ -124,12 +126,12 @@ static enum reason serve_shard(struct listener *l, int cpu)
 
 static enum reason obstacle(const struct listener *l, const struct watch *watch)
 {
-	enum refusal refusal = refusal_of(l);
-
 	if (!l->cloned && !l->sharded)
 		return l->why_not;
-	if (refusal || l->guarded)
-		return refusal == REFUSED_BY_NEIGHBOUR ? NEIGHBOUR : OPTION;
+	if (refusal_of(l))
+		return refusal_of(l);
+	if (l->guarded)
+		return OPTION;
 	if (!(watch->event.events & EPOLLIN))
 		return NOT_FOR_CONNECTIONS;
 	if (watch->event.events & EPOLLONESHOT)

@@ -107,7 +107,7 @@ void clones_setsockopt(struct listener *l, int level, int name, const void *valu
 
 		l->guarded = l->guarded || !can;
 		if ((l->cloned && !clones_follow(l, level, name, value, size)) || !can)
-			refuse(l, REFUSED_BY_OPTION);
+			refuse(l, OPTION);
 	}
 	unlock_tables(&held);
 }

@@ -273,9 +273,9 @@ static void check_group(struct listener *l, uint64_t now)
 		return;
 	ours = group_is_ours(l);
 	if (!ours)
-		refuse(l, REFUSED_BY_NEIGHBOUR);
+		refuse(l, NEIGHBOUR);
 	else
-		refuse_no_longer(l, REFUSED_BY_NEIGHBOUR);
+		refuse_no_longer(l, NEIGHBOUR);
 }
 
 static bool look_at(struct listener *l, struct watch *watch, bool idle, uint64_t now)
@@ -289,7 +289,7 @@ static bool look_at(struct listener *l, struct watch *watch, bool idle, uint64_t
 	check_group(l, now);
 	flags_changed(watch->fd);
 	if (l->signals)
-		refuse(l, REFUSED_BY_OPTION);
+		refuse(l, OPTION);
 	withdrawn = l->cloned && withdrawal_tend(l, now);
 	if (withdrawn)
 		has_withdrawn(l, watch);

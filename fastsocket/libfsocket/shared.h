@@ -53,7 +53,7 @@ struct shared_listener {
 	_Atomic uint64_t resume_ms;            /* until then another program empties its clones; 0: ours receive */
 	_Atomic uint32_t unattended;           /* all clones lack a worker: the listener gets the new connections */
 	_Atomic uint64_t let_go_ms;            /* when its creator closed it */
-	_Atomic uint32_t refused;              /* enum refusal: why no worker may adopt a clone any more */
+	_Atomic uint32_t refused;              /* enum reason: why no worker may adopt a clone any more */
 	_Atomic uint64_t checked_ms;           /* when a worker last looked who else listens on the address */
 	_Atomic uint64_t shard[CPU_SETSIZE];   /* cookies of listeners that the application opened for the address */
 	_Atomic uint64_t waiting[CPU_SETSIZE]; /* workers that watch the listener without having adopted a clone */

@@ -104,14 +104,17 @@ static void withdraw_without_filter(struct listener *l)
 	atomic_store(&l->shared->withdrawn_ms, now_ms());
 }
 
-enum refusal refusal_of(const struct listener *l)
+/* A worker that has dropped its privileges may have written any number there. */
+enum reason refusal_of(const struct listener *l)
 {
-	return (enum refusal)atomic_load(&l->shared->refused);
+	uint32_t refused = atomic_load(&l->shared->refused);
+
+	return refused < REASONS_END ? (enum reason)refused : OPTION;
 }
 
-void refuse(struct listener *l, enum refusal why)
+void refuse(struct listener *l, enum reason why)
 {
-	uint32_t not_yet = NOT_REFUSED;
+	uint32_t not_yet = NO_REASON;
 
 	if (!l->cloned && !l->sharded)
 		return;
@@ -124,11 +127,11 @@ void refuse(struct listener *l, enum refusal why)
 	worker_departs();
 }
 
-void refuse_no_longer(struct listener *l, enum refusal why)
+void refuse_no_longer(struct listener *l, enum reason why)
 {
 	uint32_t present = why;
 
-	atomic_compare_exchange_strong(&l->shared->refused, &present, NOT_REFUSED);
+	atomic_compare_exchange_strong(&l->shared->refused, &present, NO_REASON);
 }
 
 void wait_for_predecessor(struct listener *l)

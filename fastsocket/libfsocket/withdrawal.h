@@ -30,10 +30,9 @@ bool withdrawal_tend(struct listener *l, uint64_t now);
 void unattended_begins(struct listener *l);
 void unattended_ends(const struct listener *l);
 
-/* Why no worker of the server is to have a clone any more. */
-enum refusal { NOT_REFUSED, REFUSED_BY_OPTION, REFUSED_BY_NEIGHBOUR };
-enum refusal refusal_of(const struct listener *l);
-void refuse(struct listener *l, enum refusal why);
-void refuse_no_longer(struct listener *l, enum refusal why);
+/* Why no worker of the server is to have a clone any more, or NO_REASON. */
+enum reason refusal_of(const struct listener *l);
+void refuse(struct listener *l, enum reason why);
+void refuse_no_longer(struct listener *l, enum reason why);
 
 #endif
