@@ -7,18 +7,18 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from bench import reads
 from bench.day import offered
 from bench.experiment import UsageError, usable_cpus
 from bench.observers import observer
 from bench.placement import place
-from bench.probes import Probes
 from bench.schedule import Slot, schedule
 from bench.threads import cores_first
 from bench.trial import Bench
 from fastsocket.libbpf import BpfError
 from fastsocket.steering import EmulatedNic
 from fastsocket.steering.cpus import machine_cpus
+from probes import reads
+from probes.trial import Probes
 from records.run import RUN, Options, RecordError, Run, read_run, write_run
 from records.trials import Trial, append_trial, drop_torn_line, failed_trial, read_trials
 from setup.fingerprint import fingerprint, versions

@@ -9,12 +9,12 @@ from tempfile import TemporaryDirectory
 from mininet.topo import Topo
 
 from bench.cpu import busy_seconds, difference, snapshot, steal_share
-from bench.probes import Probes
 from bench.schedule import Slot
 from fastsocket import shared_memory
 from fastsocket.steering import EmulatedNic, Plan
 from fastsocket.steering.journal import Journal
 from fastsocket.steering.rfs import Rfs
+from probes.trial import Probes
 from records.metrics import COST, ERRORS, MAX, P50, P99
 from records.run import Placement
 from records.trials import CpuUse, LibraryCounters, Trial

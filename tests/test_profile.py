@@ -1,6 +1,7 @@
 """Profiles: recorded and folded by the real perf, then shown."""
 
 import json
+import re
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -16,6 +17,7 @@ from bench.profile import fold, profiled, recording
 from records.profile import IDLE, OTHER, SERVER, Stack, read_stacks, stacks_path, write_stacks
 from records.run import read_run
 from records.trials import read_trials
+from setup.bootstrap import ROOT
 from tests.harness.commands import lab
 from workloads.process import WorkloadError
 
@@ -118,3 +120,15 @@ def test_lab_profiles_a_server(tmp_path):
     assert {"tcp_v4_rcv", "do_syscall_64"} <= symbols and "tcp_v4_rcv" in done.stdout
     assert (tmp_path / "run" / "figures" / "flame-nginx-base.svg").exists()
     assert "flame-nginx-base" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.privileged
+def test_what_folding_costs_is_compared_with_perfs_own_report():
+    done = subprocess.run(
+        [sys.executable, "-m", "analysis.profile.cost", "--record", "2000"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    said = re.search(r"ours / perf report: (\S+) \((\S+) to (\S+) in 5 pairs\)", done.stdout)
+    ratio, low, high = map(float, said.groups())
+    assert 0 < low <= ratio <= high

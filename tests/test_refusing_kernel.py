@@ -13,7 +13,8 @@ pytestmark = [pytest.mark.timeout(60), pytest.mark.needs("gcc")]
 # What is refused, and why the listener then has no clones.
 NO_CLONES = {
     "affinity": "the CPU affinity cannot be read (Operation not permitted)",
-    "SO_INCOMING_CPU": "this kernel ignores SO_INCOMING_CPU among SO_REUSEPORT listeners (Linux 6.2 or a backport has it)",
+    "SO_INCOMING_CPU": "this kernel ignores SO_INCOMING_CPU among SO_REUSEPORT listeners (Linux 6.2 or a backport has "
+    "it)",
     "SO_REUSEPORT": "SO_REUSEPORT is refused (Operation not permitted)",
     "clones": "the listener cannot be cloned (Address already in use)",
 }
@@ -80,7 +81,7 @@ def test_without_memory_to_share_there_are_no_counters(refusing):
 
 @pytest.mark.parametrize("what", ["nothing, but it is old", "netlink"])
 def test_what_the_library_can_do_without(refusing, what):
-    """An old kernel is tried; where the kernel does not tell who else listens, a plain listener counts as the only one."""
+    """An old kernel is tried. A kernel that does not tell who else listens leaves a plain listener alone on its address."""
     with Server(refusing(what)) as server:
         server.listen()
         serves(server)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.probes import Probes
 from fastsocket.steering import EmulatedNic, Plan
 from fastsocket.steering.ports import core_of_port
+from probes.trial import Probes
 from tests.harness.cpus import ALL_CPUS, NEEDS_TWO_CPUS
 from tests.harness.testbeds import SOURCES, active_connection_cpu, cpu_that_handled, listen, rss_cpu, run_in, steered
 from topologies.namespace import inside

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import reads
-from bench.probes import Locality, LocalityProbe
 from bench.schedule import Slot
 from bench.sweep import bench
+from probes import reads
+from probes.trial import Locality, LocalityProbe
 from records.run import Placement
 from tests.harness.cpus import ALL_CPUS, NEEDS_TWO_CPUS
 from tests.harness.locality import ALL, BY_CHANCE

@@ -3,7 +3,7 @@
  * Locality probe: does the application read a packet on the CPU whose softirq handled the packet?
  *
  * Both tracepoints run in the reader's context. skc_incoming_cpu is the CPU whose softirq last handled a segment of the
- * socket. bench/reads.py chooses one of the tracepoints:
+ * socket. probes/reads.py chooses one of the tracepoints:
  *
  * sock_recv_length (Linux 6.3, commit 6e6eda44b939) is hit once for each read. A read that returns all bytes that the
  * connection ever received is its first read. The worker that accepted the connection makes it.
@@ -17,13 +17,13 @@
 
 #define MSG_PEEK 2
 
-/* bench/probes.py writes this before each trial. */
+/* probes/trial.py writes this before each trial. */
 struct {
 	__u32 server_netns;          /* inode number */
 	__u32 first_port, last_port; /* connections on these local ports are passive, all others active */
 } watched = { .first_port = 80, .last_port = 80 };
 
-/* bench/probes.py reads this for each CPU, as "=6Q". */
+/* probes/trial.py reads this for each CPU, as "=6Q". */
 struct locality {
 	__u64 passive_reads, passive_local;
 	__u64 active_reads, active_local;

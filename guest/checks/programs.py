@@ -10,12 +10,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
-from bench.probes import ContentionProbe, LocalityProbe
 from bench.walk import walked
 from fastsocket.libbpf import BpfError
 from fastsocket.steering.cpus import machine_cpus
 from fastsocket.steering.program import SteeringProgram
 from guest.checks import ROOT, No, answer
+from probes.trial import ContentionProbe, LocalityProbe
 
 RECEIVED = (6, 3), "sock_recv_length came with Linux 6.3 (6e6eda44b939)"
 SINCE = {"locality": RECEIVED, "walk": RECEIVED}

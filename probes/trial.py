@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from bench import reads
 from fastsocket.build import bpf_object
 from fastsocket.libbpf import BpfError, BpfObject
+from probes import reads
 from records.metrics import ACCEPT_LOCAL, ACTIVE_LOCAL, CONTENTIONS, PASSIVE_LOCAL
 
 _LOCALITY = struct.Struct("=6Q")
