@@ -346,10 +346,10 @@ def test_results_in_the_text_are_the_reference_runs():
 
 def test_files_in_the_docs_exist():
     """Of code spans, those that look like a file or folder of the checkout, and modules behind -m."""
-    first = {entry.name for entry in ROOT.iterdir()} | {"records", "setup"}
+    first = {entry.name for entry in ROOT.iterdir()}
     missing = []
     for page in PAGES:
-        for line in code(page):
+        for line in code(page) if page.parent.name != "adding" else []:  # whose files are still to be written
             paths = [line] if re.fullmatch(r"[\w.*-]+(/[\w.*-]+)+/?", line) else []
             paths += [module.replace(".", "/") for module in re.findall(r"python3? -m ([\w.]+)", line)]
             missing += [

@@ -8,9 +8,10 @@ import struct
 import pytest
 
 from fastsocket.build import LIBRARY
-from tests.test_libfsocket import CPUS, Server, answer, pids
+from tests.harness.apps import Server, answer, pids
+from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(len(CPUS) < 2, reason="needs two CPUs")]
+pytestmark = [pytest.mark.timeout(60), NEEDS_TWO_CPUS]
 
 LAST = CPUS[-1]
 

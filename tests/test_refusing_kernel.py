@@ -6,7 +6,8 @@ import pytest
 
 from fastsocket import shared_memory
 from fastsocket.build import LIBRARY
-from tests.test_libfsocket import APPS, CPUS, Server
+from tests.harness.apps import APPS, Server
+from tests.harness.cpus import CPUS
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.needs("gcc")]
 
@@ -81,7 +82,7 @@ def test_without_memory_to_share_there_are_no_counters(refusing):
 
 @pytest.mark.parametrize("what", ["nothing, but it is old", "netlink"])
 def test_what_the_library_can_do_without(refusing, what):
-    """An old kernel is tried. A kernel that does not tell who else listens leaves a plain listener alone on its address."""
+    """An old kernel is tried. Where no kernel tells who else listens, a plain listener counts as the only one."""
     with Server(refusing(what)) as server:
         server.listen()
         serves(server)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fastsocket.build import LIBRARY
-from tests.test_libfsocket import APPS, EVERYTHING_ON
+from tests.harness.apps import APPS, EVERYTHING_ON
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.needs("gcc")]
 
