@@ -13,7 +13,7 @@
 /* More than one wait is likely to bring. Further connections are registered at once. */
 #define MAX_DEFERRED 64
 #define SEVERAL (-1)
-#define NOBODY_YET (-2)
+#define NO_THREAD_YET (-2)
 
 /* The thread that defers writes this before the descriptor becomes DEFERRED, and the event later while it is BUSY. */
 struct deferral {
@@ -24,7 +24,7 @@ struct deferral {
 
 static struct deferral deferrals[MAX_FDS];
 /*
- * The thread that waits for an epoll. NOBODY_YET: none so far. SEVERAL: more than one thread, or another process. 0:
+ * The thread that waits for an epoll. NO_THREAD_YET: none so far. SEVERAL: more than one thread, or another process. 0:
  * the library has not seen it being made, so it may be no epoll.
  */
 static _Atomic pid_t waiter[MAX_FDS];
@@ -148,7 +148,7 @@ bool fast_epoll_defers(int epfd, int op, int fd, const struct epoll_event *event
 void fast_epoll_created(int epfd)
 {
 	if ((unsigned int)epfd < MAX_FDS)
-		atomic_store(&waiter[epfd], NOBODY_YET);
+		atomic_store(&waiter[epfd], NO_THREAD_YET);
 }
 
 static void settle_those_of(int epfd)
@@ -167,7 +167,7 @@ void fast_epoll_shared(int epfd)
 
 static void note_waiter(int epfd)
 {
-	pid_t before = NOBODY_YET;
+	pid_t before = NO_THREAD_YET;
 
 	if ((unsigned int)epfd >= MAX_FDS || !atomic_load(&waiter[epfd]) ||
 	    atomic_load(&waiter[epfd]) == this_thread() || atomic_load(&waiter[epfd]) == SEVERAL ||

@@ -179,6 +179,143 @@ static int close_range_refused(void)
 	return close_range(3, 5, 1 << 10);
 }
 
+/* An epoll that this thread has waited for, as Fast-Epoll wants it, and connections just accepted. */
+static int epfd, listener;
+
+static int wait_now(int room)
+{
+	struct epoll_event events[128];
+
+	return epoll_wait(epfd, events, room, 0);
+}
+
+static int control(int op, int fd, uint32_t events)
+{
+	struct epoll_event event = { .events = events, .data.fd = fd };
+
+	return epoll_ctl(epfd, op, fd, &event);
+}
+
+static int accepted(void)
+{
+	struct sockaddr_in here;
+	socklen_t size = sizeof(here);
+
+	if (!epfd) {
+		epfd = epoll_create1(0);
+		listener = listening();
+		wait_now(1);
+	}
+	getsockname(listener, (struct sockaddr *)&here, &size);
+	if (connect(socket(AF_INET, SOCK_STREAM, 0), (struct sockaddr *)&here, size))
+		perror("connect");
+	return accept(listener, NULL, NULL);
+}
+
+static int watched(uint32_t events)
+{
+	int fd = accepted();
+
+	control(EPOLL_CTL_ADD, fd, events);
+	return fd;
+}
+
+static int changed(void)
+{
+	control(EPOLL_CTL_MOD, watched(EPOLLIN), EPOLLOUT);
+	return wait_now(8);
+}
+
+static int removed(void)
+{
+	int fd = watched(EPOLLOUT);
+
+	control(EPOLL_CTL_DEL, fd, 0);
+	return wait_now(8) + 2 * control(EPOLL_CTL_DEL, fd, 0);
+}
+
+static int changed_elsewhere(void)
+{
+	int fd = watched(EPOLLOUT);
+	struct epoll_event event = { .events = EPOLLIN };
+
+	return epoll_ctl(epoll_create1(0), EPOLL_CTL_MOD, fd, &event) + 4 * wait_now(8);
+}
+
+static int added_twice(void)
+{
+	return control(EPOLL_CTL_ADD, watched(EPOLLOUT), EPOLLIN) + 4 * wait_now(8);
+}
+
+static int changed_to_one_shot(void)
+{
+	control(EPOLL_CTL_MOD, watched(EPOLLIN), EPOLLOUT | EPOLLONESHOT);
+	return wait_now(8) + 2 * wait_now(8);
+}
+
+static int changed_to_nothing(void)
+{
+	return epoll_ctl(epfd, EPOLL_CTL_MOD, watched(EPOLLOUT), NULL) + 4 * wait_now(8);
+}
+
+static int reported_twice(void)
+{
+	watched(EPOLLOUT);
+	return wait_now(8) + 2 * wait_now(8);
+}
+
+static int changed_after_a_report(void)
+{
+	int fd = watched(EPOLLOUT);
+
+	wait_now(8);
+	control(EPOLL_CTL_MOD, fd, EPOLLIN);
+	return wait_now(8);
+}
+
+static int duplicated(void)
+{
+	dup(watched(EPOLLOUT));
+	return wait_now(8);
+}
+
+static int of_a_closed_epoll(void)
+{
+	watched(EPOLLOUT);
+	close(epfd);
+	epfd = epoll_create1(0);
+	return wait_now(8);
+}
+
+static int of_a_shared_epoll(void)
+{
+	watched(EPOLLOUT);
+	dup(epfd);
+	watched(EPOLLOUT);
+	return wait_now(8);
+}
+
+static int closed_before_the_wait(void)
+{
+	close(watched(EPOLLOUT));
+	watched(EPOLLOUT);
+	return wait_now(8);
+}
+
+static int room_for_one(void)
+{
+	watched(EPOLLOUT);
+	watched(EPOLLOUT);
+	return wait_now(1) + 4 * wait_now(8);
+}
+
+static int more_than_fit(void)
+{
+	for (int i = 0; i < 70; i++)
+		watched(EPOLLOUT);
+	return wait_now(128);
+}
+
 static const struct {
 	const char *name;
 	int (*call)(void);
@@ -207,6 +344,20 @@ static const struct {
 	{ "close_range with an unknown flag", close_range_refused },
 	{ "pthread_getaffinity_np", own_cpus },
 	{ "a thread with its own descriptor table", in_thread_with_own_table },
+	{ "a connection changed before the wait", changed },
+	{ "a connection removed before the wait", removed },
+	{ "a connection changed in an epoll that lacks it", changed_elsewhere },
+	{ "a connection added twice", added_twice },
+	{ "a connection changed to one shot", changed_to_one_shot },
+	{ "a connection changed to nothing", changed_to_nothing },
+	{ "a connection reported twice", reported_twice },
+	{ "a connection changed after a report", changed_after_a_report },
+	{ "a connection duplicated before the wait", duplicated },
+	{ "a connection of a closed epoll", of_a_closed_epoll },
+	{ "a connection of a duplicated epoll", of_a_shared_epoll },
+	{ "a connection closed before the wait", closed_before_the_wait },
+	{ "room for one of two connections", room_for_one },
+	{ "more connections than the library puts off", more_than_fit },
 };
 
 int main(int argc, char *argv[])
