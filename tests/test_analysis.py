@@ -386,6 +386,7 @@ def test_each_figure_is_drawn_for_screens_and_print_with_its_data(drawn):
     assert curves.count("<use ") > 2 * 3 + 7 * 3  # markers: ours and the published
 
 
+@pytest.mark.slow
 def test_the_same_run_draws_the_same_bytes(drawn, tmp_path):
     _, run, paths = drawn
     again = draw_all(tmp_path, run)
@@ -469,6 +470,7 @@ def test_a_single_block_draws_no_ratio(tmp_path):
     assert "No ratio has an interval" in texts(tmp_path, "speedup")
 
 
+@pytest.mark.slow
 def test_a_run_that_has_hardly_begun_is_drawn_as_far_as_it_is(tmp_path):
     run = a_run(workloads=["nginx", "haproxy", "redis"])
     trials = [trial for trial in trials_of(run) if trial.workload == "nginx"][:1]
@@ -510,6 +512,7 @@ class Fetched(HTMLParser):
         self.urls += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
 
 
+@pytest.mark.slow
 def test_the_report_is_one_file_that_fetches_nothing(tmp_path):
     run = a_run()
     path = write_all(stored(tmp_path, run, trials_of(run)))
@@ -522,6 +525,7 @@ def test_the_report_is_one_file_that_fetches_nothing(tmp_path):
     assert not re.search(r"https?://|@import|url\(", page)
 
 
+@pytest.mark.slow
 def test_several_runs_make_one_report(tmp_path):
     for name, day in (("scalability", 2), ("cost", 1)):
         run = a_run(cores=[2], started=f"2024-05-0{day}T12:00:00+02:00")
@@ -564,6 +568,7 @@ def test_what_this_machine_cannot_run_has_its_place_in_the_report(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_the_report_says_what_a_reader_has_to_know(tmp_path):
     run = a_run(blocks=8, complete=False, planned_trials=200, unavailable={"contentions_per_connection": NO_PROBE})
     trials = trials_of(run)
@@ -596,6 +601,7 @@ def test_the_report_says_what_a_reader_has_to_know(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_variant_that_a_server_lacks_is_left_out_with_the_reason(tmp_path):
     run = a_run(workloads=("nginx", "redis"))
     options = run.options.model_copy(update={"lacking": {"redis": {"latest": "a single thread accepts"}}})
@@ -616,6 +622,7 @@ def fails(trial: Trial) -> Trial:
     return failed_trial(TIMED_OUT, **{name: getattr(trial, name) for name in slot}, rate=None)
 
 
+@pytest.mark.slow
 def test_trials_that_failed_are_named_and_are_in_no_number(tmp_path):
     run = a_run(cores=[2])
     whole = trials_of(run, steady)
@@ -661,6 +668,7 @@ def test_the_terminal_shows_failed_trials_beside_the_others(tmp_path, capsys):
     assert re.search(r"0, \d+ failed", shown)
 
 
+@pytest.mark.slow
 def test_a_sound_run_has_no_warnings_and_no_share_of_an_unknown_time(tmp_path):
     run = a_run(shared=False, wall_seconds=0.0)
     trials = trials_of(run, steady)
@@ -694,6 +702,7 @@ def test_verdicts_follow_the_interval(effect, verdict):
     assert sentence.index("fastsocket") < sentence.index("latest")
 
 
+@pytest.mark.slow
 def test_nothing_is_claimed_without_an_interval(tmp_path):
     run = a_run(blocks=1, cores=[2])
     trials = trials_of(run)
@@ -705,6 +714,7 @@ def test_nothing_is_claimed_without_an_interval(tmp_path):
     assert "No A/A control with an interval" in page and "is fine" not in page
 
 
+@pytest.mark.slow
 def test_a_control_that_is_off_leads_the_report(tmp_path):
     run = a_run()
     trials = trials_of(run, biased)
@@ -763,6 +773,7 @@ def test_an_emulated_guest_estimates_draws_and_tables_no_times(tmp_path):
         assert ("unavailable" in shown.columns) == (spec.kind != "locality"), spec.id
 
 
+@pytest.mark.slow
 def test_a_guest_on_the_cpu_itself_is_measured_like_any_machine(tmp_path):
     run = a_run(fingerprint={"kernel": "6.1", "guest": "KVM, started by lab.py guest"})
     stored(tmp_path, run, trials_of(run))

@@ -372,6 +372,7 @@ def test_we_read_the_arguments_of_env_as_env_does(words):
         assert sorted(real.stdout.splitlines()) == sorted(map("=".join, found.variables.items()))
 
 
+@pytest.mark.slow
 def test_a_script_cannot_if_what_runs_it_cannot(tmp_path, compile_program):
     assert_no(write_script(tmp_path / "script", f"#!{compile_program('-static')}"), "statically linked", "script")
 
@@ -381,6 +382,7 @@ def test_a_script_of_a_script_is_followed(tmp_path):
     assert_yes(write_script(tmp_path / "second", f"#!{first}"))
 
 
+@pytest.mark.slow
 def test_scripts_are_followed_as_far_as_the_kernel_goes(tmp_path):
     """execve(2): five interpreters that are scripts, and then ELOOP."""
     interpreter = "/bin/cat"

@@ -60,6 +60,7 @@ def test_perf_sees_a_busy_process_and_folds_to_where_it_was(tmp_path):
     assert flat(stacks).percent.sum() == pytest.approx(100)
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 def test_samples_are_all_there_after_folding(tmp_path):
     with recording(tmp_path / "perf.data"):
