@@ -192,13 +192,13 @@ def result_with(lateness_ns: int, distance: float = 0.0, real_time: bool = True)
         "errors": {},
         "distance": distance,
         "real_time": real_time,
-        **{key: [[1000000, 1000]] for key in ("connect_ns", "first_byte_ns", "whole_ns")},
+        **{name: [[1_000_000, 1000]] for name in ("connect_ns", "first_byte_ns", "whole_ns")},
         "lateness_ns": counts,
     }
 
 
 def test_a_generator_that_was_late_has_no_result():
-    with pytest.raises(WorkloadError, match=r"could not keep to its schedule: it was up to 5\.0 ms late"):
+    with pytest.raises(WorkloadError, match=r"could not keep to its schedule: it was up to 5.0 ms late"):
         generator.read(result_with(5_000_000), late_ms=4)
     assert generator.read(result_with(3_000_000), late_ms=4).requests == 1000
 

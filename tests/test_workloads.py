@@ -11,6 +11,7 @@ import pytest
 
 from fastsocket import shared_memory
 from tests.harness.patience import PATIENCE, patient
+from tests.harness.waiting import wait_until
 from topologies.tag import RunTag
 from topologies.testbed import Testbed
 from workloads import WORKLOADS, http
@@ -109,7 +110,7 @@ def test_it_leaves_nothing_that_listens(served, name):
 def test_each_variant_has_its_listeners(served, name, variant, expected):
     """Twice, because they listen on IPv4 and on IPv6."""
     with served(name, variant) as (_, _, pids):
-        assert len(listening_inodes(http.PORT, pids[0])) == 2 * expected
+        wait_until(lambda: len(listening_inodes(http.PORT, pids[0])) == 2 * expected, f"{expected} listen on each")
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

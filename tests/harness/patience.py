@@ -14,9 +14,9 @@ def patient(seconds: float) -> float:
 
 def give_the_lab_time() -> None:
     """Servers and load generators of the lab, too, may take longer, and there are fewer connections."""
-    from workloads.limits import PREFIX, Limits  # with all workloads, which load generators do not need
-
     if IS_SLOW:
+        from workloads.limits import PREFIX, Limits  # with all workloads, which load generators do not need
+
         usual = Limits()
         for name, value in {
             "GRACE_SECONDS": patient(usual.grace_seconds),
