@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from bench import bootstrap
+from setup import bootstrap
 from tests.harness.commands import LAB, assert_one_line, path_without
 
 

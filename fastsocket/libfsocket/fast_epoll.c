@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <sched.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 
 #include "descriptors.h"
 #include "fast_epoll.h"

@@ -68,7 +68,7 @@ static int fd_floor(void)
 {
 	struct rlimit limit;
 
-	return getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= 2 * OUR_FD_FLOOR ? OUR_FD_FLOOR
+	return getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur / 2 >= OUR_FD_FLOOR ? OUR_FD_FLOOR
 	                                                                              : (int)(limit.rlim_cur / 2);
 }
 
