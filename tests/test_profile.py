@@ -127,7 +127,7 @@ def test_lab_profiles_a_server(tmp_path):
 @pytest.mark.privileged
 def test_what_folding_costs_is_compared_with_perfs_own_report():
     done = subprocess.run(
-        [sys.executable, "-m", "analysis.profile.cost", "--record", "2000"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "tests.profile_cost", "--record", "2000"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     said = re.search(r"ours / perf report: (\S+) \((\S+) to (\S+) in 5 pairs\)", done.stdout)

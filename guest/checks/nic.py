@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from guest.checks import CPUS, FASTSOCKET, No, accepted, answer, output
+from guest.checks import CPUS, FASTSOCKET, No, accepted, answer, output, wait_until_adopted
 from tests.harness.servers import Served, nginx, served
 
 ADDRESS, PORT, DEVICE, NUMBER = "10.9.0.2", 8080, "eth0", 100
@@ -30,6 +30,7 @@ def check() -> str:
     before = _state()
     server = nginx("nginx", workers=len(CPUS), listen=f"; listen {ADDRESS}:{PORT}")
     with tempfile.TemporaryDirectory() as folder, served(server, Path(folder), preload=True) as one:
+        wait_until_adopted(one.pid)
         said = [f"{mode} {_local_in(mode, one)}" for mode in MODES]
     if _state() != before:
         raise No(f"off did not put back what was there: {before} became {_state()}")
