@@ -4,6 +4,7 @@ A code block belongs to the file that the text before it names last; one in diff
 """
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -76,6 +77,25 @@ def test_an_experiment(checkout):
     (schedule,) = follow("experiment.md", checkout)
     assert schedule.returncode == 0, schedule.stderr
     assert "haproxy atr on" in schedule.stdout
+
+
+@pytest.mark.needs("gcc")
+def test_a_counter(checkout):
+    built, named = follow("counter.md", checkout)
+    assert built.returncode == 0, built.stderr
+    assert named.stdout == "resumed - Local listeners taken up again at once by their worker\n"
+
+
+@pytest.mark.needs("gcc")
+@pytest.mark.privileged
+def test_a_hook(checkout):
+    (built,) = follow("hook.md", checkout)
+    assert built.returncode == 0, built.stderr
+    entering = "import ctypes; own = open('/proc/self/ns/net'); print(ctypes.CDLL(None).setns(own.fileno(), 0))"
+    library = checkout / "fastsocket" / "build" / "libfsocket.so"
+    environment = os.environ | {"LD_PRELOAD": str(library), "FSOCKET_VERBOSE": "on"}
+    done = subprocess.run([sys.executable, "-c", entering], env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("0\n", "libfsocket: a thread has entered another namespace\n")
 
 
 @pytest.mark.parametrize(
