@@ -111,7 +111,7 @@ def hindrance(command: Sequence[str], library: Path) -> Hindrance | None:
     if verdict.can_be_accelerated:
         return None
     return Hindrance(
-        "; ".join(f"{verdict} {found.reason} -> {found.remedy}" for found in verdict.obstacles),
+        "; ".join(f"{str(verdict).rstrip(',')}: {found.reason} -> {found.remedy}" for found in verdict.obstacles),
         any(isinstance(found, Breakage) for found in verdict.obstacles),
     )
 
