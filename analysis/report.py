@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from analysis.emulated import BANNER, is_emulated
@@ -25,11 +24,12 @@ from analysis.tables import (
     readable_summary,
     write_tables,
 )
+from analysis.templates import template
 from records.metrics import METRICS
 from records.run import Run
 from records.trials import BASE, Trial
 
-TEMPLATE = "report.html.j2"
+TEMPLATE = Path(__file__).with_name("report.html.j2")
 _MORE, _LESS = (  # in words, by the direction in which a metric is better
     {"higher": "is faster than", "lower": "costs more than"},
     {"higher": "is slower than", "lower": "costs less than"},
@@ -57,16 +57,9 @@ def write_report(directory: Path, results: list[Result]) -> Path:
 
     The figures are drawn anew, so that they show the same trials as the rest of the report.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
     path = directory / "report.html"
     path.write_text(
-        environment.get_template(TEMPLATE).render(
+        template(TEMPLATE).render(
             banner=BANNER if any(is_emulated(result.run) for result in results) else "",
             in_short=plain_summary(results),
             sections=[_section(result) for result in results],

@@ -58,7 +58,8 @@ Only = Annotated[list[str] | None, typer.Option(metavar="PORT", help="Accelerate
 Pin = Annotated[
     bool | None,
     typer.Option(
-        help="Pin workers that nobody pinned, always or never (the library's default: if there is one for each CPU)."
+        help="Pin workers not pinned by the server, always or never "
+        "(the library's default: if there is one for each CPU)."
     ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Rather do not run than run without acceleration.")]

@@ -9,15 +9,12 @@ earlier run. The seed is random otherwise, in CI too, and printed: a fixed one w
 and what a random one finds can be replayed.
 """
 
-import json
 import os
 import random
 import select
 import socket
-import subprocess
 import sys
-import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -28,7 +25,7 @@ from hypothesis import strategies as st
 
 from fastsocket import shared_memory
 from fastsocket.build import LIBRARY
-from tests.harness.apps import EVERYTHING_ON
+from tests.harness.apps import EVERYTHING_ON, App
 from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
 
 INTERPRETER = Path(__file__).parent / "libfsocket_apps" / "interpreter.py"
@@ -241,64 +238,33 @@ PROGRAMS = st.tuples(PREFACES, *[st.lists(STEPS)] * 3).map(joined)
 ON_A_NETWORK_OF_ITS_OWN = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
 
 
-class Interpreter:
-    """libfsocket_apps/interpreter.py, which runs one program after the other."""
+class Interpreter(App):
+    """libfsocket_apps/interpreter.py, which runs one program after the other. It and its programs log nothing."""
 
     def __init__(self, environment: dict[str, str], cpus: list[int]):
-        self._log = tempfile.TemporaryFile("w+")
         network = [] if os.geteuid() else ON_A_NETWORK_OF_ITS_OWN
-        self._process = subprocess.Popen(
-            [*network, sys.executable, INTERPRETER, *map(str, cpus)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            bufsize=1,
-            env={**os.environ, **environment},
-        )
-        self.begin([], True, [])
-        self.seen()  # so it has started, and has counters
-
-    def begin(self, program: list, pinned: bool, avoided: list[str]) -> None:
-        self._process.stdin.write(json.dumps([pinned, avoided, program]) + "\n")
-
-    def seen(self) -> list:
-        line = self._process.stdout.readline()
-        assert line, f"the interpreter ended: {self._logged()}"
-        return json.loads(line)
+        super().__init__([sys.executable, INTERPRETER, *map(str, cpus)], environment, launcher=network)
+        self.tell(True, [], [])
+        self.read()  # so it has started, and has counters
 
     def total(self, name: str) -> int:
-        return sum(getattr(cpu, name) for cpu in shared_memory.counters(self._process.pid))
-
-    def _logged(self) -> str:
-        self._log.seek(0)
-        return self._log.read()
-
-    def end(self) -> str:
-        """Returns what it and its programs have logged."""
-        self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
-        with self._log:
-            return self._logged()
+        return sum(getattr(cpu, name) for cpu in shared_memory.counters(self.process))
 
 
 @contextmanager
 def interpreters(*environments: dict[str, str]):
     """A pair, each of which prefers another CPU, so that both can run at once."""
-    pair = [Interpreter(environment, CPUS[::way]) for environment, way in zip(environments, (1, -1))]
-    logged = []
-    try:
-        yield pair
-    finally:
-        logged += [interpreter.end() for interpreter in pair]
-    assert logged == ["", ""], "".join(logged)
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(Interpreter(environment, CPUS[::way]))
+            for environment, way in zip(environments, (1, -1))
+        ]
 
 
 def compare(pair: list[Interpreter], program: list, pinned: bool, avoided: list[str]) -> None:
     for interpreter in pair:
-        interpreter.begin(program, pinned, avoided)
-    one, other = [interpreter.seen() for interpreter in pair]
+        interpreter.tell(pinned, avoided, program)
+    one, other = [interpreter.read() for interpreter in pair]
     assert one == other, side_by_side(one, other, pinned)
 
 

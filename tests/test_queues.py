@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from fastsocket.build import LIBRARY
-from fastsocket.servers import survey
 from tests.harness.apps import LOOPBACK, Server, answer, pids
 from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
+from tests.harness.locality import adopters
 from tests.harness.patience import patient
 from tests.harness.waiting import wait_until
 
@@ -139,15 +139,10 @@ def threads():
         yield server
 
 
-def adopters(server: Server) -> dict[int, int]:
-    (seen,) = survey().of([server.pid])
-    return {cpu.cpu: len(cpu.adopters) for listener in seen.listeners for cpu in listener.cpus}
-
-
 def test_a_worker_whose_listener_another_thread_takes_out_of_its_epoll_has_no_clone(threads):
-    assert adopters(threads) == {CPUS[0]: 1, CPUS[1]: 1}
+    assert adopters(threads.pid) == {CPUS[0]: 1, CPUS[1]: 1}
     threads.ask("unwatch_for", str(CPUS[0]))
-    assert adopters(threads)[CPUS[0]] == 0
+    assert adopters(threads.pid)[CPUS[0]] == 0
     assert {tuple(answer["cpus"]) for answer in threads.request(CPUS[0], 5)} == {(CPUS[1],)}
 
 

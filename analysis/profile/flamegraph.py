@@ -5,20 +5,13 @@ from dataclasses import dataclass, field
 from hashlib import md5
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from analysis.templates import template
 from records.profile import IDLE, Stack
 
 WIDTH, ROW, MARGIN = 1200, 17, 10
 NARROWEST = 0.4  # px: what would be narrower is not drawn, nor what stands on it
 LETTER = 6.6  # px, about, of the font
-_TEMPLATE = Environment(
-    loader=FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    undefined=StrictUndefined,
-).get_template("flamegraph.svg.j2")
+_TEMPLATE = template(Path(__file__).with_name("flamegraph.svg.j2"))
 
 
 def flame_graph(stacks: list[Stack], title: str) -> str:

@@ -95,6 +95,15 @@ static enum reason make_listen(struct listener *l, int cpu)
 	return real.listen(fd, l->backlog) ? CLONE_CANNOT_LISTEN : NO_REASON;
 }
 
+/* The worker may have watched the clone as a neighbour until now. */
+static bool watch_own_clone(struct listener *l, int cpu, const struct watch *watch)
+{
+	if (!clone_watch(l, cpu, watch->epfd, watch->event))
+		return false;
+	clone_is_no_neighbour(l, cpu, watch->epfd);
+	return true;
+}
+
 static enum reason serve_clone(struct listener *l, int cpu, const struct watch *watch)
 {
 	struct seat *seat = &l->shared->seat[cpu];
@@ -107,11 +116,10 @@ static enum reason serve_clone(struct listener *l, int cpu, const struct watch *
 	seat_join(seat);
 	atomic_store(&seat->listening, 1);
 	unattended_ends(l);
-	if (!clone_watch(l, cpu, watch->epfd, watch->event)) {
+	if (!watch_own_clone(l, cpu, watch)) {
 		refuse(l, CLONE_CANNOT_BE_WATCHED); /* no other worker can watch it either: the epolls are full */
 		return CLONE_CANNOT_BE_WATCHED;
 	}
-	clone_is_no_neighbour(l, cpu, watch->epfd); /* if this worker watched the clone as a neighbour until now */
 	return NO_REASON;
 }
 
@@ -235,9 +243,8 @@ static void now_serves(struct listener *l, struct watch *watch, int cpu, bool ag
 static bool resumes(struct listener *l, struct watch *watch, int cpu)
 {
 	if (!(watch->event.events & EPOLLEXCLUSIVE) || !l->cloned || !seat_is_mine(&l->shared->seat[cpu]) ||
-	    !clone_listens(l, cpu) || !clone_watch(l, cpu, watch->epfd, watch->event))
+	    !clone_listens(l, cpu) || !watch_own_clone(l, cpu, watch))
 		return false;
-	clone_is_no_neighbour(l, cpu, watch->epfd);
 	watch->cpu = cpu;
 	return true;
 }

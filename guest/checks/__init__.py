@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fastsocket.servers import survey
+from tests.harness.locality import adopters
 from tests.harness.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -24,12 +25,6 @@ def accepted(pid: int) -> Counter[int]:
     """Connections by CPU that the server counts as local."""
     (server,) = survey().of([pid])
     return Counter({cpu.cpu: cpu.accepted_local for cpu in server.counters})
-
-
-def adopters(pid: int) -> dict[int, int]:
-    """How many workers accept from the local listener of each CPU."""
-    (server,) = survey().of([pid])
-    return {cpu.cpu: len(cpu.adopters) for listener in server.listeners for cpu in listener.cpus}
 
 
 def wait_until_adopted(pid: int) -> None:

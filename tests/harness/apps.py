@@ -154,7 +154,7 @@ class Server(App):
 
 
 def answer(connection: socket.socket) -> dict:
-    """What the server says until it closes. A reset raises ConnectionResetError, nobody there TimeoutError."""
+    """What the server says until it closes. Raises ConnectionResetError, or TimeoutError where it says nothing."""
     with connection, connection.makefile() as reader:
         return json.load(reader)
 
