@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fastsocket.steering import EmulatedNic, Plan
+from fastsocket.steering import KINDS, EmulatedNic, Plan
 from fastsocket.steering.ports import core_of_port
 from probes.trial import Probes
 from tests.harness.cpus import ALL_CPUS, NEEDS_TWO_CPUS
@@ -21,9 +21,9 @@ from topologies.testbed import SYSCTLS, Testbed, ipv6_address
 pytestmark = pytest.mark.privileged
 
 
-@pytest.fixture
-def nic(testbed):
-    with EmulatedNic(testbed.links_to(testbed.server)) as loaded:
+@pytest.fixture(params=KINDS)
+def nic(testbed, request):
+    with EmulatedNic(testbed.links_to(testbed.server), request.param) as loaded:
         yield loaded
 
 
