@@ -5,15 +5,16 @@ import secrets
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, ValidationError
 
 from bench.threads import TOPOLOGY, by_core
 from records.kinds import KINDS
-from records.run import Asked, FigureSpec, FigureText, Options, Record
+from records.run import Asked, FigureSpec, FigureText, NicKind, Options, Record
 from records.trials import CONTROL
 from setup import container
+from topologies import queue_threads
 from workloads import WORKLOADS, limits
 from workloads.variants import VARIANTS, Variant
 
@@ -167,10 +168,12 @@ def plan(
     cores: str | None = None,
     blocks: int | None = None,
     seconds: int | None = None,
+    nic: NicKind | None = None,
 ) -> Options:
     """The options of a run: what the experiment says, except where the caller says otherwise.
 
-    Raises UsageError, LimitError.
+    nic: how the NIC is emulated; None: with threads, where this machine can. Raises UsageError, LimitError, and
+    Refused for threads where there are none.
     """
     experiment = _one(name)
     effort: Effort = getattr(experiment, length)
@@ -193,8 +196,16 @@ def plan(
         seconds=seconds or effort.seconds,
         seed=secrets.randbits(32),
         limits=limits.changed(limits.read()),
+        nic=queue_threads.choose(nic),
         figures=figure_specs(name, chosen_workloads),
     )
+
+
+def nic_kind(asked: str | None) -> NicKind | None:
+    """Raises UsageError for a kind of emulated NIC that there is not."""
+    known: tuple[NicKind, ...] = get_args(NicKind)
+    require("kind of emulated NIC", [asked] if asked else [], known)
+    return next((kind for kind in known if kind == asked), None)
 
 
 def _one(name: str) -> Experiment:

@@ -19,9 +19,10 @@ from fastsocket.steering import EmulatedNic
 from fastsocket.steering.cpus import machine_cpus
 from probes import reads
 from probes.trial import Probes
-from records.run import RUN, Options, RecordError, Run, read_run, write_run
+from records.run import RUN, NicKind, Options, RecordError, Run, read_run, write_run
 from records.trials import Trial, append_trial, drop_torn_line, failed_trial, read_trials
 from setup.fingerprint import fingerprint, versions
+from topologies.queue_threads import QueueThreads
 from topologies.tag import RunTag
 from topologies.testbed import Testbed
 from workloads import WORKLOADS, limits
@@ -86,16 +87,18 @@ def remaining(directory: Path, run: Run) -> list[Slot]:
 
 
 @contextmanager
-def bench(workloads: list[str], queues: int) -> Iterator[tuple[Bench, Probes]]:
+def bench(workloads: list[str], queues: int, nic: NicKind) -> Iterator[tuple[Bench, Probes]]:
     """The Bench over the testbeds of these workloads, and its Probes. On leaving, all that they made here goes."""
     with ExitStack() as stack:
         tag = stack.enter_context(RunTag())
         topologies = dict.fromkeys(WORKLOADS[name].topology for name in workloads)
         testbeds = {topology: stack.enter_context(Testbed(topology(), tag, queues)) for topology in topologies}
         links = [link for testbed in testbeds.values() for link in testbed.links_to(testbed.server)]
-        nic = stack.enter_context(EmulatedNic(links))
+        ends = [end for link in links for end in (link.sender, link.receiver)] if nic == "threads" else []
+        threads = {end: stack.enter_context(QueueThreads(end)) for end in ends}
+        emulated = stack.enter_context(EmulatedNic(links, threads))
         probes = stack.enter_context(Probes())
-        yield Bench(tag, testbeds, nic, probes), probes
+        yield Bench(tag, testbeds, emulated, threads, probes), probes
 
 
 def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], None]) -> None:
@@ -107,7 +110,7 @@ def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], Non
     """
     before, tolerance = run.wall_seconds, Tolerance()
     try:
-        with bench(run.options.workloads, queues=len(usable_cpus())) as (trials, probes):
+        with bench(run.options.workloads, len(usable_cpus()), run.options.nic) as (trials, probes):
             run = run.model_copy(update={"unavailable": probes.unavailable})
             for slot in remaining(directory, run):
                 if slot.workload not in tolerance.left_out:

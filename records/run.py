@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+NicKind = Literal["threads", "rps"]
+
 
 class Record(BaseModel):
     """Immutable, and strict about what it is made of."""
@@ -58,6 +60,7 @@ class Options(Asked):
     seconds: int  # of load per trial
     seed: int
     limits: dict[str, int] = {}  # of workloads/limits.py that were not the default
+    nic: NicKind = "rps"  # how a NIC is emulated: fastsocket/bpf/emulated.bpf.c
     why_not: str = ""  # this machine cannot run it; it then has no trials
     figures: list[FigureSpec] = []
 

@@ -9,19 +9,17 @@ rfs       the kernel's Receive Flow Steering
 from fastsocket.steering.backends import BACKENDS, Backend, able, steer
 from fastsocket.steering.command import Refused
 from fastsocket.steering.device import Device, DeviceError
-from fastsocket.steering.emulated import KINDS, EmulatedNic, Kind, Link
+from fastsocket.steering.emulated import EmulatedNic, Link
 from fastsocket.steering.plan import MODES, Mode, Plan, PlanError
 from fastsocket.steering.ports import core_of_port
 
 __all__ = [
     "BACKENDS",
-    "KINDS",
     "MODES",
     "Backend",
     "Device",
     "DeviceError",
     "EmulatedNic",
-    "Kind",
     "Link",
     "Mode",
     "Plan",

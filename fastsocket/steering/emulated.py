@@ -9,10 +9,10 @@ A listener that is bound to one device (SO_BINDTODEVICE) is not found, because t
 
 import json
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Protocol
 
 from fastsocket.libbpf import BpfError
 from fastsocket.steering.cpus import cpu_mask
@@ -20,10 +20,6 @@ from fastsocket.steering.device import Device
 from fastsocket.steering.journal import Journal
 from fastsocket.steering.plan import MODES, Plan
 from fastsocket.steering.program import LEARN, OWN_NETNS, STEER, SteeringProgram, settings
-from fastsocket.steering.queue_threads import QueueThreads
-
-Kind = Literal["threads", "rps"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
@@ -32,6 +28,13 @@ class Link:
 
     sender: Device
     receiver: Device
+
+
+class QueueThreads(Protocol):
+    """The kernel threads that take in what a device receives, one for each of its receive queues."""
+
+    def pin(self, cpus: Sequence[int]) -> None:
+        """Queue i to the i-th of these CPUs."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +51,19 @@ class _Restored:
 class EmulatedNic(AbstractContextManager["EmulatedNic"]):
     """The steering program at one or more links; idle, it changes nothing. Leaving it takes the programs off.
 
-    Each link has tables of its own, as each port of a NIC has. kind: "threads", each receive queue has a thread of the
-    kernel at both ends; "rps", the sender's CPU takes a packet in, or interrupts the CPU that shall. Raises BpfError
-    when the kernel refuses, with the verifier's log, DeviceError, and for "threads" Refused.
+    Each link has tables of its own, as each port of a NIC has. threads: those of the receive queues of some devices;
+    what another device receives is taken in by the sender's CPU, or by the CPU that the sender interrupts (RPS). Raises
+    BpfError when the kernel refuses, with the verifier's log, and DeviceError.
     """
 
     name = "emulated"
     modes = MODES
 
-    def __init__(self, links: Sequence[Link], kind: Kind = "rps"):
+    def __init__(self, links: Sequence[Link], threads: Mapping[Device, QueueThreads] | None = None):
         self._programs: dict[Device, SteeringProgram] = {}
         self._netns: dict[Device, int] = {}
-        self.threads: dict[Device, QueueThreads] = {}  # of the receivers and of the senders
+        self._threads = threads or {}
         with ExitStack() as undo:
-            for device in (end for link in links for end in (link.sender, link.receiver) if kind == "threads"):
-                self.threads[device] = QueueThreads(device)
-                self.threads[device].start()
-                undo.callback(self.threads[device].stop)
             for link in links:
                 program = undo.enter_context(SteeringProgram("emulated"))
                 journal = undo.enter_context(Journal())
@@ -83,23 +82,18 @@ class EmulatedNic(AbstractContextManager["EmulatedNic"]):
     def apply(self, device: Device, plan: Plan, journal: Journal) -> None:
         """Steer what arrives at this receiver's end."""
         program = self._programs[device]
-        if device in self.threads:
-            self.threads[device].pin(plan.cpus)
+        if device in self._threads:
+            self._threads[device].pin(plan.cpus)
         else:
             for queue in range(len(device.queue_files("rps_cpus"))):
                 journal.write_queue(device, "rps_cpus", queue, cpu_mask(plan.cpus))
         journal.note(_Restored(program, program.settings))
-        program.set(settings(plan, self._netns[device], by_queue=device in self.threads))
+        program.set(settings(plan, self._netns[device], by_queue=device in self._threads))
 
     @contextmanager
-    def steer(self, plan: Plan, far_cpus: Sequence[int] = ()) -> Iterator[None]:
-        """Steer at all links by one plan; afterwards they are as before.
-
-        far_cpus: those of the hosts at the other ends, whose queues get what the kernel's own hash says.
-        """
+    def steer(self, plan: Plan) -> Iterator[None]:
+        """Steer at all links by one plan; afterwards they are as before."""
         with Journal() as journal:
-            for device in self.threads.keys() - self._programs.keys():
-                self.threads[device].pin(tuple(far_cpus) or plan.cpus)
             for device in self._programs:
                 self.apply(device, plan, journal)
             yield
