@@ -7,13 +7,15 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from bench.day import offered
+from bench.capacity import with_capacities
 from bench.experiment import UsageError, usable_cpus
+from bench.neighbour import neighbour
 from bench.observers import observer
 from bench.placement import place
+from bench.rate import offered
 from bench.schedule import Slot, schedule
 from bench.threads import cores_first
-from bench.trial import Bench
+from bench.trial import Bench, Observe
 from fastsocket.libbpf import BpfError
 from fastsocket.steering import EmulatedNic
 from fastsocket.steering.cpus import machine_cpus
@@ -112,6 +114,8 @@ def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], Non
     try:
         with bench(run.options.workloads, len(usable_cpus()), run.options.nic) as (trials, probes):
             run = run.model_copy(update={"unavailable": probes.unavailable})
+            run = with_capacities(run, lambda slot: _run(trials, slot, run))
+            write_run(directory, run)
             for slot in remaining(directory, run):
                 if slot.workload not in tolerance.left_out:
                     trial = _tried(trials, slot, run, directory)
@@ -140,14 +144,19 @@ class Tolerance:
 
 def _tried(trials: Bench, slot: Slot, run: Run, directory: Path) -> Trial:
     """The trial, or a failed trial with the reason."""
-    placement = next(placement for placement in run.placements if placement.cores == slot.cores)
-    rate, started = offered(run.options, slot.workload, slot.cores, slot.block), time.time()
+    rate, started = offered(run.options, slot.workload, slot.cores, slot.block, run.capacities), time.time()
     try:
-        return trials.run(
-            slot, placement, run.options.seconds, rate, observer(run.options.observes, directory, slot.index)
-        )
+        return _run(trials, slot, run, rate, observer(run.options.observes, directory, slot.index))
     except (WorkloadError, BpfError) as error:
         return failed_trial(str(error), **vars(slot), started=started, rate=rate)
+
+
+def _run(trials: Bench, slot: Slot, run: Run, rate: float | None = None, observe: Observe | None = None) -> Trial:
+    placement = next(placement for placement in run.placements if placement.cores == slot.cores)
+    with ExitStack() as stack:
+        if run.options.neighbour is not None:
+            stack.enter_context(neighbour(placement.server_cpus[0], run.options.neighbour))
+        return trials.run(slot, placement, run.options.seconds, rate, observe)
 
 
 def is_measured(directory: Path) -> bool:

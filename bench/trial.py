@@ -17,7 +17,7 @@ from fastsocket.steering import Device, EmulatedNic, Plan
 from fastsocket.steering.journal import Journal
 from fastsocket.steering.rfs import Rfs
 from probes.trial import Probes
-from records.metrics import COST, ERRORS, INTERRUPTS, MAX, P50, P99, SERVER_COST
+from records.metrics import COST, ERRORS, INTERRUPTS, MAX, P50, P99, P999, SERVER_COST
 from records.run import Placement
 from records.trials import NIC, CpuUse, LibraryCounters, Trial
 from topologies.queue_threads import QueueThreads
@@ -31,7 +31,7 @@ from workloads.workload import Cpus, Workload
 STEAL_TOLERATED = 0.05
 SERVER, SERVER_NIC = "server", f"server{NIC}"  # owners of CPU time
 WITHOUT_THREADS = "the emulated NIC has no threads of its own, so no task's time is that of the server's packets"
-LATENCIES = {P50: "50", P99: "99", MAX: "max"}  # metric -> key of Load.latency_ms
+LATENCIES = {P50: "50", P99: "99", P999: "99.9", MAX: "max"}  # metric -> key of Load.latency_ms
 TOTALS = ("adopted", "fallen_back")  # not counted by trial: adoptions happen when a server starts
 
 # Observes a trial during its load, given the server's process id, its ports and a scratch directory.

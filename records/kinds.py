@@ -17,6 +17,7 @@ class Kind(NamedTuple):
 KINDS = {
     "throughput": Kind("throughput"),
     "ratios": Kind("ratios"),
+    "tail": Kind("tail"),
     "locality": Kind("locality", timed=False),
     "contention": Kind("contention"),
     "cpu": Kind("cpu"),

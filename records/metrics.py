@@ -24,7 +24,7 @@ class Metric:
 
 
 THROUGHPUT = ("cps", "rps")  # connections or, where they persist, requests per second
-P50, P99, MAX = "latency_p50_ms", "latency_p99_ms", "latency_max_ms"
+P50, P99, P999, MAX = "latency_p50_ms", "latency_p99_ms", "latency_p999_ms", "latency_max_ms"
 COST = "cpu_us_per_request"  # of all CPUs, without the load generator's own time
 SERVER_COST = "server_cpu_us_per_request"  # of its processes and of the threads that take in its packets
 INTERRUPTS = "interrupts_per_request"  # by which one CPU wakes or calls another, on the whole machine
@@ -39,6 +39,7 @@ METRICS = {
         Metric("rps", "1/s", "RPS", 0, "higher", called="RPS"),
         Metric(P50, "ms", "p50, ms", 2, "lower"),
         Metric(P99, "ms", "p99, ms", 2, "lower"),
+        Metric(P999, "ms", "p99.9, ms", 2, "lower"),
         Metric(MAX, "ms", "longest, ms", 2, "lower"),
         Metric(PASSIVE_LOCAL, "%", "passive local, %", 1, "higher", False, "connections that clients opened"),
         Metric(ACCEPT_LOCAL, "%", "accept local, %", 1, "higher", False, "accepts"),

@@ -46,7 +46,9 @@ class Asked(Record):
     workloads: list[str]
     variants: list[str]
     rates: dict[str, int] = {}  # workload -> requests per second and core; without one, as many as the server takes
-    day: bool = False  # those rates are the peak of a day, whose blocks are its hours: bench/day.py
+    day: bool = False  # those rates are the peak of a day, whose blocks are its hours: bench/rate.py
+    share: float | None = None  # of what base takes at full speed: the rate of all arms
+    neighbour: int | None = None  # nice value of a process that keeps the server's first CPU busy: bench/neighbour.py
     observes: Literal["profile", "walk"] | None = None  # beside the metrics, in each trial: bench/observers.py
 
 
@@ -92,6 +94,7 @@ class Run(Record):
     placements: list[Placement]
     unavailable: dict[str, str]  # metric -> why this machine cannot give it
     left_out: dict[str, str] = {}  # workload -> why the rest of its trials was not run
+    capacities: dict[str, float] = {}  # "workload/cores" -> requests per second of base: bench/capacity.py
     planned_trials: int
     complete: bool = False
     wall_seconds: float = 0.0  # from the start of the command to the end of the last trial

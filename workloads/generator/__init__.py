@@ -30,7 +30,6 @@ LONGEST_NS = 2**37
 DIGITS = 3  # that a histogram keeps of a latency
 LATE_MS = 2.0  # of the 99th percentile, beyond which a schedule was not kept; by the seconds that an answer may take
 SURE = 1.95  # of Kolmogorov and Smirnov's test: a right generator fails it once in a thousand trials
-SAMPLE = 2000  # intervals that the program compares at most
 
 
 @dataclass(frozen=True)
@@ -77,13 +76,13 @@ def open_loop(testbed: Testbed, cpus: Cpus, demand: Demand, ports: range, dialog
 def read(result: dict[str, Any], late_ms: float) -> Load:
     """The program's result. Raises WorkloadError where it could not keep to its schedule."""
     lateness = histogram(result["lateness_ns"])
-    late, sent = lateness.get_value_at_percentile(99) / 1e6, lateness.get_total_count()
+    late = lateness.get_value_at_percentile(99) / 1e6
     remedy = "" if result["real_time"] else "; let it run at real-time priority (CAP_SYS_NICE)"
     if late > late_ms:
         raise WorkloadError(
             f"the load generator could not keep to its schedule: it was up to {late:.1f} ms late{remedy}"
         )
-    if result["distance"] > SURE / math.sqrt(min(max(sent, 1), SAMPLE)):
+    if result["distance"] > SURE / math.sqrt(max(result["intervals"], 1)):
         raise WorkloadError(f"the load generator could not send at the intervals that were asked for{remedy}")
     parts = {name.removesuffix("_ns"): histogram(counts) for name, counts in result.items() if name.endswith("_ns")}
     return Load(
