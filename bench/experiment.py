@@ -50,6 +50,7 @@ class Experiment(FigureText, Asked):
     shows: Shown = Shown()
     draws: list[str] = []  # experiments whose figures its run can show; empty: its own
     cores: Literal["one", "all", "one to all", "threads"] = "one to all"  # threads: one of each core, and all
+    nic: NicKind | None = None  # how the NIC is emulated; None: with threads, where this machine can
     quick: Effort
     full: Effort
     paper: Effort
@@ -172,7 +173,7 @@ def plan(
 ) -> Options:
     """The options of a run: what the experiment says, except where the caller says otherwise.
 
-    nic: how the NIC is emulated; None: with threads, where this machine can. Raises UsageError, LimitError, and
+    nic: how the NIC is emulated, instead of as the experiment says. Raises UsageError, LimitError, and
     Refused for threads where there are none.
     """
     experiment = _one(name)
@@ -196,7 +197,7 @@ def plan(
         seconds=seconds or effort.seconds,
         seed=secrets.randbits(32),
         limits=limits.changed(limits.read()),
-        nic=queue_threads.choose(nic),
+        nic=queue_threads.choose(nic or experiment.nic),
         figures=figure_specs(name, chosen_workloads),
     )
 

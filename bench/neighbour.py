@@ -9,8 +9,9 @@ BUSY = ["sh", "-c", "while :; do :; done"]
 
 
 @contextmanager
-def neighbour(cpu: int, nice: int) -> Iterator[None]:
-    """Runs on this CPU at this nice value. It ends with the context, and with us if we are killed."""
+def neighbour(cpu: int, nice: int) -> Iterator[int]:
+    """Runs on this CPU at this nice value; yields its process id. It ends with the context, and with us if we are
+    killed."""
     placed = ["taskset", "--cpu-list", str(cpu), "nice", "--adjustment", str(nice)]
-    with running(["setpriv", "--pdeathsig", "KILL", *placed, *BUSY]):
-        yield
+    with running(["setpriv", "--pdeathsig", "KILL", *placed, *BUSY]) as process:
+        yield process.pid

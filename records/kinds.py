@@ -18,6 +18,7 @@ KINDS = {
     "throughput": Kind("throughput"),
     "ratios": Kind("ratios"),
     "tail": Kind("tail"),
+    "interrupts": Kind("interrupts"),
     "locality": Kind("locality", timed=False),
     "contention": Kind("contention"),
     "cpu": Kind("cpu"),

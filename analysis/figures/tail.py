@@ -16,7 +16,7 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
     """Axes for each workload and core count, the percentiles side by side."""
     rows = view.summary[view.summary.metric.isin(_PERCENTILES)]
     settings = [(workload, cores) for workload in view.workloads for cores in view.cores]
-    figure = Figure(figsize=(6.4, 3.4 * len(settings)), layout="constrained")
+    figure = Figure(figsize=(8, 3.4 * len(settings)), layout="constrained")
     for (workload, cores), (axes,) in zip(settings, figure.subplots(len(settings), 1, squeeze=False)):
         axes.set_title(f"{place(workload, cores)}: {view.spec.title}", loc="left")
         _percentiles(axes, view, rows[(rows.workload == workload) & (rows.cores == cores)])
