@@ -46,7 +46,7 @@ def new_run(directory: Path, options: Options) -> Run:
     run = Run(
         options=options,
         started=datetime.now().astimezone().isoformat(timespec="seconds"),
-        fingerprint={**fingerprint(), "reads seen by": reads.tracepoint()},
+        fingerprint={**fingerprint(), "reads seen by": reads.tracepoint(), "emulated NIC": options.nic},
         machine_cpus=machine_cpus(),
         versions={**versions(), **installed},
         placements=place(options.cores, cores_first(usable_cpus())),

@@ -53,7 +53,22 @@ def open_loop(testbed: Testbed, cpus: Cpus, demand: Demand, ports: range, dialog
 
     Raises WorkloadError when the generator fails, or could not keep to its schedule.
     """
-    stay = ["--persistent", str(dialogue.connections)] if dialogue.connections else []
+    how = ["--rate", str(demand.rate), "--seconds", str(demand.seconds + WARM_UP_SECONDS)]
+    how += ["--persistent", str(dialogue.connections)] if dialogue.connections else []
+    return _run(testbed, cpus, demand.seconds, ports, dialogue, how)
+
+
+def closed_loop(testbed: Testbed, cpus: Cpus, seconds: int, ports: range, dialogue: Dialogue) -> Load:
+    """As many requests as the server takes, from as many connections for each of its CPUs as wrk has.
+
+    Raises WorkloadError.
+    """
+    each = max(1, limits.read().connections_per_core * len(cpus.server) // len(cpus.load))
+    how = ["--always", str(each), "--seconds", str(seconds + WARM_UP_SECONDS)]
+    return _run(testbed, cpus, seconds, ports, dialogue, how)
+
+
+def _run(testbed: Testbed, cpus: Cpus, seconds: int, ports: range, dialogue: Dialogue, how: list[str]) -> Load:
     command = [
         str(PROGRAM),
         *("--server", f"{testbed.server.IP()}:{ports.start}+{len(ports) - 1}"),
@@ -61,15 +76,13 @@ def open_loop(testbed: Testbed, cpus: Cpus, demand: Demand, ports: range, dialog
         *("--request", _escaped(dialogue.request)),
         *("--begins", _escaped(dialogue.begins)),
         *("--ends", _escaped(dialogue.ends)),
-        *("--rate", str(demand.rate)),
-        *("--seconds", str(demand.seconds + WARM_UP_SECONDS)),
         *("--warm-up", str(WARM_UP_SECONDS)),
         *("--patience", str(limits.read().answer_seconds)),
-        *stay,
+        *how,
     ]
     placed = testbed.command(testbed.client, cpus.load, command)
     with running(placed, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        result = json.loads(finish(process, "the load generator", demand.seconds))
+        result = json.loads(finish(process, "the load generator", seconds))
     return read(result, late_ms=LATE_MS * limits.read().answer_seconds)
 
 
