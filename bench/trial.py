@@ -69,6 +69,7 @@ class Bench:
         workload, variant = WORKLOADS[slot.workload], VARIANTS[slot.variant]
         testbed, cpus = self._testbeds[workload.topology], Cpus(placement.server_cpus, placement.load_cpus)
         with (
+            nullcontext() if variant.observed else self._probes.taken_off(),
             self._steered(workload, variant, testbed, cpus),
             self._set_up(variant, testbed, cpus),
             TemporaryDirectory(dir=self._tag.directory) as directory,
@@ -83,7 +84,7 @@ class Bench:
                 load = workload.load(testbed, cpus, demand)
             use = meter.use(sorted({*cpus.server, *cpus.load}))
             spent = meter.spent(ended={CLIENT: load.cpu_seconds})
-            observed = self._probes.metrics(load.requests)
+            observed = self._probes.metrics(load.requests) if variant.observed else {}
             library = _since(library, _library(pids)) if library else None
         return Trial(
             **vars(slot),

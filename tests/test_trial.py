@@ -88,6 +88,13 @@ def test_both_ways_to_see_reads_agree(trials, workload, variant):
     assert locality.percentages() == pytest.approx(shares, abs=1)
 
 
+def test_a_trial_without_probes_has_what_they_do_not_tell(trials):
+    unobserved, after = (measured(trials, "haproxy", variant).metrics for variant in ("unobserved", "base"))
+    assert unobserved["cps"] > 0
+    assert not any("local" in name for name in unobserved)
+    assert after["passive_local_percent"] == BY_CHANCE
+
+
 class Looking(Nginx):
     """nginx, and what these settings are while it runs."""
 

@@ -30,6 +30,7 @@ class Variant:
     rfs: bool = False  # the kernel passes packets on to the CPU that reads
     sysctls: Mapping[str, str] = field(default_factory=dict)  # of the server's network namespace
     machine_sysctls: Mapping[str, str] = field(default_factory=dict)  # of the whole machine
+    observed: bool = True  # by the lab's probes
 
     @property
     def has_local_listeners(self) -> bool:
@@ -95,6 +96,7 @@ VARIANTS = {
         Variant(
             "fast-epoll", "fastsocket with Fast-Epoll", preload=replace(DELIVERED, fast_epoll=True), steering="perfect"
         ),
+        Variant("unobserved", "base without the lab's probes", observed=False),
         # What the kernel has by itself today, switched off.
         Variant(
             "no-skb-pool", "base without the kernel's deferred freeing of skbs", machine_sysctls={SKB_DEFER_MAX: "0"}
