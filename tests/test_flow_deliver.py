@@ -190,6 +190,14 @@ def test_a_disconnected_socket_may_have_any_port_again(connector, how):
     assert connector.ask("use_again", CPUS[0], port, how) == 0
 
 
+@pytest.mark.parametrize("how", ["refused", "disconnected", "shut down"])
+def test_a_port_that_came_to_nothing_is_not_the_next_one(preload, how):
+    """Else a socket that connects to its own former port meets itself."""
+    for environment in ({}, preload):
+        with Connector(environment) as connector:
+            assert [connector.ask("connect_to_itself", cpu, how) for cpu in CPUS] == ["ECONNREFUSED"] * len(CPUS)
+
+
 def test_what_a_vforked_child_closes_stays_its_parents(connector):
     port = connector.ask("listen", LOOPBACK["inet"])
     assert connector.ask("range_after_spawn", CPUS[0], port) == 0

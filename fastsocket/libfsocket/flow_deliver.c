@@ -197,17 +197,24 @@ void flow_deliver_any_port(int fd)
 		release(fd);
 }
 
-/* The socket may have been disconnected, and the only port in its range may be taken. */
+static bool is_disconnect(const struct sockaddr *addr)
+{
+	sa_family_t family;
+
+	memcpy(&family, (const char *)addr + offsetof(struct sockaddr, sa_family), sizeof(family));
+	return family == AF_UNSPEC;
+}
+
+/*
+ * The application asks how its connect() went, or disconnects the socket. The range must not outlive the connection:
+ * with it, a socket that connects to its own former port would meet itself.
+ */
 static int connect_delivered(int fd, const struct sockaddr *addr, socklen_t len)
 {
-	int saved_errno = errno;
 	int result = real.connect(fd, addr, len);
 
-	if (!likely(result == 0 || errno != EADDRNOTAVAIL)) {
+	if (!likely(result == 0 ? !is_disconnect(addr) : errno == EISCONN || errno == EALREADY))
 		release(fd);
-		errno = saved_errno;
-		result = real.connect(fd, addr, len);
-	}
 	return result;
 }
 
