@@ -130,10 +130,11 @@ THREAD_LOCAL unsigned int until_look;
 
 static uint32_t port_of(int fd)
 {
-	struct sockaddr_storage own;
+	struct sockaddr_storage own = { 0 };
 	socklen_t size = sizeof(own);
 
-	return getsockname(fd, (struct sockaddr *)&own, &size) ? 0 : port_in((struct sockaddr *)&own);
+	getsockname(fd, (struct sockaddr *)&own, &size);
+	return port_in((struct sockaddr *)&own);
 }
 
 static void count_delivery(int fd, uint32_t wanted, unsigned int cpu)
