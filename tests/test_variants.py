@@ -31,5 +31,5 @@ def test_each_variant_answers_as_without_the_library(program):
     variants = subprocess.run([program], capture_output=True, text=True, check=True).stdout.splitlines()
     alone = {variant: said(program, variant) for variant in variants}
     assert len(alone) > 20 and all(alone.values())
-    for settings in ({}, EVERYTHING_ON):
+    for settings in ({}, EVERYTHING_ON, {"FSOCKET": "off"}):
         assert {variant: said(program, variant, LD_PRELOAD=str(LIBRARY), **settings) for variant in variants} == alone
