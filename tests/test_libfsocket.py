@@ -732,12 +732,42 @@ def test_the_port_that_is_named_is_accelerated(preload):
     [
         ({"FSOCKET_FAST_EPOLL": "perhaps"}, "libfsocket: FSOCKET_FAST_EPOLL=perhaps is neither on nor off"),
         ({"FSOCKET_PIN": "perhaps"}, "libfsocket: FSOCKET_PIN=perhaps is neither always nor never"),
+        ({"FSOCKET": "perhaps"}, "libfsocket: FSOCKET=perhaps is neither on nor off; taken as on"),
+        ({"FSOCKET_PIN": "sel\ndom\u0080"}, "libfsocket: FSOCKET_PIN=sel?dom?? is neither always nor never"),
         ({"FSOCKET_ONLY": "http"}, "libfsocket: FSOCKET_ONLY: no list of up to 16 ports from 'http' on"),
+        ({"FSOCKET_ONLY": "80,0"}, "libfsocket: FSOCKET_ONLY: no list of up to 16 ports from '0' on"),
+        ({"FSOCKET_ONLY": "65536"}, "libfsocket: FSOCKET_ONLY: no list of up to 16 ports from '65536' on"),
+        ({"FSOCKET_ONLY": "80;81"}, "libfsocket: FSOCKET_ONLY: no list of up to 16 ports from '80;81' on"),
+        (
+            {"FSOCKET_ONLY": ",".join(["80"] * 18)},
+            "libfsocket: FSOCKET_ONLY: no list of up to 16 ports from '80,80' on",
+        ),
     ],
 )
 def test_a_setting_that_says_nothing_is_told_of(preload, setting, log):
     with Server(preload | setting, log) as server:
         server.listen()
+
+
+@pytest.mark.parametrize("name, value", [("FSOCKET", "1"), ("FSOCKET", ""), ("FSOCKET_PIN", ""), ("FSOCKET_ONLY", "")])
+def test_a_value_that_leaves_the_library_on(preload, name, value):
+    with Server(preload | {name: value}) as server:
+        server.listen()
+        server.ask("fork", "a", CPUS[0])
+        server.request(CPUS[0], 5)
+        assert server.per_cpu("accepted_local") == [5, 0]
+
+
+@pytest.mark.parametrize("value", ["0", "off"])
+def test_a_value_that_turns_the_listeners_off(preload, value):
+    """With nothing else on, and with Flow Deliver alone."""
+    for flow_deliver in ("off", "on"):
+        setting = {"FSOCKET_LISTEN_TABLE": value, "FSOCKET_FAST_EPOLL": "off", "FSOCKET_FLOW_DELIVER": flow_deliver}
+        with Server(preload | setting) as server:
+            server.listen()
+            assert server.ask("open_clones") == 0
+            server.ask("fork", "a", CPUS[0])
+            assert len(server.request(CPUS[0], 5)) == 5
 
 
 def test_strict_application_does_not_listen_unaccelerated(preload):
