@@ -411,13 +411,22 @@ class Master:
     def change_option(self, level: int, name: int, value: str) -> None:
         self.listener.setsockopt(level, name, bytes.fromhex(value))
 
-    def listen_as_shards(self, cpus: list[int]) -> dict:
-        """A listener for each CPU, marked by the application itself."""
+    def listen_as_shards(self, cpus: list[int], marked: str = "after listen") -> dict:
+        """A listener for each CPU. marked: by the application itself, "before listen" or "after listen"; or not."""
         self.shards, port = [], 0
         for cpu in cpus:
-            port = self.listen(port=port, reuseport=True)["port"]
-            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_INCOMING_CPU, cpu)
-            self.shards.append(self.listener)
+            shard = socket.socket()
+            shard.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            shard.bind(("127.0.0.1", port))
+            if marked == "before listen":
+                shard.setsockopt(socket.SOL_SOCKET, socket.SO_INCOMING_CPU, cpu)
+            shard.listen(BACKLOG)
+            if marked == "after listen":
+                shard.setsockopt(socket.SOL_SOCKET, socket.SO_INCOMING_CPU, cpu)
+            shard.setblocking(False)
+            port = shard.getsockname()[1]
+            self.shards.append(shard)
+        self.listener = self.shards[-1]
         return self.about()
 
     def listen_as_chosen(self, chosen: int) -> dict:
@@ -435,6 +444,10 @@ class Master:
     def choose_shard(self, index: int) -> None:
         """What is forked from now on watches this one."""
         self.listener = self.shards[index]
+
+    def close_shard(self, index: int) -> None:
+        """Without a word to the epoll, from which the kernel takes it."""
+        self.shards[index].close()
 
     def cpus_of_shards(self) -> list[int]:
         return [shard.getsockopt(socket.SOL_SOCKET, socket.SO_INCOMING_CPU) for shard in self.shards]

@@ -422,6 +422,25 @@ static int more_than_the_limit(void)
 	return wait_now(16);
 }
 
+/* Its number is high, so that a test can tell its registration from others. */
+static int added_with_a_high_number(void)
+{
+	struct sockaddr_in here;
+	socklen_t size = sizeof(here);
+	int client, fd, before;
+
+	close(accepted());
+	for (int i = 0; i < 100; i++)
+		open("/dev/null", O_RDONLY);
+	client = socket(AF_INET, SOCK_STREAM, 0);
+	getsockname(listener, (struct sockaddr *)&here, &size);
+	connect(client, (struct sockaddr *)&here, size);
+	fd = accept(listener, NULL, NULL);
+	control(EPOLL_CTL_ADD, fd, EPOLLIN);
+	before = wait_now(8);
+	return before + 2 * (int)write(client, "x", 1) + 4 * wait_now(8);
+}
+
 static void *change(void *fd)
 {
 	control(EPOLL_CTL_MOD, *(int *)fd, EPOLLIN);
@@ -773,6 +792,7 @@ static const struct {
 	{ "a connection with the number of a closed one", with_the_number_of_a_closed_one },
 	{ "a connection closed by a system call", closed_by_a_system_call },
 	{ "more connections than the limit of descriptors", more_than_the_limit },
+	{ "a connection added with a high number", added_with_a_high_number },
 	{ "a connection changed by another thread", changed_by_another_thread },
 	{ "socket refused", socket_refused },
 	{ "listens with mptcp", listens_with_mptcp },
