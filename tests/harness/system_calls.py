@@ -4,6 +4,7 @@ import errno
 import re
 import subprocess
 from functools import cache
+from pathlib import Path
 
 from fastsocket.build import LIBRARY
 from tests.harness.apps import compiled
@@ -18,6 +19,12 @@ def numbers_by_name() -> dict[str, int]:
         ["gcc", "-E", "-dM", "-include", "sys/syscall.h", "-"], input="", capture_output=True, text=True, check=True
     ).stdout
     return {name: int(number) for name, number in re.findall(r"^#define __NR_(\w+) (\d+)$", headers, re.MULTILINE)}
+
+
+def sleeps_in_poll(pid: int) -> bool:
+    """proc(5), /proc/PID/syscall: the number of the call in which the process sleeps."""
+    number = Path(f"/proc/{pid}/syscall").read_text().split()[0]
+    return number in {str(numbers_by_name().get(name)) for name in ("poll", "ppoll")}
 
 
 class Failing:
