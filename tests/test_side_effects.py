@@ -137,13 +137,15 @@ def test_a_server_that_was_started_with_a_filter_is_not_pinned(pinned):
 
 
 @only_x86_64
-@pytest.mark.parametrize("moment", ["before listen", "after listen", "before it waits again"])
+@pytest.mark.parametrize(
+    "moment", ["before listen", "after listen", "before it waits again", "before it watches again"]
+)
 @pytest.mark.parametrize("pinned", [True, False])
 @pytest.mark.parametrize("how", ["prctl", "syscall"])
 def test_a_server_that_installs_a_filter_itself_is_served(moment, pinned, how):
     """It forbids what the library calls, and the server, from then on, does not."""
-    needed = {"before listen": {"listen", "bind"}, "after listen": set(), "before it waits again": set()}[moment]
-    if pinned and moment != "before it waits again":
+    needed = {"listen", "bind"} if moment == "before listen" else set()
+    if pinned and not moment.endswith("again"):
         needed = needed | {"sched_setaffinity"}
     forbidden = [number for name, number in X86_64.items() if name not in needed]
     with Server(PRELOAD) as server:
@@ -153,9 +155,13 @@ def test_a_server_that_installs_a_filter_itself_is_served(moment, pinned, how):
         if moment == "after listen":
             server.ask("forbid_calls", forbidden, how)
         workers = [server.ask("fork", name, cpu) for name, cpu in zip("ab", CPUS if pinned else [None, None])]
-        if moment == "before it waits again":
+        if moment.endswith("again"):
             for name in "ab":
                 server.ask("tell", name, "forbid_calls", forbidden, how)
+        if moment == "before it watches again":
+            for name in "ab":
+                server.ask("tell", name, "delete")
+                server.ask("tell", name, "add")
         for cpu in CPUS:
             assert pids(server.request(cpu, 10)) <= {worker["pid"] for worker in workers}
 

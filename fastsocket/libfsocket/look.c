@@ -127,10 +127,18 @@ static bool serves_already(const struct listener *l)
 	return cpu >= 0 && l->cloned && atomic_load(&l->clone[cpu].watchers);
 }
 
+/* The filter allows what the application has just called. */
+static void watch_clone_again(struct listener *l, struct watch *watch)
+{
+	const struct adoption *mine = adoption_of(l);
+
+	if (mine && l->cloned && clone_watch(l, mine->cpu, watch->epfd, watch->event))
+		watch->cpu = mine->cpu;
+}
+
 static void watch_added(struct listener *l, int epfd, int fd, const struct epoll_event *event)
 {
 	struct watch *watch = watch_of(l, epfd, fd);
-	bool filtered = seccomp_was_installed();
 
 	if (!watch)
 		watch = free_watch(l);
@@ -138,14 +146,18 @@ static void watch_added(struct listener *l, int epfd, int fd, const struct epoll
 		return;
 	*watch = (struct watch){ .used = true, .epfd = epfd, .fd = fd, .cpu = -1, .event = *event };
 	set_descriptor(epfd, WATCHING);
-	if (!filtered && (adoption_of(l) || serves_already(l))) {
+	if (seccomp_was_installed()) {
+		watch_clone_again(l, watch);
+		return;
+	}
+	if (adoption_of(l) || serves_already(l)) {
 		watch->thread = myself();
 		adopt(l, watch);
 	}
 	if (watch->cpu >= 0)
 		return;
 	/* The thread that waits for the epoll may sleep for some time: clones without a worker are to wake it. */
-	if (l->cloned && !filtered)
+	if (l->cloned)
 		neighbours_tend(l, watch, false, now_ms());
 	atomic_fetch_add(&additions, 1);
 }
