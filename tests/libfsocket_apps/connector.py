@@ -38,6 +38,11 @@ class Connector:
         self._listeners.append(listener)
         return listener.getsockname()[1]
 
+    def listen_at(self, host: str, port: int) -> int:
+        listener = socket.create_server((host, port))
+        self._listeners.append(listener)
+        return port
+
     def connect(self, cpu: int, host: str, port: int, wishes: dict) -> dict:
         """A connection made on a CPU: what connect() answered, the source port, and what is left of it to see."""
         with on_cpus({cpu}):
