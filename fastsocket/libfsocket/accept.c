@@ -77,11 +77,9 @@ static void count_accepted(const struct listener *l, int cpu, int connection)
 /* Tell the neighbours that the worker can accept no more, so that they do not wait for it. */
 static void note_failure(struct seat *seat, const struct attempt *attempt)
 {
-	bool fails = attempt->outcome == FAILED &&
-	             (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM);
+	bool fails = attempt->outcome == FAILED;
 
-	if (!likely(atomic_load_explicit(&seat->failing, memory_order_relaxed) == fails) &&
-	    (attempt->outcome == ACCEPTED || fails))
+	if (!likely(atomic_load_explicit(&seat->failing, memory_order_relaxed) == fails) && attempt->outcome != EMPTY)
 		atomic_store(&seat->failing, fails);
 }
 
@@ -139,8 +137,8 @@ static enum ready wait_for_any(const struct acceptance *asked)
 	for_each_clone(cpu, asked->l)
 		if (atomic_load(&asked->l->clone[cpu].watchers) && n < COUNT(queues))
 			queues[n++] = (struct pollfd){ .fd = atomic_load(&asked->l->clone[cpu].fd), .events = POLLIN };
-	if (!real.getsockopt(asked->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, &size) &&
-	    (timeout.tv_sec || timeout.tv_usec))
+	real.getsockopt(asked->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, &size);
+	if (timeout.tv_sec || timeout.tv_usec)
 		ms = (int)(timeout.tv_sec * 1000 + timeout.tv_usec / 1000);
 	ready = real.poll(queues, n, ms);
 	if (ready == 0)

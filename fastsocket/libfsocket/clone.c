@@ -38,19 +38,17 @@ bool clone_marks_cpu(int fd, int cpu)
 	return set_int(fd, SOL_SOCKET, SO_INCOMING_CPU, cpu);
 }
 
-static int bind_clone(int fd, int cpu)
+static int bind_clone(const struct listener *l, int cpu)
 {
-	struct sockaddr_storage address;
-	socklen_t size = sizeof(address);
-	int copy = socket_like(fd);
+	int copy = socket_like(l->fd);
 
 	if (copy < 0)
 		return -1;
 	errno = 0;
-	if (in_same_namespace(fd, copy) && !getsockname(fd, (struct sockaddr *)&address, &size)) {
-		options_copy(fd, copy); /* whether all were copied is checked at adoption */
+	if (in_same_namespace(l->fd, copy)) {
+		options_copy(l->fd, copy); /* whether all were copied is checked at adoption */
 		if (set_int(copy, SOL_SOCKET, SO_REUSEPORT, 1) && clone_marks_cpu(copy, cpu) &&
-		    !real.bind(copy, (struct sockaddr *)&address, size))
+		    !real.bind(copy, (const struct sockaddr *)&l->address, sizeof(l->address)))
 			return copy;
 	}
 	real.close(copy);
@@ -60,7 +58,7 @@ static int bind_clone(int fd, int cpu)
 bool clone_add(struct listener *l, int cpu, int fd)
 {
 	struct clone *clone = &l->clone[cpu];
-	struct stat status;
+	struct stat status = { 0 };
 
 	if (fd < 0)
 		return false;
@@ -69,7 +67,8 @@ bool clone_add(struct listener *l, int cpu, int fd)
 		return false;
 	}
 	clone->cookie = cookie_of(fd);
-	if (!l->shared->seat[cpu].cookie && !fstat(fd, &status)) {
+	if (!l->shared->seat[cpu].cookie) {
+		fstat(fd, &status);
 		l->shared->seat[cpu].inode = status.st_ino;
 		l->shared->seat[cpu].cookie = clone->cookie;
 	}
@@ -88,7 +87,7 @@ bool clone_add(struct listener *l, int cpu, int fd)
 
 bool clone_bind(struct listener *l, int cpu)
 {
-	return clone_add(l, cpu, bind_clone(l->fd, cpu));
+	return clone_add(l, cpu, bind_clone(l, cpu));
 }
 
 static bool clone_for_each_cpu(struct listener *l, const cpu_set_t *cpus)
@@ -170,12 +169,9 @@ static void unwatch_everywhere(struct listener *l, int cpu)
 
 void clone_stop_listening(struct listener *l, int cpu)
 {
-	int fd = clone_of(l, cpu);
-
 	unwatch_everywhere(l, cpu);
 	atomic_store(&l->shared->seat[cpu].listening, 0);
-	if (fd >= 0)
-		real.shutdown(fd, SHUT_RD);
+	real.shutdown(clone_of(l, cpu), SHUT_RD);
 }
 
 void clone_forget(struct listener *l, int cpu)
@@ -183,8 +179,6 @@ void clone_forget(struct listener *l, int cpu)
 	struct clone *clone = &l->clone[cpu];
 	int fd = atomic_load(&clone->fd);
 
-	if ((unsigned int)fd >= MAX_FDS)
-		return;
 	note_watchers(l, cpu, -atomic_load(&clone->watchers));
 	if (atomic_exchange(&clone->neighbour_epfd, -1) >= 0)
 		atomic_fetch_sub(&l->neighbours, 1);

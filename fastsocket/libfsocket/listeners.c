@@ -35,9 +35,9 @@ static int backlog_of(int fd)
 	struct tcp_info info = { 0 };
 	socklen_t size = sizeof(info);
 
-	return real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) || !info.tcpi_sacked
-		       ? SOMAXCONN
-		       : (int)info.tcpi_sacked; /* for a listener this field holds the backlog: tcp_get_info() */
+	real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size);
+	/* for a listener this field holds the backlog: tcp_get_info() */
+	return info.tcpi_sacked ? (int)info.tcpi_sacked : SOMAXCONN;
 }
 
 static struct listener *free_entry(void)
@@ -343,8 +343,6 @@ void listeners_close(int fd)
 	struct listener *l = find_listener(fd);
 
 	set_descriptor(fd, UNKNOWN);
-	if (!l)
-		return;
 	atomic_store(&listener_by_fd[fd], NULL);
 	if (--l->descriptors > 0) {
 		if (l->fd == fd)

@@ -120,9 +120,20 @@ static void remove_watch(struct listener *l, struct watch *watch)
 static bool serves_already(const struct listener *l)
 {
 	cpu_set_t allowed;
-	int cpu = affinity_of_this_thread(&allowed) ? only_cpu(&allowed) : -1;
+	int cpu;
 
+	affinity_of_this_thread(&allowed);
+	cpu = only_cpu(&allowed);
 	return cpu >= 0 && l->cloned && atomic_load(&l->clone[cpu].watchers);
+}
+
+/* The filter allows what the application has just called. */
+static void watch_clone_again(struct listener *l, struct watch *watch)
+{
+	const struct adoption *mine = adoption_of(l);
+
+	if (mine && l->cloned && clone_watch(l, mine->cpu, watch->epfd, watch->event))
+		watch->cpu = mine->cpu;
 }
 
 static void watch_added(struct listener *l, int epfd, int fd, const struct epoll_event *event)
@@ -135,14 +146,18 @@ static void watch_added(struct listener *l, int epfd, int fd, const struct epoll
 		return;
 	*watch = (struct watch){ .used = true, .epfd = epfd, .fd = fd, .cpu = -1, .event = *event };
 	set_descriptor(epfd, WATCHING);
-	if ((adoption_of(l) || serves_already(l)) && !seccomp_was_installed()) {
+	if (seccomp_was_installed()) {
+		watch_clone_again(l, watch);
+		return;
+	}
+	if (adoption_of(l) || serves_already(l)) {
 		watch->thread = myself();
 		adopt(l, watch);
 	}
 	if (watch->cpu >= 0)
 		return;
 	/* The thread that waits for the epoll may sleep for some time: clones without a worker are to wake it. */
-	if (l->cloned && !seccomp_was_installed())
+	if (l->cloned)
 		neighbours_tend(l, watch, false, now_ms());
 	atomic_fetch_add(&additions, 1);
 }
@@ -162,7 +177,7 @@ static void watch_modified(struct listener *l, int epfd, int fd, const struct ep
 	for_each_clone(cpu, l) {
 		struct epoll_event copy = *event;
 
-		if (l->cloned && atomic_load(&l->clone[cpu].watchers))
+		if (atomic_load(&l->clone[cpu].watchers))
 			real.epoll_ctl(epfd, EPOLL_CTL_MOD, atomic_load(&l->clone[cpu].fd), &copy);
 	}
 	if (watch->cpu < 0 && !watch->inherited)
@@ -289,7 +304,7 @@ static bool look_at(struct listener *l, struct watch *watch, bool idle, uint64_t
 	check_group(l, now);
 	flags_changed(watch->fd);
 	if (l->signals)
-		refuse(l, OPTION);
+		refuse(l, SENDS_SIGNALS);
 	withdrawn = l->cloned && withdrawal_tend(l, now);
 	if (withdrawn)
 		has_withdrawn(l, watch);

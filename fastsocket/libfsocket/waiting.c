@@ -128,7 +128,7 @@ static bool has_something(int fd)
 	struct held held;
 	bool has;
 
-	if (!l || !l->cloned)
+	if (!l)
 		return false;
 	lock_tables(&held);
 	has = find_listener(fd) == l && neighbours_have_something(l);
@@ -202,7 +202,7 @@ static bool for_each_selected(int n, const fd_set *in, bool (*visit)(int fd))
 {
 	bool any = false;
 
-	for (int fd = 0; in && fd < n && fd < FD_SETSIZE; fd++)
+	for (int fd = 0; fd < n; fd++)
 		if (FD_ISSET(fd, in) && (descriptor(fd) == LISTENER || descriptor(fd) == WATCHING))
 			any = visit(fd) || any;
 	return any;
@@ -225,7 +225,7 @@ static int listeners_selected(int n, const fd_set *asked, fd_set *in)
 {
 	int ready = 0;
 
-	for (int fd = 0; fd < n && fd < FD_SETSIZE; fd++)
+	for (int fd = 0; fd < n; fd++)
 		if (FD_ISSET(fd, asked) && !FD_ISSET(fd, in) && descriptor(fd) == LISTENER && has_something(fd)) {
 			FD_SET(fd, in);
 			ready++;
