@@ -209,9 +209,9 @@ def _method(run: Run, trials: list[Trial]) -> list[str]:
     sentences = [planned]
     if not is_emulated(run):
         sentences.append(
-            "An estimate is the mean of the blocks' means; a ratio to base is the exponential of the mean of the "
-            "blocks' paired log-ratios. Intervals are 95 % bootstrap-t intervals over blocks, so about one control in "
-            "twenty is off by chance."
+            "A ratio to base is the Hodges-Lehmann estimate from pairs, one in each half of each block; its 95 % "
+            "interval is Wilcoxon's, so about one control in twenty is off by chance. A level, such as CPS, is the "
+            "mean of the blocks' means with Student's interval."
         )
     if options.limits:
         sentences.append(f"Not as usual: {', '.join(f'{name} {value}' for name, value in options.limits.items())}.")

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from matplotlib.image import imread
 from rich.console import Console
 
-from analysis.estimates import COLUMNS, MIN_BLOCKS, comparisons, contrasts, estimate, off_controls
+from analysis.estimates import COLUMNS, comparisons, contrasts, estimate, off_controls
 from analysis.figures import FigureError, draw_figures, figure_ids, require_figure
 from analysis.figures.effects import published
 from analysis.live import LiveTable, print_outcome
 from analysis.report import outcomes, warnings, write_all, write_report
 from analysis.results import Result, result, results_in
+from analysis.statistics import MIN_BLOCKS
 from analysis.summary import plain_summary
 from analysis.tables import cpu_by_core, readable_summary, write_tables
 from bench.experiment import Collection, Experiment, figure_specs, names, read
@@ -193,6 +194,7 @@ def test_base_is_the_reference_and_the_columns_are_those_promised():
             "ratio_to_base",
             "ratio_low",
             "ratio_high",
+            "p",
         ]
     )
     base = one(summary, "base")
@@ -233,7 +235,7 @@ def test_equal_values_have_an_interval_without_width():
     ],
 )
 def test_an_interval_stays_within_what_can_be(metric, values, limits):
-    """Where most blocks are at a limit, bootstrap-t goes past it."""
+    """Where most blocks are at a limit, Student's interval goes past it."""
     run = a_run(blocks=5, cores=[2])
     trials = [trial.model_copy(update={"metrics": {metric: float(values[trial.block])}}) for trial in trials_of(run)]
     row = one(estimate(trials), metric=metric)
