@@ -11,7 +11,7 @@ A mean describes one arm. Trials of the same block are alike, so its interval is
 from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ import pandas as pd
 from analysis.statistics import MIN_BLOCKS, Centre, Values, mean_interval, pseudomedian
 from records.metrics import COST, METRICS, THROUGHPUT
 from records.run import Effect, Run
-from records.trials import BASE, CONTROL, Trial
+from records.trials import BASE, Trial
 
 COLUMNS = [
     "workload",
@@ -55,17 +55,17 @@ def comparisons(trials: list[Trial], variants: list[str]) -> pd.DataFrame:
     """Throughput and cost of each variant over those of each one before it, other than base, which estimate() has.
 
     A row per workload, core count and pair that both have, with columns workload, cores, metric, variant, over, ratio,
-    low, high. They are computed like the ratios to base, and are NaN in the same cases.
+    low, high, p. They are computed like the ratios to base, and are NaN in the same cases.
     """
     pairs = [(arm, reference) for reference, arm in combinations(variants, 2) if BASE not in (arm, reference)]
     rows = []
     for setting, arms in _settings(trials):
         rows += [
-            (*setting, arm, reference, *_contrast([arm], [reference], arms)[:3])
+            (*setting, arm, reference, *_contrast([arm], [reference], arms))
             for arm, reference in pairs
             if setting[-1] in (*THROUGHPUT, COST) and {arm, reference} <= arms.keys()
         ]
-    return pd.DataFrame(rows, columns=[*_SETTING, "variant", "over", "ratio", "low", "high"])
+    return pd.DataFrame(rows, columns=[*_SETTING, "variant", "over", "ratio", "low", "high", "p"])
 
 
 def contrasts(trials: list[Trial], effects: dict[str, Effect]) -> pd.DataFrame:
@@ -84,44 +84,18 @@ def contrasts(trials: list[Trial], effects: dict[str, Effect]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*_SETTING, "effect", "ratio", "low", "high"])
 
 
-class OffControl(NamedTuple):
-    """An A/A control that differs from base, although nothing differed. As a string it is a sentence."""
-
-    workload: str
-    cores: int
-    metric: str
-    ratio: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return (
-            f"{place(self.workload, self.cores)}: the A/A control is off, base against itself gives "
-            f"{self.ratio:.3f} ({self.low:.3f}–{self.high:.3f}) in {self.metric}."
-        )
-
-
-def off_controls(summary: pd.DataFrame) -> list[OffControl]:
-    """The A/A controls that differ from base; none if all is well."""
-    checked = controls(summary)
-    off = checked[(checked.ratio_low > 1) | (checked.ratio_high < 1)]
-    columns = ["workload", "cores", "metric", "ratio_to_base", "ratio_low", "ratio_high"]
-    return [OffControl(*row) for row in off[columns].itertuples(index=False, name=None)]
-
-
-def controls(summary: pd.DataFrame) -> pd.DataFrame:
-    """The throughput of the A/A controls whose ratio to base has an interval."""
-    served = throughput(summary)
-    return served[served.variant == CONTROL].dropna(subset="ratio_low")
-
-
 def throughput(summary: pd.DataFrame) -> pd.DataFrame:
     """The rows of a summary that say how much was served: at most one per workload, arm and core count."""
     return summary[summary.metric.isin(THROUGHPUT)]
 
 
 def outcome(run: Run, summary: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a summary that answer what the run asked: how much was served or, at a given rate, at what cost."""
+    """The rows of a summary that answer what the run asked: how much was served or, at a given rate, at what cost.
+
+    None of a run that observed its trials: that costs time, and such a run asks where things happen.
+    """
+    if run.options.observes:
+        return summary[:0]
     at_a_rate = summary.workload.isin(run.options.rates)
     return summary[summary.metric.isin(THROUGHPUT) & ~at_a_rate | (summary.metric == COST) & at_a_rate]
 

@@ -38,6 +38,15 @@ class FigureSpec(FigureText):
     variants: list[str] = []
 
 
+class Primary(Record):
+    """The ratio that an experiment is about, at the largest core count."""
+
+    workload: str
+    of: str  # variant
+    over: str = "base"
+    metric: str | None = None  # None: throughput or, at a given rate, the cost
+
+
 class Asked(Record):
     """What an experiment file asks for, and the run keeps as it stands there unless the caller says otherwise."""
 
@@ -45,6 +54,7 @@ class Asked(Record):
     variants: list[str]
     rates: dict[str, int] = {}  # workload -> requests per second and core; without one, as many as the server takes
     day: bool = False  # those rates are the peak of a day, whose blocks are its hours: bench/day.py
+    primary: Primary | None = None  # named before the run; all other ratios are adjusted or exploratory
     observes: Literal["profile", "walk"] | None = None  # beside the metrics, in each trial: bench/observers.py
 
 
