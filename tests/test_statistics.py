@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, wilcoxon
 
-from analysis.statistics import MIN_BLOCKS, holm, mean_interval, pseudomedian, resolution
+from analysis.statistics import MIN_BLOCKS, holm, mean_interval, pseudomedian, resolution, shift
 from analysis.study import (
     CHOSEN,
     EFFECT,
@@ -49,6 +49,15 @@ def test_one_wild_value_hardly_moves_it():
     values = np.random.default_rng(1).normal(0, 0.02, 20)
     tame, wild = pseudomedian(values), pseudomedian(np.append(values[:-1], -5.0))
     assert abs(wild.value - tame.value) < 0.01 and wild.high - wild.low < 2 * (tame.high - tame.low)
+
+
+def test_two_runs_that_are_equal_differ_as_often_as_it_says():
+    random = np.random.default_rng(2)
+    runs = [shift(*random.standard_t(3, (2, 20))) for _ in range(2000)]
+    assert not exceeds(sum(run.low > 0 or run.high < 0 for run in runs), len(runs))
+    assert np.mean([run.p <= 0.05 for run in runs]) == pytest.approx(0.05, abs=0.02)
+    moved = shift(values := random.normal(0, 0.01, 20), values + 0.05)
+    assert moved.low < 0.05 < moved.high and moved.value == pytest.approx(0.05, abs=0.005)
 
 
 def test_a_mean_with_a_stalled_block_has_an_interval_that_can_be_believed():
