@@ -95,6 +95,9 @@ class Sweep:
         None
     )
     seconds: Annotated[int | None, typer.Option(min=1, metavar="S", help="Seconds of load per trial.")] = None
+    nic: Annotated[
+        str | None, typer.Option(metavar="KIND", help="Emulated NIC: threads or rps (default: threads, where it can).")
+    ] = None
     quick: Annotated[bool, typer.Option("--quick", help="Shorter: a first look in a few minutes.")] = False
     paper: Annotated[bool, typer.Option("--paper", help="Longer: figures for publication.")] = False
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the schedule and its time, run nothing.")] = False
@@ -141,6 +144,7 @@ def _planned(asked: Sweep) -> "dict[str, Options]":
             cores=asked.cores,
             blocks=asked.blocks,
             seconds=asked.seconds,
+            nic=experiments.nic_kind(asked.nic),
         )
         for part in parts
     }

@@ -96,7 +96,7 @@ def outcome(run: Run, summary: pd.DataFrame) -> pd.DataFrame:
     """
     if run.options.observes:
         return summary[:0]
-    at_a_rate = summary.workload.isin(run.options.rates)
+    at_a_rate = summary.workload.map(run.options.at_rate).astype(bool)
     return summary[summary.metric.isin(THROUGHPUT) & ~at_a_rate | (summary.metric == COST) & at_a_rate]
 
 

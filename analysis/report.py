@@ -128,7 +128,7 @@ def outcomes(run: Run, verdicts: pd.DataFrame) -> list[str]:
     rows = {
         (row.workload, row.cores, row.variant): row
         for row in each(asked)
-        if (row.metric == COST) == (row.workload in run.options.rates)
+        if (row.metric == COST) == (run.options.at_rate(row.workload))
     }
     return [
         f"{place(workload, cores)}: "

@@ -74,7 +74,7 @@ def answers(results: list[Result]) -> Answers:
     for result in results:
         ours = result.verdicts[(result.verdicts.variant == OURS) & (result.verdicts.over == BASE)]
         for row in each(ours[(ours.verdict != UNKNOWN) & ours.metric.isin(_SAID)]):
-            at_rate = row.workload in result.run.options.rates
+            at_rate = result.run.options.at_rate(row.workload)
             if not (result.run.options.observes or (at_rate and row.metric in THROUGHPUT)):
                 found.setdefault((row.workload, row.cores, at_rate, row.metric), row)
     order = list(dict.fromkeys(workload for result in results for workload in result.run.options.workloads))

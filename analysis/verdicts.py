@@ -51,7 +51,7 @@ def _is_primary(run: Run, rows: pd.DataFrame) -> "pd.Series[bool]":
     named = run.options.primary
     if named is None:
         return pd.Series(False, index=rows.index)
-    metrics = [named.metric] if named.metric else [COST] if named.workload in run.options.rates else THROUGHPUT
+    metrics = [named.metric] if named.metric else [COST] if run.options.at_rate(named.workload) else THROUGHPUT
     return (
         (rows.workload == named.workload)
         & (rows.cores == max(run.options.cores))

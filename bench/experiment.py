@@ -5,16 +5,17 @@ import secrets
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, ValidationError
 
 from bench.threads import TOPOLOGY, by_core
 from records.kinds import KINDS
 from records.metrics import METRICS
-from records.run import Asked, FigureSpec, FigureText, Options, Primary, Record
+from records.run import Asked, FigureSpec, FigureText, NicKind, Options, Primary, Record
 from records.trials import CONTROL
 from setup import container
+from topologies import queue_threads
 from workloads import WORKLOADS, limits
 from workloads.variants import VARIANTS, Variant
 
@@ -50,6 +51,7 @@ class Experiment(FigureText, Asked):
     shows: Shown = Shown()
     draws: list[str] = []  # experiments whose figures its run can show; empty: its own
     cores: Literal["one", "all", "one to all", "threads"] = "one to all"  # threads: one of each core, and all
+    nic: NicKind | None = None  # how the NIC is emulated; None: with threads, where this machine can
     quick: Effort
     full: Effort
     paper: Effort
@@ -172,10 +174,12 @@ def plan(
     cores: str | None = None,
     blocks: int | None = None,
     seconds: int | None = None,
+    nic: NicKind | None = None,
 ) -> Options:
     """The options of a run: what the experiment says, except where the caller says otherwise.
 
-    Raises UsageError, LimitError.
+    nic: how the NIC is emulated, instead of as the experiment says. Raises UsageError, LimitError, and
+    Refused for threads where there are none.
     """
     experiment = _one(name)
     effort: Effort = getattr(experiment, length)
@@ -199,6 +203,7 @@ def plan(
         seconds=seconds or effort.seconds,
         seed=secrets.randbits(32),
         limits=limits.changed(limits.read()),
+        nic=queue_threads.choose(nic or experiment.nic),
         figures=figure_specs(name, chosen_workloads),
     )
 
@@ -208,6 +213,13 @@ def _primary(named: Primary | None, workloads: list[str], variants: list[str]) -
     if named is None or not {named.of, named.over} <= set(variants):
         return None
     return named if named.workload in workloads else named.model_copy(update={"workload": workloads[0]})
+
+
+def nic_kind(asked: str | None) -> NicKind | None:
+    """Raises UsageError for a kind of emulated NIC that there is not."""
+    known: tuple[NicKind, ...] = get_args(NicKind)
+    require("kind of emulated NIC", [asked] if asked else [], known)
+    return next((kind for kind in known if kind == asked), None)
 
 
 def _one(name: str) -> Experiment:

@@ -7,21 +7,24 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from bench.day import offered
+from bench.capacity import with_capacities
 from bench.experiment import UsageError, usable_cpus
+from bench.neighbour import neighbour
 from bench.observers import observer
 from bench.placement import place
+from bench.rate import offered
 from bench.schedule import Slot, schedule
 from bench.threads import cores_first
-from bench.trial import Bench
+from bench.trial import Bench, Observe
 from fastsocket.libbpf import BpfError
 from fastsocket.steering import EmulatedNic
 from fastsocket.steering.cpus import machine_cpus
 from probes import reads
 from probes.trial import Probes
-from records.run import RUN, Options, RecordError, Run, read_run, write_run
+from records.run import RUN, NicKind, Options, RecordError, Run, read_run, write_run
 from records.trials import Trial, append_trial, drop_torn_line, failed_trial, read_trials
 from setup.fingerprint import fingerprint, versions
+from topologies.queue_threads import QueueThreads
 from topologies.tag import RunTag
 from topologies.testbed import Testbed
 from workloads import WORKLOADS, limits
@@ -43,7 +46,7 @@ def new_run(directory: Path, options: Options) -> Run:
     run = Run(
         options=options,
         started=datetime.now().astimezone().isoformat(timespec="seconds"),
-        fingerprint={**fingerprint(), "reads seen by": reads.tracepoint()},
+        fingerprint={**fingerprint(), "reads seen by": reads.tracepoint(), "emulated NIC": options.nic},
         machine_cpus=machine_cpus(),
         versions={**versions(), **installed},
         placements=place(options.cores, cores_first(usable_cpus())),
@@ -86,16 +89,18 @@ def remaining(directory: Path, run: Run) -> list[Slot]:
 
 
 @contextmanager
-def bench(workloads: list[str], queues: int) -> Iterator[tuple[Bench, Probes]]:
+def bench(workloads: list[str], queues: int, nic: NicKind) -> Iterator[tuple[Bench, Probes]]:
     """The Bench over the testbeds of these workloads, and its Probes. On leaving, all that they made here goes."""
     with ExitStack() as stack:
         tag = stack.enter_context(RunTag())
         topologies = dict.fromkeys(WORKLOADS[name].topology for name in workloads)
         testbeds = {topology: stack.enter_context(Testbed(topology(), tag, queues)) for topology in topologies}
         links = [link for testbed in testbeds.values() for link in testbed.links_to(testbed.server)]
-        nic = stack.enter_context(EmulatedNic(links))
+        ends = [end for link in links for end in (link.sender, link.receiver)] if nic == "threads" else []
+        threads = {end: stack.enter_context(QueueThreads(end)) for end in ends}
+        emulated = stack.enter_context(EmulatedNic(links, threads))
         probes = stack.enter_context(Probes())
-        yield Bench(tag, testbeds, nic, probes), probes
+        yield Bench(tag, testbeds, emulated, threads, probes), probes
 
 
 def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], None]) -> None:
@@ -107,8 +112,10 @@ def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], Non
     """
     before, tolerance = run.wall_seconds, Tolerance()
     try:
-        with bench(run.options.workloads, queues=len(usable_cpus())) as (trials, probes):
+        with bench(run.options.workloads, len(usable_cpus()), run.options.nic) as (trials, probes):
             run = run.model_copy(update={"unavailable": probes.unavailable})
+            run = with_capacities(run, lambda slot: _run(trials, slot, run))
+            write_run(directory, run)
             for slot in remaining(directory, run):
                 if slot.workload not in tolerance.left_out:
                     trial = _tried(trials, slot, run, directory)
@@ -137,14 +144,19 @@ class Tolerance:
 
 def _tried(trials: Bench, slot: Slot, run: Run, directory: Path) -> Trial:
     """The trial, or a failed trial with the reason."""
-    placement = next(placement for placement in run.placements if placement.cores == slot.cores)
-    rate, started = offered(run.options, slot.workload, slot.cores, slot.block), time.time()
+    rate, started = offered(run.options, slot.workload, slot.cores, slot.block, run.capacities), time.time()
     try:
-        return trials.run(
-            slot, placement, run.options.seconds, rate, observer(run.options.observes, directory, slot.index)
-        )
+        return _run(trials, slot, run, rate, observer(run.options.observes, directory, slot.index))
     except (WorkloadError, BpfError) as error:
         return failed_trial(str(error), **vars(slot), started=started, rate=rate)
+
+
+def _run(trials: Bench, slot: Slot, run: Run, rate: float | None = None, observe: Observe | None = None) -> Trial:
+    placement = next(placement for placement in run.placements if placement.cores == slot.cores)
+    with ExitStack() as stack:
+        if run.options.neighbour is not None:
+            stack.enter_context(neighbour(placement.server_cpus[0], run.options.neighbour))
+        return trials.run(slot, placement, run.options.seconds, rate, observe)
 
 
 def is_measured(directory: Path) -> bool:

@@ -10,6 +10,9 @@ from records.run import Record, RecordError
 
 TRIALS = "trials.jsonl"
 BASE, CONTROL = "base", "control"  # arms: the reference of all comparisons, and the same once more
+# Owners of CPU time, beside the hosts of a testbed by name ("server"): the NIC of a host ("server NIC"), the lab, all
+# other processes of the machine, and what no task accounts for, such as interrupts of an idle CPU.
+NIC, LAB, OTHERS, UNTOLD = " NIC", "lab", "others", "untold"
 
 
 class CpuUse(Record):
@@ -57,6 +60,7 @@ class Trial(Record):
     load_errors: dict[str, int]  # kind -> count
     cpu: list[CpuUse]
     load_cpu_seconds: float
+    spent: dict[str, float] = {}  # owner -> CPU seconds; they add up to the busy time of all CPUs
     library: list[LibraryCounters] | None
     spoilt: list[str]  # reasons to trust this trial less; it is kept all the same
     failed: str = ""  # why it could not be measured: it then has no metrics

@@ -225,7 +225,7 @@ def test_reasons_in_the_docs_are_those_of_the_library():
 
 def test_experiments_in_the_docs_are_those_there_are():
     table = LAB.partition("\n## Experiments\n")[2].partition("\n## ")[0]
-    named = {name for line in table.splitlines() for name in re.findall(r"`([a-z-]+)`", line.split(" | ")[0])}
+    named = {name for line in table.splitlines() for name in re.findall(r"`([a-z0-9-]+)`", line.split(" | ")[0])}
     assert named == {file.stem for file in (ROOT / "experiments").glob("*.toml")}
 
 

@@ -27,9 +27,9 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def trials():
-    with bench(["haproxy", "redis"], queues=len(ALL_CPUS)) as (made, _):
+@pytest.fixture(scope="module", params=["threads", "rps"])
+def trials(request):
+    with bench(["haproxy", "redis"], len(ALL_CPUS), request.param) as (made, _):
         yield made
 
 
