@@ -6,6 +6,7 @@ python3 lab.py profile   where a server's CPU time is spent: list, flame graph, 
 python3 lab.py doctor    what this machine can do, what is missing, how to get it
 python3 lab.py figures   draw the figures of a run again
 python3 lab.py report    write the tables, figures and report of a run again
+python3 lab.py compare   say whether a run is worse than another one of the same experiment
 python3 lab.py guest     run a verb, a command or a shell in a guest with other CPUs and another kernel
 python3 lab.py clean     remove what a killed run left, and nothing else
 python3 lab.py test      build everything and run the tests
@@ -250,6 +251,36 @@ def report(directory: RunDirectory, yes: Yes = False) -> None:
 
     with owned_like_its_folder(directory):
         typer.echo(write_all(directory))
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="DIR_A", help="The run before.")],
+    second: Annotated[Path, typer.Argument(metavar="DIR_B", help="The run after, of the same experiment.")],
+    fail_below: Annotated[
+        float, typer.Option(min=0.0, max=1.0, metavar="R", help="A change whose interval lies below is a regression.")
+    ] = 0.95,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    yes: Yes = False,
+) -> None:
+    """Say whether variants bring less in DIR_B than in DIR_A, each over base in its own run. Exit status 1: one does.
+
+    python3 lab.py compare results/before results/after
+    """
+    import json
+
+    from analysis.compare import compare as compared
+
+    found = compared(first, second, fail_below)
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), indent=2))
+    else:
+        typer.echo("\n".join([*found.warnings, *map(str, found.changes), _conclusion(len(found.regressions))]))
+    raise typer.Exit(int(bool(found.regressions)))
+
+
+def _conclusion(regressions: int) -> str:
+    return f"{regressions} regression{'s' if regressions != 1 else ''}"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from pydantic import Field, ValidationError
 
 from bench.threads import TOPOLOGY, by_core
 from records.kinds import KINDS
-from records.run import Asked, FigureSpec, FigureText, NicKind, Options, Record
+from records.metrics import METRICS
+from records.run import Asked, FigureSpec, FigureText, NicKind, Options, Primary, Record
 from records.trials import CONTROL
 from setup import container
 from topologies import queue_threads
@@ -61,6 +62,10 @@ class Experiment(FigureText, Asked):
         require("experiment", self.draws, names())
         require("workload", [*self.workloads, *self.rates, *self.shows.workloads], WORKLOADS)
         require("variant", [*self.variants, *self.shows.variants], VARIANTS)
+        if self.primary:
+            require("workload", [self.primary.workload], self.workloads)
+            require("variant", [self.primary.of, self.primary.over], self.variants)
+            require("metric", filter(None, [self.primary.metric]), METRICS)
         compared = [name for effect in self.effects.values() for name in effect.of + effect.over]
         require("variant", [*self.labels, *compared], [*VARIANTS, CONTROL])
 
@@ -186,6 +191,7 @@ def plan(
         "workloads": chosen_workloads,
         "variants": chosen_variants,
         "rates": {workload: rate for workload, rate in experiment.rates.items() if workload in chosen_workloads},
+        "primary": _primary(experiment.primary, chosen_workloads, chosen_variants),
     }
     return Options(
         **experiment.model_dump(include=set(Asked.model_fields)) | chosen,
@@ -200,6 +206,13 @@ def plan(
         nic=queue_threads.choose(nic or experiment.nic),
         figures=figure_specs(name, chosen_workloads),
     )
+
+
+def _primary(named: Primary | None, workloads: list[str], variants: list[str]) -> Primary | None:
+    """Of the first workload that was chosen, where the experiment's own was not; None without its variants."""
+    if named is None or not {named.of, named.over} <= set(variants):
+        return None
+    return named if named.workload in workloads else named.model_copy(update={"workload": workloads[0]})
 
 
 def nic_kind(asked: str | None) -> NicKind | None:

@@ -40,6 +40,15 @@ class FigureSpec(FigureText):
     variants: list[str] = []
 
 
+class Primary(Record):
+    """The ratio that an experiment is about, at the largest core count."""
+
+    workload: str
+    of: str  # variant
+    over: str = "base"
+    metric: str | None = None  # None: throughput or, at a given rate, the cost
+
+
 class Asked(Record):
     """What an experiment file asks for, and the run keeps as it stands there unless the caller says otherwise."""
 
@@ -49,6 +58,7 @@ class Asked(Record):
     day: bool = False  # those rates are the peak of a day, whose blocks are its hours: bench/rate.py
     share: float | None = None  # of what base takes at full speed: the rate of all arms
     neighbour: int | None = None  # nice value of a process that keeps the server's first CPU busy: bench/neighbour.py
+    primary: Primary | None = None  # named before the run; all other ratios are adjusted or exploratory
     observes: Literal["profile", "walk"] | None = None  # beside the metrics, in each trial: bench/observers.py
 
 
@@ -65,6 +75,10 @@ class Options(Asked):
     nic: NicKind = "rps"  # how a NIC is emulated: fastsocket/bpf/emulated.bpf.c
     why_not: str = ""  # this machine cannot run it; it then has no trials
     figures: list[FigureSpec] = []
+
+    def at_rate(self, workload: str) -> bool:
+        """Whether all variants get the same load, so that what they cost is the outcome and not what they serve."""
+        return workload in self.rates or self.share is not None
 
     def hour(self, block: int) -> float:
         """Of a day: the middle of the block's part of it, from 0 to 24."""

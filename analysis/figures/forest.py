@@ -6,8 +6,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.estimates import MIN_BLOCKS, each
+from analysis.estimates import each
 from analysis.figures.style import QUIET, Look, bar, say
+from analysis.statistics import MIN_BLOCKS
 
 LINE_INCHES = 0.38
 _PUBLISHED: Look = {"color": QUIET, "markerfacecolor": "none", "markersize": 7, "linestyle": "none"}

@@ -8,12 +8,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.estimates import MIN_BLOCKS, each, interval
+from analysis.estimates import each
 from analysis.figures.style import QUIET, Look, bar, look, note, say
 from analysis.figures.view import View
 from analysis.profile.flamegraph import flame_graph
 from analysis.profile.flat import flat, merged, profiles
 from analysis.profile.speedscope import speedscope
+from analysis.statistics import mean_interval
 from analysis.summary import OURS
 from records.metrics import THROUGHPUT
 from records.profile import Stack
@@ -80,7 +81,10 @@ def _differences(view: View) -> pd.DataFrame:
     if changed.empty or control.empty:
         return pd.DataFrame(columns=columns)
     largest = changed.mean().abs().sort_values(ascending=False, kind="stable").index[: 2 * ROWS]
-    rows = [(*where, changed[where].mean(), *_bounds(changed[where]), control[where].mean()) for where in largest]
+    rows = [
+        (*where, changed[where].mean(), *mean_interval(changed[where].to_numpy()), control[where].mean())
+        for where in largest
+    ]
     return pd.DataFrame(rows, columns=columns).sort_values("difference")
 
 
@@ -150,7 +154,7 @@ def _shares(view: View, variant: str) -> pd.DataFrame:
     blocks = percent.groupby(level=1).mean()
     first: Any = blocks.mean().sort_values(ascending=False, kind="stable").head(ROWS)
     return pd.DataFrame(
-        [(*where, mean, *np.clip(_bounds(blocks[where]), 0, 100)) for where, mean in first.items()],
+        [(*where, mean, *np.clip(mean_interval(blocks[where].to_numpy()), 0, 100)) for where, mean in first.items()],
         columns=[*_WHERE, "percent", "low", "high"],
     ).assign(samples=int(counted.to_numpy().sum()))
 
@@ -167,7 +171,3 @@ def _paired(rates: Any, arm: str) -> pd.DataFrame:
         return pd.DataFrame()
     difference: pd.DataFrame = (rates.loc[arm] - rates.loc[BASE]).dropna()
     return difference
-
-
-def _bounds(values: pd.Series) -> tuple[float, float]:
-    return interval(values.to_numpy(float)) if len(values) >= MIN_BLOCKS else (np.nan, np.nan)
