@@ -26,6 +26,7 @@ from analysis.verdicts import judge
 from bench.experiment import Collection, Experiment, figure_specs, names, read
 from bench.schedule import schedule
 from records.kinds import KINDS
+from records.metrics import COST, METRICS
 from records.run import Effect, Primary, RecordError, Run, runs_in, write_run
 from records.trials import CpuUse, Trial, append_trial, failed_trial
 from tests.harness.runs import BLOCKS, a_run
@@ -374,7 +375,7 @@ def test_readers_see_what_is_missing_and_no_ratio_without_its_interval():
     table = readable_summary(run, estimate([without(trial, "latency_p99_ms") for trial in trials_of(run)]))
     assert list(table["variant"]) == ["base", "latest", "fastsocket", "control"] * 2
     assert set(table["ratio to base"]) == {"reference", "no interval"}
-    for heading in ("p99, ms", "CPU µs per request", "accept local, %"):
+    for heading in ("p99, ms", METRICS[COST].heading, "accept local, %"):
         assert set(table[heading]) == {"not available here"}
     assert set(table["errors per trial"]) == {"0.0"} and set(table["p50, ms"]) == {"1.50"}
 
