@@ -141,8 +141,9 @@ def test_buffers_that_only_root_may_enlarge_are_as_large_as_others_may_have_them
 @pytest.mark.parametrize("what", NOT_TRIED)
 def test_an_old_kernel_that_cannot_be_tried_makes_no_clones(failing, what):
     call, arguments = NOT_TRIED[what]
-    reason = "libfsocket: it could not be tried whether the kernel steers by SO_INCOMING_CPU ("
-    with Server(failing(call, **arguments), log=reason, launcher=OLD_KERNEL) as server:
+    environment = [f"{name}={value}" for name, value in failing(call, **arguments).items()]
+    reason = "libfsocket: it could not be tried whether the kernel steers by SO_INCOMING_CPU (Operation not permitted)"
+    with Server({}, log=reason, launcher=[*OLD_KERNEL, "env", *environment]) as server:
         server.listen()
         serves(server, pinned=False)
         assert server.ask("open_clones") == 0

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from fastsocket import shared_memory
 from fastsocket.build import HERE
 from fastsocket.shared_memory import CpuCounters
-from tests.harness.apps import SANITIZED, App, compiled, preloading
+from tests.harness.apps import PRELOAD, SANITIZED, App, compiled, preloading
 from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
 from tests.harness.needs import IPV6
 from tests.harness.system_calls import Failing
@@ -356,8 +356,8 @@ def test_a_range_that_makes_no_sense_is_not_taken(preload, tmp_path, ports):
 
 
 @pytest.mark.privileged
-def test_without_proc_and_sys_ports_are_of_the_cpu(preload):
-    """The kernel's own range is not known: the usual one counts."""
+def test_without_proc_and_sys_ports_are_of_the_cpu():
+    """The kernel's own range is not known: the usual one counts. (AddressSanitizer needs /proc itself.)"""
     launcher = [
         "unshare",
         "--mount",
@@ -366,7 +366,7 @@ def test_without_proc_and_sys_ports_are_of_the_cpu(preload):
         'exec 3<"$0"; mount -t tmpfs none /sys; mount -t tmpfs none /proc; exec "$@"',
         "/dev/null",
     ]
-    with Connector(preload, launcher) as connector:
+    with Connector(PRELOAD | ON, launcher) as connector:
         port = connector.ask("listen", LOOPBACK["inet"])
         assert cores(connector.connect_many(20, CPUS[0], port)) == {CPUS[0]}
 

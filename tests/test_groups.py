@@ -124,6 +124,29 @@ def test_a_listener_for_each_worker_gets_the_connections_of_its_cpu():
         assert server.per_cpu("accepted_local") == [10, 10]
 
 
+def test_a_listener_of_its_own_that_is_watched_again_stays_its_workers():
+    """As nginx watches again, with EPOLLEXCLUSIVE."""
+    with Server(PRELOAD) as server:
+        workers = shards(server)
+        for index, (cpu, worker) in enumerate(zip(CPUS, workers)):
+            server.ask("tell", str(index), "watch_again", 3, select.EPOLLEXCLUSIVE)
+            assert pids(server.request(cpu, 10)) == {worker}
+        assert server.per_cpu("accepted_local") == [10, 10]
+
+
+def test_workers_that_open_their_listeners_themselves_serve():
+    """Each process has its own; the one of their master is closed."""
+    with Server(PRELOAD) as server:
+        server.listen(LOOPBACK, False, True, 0, "", True)
+        workers = [server.ask("fork", str(cpu), cpu)["pid"] for cpu in CPUS]
+        for cpu in CPUS:
+            server.ask("tell", str(cpu), "listen_for_itself")
+        server.ask("close")
+        for cpu in CPUS:
+            answers = server.request(cpu, 20)
+            assert len(answers) == 20 and pids(answers) <= set(workers)
+
+
 def test_a_listener_of_three_that_is_marked_no_longer_gets_its_part():
     """Two workers on one CPU. One of them leaves its listener, which then belongs to no CPU."""
     with Server(PRELOAD) as server:

@@ -158,6 +158,23 @@ def test_a_listener_that_goes_by_sendmmsg_and_comes_by_recvmmsg_is_taken_over(se
         assert successor.ask("open_clones") == len(CPUS) + 1  # and the shared memory
 
 
+def test_a_listener_that_was_taken_over_is_the_successors_even_if_it_is_sent_again(server, tmp_path):
+    with Server(PRELOAD) as successor:
+        with stored_listener(server, str(tmp_path / "store")) as (store, descriptor):
+            successor.tell("receive", str(tmp_path / "store"))
+            with store.accept()[0] as connection:
+                socket.send_fds(connection, [b"x"], [descriptor])
+            successor.know(successor.read())
+        for cpu in CPUS:
+            server.ask("tell", str(cpu), "close")
+        assert server.ask("send_to_nobody") == "EPIPE"
+        with stored_listener(server, str(tmp_path / "again")):
+            workers = {cpu: successor.ask("fork", str(cpu), cpu)["pid"] for cpu in CPUS}
+            for cpu in CPUS:
+                wait_until(lambda cpu=cpu: pids(successor.request(cpu, 5)) == {workers[cpu]}, "the successor serves")
+            assert is_accelerated(successor)
+
+
 @pytest.mark.parametrize("how", ["killed", "closed"])
 def test_a_client_that_came_while_no_worker_was_there_is_answered_by_the_next_program(server, how):
     for cpu in CPUS:

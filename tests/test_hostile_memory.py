@@ -6,6 +6,7 @@ import struct
 import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ PRELOAD = {"LD_PRELOAD": str(LIBRARY)}
 NOBODY = 65534
 SO_INCOMING_CPU, SO_COOKIE = 49, 57
 MARK = 0x40000000  # libfsocket/mark.c
+COOKIE_OFFSET = 88  # in struct seat of libfsocket/shared.h; the inode comes behind it
 PATTERNS = {
     "ones": "ff",
     "zeros": "00",
@@ -78,7 +80,7 @@ def test_the_shared_memory_cannot_be_shortened():
 
 
 @contextmanager
-def offered(user: int, cookie: int):
+def offered(user: int, cookie: int, port: int):
     """A process with memory that looks like a server's, and is not sealed."""
     header = shared_memory.Header(magic=b"FSOCKET", version=shared_memory.VERSION)
     place = struct.pack("=IiQ", 1, 0, cookie)
@@ -108,10 +110,11 @@ def test_memory_that_others_offer_with_a_listener_is_not_taken(tmp_path, user):
         assert_it_goes_on(server)
 
 
-# Makes sealed memory whose file belongs to a user, writes bytes at offsets, becomes a user, and waits.
+# Makes sealed memory whose file belongs to a user, writes bytes at offsets, and a socket that is to be a clone. Then
+# the process becomes a user, and waits.
 SEALED_OFFERER = """
-import fcntl, os, sys
-size, owner, ids, *parts = sys.argv[1:]
+import fcntl, os, socket, struct, sys
+size, owner, ids, clone, port, seat, *parts = sys.argv[1:]
 os.seteuid(int(owner))
 memory = os.memfd_create("fsocket", os.MFD_ALLOW_SEALING)
 os.seteuid(0)
@@ -119,6 +122,14 @@ os.ftruncate(memory, int(size))
 for part in parts:
     offset, data = part.split(":")
     os.pwrite(memory, bytes.fromhex(data), int(offset))
+if clone:
+    offered = socket.socket(type=socket.SOCK_DGRAM if clone == "UDP" else socket.SOCK_STREAM)
+    offered.setblocking(False)
+    offered.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, clone != "not shared")
+    if clone != "not shared":
+        offered.bind(("127.0.0.1", int(port) if clone != "elsewhere" else 0))
+    cookie = struct.unpack("Q", offered.getsockopt(socket.SOL_SOCKET, 57, 8))[0] + (clone == "another cookie")
+    os.pwrite(memory, struct.pack("QQ", cookie, os.fstat(offered.fileno()).st_ino), int(seat))
 fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
 os.setresuid(*map(int, ids.split(",")))
 print("ready", flush=True)
@@ -137,6 +148,7 @@ class Offer:
     in_use: int = 1
     owner: int = 0
     ids: tuple[int, int, int] = (0, 0, 0)  # of the process: real, effective, saved
+    clone: str = ""  # what is wrong with the clone that the memory names; or "right", or there is none
 
 
 LIES = {
@@ -153,11 +165,13 @@ LIES = {
 
 
 @contextmanager
-def offered_sealed(offer: Offer, cookie: int):
+def offered_sealed(offer: Offer, cookie: int, port: int):
     header = shared_memory.Header(magic=offer.magic, version=offer.version)
     place = struct.pack("=IiQ", offer.in_use, 0, cookie if offer.is_this_listener else cookie + 1)
     parts = [f"0:{bytes(header).hex()}", f"{shared_memory.LISTENERS_OFFSET}:{place.hex()}"]
-    arguments = [str(offer.size), str(offer.owner), ",".join(map(str, offer.ids)), *parts]
+    seat = shared_memory.LISTENERS_OFFSET + shared_memory.SEATS_OFFSET + COOKIE_OFFSET
+    own = [offer.size, offer.owner, ",".join(map(str, offer.ids)), offer.clone, port, seat]
+    arguments = [*map(str, own), *parts]
     with subprocess.Popen(
         ["/usr/bin/python3", "-c", SEALED_OFFERER, *arguments],
         stdin=subprocess.PIPE,
@@ -181,6 +195,18 @@ def test_sealed_memory_is_taken_only_where_nothing_of_it_is_a_lie(tmp_path, lie)
         assert_it_goes_on(server)
 
 
+def inodes_of(pid: int) -> set[str]:
+    return {os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()}
+
+
+@pytest.mark.parametrize("clone", ["right", "another cookie", "UDP", "not shared", "elsewhere"])
+def test_a_socket_is_taken_for_a_clone_only_where_it_is_one(tmp_path, clone):
+    with sent_with_memory(tmp_path, offered_sealed, Offer(clone=clone)) as (server, offerer, _):
+        taken = os.readlink(f"/proc/{offerer.pid}/fd/4") in inodes_of(server.pid)
+        assert taken == (clone == "right")
+        assert_it_goes_on(server)
+
+
 def test_a_server_that_has_memory_of_its_own_takes_no_other(tmp_path):
     with sent_with_memory(tmp_path, offered_sealed, Offer(), "listen_also") as (server, _, inode):
         assert not has_mapped(server, inode)
@@ -200,7 +226,8 @@ def sent_with_memory(tmp_path, offering, what, *before):
         unix.listen()
         for command in before:
             server.ask(command)
-        with offering(what, cookie) as offerer:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        with offering(what, cookie, listener.getsockname()[1]) as offerer:
             listener.setsockopt(socket.SOL_SOCKET, SO_INCOMING_CPU, MARK | offerer.pid)
             server.tell("receive", str(tmp_path / "unix"))
             with unix.accept()[0] as connection:

@@ -424,6 +424,17 @@ def test_a_worker_that_sleeps_in_accept_wakes_for_each_of_its_queues(server):
         assert answer(waiting)["pid"] == worker["pid"]
 
 
+@pytest.mark.parametrize("moment", ["before adoption", "after adoption"])
+def test_an_application_that_sets_the_cpu_of_its_listener_reads_it_again(server, moment):
+    if moment == "after adoption":
+        server.ask("fork", "a", CPUS[0])
+    server.ask("change_option", socket.SOL_SOCKET, socket.SO_INCOMING_CPU, struct.pack("i", CPUS[1]).hex())
+    assert server.ask("get_option", socket.SOL_SOCKET, socket.SO_INCOMING_CPU) == CPUS[1]
+    if moment == "before adoption":
+        server.ask("fork", "a", CPUS[0])
+    assert len(server.request(CPUS[0], 10)) == 10
+
+
 def test_a_time_limit_of_accept_holds_for_all_of_its_queues(server):
     """SO_RCVTIMEO, of a listener that was made blocking later."""
     worker = server.ask("fork", "a", CPUS[0], True)

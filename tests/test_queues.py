@@ -153,6 +153,12 @@ def test_a_worker_that_watches_by_more_epolls_than_the_library_knows_still_answe
     assert server.per_cpu("accepted_local") == [10, 0]
 
 
+def test_a_worker_without_a_clone_that_watches_again_still_answers(server):
+    worker = server.ask("fork", "a")
+    server.ask("tell", "a", "watch_again", 3, select.EPOLLEXCLUSIVE)
+    assert pids([*server.request(CPUS[0], 5), *server.request(CPUS[1], 5)]) == {worker["pid"]}
+
+
 @pytest.mark.parametrize("kept", ["older", "newer"])
 def test_a_worker_without_a_clone_that_watches_by_one_of_two_names_still_answers(server, kept):
     worker = server.ask("fork", "a")
@@ -173,7 +179,9 @@ def threads():
         yield server
 
 
-def test_a_worker_whose_listener_another_thread_takes_out_of_its_epoll_has_no_clone(threads):
+@pytest.mark.parametrize("trigger", [0, select.EPOLLEXCLUSIVE])
+def test_a_worker_whose_listener_another_thread_takes_out_of_its_epoll_has_no_clone(threads, trigger):
+    threads.ask("tell", str(CPUS[0]), "watch_again", 1, trigger)
     assert adopters(threads.pid) == {CPUS[0]: 1, CPUS[1]: 1}
     threads.ask("unwatch_for", str(CPUS[0]))
     assert adopters(threads.pid)[CPUS[0]] == 0

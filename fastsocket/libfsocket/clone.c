@@ -179,6 +179,8 @@ void clone_forget(struct listener *l, int cpu)
 	struct clone *clone = &l->clone[cpu];
 	int fd = atomic_load(&clone->fd);
 
+	if ((unsigned int)fd >= MAX_FDS)
+		return;
 	note_watchers(l, cpu, -atomic_load(&clone->watchers));
 	if (atomic_exchange(&clone->neighbour_epfd, -1) >= 0)
 		atomic_fetch_sub(&l->neighbours, 1);

@@ -97,6 +97,8 @@ void clones_setsockopt(struct listener *l, int level, int name, const void *valu
 	} else {
 		bool can = option_can_be_copied(l->fd, level, name);
 
+		if (level == SOL_SOCKET && name == SO_INCOMING_CPU)
+			l->own_incoming_cpu = get_int(l->fd, level, name, -1);
 		l->guarded = l->guarded || !can;
 		if ((l->cloned && !clones_follow(l, level, name, value, size)) || !can)
 			refuse(l, OPTION);

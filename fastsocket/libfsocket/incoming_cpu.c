@@ -59,7 +59,7 @@ static bool probe_incoming_cpu(void)
 {
 	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	cpu_set_t before, here;
-	int cpu = sched_getcpu(), member[MEMBERS], error;
+	int cpu = sched_getcpu(), member[MEMBERS] = { -1, -1, -1 }, error;
 	bool honoured = true;
 
 	errno = 0;
@@ -71,13 +71,13 @@ static bool probe_incoming_cpu(void)
 	CPU_SET(cpu, &here);
 	if (!affinity_of_this_thread(&before) || sched_setaffinity(0, sizeof(here), &here))
 		return false;
-	for (int i = 0; i < MEMBERS; i++) {
+	for (int i = 0; honoured && i < MEMBERS; i++) {
 		member[i] = probe_listener(&address, cpu + i);
-		honoured &= member[i] >= 0;
+		honoured = member[i] >= 0;
 	}
 	for (int i = 0; honoured && i < PROBE_CONNECTIONS; i++)
 		honoured = probe_connection_arrives(member[0], &address);
-	error = errno == EAGAIN ? 0 : errno; /* a connection went to another listener */
+	error = honoured || errno == EAGAIN ? 0 : errno; /* EAGAIN: a connection went to another listener */
 	for (int i = 0; i < MEMBERS; i++)
 		real.close(member[i]);
 	sched_setaffinity(0, sizeof(before), &before);

@@ -343,6 +343,8 @@ void listeners_close(int fd)
 	struct listener *l = find_listener(fd);
 
 	set_descriptor(fd, UNKNOWN);
+	if (!l)
+		return;
 	atomic_store(&listener_by_fd[fd], NULL);
 	if (--l->descriptors > 0) {
 		if (l->fd == fd)

@@ -195,7 +195,7 @@ static bool can_be_trusted(int fd)
 /* Takes the descriptor. Memory without a place for this listener is another server's. */
 static bool join(int fd, uint64_t cookie)
 {
-	struct shared_memory *other = can_be_trusted(fd) ? map_memory(fd) : NULL;
+	struct shared_memory *other = fd >= 0 && can_be_trusted(fd) ? map_memory(fd) : NULL;
 
 	if (other && is_compatible(other) && place_of(other, cookie)) {
 		use_memory(other, out_of_the_way(fd));

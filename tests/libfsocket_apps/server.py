@@ -81,7 +81,7 @@ def drop_privileges(user: int) -> None:
 
 
 TELL_CPUS = [sys.executable, "-c", "import json, os; print(json.dumps(sorted(os.sched_getaffinity(0))))"]
-CHANGES_WHAT_IT_WATCHES = ("add", "mod", "pin", "go", "nest", "keep_one_name")
+CHANGES_WHAT_IT_WATCHES = ("listen_for_itself", "add", "mod", "pin", "go", "nest", "keep_one_name")
 
 
 def by_poll(descriptors: list[int], seconds: float | None) -> list[int]:
@@ -238,6 +238,18 @@ class Worker:
         self.epoll.register(self.newer, select.EPOLLIN | self.trigger)
         self.look()
         self.epoll.unregister(older if which == "newer" else self.newer)
+
+    def listen_for_itself(self) -> None:
+        """On the address of the listener that it has inherited, which it closes."""
+        own = socket.socket()
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        own.bind(self.listener.getsockname())
+        own.listen(BACKLOG)
+        own.setblocking(False)
+        self.delete()
+        self.listener.close()
+        self.listener = own
+        self.add()
 
     def watch_again(self, times: int, trigger: int) -> None:
         """Take the listener out of the epoll, put it back and wait for no time, so often."""

@@ -16,6 +16,7 @@
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define ECHO "/bin/echo"
@@ -472,6 +473,12 @@ static int listens_with_mptcp(void)
 
 	return fd < 0 ? -1 : listen(fd, 1);
 }
+static int connects_within_the_machine(void)
+{
+	struct sockaddr_un nowhere_to_go = { .sun_family = AF_UNIX, .sun_path = "/nonexistent" };
+
+	return connect(dup(socket(AF_UNIX, SOCK_STREAM, 0)), (struct sockaddr *)&nowhere_to_go, sizeof(nowhere_to_go));
+}
 static int epoll_create_refused(void)
 {
 	return epoll_create(-1);
@@ -796,6 +803,7 @@ static const struct {
 	{ "a connection changed by another thread", changed_by_another_thread },
 	{ "socket refused", socket_refused },
 	{ "listens with mptcp", listens_with_mptcp },
+	{ "connects within the machine", connects_within_the_machine },
 	{ "epoll create refused", epoll_create_refused },
 	{ "dup refused", dup_refused },
 	{ "unshare refused", unshare_refused },
