@@ -11,7 +11,7 @@ from fastsocket.launch import environment as preloaded
 from fastsocket.steering import Mode
 from fastsocket.steering.rfs import Rfs
 
-LIBRARY_OFF = Wishes(listen_table=False, fast_epoll=False, flow_deliver=False)
+LIBRARY_OFF = Wishes(listen_table=False, fast_epoll=False, flow_deliver=False, answer_with_fin=False)
 LISTEN_TABLE = Wishes()
 DELIVERED = Wishes(flow_deliver=True)
 NO_LISTEN_TABLE = Wishes(listen_table=False)

@@ -41,7 +41,13 @@
  * ports.c                the next source port of a CPU
  * flow_deliver.c         an outgoing connection has a source port of its CPU
  *
+ * Fewer packets.
+ * connections.c          the accepted connections, and what a thread did with them since it last waited
+ * habits.c               what the connections of a listener nearly always do
+ * answer_with_fin.c      what is written leaves together with the FIN
+ *
  * What the application does.
+ * turn.c                 reads and writes connections that it accepted
  * closing.c              closes a descriptor
  * fork.c                 forks
  * passing.c              passes a descriptor over a Unix socket

@@ -111,6 +111,7 @@ static void describe(struct listener *l, int fd, int backlog, enum origin origin
 	memset(l->watch, 0, sizeof(l->watch));
 	l->cookie = cookie_of(fd);
 	note_flags(l, fd);
+	l->sends_otherwise = sends_otherwise(fd);
 	l->covered = false;
 	l->why_not = NO_REASON;
 	l->guarded = descriptor(fd) == GUARDED ||

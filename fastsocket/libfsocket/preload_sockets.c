@@ -13,8 +13,8 @@
 #include "follow.h"
 #include "listeners.h"
 #include "options.h"
-#include "passing.h"
 #include "sockopt.h"
+#include "turn.h"
 
 static bool makes_tcp(int domain, int type, int protocol)
 {
@@ -27,6 +27,7 @@ INTERPOSED int socket(int domain, int type, int protocol)
 	int fd;
 
 	fd = REAL(socket)(domain, type, protocol);
+	turn_renews(fd);
 	if (fd >= 0)
 		new_descriptor(fd, makes_tcp(domain, type, protocol) ? OPENED : PLAIN); /* until it listens */
 	return fd;
@@ -46,6 +47,8 @@ INTERPOSED int bind(int fd, const struct sockaddr *addr, socklen_t len)
 
 INTERPOSED int connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
+	turn_ends();
+	turn_leaves_alone(fd);
 	return may_choose_port(fd) ? flow_deliver_connect(fd, addr, len) : REAL(connect)(fd, addr, len);
 }
 
@@ -63,19 +66,28 @@ INTERPOSED int listen(int fd, int backlog)
 	return result;
 }
 
-static int accepted(int fd, bool from_tcp)
+static int accepted(int fd, const struct listener *l, int flags)
 {
-	if (fd >= 0)
-		new_descriptor(fd, from_tcp && settings.fast_epoll ? FRESH : PLAIN);
+	if (fd >= 0) {
+		new_descriptor(fd, l && settings.fast_epoll ? FRESH : PLAIN);
+		turn_accepted(fd, l, flags & SOCK_NONBLOCK);
+	}
 	return fd;
 }
 
 static struct listener *listener_to_accept_from(int fd)
 {
-	if (likely(descriptor(fd) != LISTENER))
+	struct listener *l;
+
+	if (likely(descriptor(fd) != LISTENER)) {
+		turn_ends();
 		return NULL;
+	}
 	notice_copy();
-	return find_listener(fd);
+	l = find_listener(fd);
+	if (!l || l->blocks)
+		turn_ends();
+	return l;
 }
 
 INTERPOSED int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
@@ -83,8 +95,8 @@ INTERPOSED int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 	struct listener *l = listener_to_accept_from(fd);
 
 	if (likely(!l))
-		return accepted(REAL(accept4)(fd, addr, len, flags), false);
-	return accepted(accept_any(&(struct acceptance){ l, fd, addr, len, flags }), true);
+		return accepted(REAL(accept4)(fd, addr, len, flags), NULL, flags);
+	return accepted(accept_any(&(struct acceptance){ l, fd, addr, len, flags }), l, flags);
 }
 
 INTERPOSED int accept(int fd, struct sockaddr *addr, socklen_t *len)
@@ -92,8 +104,8 @@ INTERPOSED int accept(int fd, struct sockaddr *addr, socklen_t *len)
 	struct listener *l = listener_to_accept_from(fd);
 
 	if (likely(!l))
-		return accepted(REAL(accept)(fd, addr, len), false);
-	return accepted(accept_any(&(struct acceptance){ l, fd, addr, len, 0 }), true);
+		return accepted(REAL(accept)(fd, addr, len), NULL, 0);
+	return accepted(accept_any(&(struct acceptance){ l, fd, addr, len, 0 }), l, 0);
 }
 
 /* The application asks for the length of its accept queue: the clones' queues are part of it. */
@@ -115,6 +127,8 @@ INTERPOSED int getsockopt(int fd, int level, int name, void *restrict value, soc
 	struct listener *l = find_listener(fd);
 	int result;
 
+	if (!likely(!connection(fd)) && level == IPPROTO_TCP && name == TCP_INFO)
+		turn_shows_queue(fd);
 	result = REAL(getsockopt)(fd, level, name, value, size);
 	if (!likely(!l) && result == 0 && level == SOL_SOCKET && *size == sizeof(int) && l->cloned) {
 		int own = name == SO_REUSEPORT ? l->own_reuseport : l->own_incoming_cpu;
@@ -146,6 +160,8 @@ INTERPOSED int setsockopt(int fd, int level, int name, const void *value, sockle
 	struct listener *l = find_listener(fd);
 	int result;
 
+	if (!likely(!connection(fd)))
+		turn_sets_option(fd, level, name);
 	result = REAL(setsockopt)(fd, level, name, value, size);
 	if (!likely(!l) && result == 0)
 		clones_setsockopt(l, level, name, value, size);
@@ -161,50 +177,10 @@ INTERPOSED int shutdown(int fd, int how)
 	struct listener *l = find_listener(fd);
 	int result;
 
+	if (!likely(!connection(fd)))
+		turn_shuts_down(fd, how);
 	result = REAL(shutdown)(fd, how);
 	if (!likely(!l) && result == 0)
 		clones_shutdown(l, how);
 	return result;
-}
-
-INTERPOSED ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
-{
-	ssize_t sent;
-
-	sent = REAL(sendmsg)(fd, message, flags);
-	if (!likely(sent < 0 || !message->msg_control) && settings.enabled)
-		descriptors_sent(message);
-	return sent;
-}
-
-INTERPOSED ssize_t recvmsg(int fd, struct msghdr *message, int flags)
-{
-	ssize_t received;
-
-	received = REAL(recvmsg)(fd, message, flags);
-	if (!likely(received < 0 || !message->msg_control) && settings.enabled)
-		descriptors_received(message);
-	return received;
-}
-
-INTERPOSED int sendmmsg(int fd, struct mmsghdr *messages, unsigned int n, int flags)
-{
-	int sent;
-
-	sent = REAL(sendmmsg)(fd, messages, n, flags);
-	for (int i = 0; settings.enabled && i < sent; i++)
-		if (!likely(!messages[i].msg_hdr.msg_control))
-			descriptors_sent(&messages[i].msg_hdr);
-	return sent;
-}
-
-INTERPOSED int recvmmsg(int fd, struct mmsghdr *messages, unsigned int n, int flags, struct timespec *timeout)
-{
-	int received;
-
-	received = REAL(recvmmsg)(fd, messages, n, flags, timeout);
-	for (int i = 0; settings.enabled && i < received; i++)
-		if (!likely(!messages[i].msg_hdr.msg_control))
-			descriptors_received(&messages[i].msg_hdr);
-	return received;
 }

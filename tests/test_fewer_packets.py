@@ -1,0 +1,237 @@
+"""Fewer packets for each connection, and nothing arrives later: every packet is counted on a network of its own."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from fastsocket import shared_memory
+from fastsocket.build import LIBRARY
+from tests.harness import servers
+from tests.harness.apps import APPS, SANITIZED, preloading
+from tests.harness.packets import Capture, Packet
+from tests.harness.patience import patient
+from tests.harness.servers import Served, served
+
+pytestmark = [pytest.mark.timeout(90), pytest.mark.privileged, pytest.mark.usefixtures("own_network")]
+
+ANSWER = b"an answer\n"
+LARGE = 1_000_000
+TO_LEARN = 60  # connections after which the library knows a listener's habit, in any sample
+LATE_SECONDS = patient(0.001)
+HELD_SECONDS = 0.2  # the kernel holds data no longer
+HANDSHAKE = [">S", "<SA", ">A"]
+PLAIN = [*HANDSHAKE, ">A6", "<A", "<A10", ">A", "<FA", ">FA", "<A"]
+WITH_FIN = [*HANDSHAKE, ">A6", "<A", "<FA10", ">FA", "<A"]
+
+
+class Answering:
+    """libfsocket_apps/answering.py."""
+
+    def __init__(self, environment: dict[str, str]):
+        self.process = subprocess.Popen(
+            [sys.executable, APPS / "answering.py"],
+            env={**os.environ, **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.port = int(self.process.stdout.readline())
+        self.capture = Capture(self.port)
+
+    def end(self) -> None:
+        self.capture.__exit__()
+        with self.process:
+            self.process.stdin.close()
+        assert self.process.returncode == 0
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=patient(5))
+
+    def ask(self, request: str) -> bytes:
+        """Until the server closes. Raises ConnectionResetError."""
+        with self.connect() as connection:
+            connection.sendall(f"{request}\n".encode())
+            return b"".join(iter(lambda: connection.recv(65536), b""))
+
+    def seconds_to_first(self, request: str) -> float:
+        """Until the first byte of the answer comes. The server has served all that came before."""
+        self.ask("close")
+        with self.connect() as connection:
+            began = time.monotonic()
+            connection.sendall(f"{request}\n".encode())
+            connection.recv(1)
+            seconds = time.monotonic() - began
+            while request != "keep" and connection.recv(65536):
+                pass
+            return seconds
+
+    def packets(self, request: str) -> list[str]:
+        self.capture.seen()
+        self.ask(request)
+        return self.settled()
+
+    def settled(self) -> list[str]:
+        """The packets so far. The server's last one has come when it answers again."""
+        before = self.capture.seen()
+        self.ask("close")
+        after = [packet for packet in self.capture.seen() if packet.client == before[0].client]
+        return [str(packet) for packet in [*before, *after]]
+
+    def learn(self, request: str = "close") -> None:
+        for _ in range(TO_LEARN):
+            self.ask(request)
+
+    def total(self, name: str) -> int:
+        return sum(getattr(cpu, name) for cpu in shared_memory.counters(self.process.pid))
+
+
+@contextmanager
+def answering(environment: dict[str, str]) -> Iterator[Answering]:
+    server = Answering(environment)
+    yield server
+    server.end()
+
+
+@pytest.fixture(params=["plain", "everything on", SANITIZED])
+def holding(request) -> Iterator[Answering]:
+    """A server whose answers are held."""
+    with answering(preloading(request.param) | {"FSOCKET_ANSWER_WITH_FIN": "on"}) as server:
+        server.learn()
+        yield server
+
+
+@pytest.fixture
+def without() -> Iterator[Answering]:
+    with answering({}) as server:
+        yield server
+
+
+def assert_not_later(server: Answering, without: Answering, request: str) -> None:
+    """In one of some tries: on a busy machine any of them may be late."""
+    for _ in range(8):
+        server.learn()
+        least = server.seconds_to_first(request) - without.seconds_to_first(request)
+        if least < LATE_SECONDS:
+            return
+    raise AssertionError(f"{request}: {least * 1000:.1f} ms later than without the library")
+
+
+# ---- answer with FIN
+
+
+def test_the_answer_leaves_with_the_fin_once_the_listener_is_known(holding):
+    assert holding.packets("close") == WITH_FIN
+    assert holding.total("answers_with_fin") > 0
+    assert holding.total("answers_alone") == 0
+
+
+def test_without_the_switch_every_packet_is_as_without_the_library(without):
+    with answering({"LD_PRELOAD": str(LIBRARY)}) as off:
+        off.learn()
+        assert off.packets("close") == without.packets("close") == PLAIN
+
+
+@pytest.mark.parametrize("call", ["write", "writev", "sendmsg", "twice", "shutdown", "nodelay"])
+def test_every_way_to_write_is_held(holding, call):
+    packets = holding.packets(call)
+    assert "<FA10" in packets and "<A10" not in packets
+
+
+# Answers after which the server waits, or gives the connection to another process, thread or descriptor.
+WAITS = ["keep", "sleep", "poll", "select", "read_pipe", "ask_queue", "duplicate", "fork", "spawn", "pass_on"]
+WAITS += ["other_thread", "again", "large", "file"]
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_nothing_arrives_later_where_the_thread_waits(holding, without, wait):
+    assert_not_later(holding, without, wait)
+
+
+@pytest.mark.parametrize("request_", ["large", "file", "again", "twice", "cork", "other_thread", "closed_elsewhere"])
+def test_the_whole_answer_comes(holding, request_):
+    expected = {"large": LARGE, "file": LARGE + len(ANSWER), "again": 2 * len(ANSWER)}
+    for _ in range(5):
+        assert len(holding.ask(request_)) == expected.get(request_, len(ANSWER))
+
+
+def test_an_answer_of_a_connection_with_unread_data_is_not_lost(holding, without):
+    """close() makes the kernel reset such a connection, and drop what it has not sent."""
+
+    def answer(server: Answering) -> bytes:
+        got = b""
+        with server.connect() as connection:
+            connection.sendall(b"unread\n")
+            while len(got) < 2 * len(ANSWER):
+                got += connection.recv(4096)
+                connection.sendall(b"more")
+        return got
+
+    assert answer(holding) == answer(without) == 2 * ANSWER
+
+
+def test_a_reset_comes_after_the_answer(holding):
+    with holding.connect() as connection:
+        connection.sendall(b"reset\n")
+        assert connection.recv(4096) == ANSWER
+        with pytest.raises(ConnectionResetError):
+            connection.recv(1)
+
+
+def test_persistent_connections_are_found_out(holding):
+    for _ in range(10):
+        with holding.connect() as connection:
+            for _ in range(10):
+                connection.sendall(b"keep\n")
+                assert connection.recv(100) == ANSWER
+    held = holding.total("answers_alone")
+    assert 0 < held <= 5  # of a hundred
+    assert "<A10" in holding.packets("close")
+
+
+def test_a_server_that_computes_after_it_wrote_is_found_out(holding):
+    """One answer is as late as the kernel makes it; then the server is left alone."""
+    assert holding.seconds_to_first("think") < HELD_SECONDS + patient(0.05)
+    assert holding.seconds_to_first("think") < patient(0.05)
+
+
+def test_a_server_that_computes_after_it_writes_is_never_held(without):
+    with answering({"LD_PRELOAD": str(LIBRARY), "FSOCKET_ANSWER_WITH_FIN": "on"}) as server:
+        for _ in range(3):
+            assert server.ask("think") == ANSWER
+        server.learn()
+        server.ask("think")
+        assert server.seconds_to_first("think") < HELD_SECONDS + patient(0.05)
+
+
+def packets_of_a_request(one: Served) -> list[list[Packet]]:
+    """Of each of some connections, after the server has had many."""
+    with Capture(one.port) as capture:
+        for _ in range(200):
+            assert one.answers()
+        capture.seen()
+        for _ in range(10):
+            assert one.answers()
+        seen = capture.seen()
+    clients = dict.fromkeys(packet.client for packet in seen)
+    return [[packet for packet in seen if packet.client == client] for client in clients]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "server", [servers.NGINX_ONE_WORKER, servers.HAPROXY_THREADS, servers.LIGHTTPD], ids=lambda server: server.name
+)
+def test_real_servers_answer_with_the_fin(server, tmp_path, monkeypatch):
+    (tmp_path / "on").mkdir()
+    with served(server, tmp_path, preload=False) as one:
+        plain = packets_of_a_request(one)
+    monkeypatch.setenv("FSOCKET_ANSWER_WITH_FIN", "on")
+    with served(server, tmp_path / "on", preload=True) as one:
+        fewer = packets_of_a_request(one)
+    assert all(any("F" in packet.flags and packet.payload for packet in packets) for packets in fewer), fewer
+    assert max(map(len, fewer)) <= max(map(len, plain)) - 1
