@@ -58,6 +58,10 @@ AnswerWithFin = Annotated[
     bool | None,
     typer.Option(help="Send the last answer of a connection together with its FIN (the library's default: off)."),
 ]
+DelayedAck = Annotated[
+    bool | None,
+    typer.Option(help="Leave the ACK of a request to its answer (the library's default: off)."),
+]
 Only = Annotated[list[str] | None, typer.Option(metavar="PORT", help="Accelerate this port alone; again for more.")]
 Pin = Annotated[
     bool | None,
@@ -77,6 +81,7 @@ def run(
     fast_epoll: FastEpoll = None,
     flow_deliver: FlowDeliver = None,
     answer_with_fin: AnswerWithFin = None,
+    delayed_ack: DelayedAck = None,
     only: Only = None,
     pin: Pin = None,
     strict: Strict = False,
@@ -96,7 +101,15 @@ def run(
     library = built_library()
     ports = arguments.only_ports(only or [])
     wishes = launch.Wishes(
-        listen_table, fast_epoll, flow_deliver, answer_with_fin, only=ports, pin=pin, strict=strict, verbose=verbose
+        listen_table,
+        fast_epoll,
+        flow_deliver,
+        answer_with_fin,
+        delayed_ack,
+        only=ports,
+        pin=pin,
+        strict=strict,
+        verbose=verbose,
     )
     inherited = launch.inherited_environment()
     variables = launch.environment(inherited, library, wishes)

@@ -23,7 +23,7 @@ class LaunchError(Exception):
 
 
 # The parts of the library that can be switched on and off, by their names in Wishes and in the environment.
-PARTS = ("listen_table", "fast_epoll", "flow_deliver", "answer_with_fin")
+PARTS = ("listen_table", "fast_epoll", "flow_deliver", "answer_with_fin", "delayed_ack")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Wishes:
     fast_epoll: bool | None = None
     flow_deliver: bool | None = None
     answer_with_fin: bool | None = None
+    delayed_ack: bool | None = None
     only: tuple[int, ...] = ()
     pin: bool | None = None
     strict: bool = False

@@ -17,6 +17,8 @@ from tests.harness.apps import APPS, SANITIZED, preloading
 from tests.harness.packets import Capture, Packet
 from tests.harness.patience import patient
 from tests.harness.servers import Served, served
+from tests.harness.waiting import wait_until
+from tests.libfsocket_apps.loopback import unacknowledged
 
 pytestmark = [pytest.mark.timeout(90), pytest.mark.privileged, pytest.mark.usefixtures("own_network")]
 
@@ -24,6 +26,7 @@ ANSWER = b"an answer\n"
 LARGE = 1_000_000
 TO_LEARN = 60  # connections after which the library knows a listener's habit, in any sample
 LATE_SECONDS = patient(0.001)
+PAUSE = 0.3  # of the server, answering.py
 HELD_SECONDS = 0.2  # the kernel holds data no longer
 HANDSHAKE = [">S", "<SA", ">A"]
 PLAIN = [*HANDSHAKE, ">A6", "<A", "<A10", ">A", "<FA", ">FA", "<A"]
@@ -126,7 +129,7 @@ def assert_not_later(server: Answering, without: Answering, request: str) -> Non
 
 
 def test_the_answer_leaves_with_the_fin_once_the_listener_is_known(holding):
-    assert holding.packets("close") == WITH_FIN
+    assert [packet for packet in holding.packets("close") if packet != "<A"] == [it for it in WITH_FIN if it != "<A"]
     assert holding.total("answers_with_fin") > 0
     assert holding.total("answers_alone") == 0
 
@@ -207,6 +210,84 @@ def test_a_server_that_computes_after_it_writes_is_never_held(without):
         server.learn()
         server.ask("think")
         assert server.seconds_to_first("think") < HELD_SECONDS + patient(0.05)
+
+
+# ---- delayed ACK
+
+
+@pytest.fixture(params=["plain", "everything on", SANITIZED])
+def delaying(request) -> Iterator[Answering]:
+    """A server whose ACKs wait for its answers."""
+    with answering(preloading(request.param) | {"FSOCKET_DELAYED_ACK": "on"}) as server:
+        server.learn()
+        yield server
+
+
+def test_the_ack_leaves_with_the_answer_once_the_listener_is_known(delaying):
+    assert "<A" not in delaying.packets("close")[len(HANDSHAKE) : -1]  # the last one acknowledges the client's FIN
+    assert delaying.total("acks_with_answer") > 0
+    assert delaying.total("acks_alone") == 0
+
+
+def test_with_both_parts_an_answer_is_one_segment():
+    both = {"FSOCKET_ANSWER_WITH_FIN": "on", "FSOCKET_DELAYED_ACK": "on"}
+    with answering({"LD_PRELOAD": str(LIBRARY)} | both) as server:
+        server.learn()
+        assert server.packets("close") == [*HANDSHAKE, ">A6", "<FA10", ">FA", "<A"]
+
+
+def seconds_in_two_segments(server: Answering) -> float:
+    """A client with Nagle's algorithm sends the second segment when the first one is acknowledged."""
+    with server.connect() as connection:
+        began = time.monotonic()
+        connection.send(b"first ")
+        connection.send(b"close\n")
+        assert connection.recv(100) == ANSWER
+        return time.monotonic() - began
+
+
+def test_a_client_with_nagle_does_not_wait_for_the_second_segment_of_its_request(delaying, without):
+    later = [seconds_in_two_segments(delaying) - seconds_in_two_segments(without) for _ in range(10)]
+    assert min(later) < LATE_SECONDS
+    assert max(later) < 0.04  # the least that the kernel delays an ACK
+    assert delaying.total("acks_alone") == 10
+
+
+@pytest.mark.parametrize("request_", ["sleep_first", "close", "keep", "large", "file", "fork_first"])
+def test_nothing_arrives_later_with_delayed_acks(delaying, without, request_):
+    assert_not_later(delaying, without, request_)
+
+
+def test_a_large_request_does_not_wait_for_acks(delaying, without):
+    def seconds(server: Answering) -> float:
+        began = time.monotonic()
+        assert server.ask("x" * LARGE + " close") == ANSWER
+        return time.monotonic() - began
+
+    assert min(seconds(delaying) - seconds(without) for _ in range(5)) < patient(0.02)
+
+
+def test_what_waits_for_its_answer_is_acknowledged_when_the_thread_waits(delaying):
+    delaying.capture.seen()
+    with delaying.connect() as connection:
+        connection.sendall(b"sleep_first\n")
+        wait_until(lambda: not unacknowledged(connection), "acknowledged", patient(PAUSE / 2))
+        assert connection.recv(100) == ANSWER
+
+
+def test_a_server_that_waits_before_it_answers_is_left_alone():
+    with answering({"LD_PRELOAD": str(LIBRARY), "FSOCKET_DELAYED_ACK": "on"}) as server:
+        for _ in range(TO_LEARN):
+            assert server.ask("wait_first") == ANSWER
+        assert "<A" in server.packets("close")[len(HANDSHAKE) : -1]
+        assert server.total("acks_with_answer") == server.total("acks_alone") == 0
+
+
+def test_the_application_does_not_see_the_option_on_its_listener(delaying, without):
+    assert delaying.ask("quickack") == without.ask("quickack") == b"1"
+
+
+# ---- real servers
 
 
 def packets_of_a_request(one: Served) -> list[list[Packet]]:

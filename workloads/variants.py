@@ -11,7 +11,8 @@ from fastsocket.launch import environment as preloaded
 from fastsocket.steering import Mode
 from fastsocket.steering.rfs import Rfs
 
-LIBRARY_OFF = Wishes(listen_table=False, fast_epoll=False, flow_deliver=False, answer_with_fin=False)
+LIBRARY_OFF = Wishes(listen_table=False, fast_epoll=False, flow_deliver=False, answer_with_fin=False, delayed_ack=False)
+FEWER_PACKETS = {"answer_with_fin": True, "delayed_ack": True}
 LISTEN_TABLE = Wishes()
 DELIVERED = Wishes(flow_deliver=True)
 NO_LISTEN_TABLE = Wishes(listen_table=False)

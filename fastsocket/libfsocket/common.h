@@ -45,6 +45,7 @@
  * connections.c          the accepted connections, and what a thread did with them since it last waited
  * habits.c               what the connections of a listener nearly always do
  * answer_with_fin.c      what is written leaves together with the FIN
+ * delayed_ack.c          what is read is acknowledged by the answer
  *
  * What the application does.
  * turn.c                 reads and writes connections that it accepted

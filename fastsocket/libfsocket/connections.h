@@ -23,7 +23,10 @@
 #define HOLDS (1U << 3)   /* what is written to it is held */
 #define HELD (1U << 4)    /* something of that has not left yet */
 #define WRITTEN (1U << 5) /* something was written in this turn */
-#define OF_TURN (HELD | WRITTEN)
+#define DELAYED (1U << 6) /* its ACKs wait for an answer */
+#define ASKED (1U << 7)   /* is what is read from it answered in the same turn? */
+#define READ (1U << 8)    /* something was read in this turn, and not answered */
+#define OF_TURN (HELD | WRITTEN | READ)
 #define LISTENER_SHIFT 16
 #define OWNER_SHIFT 32
 

@@ -35,7 +35,7 @@ static ssize_t send_held(int fd, const void *data, size_t size, int flags, int m
 
 	others_leave(fd, flags);
 	sent = REAL(send)(fd, data, size, flags | more);
-	answer_written(fd, sent, size, more);
+	turn_has_written(fd, sent, size, more);
 	return sent;
 }
 
@@ -46,7 +46,7 @@ static ssize_t send_message(int fd, const struct msghdr *message, int flags, int
 	others_leave(fd, flags);
 	sent = REAL(sendmsg)(fd, message, flags | more);
 	if (sent > 0)
-		answer_written(fd, sent, size_of(message->msg_iov, message->msg_iovlen), more);
+		turn_has_written(fd, sent, size_of(message->msg_iov, message->msg_iovlen), more);
 	return sent;
 }
 
@@ -76,7 +76,7 @@ INTERPOSED ssize_t write(int fd, const void *data, size_t size)
 	}
 	others_leave(fd, 0);
 	sent = REAL(write)(fd, data, size);
-	answer_written(fd, sent, size, false);
+	turn_has_written(fd, sent, size, false);
 	return sent;
 }
 
@@ -98,7 +98,7 @@ INTERPOSED ssize_t writev(int fd, const struct iovec *parts, int n)
 	others_leave(fd, 0);
 	sent = REAL(writev)(fd, parts, n);
 	if (sent > 0)
-		answer_written(fd, sent, size_of(parts, (size_t)n), false);
+		turn_has_written(fd, sent, size_of(parts, (size_t)n), false);
 	return sent;
 }
 
@@ -122,7 +122,7 @@ INTERPOSED ssize_t sendto(int fd, const void *data, size_t size, int flags, cons
 	more = answer_flag(state, flags);
 	others_leave(fd, flags);
 	sent = REAL(sendto)(fd, data, size, flags | more, to, length);
-	answer_written(fd, sent, size, more);
+	turn_has_written(fd, sent, size, more);
 	return sent;
 }
 
@@ -147,7 +147,7 @@ INTERPOSED int sendmmsg(int fd, struct mmsghdr *messages, unsigned int n, int fl
 	others_leave(fd, flags);
 	sent = REAL(sendmmsg)(fd, messages, n, flags);
 	if (!likely(!connection(fd)))
-		answer_written(fd, sent, (size_t)sent, false);
+		turn_has_written(fd, sent, (size_t)sent, false);
 	for (int i = 0; settings.enabled && i < sent; i++)
 		if (!likely(!messages[i].msg_hdr.msg_control))
 			descriptors_sent(&messages[i].msg_hdr);
@@ -164,7 +164,7 @@ INTERPOSED int sendmmsg(int fd, struct mmsghdr *messages, unsigned int n, int fl
 			return REAL(name)(out, in, offset, size);                  \
 		others_leave(out, 0);                                              \
 		sent = REAL(name)(out, in, offset, size);                          \
-		answer_written(out, sent, size, false);                            \
+		turn_has_written(out, sent, size, false);                          \
 		return sent;                                                       \
 	}
 FORWARD_SENDFILE(sendfile, off_t)
@@ -178,7 +178,7 @@ INTERPOSED ssize_t splice(int in, off64_t *in_offset, int out, off64_t *out_offs
 		turn_ends();
 	sent = REAL(splice)(in, in_offset, out, out_offset, size, flags);
 	if (!likely(!connection(out)))
-		answer_written(out, sent, (size_t)sent, false);
+		turn_has_written(out, sent, (size_t)sent, false);
 	return sent;
 }
 
@@ -192,27 +192,43 @@ static void before_read(int fd, int flags)
 
 INTERPOSED ssize_t read(int fd, void *data, size_t size)
 {
+	ssize_t received;
+
 	before_read(fd, 0);
-	return REAL(read)(fd, data, size);
+	received = REAL(read)(fd, data, size);
+	turn_has_read(fd, received, 0);
+	return received;
 }
 
 INTERPOSED ssize_t readv(int fd, const struct iovec *parts, int n)
 {
+	ssize_t received;
+
 	before_read(fd, 0);
-	return REAL(readv)(fd, parts, n);
+	received = REAL(readv)(fd, parts, n);
+	turn_has_read(fd, received, 0);
+	return received;
 }
 
 INTERPOSED ssize_t recv(int fd, void *data, size_t size, int flags)
 {
+	ssize_t received;
+
 	before_read(fd, flags);
-	return REAL(recv)(fd, data, size, flags);
+	received = REAL(recv)(fd, data, size, flags);
+	turn_has_read(fd, received, flags);
+	return received;
 }
 
 INTERPOSED ssize_t recvfrom(int fd, void *restrict data, size_t size, int flags, struct sockaddr *restrict from,
                             socklen_t *restrict length)
 {
+	ssize_t received;
+
 	before_read(fd, flags);
-	return REAL(recvfrom)(fd, data, size, flags, from, length);
+	received = REAL(recvfrom)(fd, data, size, flags, from, length);
+	turn_has_read(fd, received, flags);
+	return received;
 }
 
 INTERPOSED ssize_t recvmsg(int fd, struct msghdr *message, int flags)
@@ -221,6 +237,7 @@ INTERPOSED ssize_t recvmsg(int fd, struct msghdr *message, int flags)
 
 	before_read(fd, flags);
 	received = REAL(recvmsg)(fd, message, flags);
+	turn_has_read(fd, received, flags);
 	if (!likely(received < 0 || !message->msg_control) && settings.enabled)
 		descriptors_received(message);
 	return received;
@@ -232,6 +249,7 @@ INTERPOSED int recvmmsg(int fd, struct mmsghdr *messages, unsigned int n, int fl
 
 	before_read(fd, flags);
 	received = REAL(recvmmsg)(fd, messages, n, flags, timeout);
+	turn_has_read(fd, received, flags);
 	for (int i = 0; settings.enabled && i < received; i++)
 		if (!likely(!messages[i].msg_hdr.msg_control))
 			descriptors_received(&messages[i].msg_hdr);

@@ -9,6 +9,7 @@
 #include "preload.h"
 #include "accept.h"
 #include "closing.h"
+#include "delayed_ack.h"
 #include "flow_deliver.h"
 #include "follow.h"
 #include "listeners.h"
@@ -66,7 +67,7 @@ INTERPOSED int listen(int fd, int backlog)
 	return result;
 }
 
-static int accepted(int fd, const struct listener *l, int flags)
+static int accepted(int fd, struct listener *l, int flags)
 {
 	if (fd >= 0) {
 		new_descriptor(fd, l && settings.fast_epoll ? FRESH : PLAIN);
@@ -125,6 +126,7 @@ static void add_queue_of_clones(const struct listener *l, void *info, socklen_t 
 INTERPOSED int getsockopt(int fd, int level, int name, void *restrict value, socklen_t *restrict size)
 {
 	struct listener *l = find_listener(fd);
+	const int on = 1;
 	int result;
 
 	if (!likely(!connection(fd)) && level == IPPROTO_TCP && name == TCP_INFO)
@@ -136,6 +138,9 @@ INTERPOSED int getsockopt(int fd, int level, int name, void *restrict value, soc
 		if (name == SO_REUSEPORT || name == SO_INCOMING_CPU)
 			memcpy(value, &own, sizeof(own));
 	}
+	if (!likely(!l) && result == 0 && level == IPPROTO_TCP && name == TCP_QUICKACK && acks_are_delayed(l) &&
+	    *size == sizeof(on))
+		memcpy(value, &on, sizeof(on));
 	if (!likely(!l) && result == 0 && level == IPPROTO_TCP && name == TCP_INFO && l->cloned)
 		add_queue_of_clones(l, value, *size);
 	if (!likely(!settings.flow_deliver) && result == 0 && flow_deliver_hides(fd, level, name))

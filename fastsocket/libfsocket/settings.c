@@ -15,8 +15,12 @@
 struct settings settings;
 
 static const char *const names[MAX_SETTINGS_VARIABLES] = {
-	"LD_PRELOAD",  "FSOCKET",        "FSOCKET_LISTEN_TABLE", "FSOCKET_FAST_EPOLL",   "FSOCKET_ONLY",
-	"FSOCKET_PIN", "FSOCKET_STRICT", "FSOCKET_VERBOSE",      "FSOCKET_FLOW_DELIVER", "FSOCKET_ANSWER_WITH_FIN",
+	"LD_PRELOAD",           "FSOCKET",
+	"FSOCKET_LISTEN_TABLE", "FSOCKET_FAST_EPOLL",
+	"FSOCKET_ONLY",         "FSOCKET_PIN",
+	"FSOCKET_STRICT",       "FSOCKET_VERBOSE",
+	"FSOCKET_FLOW_DELIVER", "FSOCKET_ANSWER_WITH_FIN",
+	"FSOCKET_DELAYED_ACK",
 };
 
 char *settings_assignments[MAX_SETTINGS_VARIABLES];
@@ -86,8 +90,8 @@ static void read_pin(const char *value)
 
 static void note_whether_enabled(void)
 {
-	settings.enabled =
-		settings.listen_table || settings.fast_epoll || settings.flow_deliver || settings.answer_with_fin;
+	settings.enabled = settings.listen_table || settings.fast_epoll || settings.flow_deliver ||
+	                   settings.answer_with_fin || settings.delayed_ack;
 }
 
 void read_settings(void)
@@ -101,6 +105,7 @@ void read_settings(void)
 	settings.fast_epoll = all && is_on("FSOCKET_FAST_EPOLL", false);
 	settings.flow_deliver = all && is_on("FSOCKET_FLOW_DELIVER", false);
 	settings.answer_with_fin = all && is_on("FSOCKET_ANSWER_WITH_FIN", false);
+	settings.delayed_ack = all && is_on("FSOCKET_DELAYED_ACK", false);
 	note_whether_enabled();
 	read_pin(value_of("FSOCKET_PIN"));
 	settings.strict = is_on("FSOCKET_STRICT", false);

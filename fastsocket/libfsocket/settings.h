@@ -7,14 +7,15 @@
 #include <stdint.h>
 
 #define MAX_ONLY_PORTS 16
-#define MAX_SETTINGS_VARIABLES 10
+#define MAX_SETTINGS_VARIABLES 11
 
 struct settings {
-	bool enabled; /* any of the next four is on */
+	bool enabled; /* any of the next five is on */
 	bool listen_table;
 	bool fast_epoll;
 	bool flow_deliver;
 	bool answer_with_fin;
+	bool delayed_ack;
 	enum { PIN_WHERE_FREE, PIN_ALWAYS, PIN_NEVER } pin;
 	bool strict;
 	bool verbose;

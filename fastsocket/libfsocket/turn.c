@@ -4,11 +4,18 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/stat.h>
 
 #include "answer_with_fin.h"
+#include "delayed_ack.h"
 #include "real.h"
 #include "settings.h"
 #include "turn.h"
+
+static bool has_parts(void)
+{
+	return settings.answer_with_fin || settings.delayed_ack;
+}
 
 /* A program that closes without libc may also wait without libc, so what its connections did counts for nothing. */
 void known_turn_is_stale(int fd)
@@ -16,21 +23,40 @@ void known_turn_is_stale(int fd)
 	answer_escapes(connection_remove(fd));
 }
 
-void turn_accepted(int fd, const struct listener *l, bool nonblocking)
+void turn_accepted(int fd, struct listener *l, bool nonblocking)
 {
 	uint64_t flags;
 
 	turn_renews(fd);
-	if (likely(!settings.answer_with_fin) || !l || (unsigned int)fd >= MAX_FDS || has_own_table)
+	if (likely(!has_parts()) || !l || (unsigned int)fd >= MAX_FDS || has_own_table)
 		return;
-	flags = answer_wishes(l);
+	flags = answer_wishes(l) | ack_wishes(l);
 	if (flags)
 		connection_add(fd, l, flags | (nonblocking ? NONBLOCKING : 0));
 }
 
+static void waits(int fd, uint64_t state)
+{
+	answer_waits(fd, state);
+	ack_waits(fd, state);
+}
+
 void turn_end(void)
 {
-	turn_finish(answer_waits);
+	turn_finish(waits);
+}
+
+void known_turn_has_read(int fd, ssize_t received, int flags)
+{
+	if (received > 0 && !(flags & MSG_PEEK))
+		ack_read(fd, connection(fd));
+}
+
+void turn_has_written(int fd, ssize_t sent, size_t size, bool held)
+{
+	answer_written(fd, sent, size, held);
+	if (sent > 0)
+		ack_written(fd, connection(fd));
 }
 
 void known_turn_closes(int fd, uint64_t state)
@@ -39,15 +65,21 @@ void known_turn_closes(int fd, uint64_t state)
 	answer_closes(fd, state);
 }
 
+static void leave_alone(int fd, uint64_t state)
+{
+	answer_leaves(fd, state);
+	ack_at_once(fd, state);
+}
+
 void known_turn_leaves_alone(int fd)
 {
-	answer_leaves(fd, connection_remove(fd));
+	leave_alone(fd, connection_remove(fd));
 }
 
 void turn_leaves_all_alone(void)
 {
-	if (settings.answer_with_fin)
-		connections_remove_all(answer_leaves);
+	if (has_parts())
+		connections_remove_all(leave_alone);
 }
 
 void turn_sets_blocking(int fd)
@@ -83,6 +115,8 @@ void turn_sets_option(int fd, int level, int name)
 {
 	if (!is_harmless(level, name))
 		turn_leaves_alone(fd);
+	else if (level == IPPROTO_TCP && name == TCP_QUICKACK) /* the application looks after its ACKs itself */
+		connection_clear(fd, DELAYED | ASKED);
 }
 
 void turn_shows_queue(int fd)
@@ -93,17 +127,30 @@ void turn_shows_queue(int fd)
 		answer_leaves(fd, connection_clear(fd, HELD));
 }
 
+/* Of a descriptor that is no connection: a file does not block for long, and neither do others with O_NONBLOCK. */
+static bool may_block(int fd)
+{
+	int saved_errno = errno, flags = real.fcntl(fd, F_GETFL);
+	struct stat status;
+	bool may = flags >= 0 && !(flags & O_NONBLOCK) && !fstat(fd, &status) && !S_ISREG(status.st_mode);
+
+	errno = saved_errno;
+	return may;
+}
+
 void turn_reads(int fd, int flags)
 {
 	uint64_t state = connection(fd);
 
-	if (state & OF_TURN)
-		answer_waits(fd, connection_clear(fd, OF_TURN));
+	if (state & (HELD | WRITTEN))
+		answer_waits(fd, connection_clear(fd, HELD | WRITTEN));
 	turn_may_block(fd, flags);
 }
 
 void turn_may_block(int fd, int flags)
 {
-	if (!(connection(fd) & NONBLOCKING) && !(flags & MSG_DONTWAIT))
+	uint64_t state = connection(fd);
+
+	if (!(flags & MSG_DONTWAIT) && (state ? !(state & NONBLOCKING) : may_block(fd)))
 		turn_end();
 }

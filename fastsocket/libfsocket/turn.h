@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the application does with a connection that it accepted, as far as the library has a part in it: see
- * answer_with_fin.h.
+ * answer_with_fin.h and delayed_ack.h.
  */
 #ifndef TURN_H
 #define TURN_H
+
+#include <sys/types.h>
 
 #include "connections.h"
 
@@ -16,7 +18,15 @@ static inline void turn_renews(int fd)
 		known_turn_is_stale(fd);
 }
 /* l: the listener; NULL: the library does not know it. */
-void turn_accepted(int fd, const struct listener *l, bool nonblocking);
+void turn_accepted(int fd, struct listener *l, bool nonblocking);
+/* The application has called a function that reads or writes; its result; size: what it wanted to write. */
+void known_turn_has_read(int fd, ssize_t received, int flags);
+static inline void turn_has_read(int fd, ssize_t received, int flags)
+{
+	if (!likely(!connection(fd)))
+		known_turn_has_read(fd, received, flags);
+}
+void turn_has_written(int fd, ssize_t sent, size_t size, bool held);
 /* The thread is about to wait, or to do what may take long. */
 void turn_end(void);
 static inline void turn_ends(void)

@@ -242,6 +242,29 @@ class Server:
             pass
         self._close(connection)
 
+    # ---- before the answer
+
+    def sleep_first(self, connection) -> None:
+        time.sleep(PAUSE)
+        self.close(connection)
+
+    def wait_first(self, connection) -> None:
+        select.poll().poll(0)
+        self.close(connection)
+
+    def fork_first(self, connection) -> None:
+        """The child answers."""
+        child = os.fork()
+        if not child:
+            self.close(connection)
+            os._exit(0)
+        self._close(connection)
+        os.waitpid(child, 0)
+
+    def quickack(self, connection) -> None:
+        connection.send(b"%d" % self._listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK))
+        self._close(connection)
+
 
 server = Server()
 print(server.port, flush=True)
