@@ -62,6 +62,10 @@ DelayedAck = Annotated[
     bool | None,
     typer.Option(help="Leave the ACK of a request to its answer (the library's default: off)."),
 ]
+DeferAccept = Annotated[
+    bool | None,
+    typer.Option(help="Accept a connection when its first data is there (the library's default: off)."),
+]
 Only = Annotated[list[str] | None, typer.Option(metavar="PORT", help="Accelerate this port alone; again for more.")]
 Pin = Annotated[
     bool | None,
@@ -82,6 +86,7 @@ def run(
     flow_deliver: FlowDeliver = None,
     answer_with_fin: AnswerWithFin = None,
     delayed_ack: DelayedAck = None,
+    defer_accept: DeferAccept = None,
     only: Only = None,
     pin: Pin = None,
     strict: Strict = False,
@@ -106,6 +111,7 @@ def run(
         flow_deliver,
         answer_with_fin,
         delayed_ack,
+        defer_accept,
         only=ports,
         pin=pin,
         strict=strict,

@@ -23,7 +23,7 @@ class LaunchError(Exception):
 
 
 # The parts of the library that can be switched on and off, by their names in Wishes and in the environment.
-PARTS = ("listen_table", "fast_epoll", "flow_deliver", "answer_with_fin", "delayed_ack")
+PARTS = ("listen_table", "fast_epoll", "flow_deliver", "answer_with_fin", "delayed_ack", "defer_accept")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Wishes:
     flow_deliver: bool | None = None
     answer_with_fin: bool | None = None
     delayed_ack: bool | None = None
+    defer_accept: bool | None = None
     only: tuple[int, ...] = ()
     pin: bool | None = None
     strict: bool = False

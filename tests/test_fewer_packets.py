@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO
 
 import pytest
 
@@ -36,12 +37,13 @@ WITH_FIN = [*HANDSHAKE, ">A6", "<A", "<FA10", ">FA", "<A"]
 class Answering:
     """libfsocket_apps/answering.py."""
 
-    def __init__(self, environment: dict[str, str]):
+    def __init__(self, environment: dict[str, str], log: IO | None = None):
         self.process = subprocess.Popen(
             [sys.executable, APPS / "answering.py"],
             env={**os.environ, **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=log,
             text=True,
         )
         self.port = int(self.process.stdout.readline())
@@ -95,8 +97,8 @@ class Answering:
 
 
 @contextmanager
-def answering(environment: dict[str, str]) -> Iterator[Answering]:
-    server = Answering(environment)
+def answering(environment: dict[str, str], log: IO | None = None) -> Iterator[Answering]:
+    server = Answering(environment, log)
     yield server
     server.end()
 
@@ -285,6 +287,52 @@ def test_a_server_that_waits_before_it_answers_is_left_alone():
 
 def test_the_application_does_not_see_the_option_on_its_listener(delaying, without):
     assert delaying.ask("quickack") == without.ask("quickack") == b"1"
+
+
+# ---- deferred accept
+
+
+@pytest.fixture(params=["plain", "everything on", SANITIZED])
+def deferring(request) -> Iterator[Answering]:
+    with answering(preloading(request.param) | {"FSOCKET_DEFER_ACCEPT": "on"}) as server:
+        yield server
+
+
+def test_a_connection_is_accepted_when_its_request_is_there(deferring):
+    with deferring.connect() as silent:
+        assert deferring.ask("count_open") == b"1"
+        silent.sendall(b"close\n")
+        assert silent.recv(100) == ANSWER
+    assert deferring.total("spoken_first") == 0
+
+
+def test_without_the_switch_a_silent_connection_is_accepted(without):
+    with without.connect():
+        assert without.ask("count_open") == b"2"
+
+
+def test_a_silent_connection_is_accepted_after_the_syn_ack_was_sent_again(deferring):
+    with deferring.connect():
+        wait_until(lambda: deferring.ask("count_open") == b"2", "accepted", patient(4))
+
+
+def test_the_application_does_not_see_that_its_listener_defers(deferring, without):
+    assert deferring.ask("defer_accept") == without.ask("defer_accept") == b"0"
+
+
+def test_a_server_that_speaks_first_is_found_out(tmp_path):
+    environment = {"LD_PRELOAD": str(LIBRARY), "FSOCKET_DEFER_ACCEPT": "on", "GREETS": "yes"}
+    with open(tmp_path / "log", "w") as log, answering(environment, log) as server:
+        for _ in range(3):
+            with server.connect() as connection:
+                began = time.monotonic()
+                assert connection.recv(100) == ANSWER
+                seconds = time.monotonic() - began
+        assert seconds < 1  # the kernel waits for so long
+        assert server.total("spoken_first") == 1
+    assert (tmp_path / "log").read_text() == (
+        "libfsocket: FSOCKET_DEFER_ACCEPT: this server writes before it reads; its connections are accepted at once\n"
+    )
 
 
 # ---- real servers

@@ -26,6 +26,7 @@
 #define DELAYED (1U << 6) /* its ACKs wait for an answer */
 #define ASKED (1U << 7)   /* is what is read from it answered in the same turn? */
 #define READ (1U << 8)    /* something was read in this turn, and not answered */
+#define SILENT (1U << 9)  /* nothing was read from it or written to it yet */
 #define OF_TURN (HELD | WRITTEN | READ)
 #define LISTENER_SHIFT 16
 #define OWNER_SHIFT 32

@@ -122,25 +122,31 @@ static void add_queue_of_clones(const struct listener *l, void *info, socklen_t 
 	memcpy(unacked, &length, sizeof(length));
 }
 
+/* Has the library set this option of a listener? Then *ret_own is what the application has set. */
+static bool is_ours(const struct listener *l, int level, int name, int *ret_own)
+{
+	if (level == SOL_SOCKET && l->cloned && (name == SO_REUSEPORT || name == SO_INCOMING_CPU))
+		*ret_own = name == SO_REUSEPORT ? l->own_reuseport : l->own_incoming_cpu;
+	else if (level == IPPROTO_TCP && name == TCP_QUICKACK && acks_are_delayed(l))
+		*ret_own = 1;
+	else if (level == IPPROTO_TCP && name == TCP_DEFER_ACCEPT && l->defers_accept)
+		*ret_own = 0;
+	else
+		return false;
+	return true;
+}
+
 /* The application is told what it set itself, not what the library set. */
 INTERPOSED int getsockopt(int fd, int level, int name, void *restrict value, socklen_t *restrict size)
 {
 	struct listener *l = find_listener(fd);
-	const int on = 1;
-	int result;
+	int result, own;
 
 	if (!likely(!connection(fd)) && level == IPPROTO_TCP && name == TCP_INFO)
 		turn_shows_queue(fd);
 	result = REAL(getsockopt)(fd, level, name, value, size);
-	if (!likely(!l) && result == 0 && level == SOL_SOCKET && *size == sizeof(int) && l->cloned) {
-		int own = name == SO_REUSEPORT ? l->own_reuseport : l->own_incoming_cpu;
-
-		if (name == SO_REUSEPORT || name == SO_INCOMING_CPU)
-			memcpy(value, &own, sizeof(own));
-	}
-	if (!likely(!l) && result == 0 && level == IPPROTO_TCP && name == TCP_QUICKACK && acks_are_delayed(l) &&
-	    *size == sizeof(on))
-		memcpy(value, &on, sizeof(on));
+	if (!likely(!l) && result == 0 && *size == sizeof(own) && is_ours(l, level, name, &own))
+		memcpy(value, &own, sizeof(own));
 	if (!likely(!l) && result == 0 && level == IPPROTO_TCP && name == TCP_INFO && l->cloned)
 		add_queue_of_clones(l, value, *size);
 	if (!likely(!settings.flow_deliver) && result == 0 && flow_deliver_hides(fd, level, name))

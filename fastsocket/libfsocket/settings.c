@@ -20,7 +20,7 @@ static const char *const names[MAX_SETTINGS_VARIABLES] = {
 	"FSOCKET_ONLY",         "FSOCKET_PIN",
 	"FSOCKET_STRICT",       "FSOCKET_VERBOSE",
 	"FSOCKET_FLOW_DELIVER", "FSOCKET_ANSWER_WITH_FIN",
-	"FSOCKET_DELAYED_ACK",
+	"FSOCKET_DELAYED_ACK",  "FSOCKET_DEFER_ACCEPT",
 };
 
 char *settings_assignments[MAX_SETTINGS_VARIABLES];
@@ -91,7 +91,7 @@ static void read_pin(const char *value)
 static void note_whether_enabled(void)
 {
 	settings.enabled = settings.listen_table || settings.fast_epoll || settings.flow_deliver ||
-	                   settings.answer_with_fin || settings.delayed_ack;
+	                   settings.answer_with_fin || settings.delayed_ack || settings.defer_accept;
 }
 
 void read_settings(void)
@@ -106,6 +106,7 @@ void read_settings(void)
 	settings.flow_deliver = all && is_on("FSOCKET_FLOW_DELIVER", false);
 	settings.answer_with_fin = all && is_on("FSOCKET_ANSWER_WITH_FIN", false);
 	settings.delayed_ack = all && is_on("FSOCKET_DELAYED_ACK", false);
+	settings.defer_accept = all && is_on("FSOCKET_DEFER_ACCEPT", false);
 	note_whether_enabled();
 	read_pin(value_of("FSOCKET_PIN"));
 	settings.strict = is_on("FSOCKET_STRICT", false);

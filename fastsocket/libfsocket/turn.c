@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "answer_with_fin.h"
+#include "defer_accept.h"
 #include "delayed_ack.h"
 #include "real.h"
 #include "settings.h"
@@ -14,7 +15,7 @@
 
 static bool has_parts(void)
 {
-	return settings.answer_with_fin || settings.delayed_ack;
+	return settings.answer_with_fin || settings.delayed_ack || settings.defer_accept;
 }
 
 /* A program that closes without libc may also wait without libc, so what its connections did counts for nothing. */
@@ -28,9 +29,9 @@ void turn_accepted(int fd, struct listener *l, bool nonblocking)
 	uint64_t flags;
 
 	turn_renews(fd);
-	if (likely(!has_parts()) || !l || (unsigned int)fd >= MAX_FDS || has_own_table)
+	if (likely(!has_parts()) || !l || !l->is_wanted || (unsigned int)fd >= MAX_FDS || has_own_table)
 		return;
-	flags = answer_wishes(l) | ack_wishes(l);
+	flags = answer_wishes(l) | ack_wishes(l) | defer_wishes(l);
 	if (flags)
 		connection_add(fd, l, flags | (nonblocking ? NONBLOCKING : 0));
 }
@@ -48,15 +49,19 @@ void turn_end(void)
 
 void known_turn_has_read(int fd, ssize_t received, int flags)
 {
-	if (received > 0 && !(flags & MSG_PEEK))
+	if (received > 0 && !(flags & MSG_PEEK)) {
+		defer_read(fd, connection(fd));
 		ack_read(fd, connection(fd));
+	}
 }
 
 void turn_has_written(int fd, ssize_t sent, size_t size, bool held)
 {
 	answer_written(fd, sent, size, held);
-	if (sent > 0)
+	if (sent > 0) {
+		defer_written(fd, connection(fd));
 		ack_written(fd, connection(fd));
+	}
 }
 
 void known_turn_closes(int fd, uint64_t state)

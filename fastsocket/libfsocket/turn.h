@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the application does with a connection that it accepted, as far as the library has a part in it: see
- * answer_with_fin.h and delayed_ack.h.
+ * answer_with_fin.h, delayed_ack.h and defer_accept.h.
  */
 #ifndef TURN_H
 #define TURN_H

@@ -15,6 +15,7 @@ import threading
 import time
 
 ANSWER = b"an answer\n"
+GREETS = "GREETS" in os.environ  # speaks first
 LARGE = 1_000_000
 PAUSE = 0.3  # longer than the kernel holds data
 BLOCK = bytes(range(250)) * 4
@@ -49,6 +50,8 @@ class Server:
     def _accept(self) -> None:
         connection, _ = self._listener.accept()
         connection.setblocking(False)
+        if GREETS:
+            connection.send(ANSWER)
         self._open[connection.fileno()] = connection
         self._epoll.register(connection, select.EPOLLIN)
 
@@ -263,6 +266,15 @@ class Server:
 
     def quickack(self, connection) -> None:
         connection.send(b"%d" % self._listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK))
+        self._close(connection)
+
+    def defer_accept(self, connection) -> None:
+        connection.send(b"%d" % self._listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT))
+        self._close(connection)
+
+    def count_open(self, connection) -> None:
+        """How many connections are accepted and not closed."""
+        connection.send(b"%d" % len(self._open))
         self._close(connection)
 
 
