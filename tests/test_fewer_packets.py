@@ -4,9 +4,10 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from fastsocket import shared_memory
 from fastsocket.build import LIBRARY
 from tests.harness import servers
-from tests.harness.apps import APPS, SANITIZED, preloading
+from tests.harness.apps import APPS, SANITIZED, App, preloading
 from tests.harness.packets import Capture, Packet
 from tests.harness.patience import patient
 from tests.harness.servers import Served, served
@@ -289,6 +290,66 @@ def test_the_application_does_not_see_the_option_on_its_listener(delaying, witho
     assert delaying.ask("quickack") == without.ask("quickack") == b"1"
 
 
+# ---- delayed ACK of what the application opens
+
+
+class Speaking:
+    """A server that speaks first and also answers; in this process, without the library."""
+
+    def __init__(self):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+
+    def serve(self) -> None:
+        with suppress(OSError):  # the end
+            while True:
+                connection, _ = self._listener.accept()
+                connection.sendall(ANSWER)
+                connection.shutdown(socket.SHUT_WR)
+                connection.settimeout(patient(5))
+                with connection:
+                    connection.recv(100)
+
+    def __enter__(self):
+        self._thread = threading.Thread(target=self.serve)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+
+
+@pytest.fixture(params=["plain", "everything on", SANITIZED])
+def opening(request) -> Iterator[App]:
+    with App("opening.py", preloading(request.param) | {"FSOCKET_DELAYED_ACK": "on"}) as client:
+        yield client
+
+
+@pytest.mark.parametrize("how", ["write_first", "write_first_blocking"])
+def test_the_handshake_is_acknowledged_by_the_request(opening, without, how):
+    opening.ask(how, without.port, TO_LEARN)
+    without.capture.seen()
+    opening.ask(how, without.port, 1)
+    assert [str(packet) for packet in without.capture.seen()][:4] == [">S", "<SA", ">A6", "<A"]
+
+
+@pytest.mark.parametrize("how", ["read_first", "read_first_blocking"])
+def test_a_server_that_speaks_first_is_heard_at_once(opening, how):
+    with Speaking() as server:
+        assert min(opening.ask(how, server.port, 5)) < LATE_SECONDS * 10
+        assert sorted(opening.ask(how, server.port, TO_LEARN))[TO_LEARN // 2] < LATE_SECONDS * 10
+
+
+def test_an_application_that_no_longer_writes_first_waits_once(opening):
+    with Speaking() as server:
+        opening.ask("write_first", server.port, TO_LEARN)
+        seconds = opening.ask("read_first", server.port, 10)
+    assert max(seconds) < HELD_SECONDS + patient(0.05)
+    assert sum(one > HELD_SECONDS / 2 for one in seconds) <= 1
+
+
 # ---- deferred accept
 
 
@@ -351,16 +412,22 @@ def packets_of_a_request(one: Served) -> list[list[Packet]]:
     return [[packet for packet in seen if packet.client == client] for client in clients]
 
 
+# How many packets a short connection has at most: with neither part, with Answer with FIN, with Delayed ACK, and with
+# both. HAProxy looks after the ACKs of its HTTP frontends itself, and saves one if the request is there at accept().
+PACKETS = [
+    (servers.NGINX_ONE_WORKER, (10, 8, 9, 7)),
+    (servers.HAPROXY_THREADS, (10, 8, 10, 8)),
+    (servers.LIGHTTPD, (10, 8, 9, 7)),
+]
+SWITCHES = ("FSOCKET_ANSWER_WITH_FIN", "FSOCKET_DELAYED_ACK")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "server", [servers.NGINX_ONE_WORKER, servers.HAPROXY_THREADS, servers.LIGHTTPD], ids=lambda server: server.name
-)
-def test_real_servers_answer_with_the_fin(server, tmp_path, monkeypatch):
-    (tmp_path / "on").mkdir()
-    with served(server, tmp_path, preload=False) as one:
-        plain = packets_of_a_request(one)
-    monkeypatch.setenv("FSOCKET_ANSWER_WITH_FIN", "on")
-    with served(server, tmp_path / "on", preload=True) as one:
-        fewer = packets_of_a_request(one)
-    assert all(any("F" in packet.flags and packet.payload for packet in packets) for packets in fewer), fewer
-    assert max(map(len, fewer)) <= max(map(len, plain)) - 1
+@pytest.mark.parametrize("server, packets", [pytest.param(*row, id=row[0].name) for row in PACKETS])
+@pytest.mark.parametrize("answer_with_fin, delayed_ack", [(0, 0), (1, 0), (0, 1), (1, 1)])
+def test_packets_of_a_short_connection(server, packets, answer_with_fin, delayed_ack, tmp_path, monkeypatch):
+    for name, switch in zip(SWITCHES, (answer_with_fin, delayed_ack)):
+        monkeypatch.setenv(name, str(switch))
+    with served(server, tmp_path, preload=True) as one:
+        numbers = [len(connection) for connection in packets_of_a_request(one)]
+    assert sorted(numbers)[len(numbers) // 2] <= packets[answer_with_fin + 2 * delayed_ack], numbers

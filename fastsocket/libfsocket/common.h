@@ -22,10 +22,11 @@
  * tables.c               the process's listeners, and the lock on them
  *
  * Fewer packets.
- * connections.c          the accepted connections, and what a thread did with them since it last waited
+ * connections.c          the connections, and what a thread did with them since it last waited
  * habits.c               what the connections of a listener nearly always do
  * answer_with_fin.c      what is written leaves together with the FIN
  * delayed_ack.c          what is read is acknowledged by the answer
+ * opening.c              the handshake of an outgoing connection is acknowledged by its first data
  * defer_accept.c         a connection is accepted when its first data is there
  *
  * Local Listen Table: a listener per CPU.

@@ -27,13 +27,13 @@ uint64_t known_connection(int fd)
 	                                                                              : atomic_load(&connections[fd]);
 }
 
-void connection_add(int fd, const struct listener *l, uint64_t flags)
+void connection_add(int fd, size_t listener, uint64_t flags)
 {
 	uint32_t end = atomic_load_explicit(&connections_end, memory_order_relaxed);
 
 	while (!likely((uint32_t)fd < end) && !atomic_compare_exchange_weak(&connections_end, &end, (uint32_t)fd + 1))
 		;
-	atomic_store(&connections[fd], ACCEPTED | flags | (uint64_t)(l - listeners) << LISTENER_SHIFT);
+	atomic_store(&connections[fd], ACCEPTED | flags | (uint64_t)listener << LISTENER_SHIFT);
 }
 
 static void leave_turn(int fd)

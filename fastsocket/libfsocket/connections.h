@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The connections that the application accepted, and what its threads did with them since they last waited.
+ * The connections that the application accepted or opened, and what its threads did with them since they last waited.
  *
  * A turn is what a thread does between two waits. A thread that writes to a connection, or reads from it, is the
  * connection's owner until the turn ends. A call on any other descriptor costs one load.
@@ -19,14 +19,16 @@
 /* The state of a connection; 0: the library leaves it alone. Above these bits are its listener and its owner. */
 #define ACCEPTED (1U << 0)
 #define NONBLOCKING (1U << 1)
-#define WATCHED (1U << 2) /* is it closed in the turn of its last write? */
-#define HOLDS (1U << 3)   /* what is written to it is held */
-#define HELD (1U << 4)    /* something of that has not left yet */
-#define WRITTEN (1U << 5) /* something was written in this turn */
-#define DELAYED (1U << 6) /* its ACKs wait for an answer */
-#define ASKED (1U << 7)   /* is what is read from it answered in the same turn? */
-#define READ (1U << 8)    /* something was read in this turn, and not answered */
-#define SILENT (1U << 9)  /* nothing was read from it or written to it yet */
+#define WATCHED (1U << 2)  /* is it closed in the turn of its last write? */
+#define HOLDS (1U << 3)    /* what is written to it is held */
+#define HELD (1U << 4)     /* something of that has not left yet */
+#define WRITTEN (1U << 5)  /* something was written in this turn */
+#define DELAYED (1U << 6)  /* its ACKs wait for an answer */
+#define ASKED (1U << 7)    /* is what is read from it answered in the same turn? */
+#define READ (1U << 8)     /* something was read in this turn, and not answered */
+#define SILENT (1U << 9)   /* nothing was read from it or written to it yet */
+#define OPENING (1U << 10) /* the application has opened it, and not written to it yet */
+#define WAITED (1U << 11)  /* and its thread has waited since */
 #define OF_TURN (HELD | WRITTEN | READ)
 #define LISTENER_SHIFT 16
 #define OWNER_SHIFT 32
@@ -41,7 +43,7 @@ static inline uint64_t connection(int fd)
 		       : known_connection(fd);
 }
 
-void connection_add(int fd, const struct listener *l, uint64_t flags);
+void connection_add(int fd, size_t listener, uint64_t flags);
 /* Returns its state before. */
 uint64_t connection_remove(int fd);
 uint64_t connection_set(int fd, uint64_t flags);

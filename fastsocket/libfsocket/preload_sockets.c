@@ -13,6 +13,7 @@
 #include "flow_deliver.h"
 #include "follow.h"
 #include "listeners.h"
+#include "opening.h"
 #include "options.h"
 #include "sockopt.h"
 #include "turn.h"
@@ -46,11 +47,22 @@ INTERPOSED int bind(int fd, const struct sockaddr *addr, socklen_t len)
 	return may_choose_port(fd) ? flow_deliver_bind(fd, addr, len) : REAL(bind)(fd, addr, len);
 }
 
+/* The application may call connect() again to see whether the connection is there. */
 INTERPOSED int connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
-	turn_ends();
-	turn_leaves_alone(fd);
-	return may_choose_port(fd) ? flow_deliver_connect(fd, addr, len) : REAL(connect)(fd, addr, len);
+	uint64_t opening = 0;
+	int result;
+
+	if (turn_is_open())
+		turn_may_block(fd, 0);
+	if (!(connection(fd) & OPENING)) {
+		turn_leaves_alone(fd);
+		opening = opening_begins(fd, addr, len);
+	}
+	result = may_choose_port(fd) ? flow_deliver_connect(fd, addr, len) : REAL(connect)(fd, addr, len);
+	if (!likely(!opening))
+		opening_goes_on(fd, opening, result);
+	return result;
 }
 
 INTERPOSED int listen(int fd, int backlog)

@@ -9,6 +9,7 @@
 #include "answer_with_fin.h"
 #include "defer_accept.h"
 #include "delayed_ack.h"
+#include "opening.h"
 #include "real.h"
 #include "settings.h"
 #include "turn.h"
@@ -33,13 +34,14 @@ void turn_accepted(int fd, struct listener *l, bool nonblocking)
 		return;
 	flags = answer_wishes(l) | ack_wishes(l) | defer_wishes(l);
 	if (flags)
-		connection_add(fd, l, flags | (nonblocking ? NONBLOCKING : 0));
+		connection_add(fd, (size_t)(l - listeners), flags | (nonblocking ? NONBLOCKING : 0));
 }
 
 static void waits(int fd, uint64_t state)
 {
 	answer_waits(fd, state);
 	ack_waits(fd, state);
+	opening_waits(fd, state);
 }
 
 void turn_end(void)
@@ -61,6 +63,7 @@ void turn_has_written(int fd, ssize_t sent, size_t size, bool held)
 	if (sent > 0) {
 		defer_written(fd, connection(fd));
 		ack_written(fd, connection(fd));
+		opening_written(fd, connection(fd));
 	}
 }
 
@@ -119,7 +122,7 @@ static bool is_harmless(int level, int name)
 void turn_sets_option(int fd, int level, int name)
 {
 	if (!is_harmless(level, name))
-		turn_leaves_alone(fd);
+		answer_leaves(fd, connection_clear(fd, HELD | WRITTEN | HOLDS | WATCHED));
 	else if (level == IPPROTO_TCP && name == TCP_QUICKACK) /* the application looks after its ACKs itself */
 		connection_clear(fd, DELAYED | ASKED);
 }
