@@ -159,6 +159,13 @@ def test_nothing_arrives_later_where_the_thread_waits(holding, without, wait):
     assert_not_later(holding, without, wait)
 
 
+def test_a_slow_reader_gets_all(holding):
+    with holding.connect() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(b"large\n")
+        assert sum(map(len, iter(lambda: connection.recv(1000), b""))) == LARGE
+
+
 @pytest.mark.parametrize("request_", ["large", "file", "again", "twice", "cork", "other_thread", "closed_elsewhere"])
 def test_the_whole_answer_comes(holding, request_):
     expected = {"large": LARGE, "file": LARGE + len(ANSWER), "again": 2 * len(ANSWER)}
@@ -254,6 +261,15 @@ def test_a_client_with_nagle_does_not_wait_for_the_second_segment_of_its_request
     assert min(later) < LATE_SECONDS
     assert max(later) < 0.04  # the least that the kernel delays an ACK
     assert delaying.total("acks_alone") == 10
+
+
+def test_a_pool_of_threads_is_left_alone(without):
+    """Its threads wait for work, and the library does not see that wait."""
+    with answering({"LD_PRELOAD": str(LIBRARY), "FSOCKET_DELAYED_ACK": "on", "POOL": "yes"}) as server:
+        server.learn()
+        later = [seconds_in_two_segments(server) - seconds_in_two_segments(without) for _ in range(10)]
+        assert sorted(later)[len(later) // 2] < patient(0.02)
+        assert server.total("acks_with_answer") == 0
 
 
 @pytest.mark.parametrize("request_", ["sleep_first", "close", "keep", "large", "file", "fork_first"])

@@ -80,11 +80,16 @@ static bool is_late(const struct moment *then, const struct moment *now)
 
 static void learn(int fd, uint64_t state)
 {
-	struct moment now = now_of(state);
+	struct moment now;
 
+	if (!is_owned_here(state)) {
+		habit_fails(habit_of(state));
+		return;
+	}
+	now = now_of(state);
 	if (now.ns - written[fd].ns > TOO_LATE_NS && state & HOLDS)
 		habit_ends(habit_of(state));
-	else if (!is_owned_here(state) || is_late(&written[fd], &now))
+	else if (is_late(&written[fd], &now))
 		habit_fails(habit_of(state));
 	else
 		habit_shows(habit_of(state));
@@ -119,16 +124,14 @@ void answer_written(int fd, ssize_t sent, size_t size, bool held)
 {
 	uint64_t was = connection(fd);
 
-	if (sent <= 0 || !(was & WATCHED))
+	if (sent <= 0)
 		return;
-	if ((size_t)sent < size) {
+	if (was & WATCHED && (size_t)sent < size) {
 		connection_clear(fd, HELD | WRITTEN);
-		return;
+	} else if (was & WATCHED && turn_has_room(was)) {
+		written[fd] = now_of(was);
+		was = turn_note(fd, held ? HELD | WRITTEN : WRITTEN);
 	}
-	if (!turn_has_room(was))
-		return;
-	written[fd] = now_of(was);
-	was = turn_note(fd, held ? HELD | WRITTEN : WRITTEN);
 	if (held && !(was & HOLDS)) /* another thread has let go of it meanwhile */
 		push(fd);
 }
@@ -164,6 +167,7 @@ void answer_closes(int fd, uint64_t state)
 void answer_shuts_down(int fd, uint64_t state)
 {
 	connection_clear(fd, HELD | WRITTEN | HOLDS | WATCHED);
+	turn_leave(fd);
 	answer_ends(fd, state);
 }
 

@@ -8,6 +8,7 @@
 _Atomic uint64_t connections[MAX_FDS];
 static _Atomic uint32_t connections_end;
 
+__thread unsigned int waits_seen INITIAL_EXEC;
 __thread atomic_uint turn_length INITIAL_EXEC;
 THREAD_LOCAL int turn[MAX_TURN];
 
@@ -36,12 +37,11 @@ void connection_add(int fd, size_t listener, uint64_t flags)
 	atomic_store(&connections[fd], ACCEPTED | flags | (uint64_t)listener << LISTENER_SHIFT);
 }
 
-static void leave_turn(int fd)
+static bool leave_turn(int fd)
 {
 	unsigned int n = atomic_load_explicit(&turn_length, memory_order_relaxed);
 
-	if (n && turn[n - 1] == fd)
-		atomic_compare_exchange_strong(&turn_length, &n, n - 1);
+	return n && turn[n - 1] == fd && atomic_compare_exchange_strong(&turn_length, &n, n - 1);
 }
 
 uint64_t connection_remove(int fd)
@@ -144,6 +144,15 @@ uint64_t turn_note(int fd, uint64_t flags)
 	if (!is_owned_here(was))
 		enter_turn(fd);
 	return was;
+}
+
+/* Only the one that entered last, because a search would cost more than it saves. */
+void turn_leave(int fd)
+{
+	uint64_t state = atomic_load(&connections[fd]);
+
+	if (is_owned_here(state) && !(state & (OF_TURN | OPENING)) && leave_turn(fd))
+		connection_clear(fd, ~(uint64_t)UINT32_MAX);
 }
 
 static uint64_t end_turn_of(int fd)

@@ -54,6 +54,8 @@ bool is_owned_here(uint64_t state);
 void connections_remove_all(void (*leave)(int fd, uint64_t state));
 void connections_forget(void);
 
+/* Calls of the thread that may wait, as far as the library sees them. */
+extern __thread unsigned int waits_seen INITIAL_EXEC;
 /* What the calling thread owns. */
 extern __thread atomic_uint turn_length INITIAL_EXEC;
 static inline bool turn_is_open(void)
@@ -62,6 +64,8 @@ static inline bool turn_is_open(void)
 }
 bool turn_has_room(uint64_t state);
 bool turn_is_about(int fd);
+/* The turn has nothing left to do about it, perhaps. */
+void turn_leave(int fd);
 /* The calling thread becomes the owner. Returns the state before; 0: it is left alone now, and stays so. */
 uint64_t turn_note(int fd, uint64_t flags);
 /* The thread owns nothing afterwards. Each connection is shown with its state in the turn. */

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/resource.h>
 
 #include "connections.h"
 #include "delayed_ack.h"
@@ -67,11 +68,30 @@ void ack_at_once(int fd, uint64_t state)
 	errno = saved_errno;
 }
 
+/* Since the thread last read from such a connection, has it waited, and the library has seen no wait? */
+static bool waits_unseen(void)
+{
+	THREAD_LOCAL unsigned int seen_then;
+	THREAD_LOCAL long waits_then;
+	THREAD_LOCAL bool has_read;
+	struct rusage usage;
+	bool unseen;
+
+	getrusage(RUSAGE_THREAD, &usage);
+	unseen = has_read && usage.ru_nvcsw != waits_then && waits_seen == seen_then;
+	has_read = true;
+	seen_then = waits_seen;
+	waits_then = usage.ru_nvcsw;
+	return unseen;
+}
+
 void ack_read(int fd, uint64_t state)
 {
 	if (!(state & (DELAYED | ASKED)))
 		return;
-	if (turn_has_room(state))
+	if (state & ASKED && waits_unseen())
+		habit_ends(habit_of(state));
+	else if (turn_has_room(state))
 		turn_note(fd, READ);
 	else
 		ack_at_once(fd, connection_clear(fd, DELAYED));
@@ -84,14 +104,14 @@ void ack_written(int fd, uint64_t state)
 	connection_clear(fd, READ);
 	if (state & DELAYED)
 		count(&counters_here()->acks_with_answer);
-	else
+	else if (is_owned_here(state))
 		habit_shows(habit_of(state));
+	else
+		habit_fails(habit_of(state));
 }
 
-void ack_waits(int fd, uint64_t state)
+void ack_alone(int fd, uint64_t state)
 {
-	if (!(state & READ) || !is_owned_here(state))
-		return;
 	if (state & DELAYED) {
 		ack_at_once(fd, state);
 		count(&counters_here()->acks_alone);
@@ -99,4 +119,10 @@ void ack_waits(int fd, uint64_t state)
 		habit_fails(habit_of(state));
 	}
 	connection_clear(fd, DELAYED | ASKED);
+}
+
+void ack_waits(int fd, uint64_t state)
+{
+	if (state & READ && is_owned_here(state))
+		ack_alone(fd, state);
 }

@@ -8,7 +8,7 @@
  * and not answered by the time its thread waits is acknowledged then, and that connection is left alone from then on.
  *
  * The library does so only for listeners whose connections are nearly always answered in the turn in which they were
- * read (habits.h).
+ * read (habits.h), by threads that wait where the library sees it.
  */
 #ifndef DELAYED_ACK_H
 #define DELAYED_ACK_H
@@ -23,6 +23,8 @@ uint64_t ack_wishes(struct listener *l);
 /* The application has read something, or has written something that leaves by the end of the turn. */
 void ack_read(int fd, uint64_t state);
 void ack_written(int fd, uint64_t state);
+/* What was read is not answered yet, and the application waits for more. */
+void ack_alone(int fd, uint64_t state);
 /* The turn is over. */
 void ack_waits(int fd, uint64_t state);
 /* The library looks after the connection no longer. */

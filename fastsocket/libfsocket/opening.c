@@ -81,10 +81,12 @@ void opening_written(int fd, uint64_t state)
 	if (!(state & OPENING))
 		return;
 	habit_shows(habit_of(state));
-	if (state & DELAYED)
-		connection_clear(fd, OPENING);
-	else
+	if (state & DELAYED) {
+		connection_clear(fd, OPENING | WAITED);
+		turn_leave(fd);
+	} else {
 		connection_remove(fd);
+	}
 }
 
 /* Or it has failed. */

@@ -177,6 +177,7 @@ INTERPOSED ssize_t splice(int in, off64_t *in_offset, int out, off64_t *out_offs
 	if (!(flags & SPLICE_F_NONBLOCK))
 		turn_ends();
 	sent = REAL(splice)(in, in_offset, out, out_offset, size, flags);
+	turn_has_read(in, sent, 0);
 	if (!likely(!connection(out)))
 		turn_has_written(out, sent, (size_t)sent, false);
 	return sent;

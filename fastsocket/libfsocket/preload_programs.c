@@ -230,7 +230,7 @@ void *vfork_comes(void)
 __asm__(".text\n .globl vfork\n .type vfork, %function\n vfork:\n" CALL_AND_JUMP ".size vfork, .-vfork\n");
 #endif
 
-/* The kernel resets a connection that it closes with unread data, and drops what is held. */
+/* exit() runs a destructor: preload.c. */
 INTERPOSED void _exit(int status)
 {
 	turn_ends();

@@ -40,6 +40,8 @@ INTERPOSED int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 
 	if (settings.fast_epoll && fast_epoll_defers(epfd, op, fd, event))
 		return 0;
+	if (!likely(!connection(fd)) && op != EPOLL_CTL_DEL)
+		turn_watches(fd);
 	result = REAL(epoll_ctl)(epfd, op, fd, event);
 	if (likely(kind != LISTENER && ((kind != UNKNOWN && kind != WATCHING) || op != EPOLL_CTL_ADD)) || result ||
 	    !settings.enabled)

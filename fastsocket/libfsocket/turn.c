@@ -59,12 +59,12 @@ void known_turn_has_read(int fd, ssize_t received, int flags)
 
 void turn_has_written(int fd, ssize_t sent, size_t size, bool held)
 {
-	answer_written(fd, sent, size, held);
 	if (sent > 0) {
 		defer_written(fd, connection(fd));
 		ack_written(fd, connection(fd));
 		opening_written(fd, connection(fd));
 	}
+	answer_written(fd, sent, size, held);
 }
 
 void known_turn_closes(int fd, uint64_t state)
@@ -125,6 +125,12 @@ void turn_sets_option(int fd, int level, int name)
 		answer_leaves(fd, connection_clear(fd, HELD | WRITTEN | HOLDS | WATCHED));
 	else if (level == IPPROTO_TCP && name == TCP_QUICKACK) /* the application looks after its ACKs itself */
 		connection_clear(fd, DELAYED | ASKED);
+}
+
+void turn_watches(int fd)
+{
+	if (connection(fd) & READ)
+		ack_alone(fd, connection_clear(fd, READ));
 }
 
 void turn_shows_queue(int fd)

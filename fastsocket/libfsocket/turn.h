@@ -31,6 +31,7 @@ void turn_has_written(int fd, ssize_t sent, size_t size, bool held);
 void turn_end(void);
 static inline void turn_ends(void)
 {
+	waits_seen++;
 	if (turn_is_open())
 		turn_end();
 }
@@ -57,6 +58,8 @@ void turn_leaves_all_alone(void);
 void turn_sets_blocking(int fd);
 void turn_shuts_down(int fd, int how);
 void turn_sets_option(int fd, int level, int name);
+/* The application puts it into an epoll, or changes what it watches it for: it expects more to come. */
+void turn_watches(int fd);
 /* The application asks how much has left, or has come since. */
 void turn_shows_queue(int fd);
 

@@ -6,6 +6,7 @@ stdout. It ends when stdin does.
 
 import fcntl
 import os
+import queue
 import select
 import socket
 import struct
@@ -16,6 +17,7 @@ import time
 
 ANSWER = b"an answer\n"
 GREETS = "GREETS" in os.environ  # speaks first
+POOL = "POOL" in os.environ  # another thread reads and answers, which waits for work where no hook sees it
 LARGE = 1_000_000
 PAUSE = 0.3  # longer than the kernel holds data
 BLOCK = bytes(range(250)) * 4
@@ -34,6 +36,8 @@ class Server:
         self._file.write(BLOCK * (LARGE // len(BLOCK)))
         self._file.flush()
         self.port = self._listener.getsockname()[1]
+        self._work: queue.SimpleQueue = queue.SimpleQueue()
+        threading.Thread(target=self._do_work, daemon=True).start()
 
     def serve(self) -> None:
         while True:
@@ -44,8 +48,14 @@ class Server:
                     self._accept()
                 elif descriptor in self._rest:
                     self._send_rest(descriptor)
+                elif POOL:
+                    self._work.put(self._open[descriptor])
                 else:
                     self._answer(self._open[descriptor])
+
+    def _do_work(self) -> None:
+        while True:
+            self._answer(self._work.get())
 
     def _accept(self) -> None:
         connection, _ = self._listener.accept()
@@ -53,7 +63,7 @@ class Server:
         if GREETS:
             connection.send(ANSWER)
         self._open[connection.fileno()] = connection
-        self._epoll.register(connection, select.EPOLLIN)
+        self._epoll.register(connection, select.EPOLLIN | (select.EPOLLET if POOL else 0))
 
     def _answer(self, connection: socket.socket) -> None:
         try:
