@@ -54,6 +54,18 @@ FlowDeliver = Annotated[
     bool | None,
     typer.Option(help="Connect from source ports of the CPU that connects (the library's default: off)."),
 ]
+AnswerWithFin = Annotated[
+    bool | None,
+    typer.Option(help="Send the last answer of a connection together with its FIN (the library's default: off)."),
+]
+DelayedAck = Annotated[
+    bool | None,
+    typer.Option(help="Leave the ACK of a request to its answer (the library's default: off)."),
+]
+DeferAccept = Annotated[
+    bool | None,
+    typer.Option(help="Accept a connection when its first data is there (the library's default: off)."),
+]
 Only = Annotated[list[str] | None, typer.Option(metavar="PORT", help="Accelerate this port alone; again for more.")]
 Pin = Annotated[
     bool | None,
@@ -72,6 +84,9 @@ def run(
     listen_table: ListenTable = None,
     fast_epoll: FastEpoll = None,
     flow_deliver: FlowDeliver = None,
+    answer_with_fin: AnswerWithFin = None,
+    delayed_ack: DelayedAck = None,
+    defer_accept: DeferAccept = None,
     only: Only = None,
     pin: Pin = None,
     strict: Strict = False,
@@ -90,7 +105,18 @@ def run(
     """
     library = built_library()
     ports = arguments.only_ports(only or [])
-    wishes = launch.Wishes(listen_table, fast_epoll, flow_deliver, ports, pin, strict, verbose)
+    wishes = launch.Wishes(
+        listen_table,
+        fast_epoll,
+        flow_deliver,
+        answer_with_fin,
+        delayed_ack,
+        defer_accept,
+        only=ports,
+        pin=pin,
+        strict=strict,
+        verbose=verbose,
+    )
     inherited = launch.inherited_environment()
     variables = launch.environment(inherited, library, wishes)
     hindrance = launch.hindrance(command, library)

@@ -22,6 +22,10 @@ class LaunchError(Exception):
         self.exit_status = exit_status
 
 
+# The parts of the library that can be switched on and off, by their names in Wishes and in the environment.
+PARTS = ("listen_table", "fast_epoll", "flow_deliver", "answer_with_fin", "delayed_ack", "defer_accept")
+
+
 @dataclass(frozen=True)
 class Wishes:
     """What was asked of the library. None: nothing, so what the environment says already stays."""
@@ -29,6 +33,9 @@ class Wishes:
     listen_table: bool | None = None
     fast_epoll: bool | None = None
     flow_deliver: bool | None = None
+    answer_with_fin: bool | None = None
+    delayed_ack: bool | None = None
+    defer_accept: bool | None = None
     only: tuple[int, ...] = ()
     pin: bool | None = None
     strict: bool = False
@@ -36,13 +43,9 @@ class Wishes:
 
     def variables(self) -> dict[str, str]:
         """The variables that say it."""
-        asked: dict[str, str] = {}
-        if self.listen_table is not None:
-            asked["FSOCKET_LISTEN_TABLE"] = _switch(self.listen_table)
-        if self.fast_epoll is not None:
-            asked["FSOCKET_FAST_EPOLL"] = _switch(self.fast_epoll)
-        if self.flow_deliver is not None:
-            asked["FSOCKET_FLOW_DELIVER"] = _switch(self.flow_deliver)
+        asked = {
+            f"FSOCKET_{part.upper()}": _switch(wish) for part in PARTS if (wish := getattr(self, part)) is not None
+        }
         if self.only:
             asked["FSOCKET_ONLY"] = ",".join(map(str, self.only))
         if self.pin is not None:

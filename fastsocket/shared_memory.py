@@ -29,7 +29,7 @@ from fastsocket.steering.cpus import machine_cpus
 
 MAPPING = "/memfd:fsocket (deleted)"
 MAGIC = b"FSOCKET"
-VERSION = 4
+VERSION = 5
 MAX_CPUS = 1024  # CPU_SETSIZE
 MAX_LISTENERS = 64
 MAX_ADOPTERS = 8

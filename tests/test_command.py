@@ -126,6 +126,9 @@ WISHES = st.builds(
     listen_table=st.none() | st.booleans(),
     fast_epoll=st.none() | st.booleans(),
     flow_deliver=st.none() | st.booleans(),
+    answer_with_fin=st.none() | st.booleans(),
+    delayed_ack=st.none() | st.booleans(),
+    defer_accept=st.none() | st.booleans(),
     only=st.lists(st.integers(1, 65535), max_size=16).map(tuple),
     pin=st.none() | st.booleans(),
     strict=st.booleans(),
@@ -136,6 +139,9 @@ OURS = [
     "FSOCKET_LISTEN_TABLE",
     "FSOCKET_FAST_EPOLL",
     "FSOCKET_FLOW_DELIVER",
+    "FSOCKET_ANSWER_WITH_FIN",
+    "FSOCKET_DELAYED_ACK",
+    "FSOCKET_DEFER_ACCEPT",
     "FSOCKET_ONLY",
     "FSOCKET_PIN",
     "FSOCKET_STRICT",
@@ -168,13 +174,25 @@ def test_running_under_run_is_running_under_the_inner_one(inherited, wishes):
 
 def test_wishes_in_the_words_of_the_library():
     wishes = Wishes(
-        listen_table=True, fast_epoll=False, flow_deliver=True, only=(80, 443), pin=False, strict=True, verbose=True
+        listen_table=True,
+        fast_epoll=False,
+        flow_deliver=True,
+        answer_with_fin=True,
+        delayed_ack=False,
+        defer_accept=True,
+        only=(80, 443),
+        pin=False,
+        strict=True,
+        verbose=True,
     )
     assert environment({}, Path("/l.so"), wishes) == {
         "LD_PRELOAD": "/l.so",
         "FSOCKET_LISTEN_TABLE": "on",
         "FSOCKET_FAST_EPOLL": "off",
         "FSOCKET_FLOW_DELIVER": "on",
+        "FSOCKET_ANSWER_WITH_FIN": "on",
+        "FSOCKET_DELAYED_ACK": "off",
+        "FSOCKET_DEFER_ACCEPT": "on",
         "FSOCKET_ONLY": "80,443",
         "FSOCKET_PIN": "never",
         "FSOCKET_STRICT": "1",

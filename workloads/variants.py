@@ -11,9 +11,17 @@ from fastsocket.launch import environment as preloaded
 from fastsocket.steering import Mode
 from fastsocket.steering.rfs import Rfs
 
-LIBRARY_OFF = Wishes(listen_table=False, fast_epoll=False, flow_deliver=False)
+LIBRARY_OFF = Wishes(
+    listen_table=False,
+    fast_epoll=False,
+    flow_deliver=False,
+    answer_with_fin=False,
+    delayed_ack=False,
+    defer_accept=False,
+)
 LISTEN_TABLE = Wishes()
 DELIVERED = Wishes(flow_deliver=True)
+FEWER_PACKETS = replace(DELIVERED, answer_with_fin=True, delayed_ack=True)
 NO_LISTEN_TABLE = Wishes(listen_table=False)
 SKB_DEFER_MAX = "net/core/skb_defer_max"  # Linux 6.0, commit 39564c3fdc66: an skb is freed on the CPU that allocated it
 
@@ -66,6 +74,23 @@ VARIANTS = {
             "fastsocket", "libfsocket.so preloaded, steering by perfect filters", preload=DELIVERED, steering="perfect"
         ),
         Variant("off", "libfsocket.so preloaded with everything off", preload=LIBRARY_OFF),
+        Variant(
+            "fewer-packets",
+            "fastsocket with Answer with FIN and Delayed ACK",
+            preload=FEWER_PACKETS,
+            steering="perfect",
+        ),
+        Variant(
+            "defer-accept",
+            "fewer-packets with deferred accept()",
+            preload=replace(FEWER_PACKETS, defer_accept=True),
+            steering="perfect",
+        ),
+        Variant(
+            "packets-alone",
+            "Answer with FIN and Delayed ACK alone",
+            preload=replace(NO_LISTEN_TABLE, answer_with_fin=True, delayed_ack=True),
+        ),
         # How packets are steered, and who chooses the ports of active connections.
         Variant(
             "any-port", "fastsocket, but the kernel chooses source ports", preload=LISTEN_TABLE, steering="perfect"

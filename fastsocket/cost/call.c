@@ -21,6 +21,7 @@
 #include <sys/epoll.h>
 #include <sys/select.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -36,6 +37,7 @@ static struct pollfd polled;
 static fd_set no_fds;
 static struct timeval no_time;
 static struct msghdr message;
+static struct iovec part;
 static struct sockaddr nowhere = { .sa_family = AF_UNIX };
 static int option;
 static socklen_t option_size = sizeof(option);
@@ -76,6 +78,11 @@ CASE(setsockopt_closed, int, (int, int, int, const void *, socklen_t), closed, S
      option_size)
 CASE(sendmsg_closed, ssize_t, (int, const struct msghdr *, int), closed, &message, 0)
 CASE(recvmsg_closed, ssize_t, (int, struct msghdr *, int), closed, &message, 0)
+CASE(read_closed, ssize_t, (int, void *, size_t), closed, &option, sizeof(option))
+CASE(recv_closed, ssize_t, (int, void *, size_t, int), closed, &option, sizeof(option), 0)
+CASE(write_closed, ssize_t, (int, const void *, size_t), closed, &option, sizeof(option))
+CASE(writev_closed, ssize_t, (int, const struct iovec *, int), closed, &part, 1)
+CASE(send_closed, ssize_t, (int, const void *, size_t, int), closed, &option, sizeof(option), 0)
 CASE(epoll_ctl_closed, int, (int, int, int, struct epoll_event *), epoll, EPOLL_CTL_MOD, closed, &event)
 CASE(epoll_ctl_pipe, int, (int, int, int, struct epoll_event *), epoll, EPOLL_CTL_MOD, quiet_pipe[0], &event)
 CASE(epoll_wait_pipe, int, (int, struct epoll_event *, int, int), epoll, &event, 1, 0)
@@ -117,6 +124,11 @@ static const struct call calls[] = {
 	{ "setsockopt", "closed fd", setsockopt_closed, 1 },
 	{ "sendmsg", "closed fd", sendmsg_closed, 1 },
 	{ "recvmsg", "closed fd", recvmsg_closed, 1 },
+	{ "read", "closed fd", read_closed, 1 },
+	{ "recv", "closed fd", recv_closed, 1 },
+	{ "write", "closed fd", write_closed, 1 },
+	{ "writev", "closed fd", writev_closed, 1 },
+	{ "send", "closed fd", send_closed, 1 },
 	{ "epoll_ctl", "closed fd", epoll_ctl_closed, 1 },
 	{ "epoll_ctl", "pipe", epoll_ctl_pipe, 1 },
 	{ "epoll_wait", "idle pipe", epoll_wait_pipe, 1 },

@@ -21,6 +21,14 @@
  * reasons.c              why a listener or a worker is not accelerated
  * tables.c               the process's listeners, and the lock on them
  *
+ * Fewer packets.
+ * connections.c          the connections, and what a thread did with them since it last waited
+ * habits.c               what the connections of a listener nearly always do
+ * answer_with_fin.c      what is written leaves together with the FIN
+ * delayed_ack.c          what is read is acknowledged by the answer
+ * opening.c              the handshake of an outgoing connection is acknowledged by its first data
+ * defer_accept.c         a connection is accepted when its first data is there
+ *
  * Local Listen Table: a listener per CPU.
  * options.c              a clone has the same options as its listener
  * incoming_cpu.c         whether this kernel steers among clones
@@ -42,6 +50,7 @@
  * flow_deliver.c         an outgoing connection has a source port of its CPU
  *
  * What the application does.
+ * turn.c                 reads and writes connections that it accepted
  * closing.c              closes a descriptor
  * fork.c                 forks
  * passing.c              passes a descriptor over a Unix socket

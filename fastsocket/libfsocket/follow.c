@@ -90,6 +90,8 @@ void clones_setsockopt(struct listener *l, int level, int name, const void *valu
 	struct held held;
 
 	lock_tables(&held);
+	l->sends_otherwise = sends_otherwise(l->fd);
+	l->defers_accept = l->defers_accept && !(level == IPPROTO_TCP && name == TCP_DEFER_ACCEPT);
 	if (level == SOL_SOCKET && name == SO_REUSEPORT) {
 		l->own_reuseport = get_int(l->fd, SOL_SOCKET, SO_REUSEPORT, 0);
 		if (l->cloned)

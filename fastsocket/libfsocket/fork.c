@@ -9,6 +9,7 @@
 #include "ports.h"
 #include "settings.h"
 #include "tables.h"
+#include "turn.h"
 
 /* The child shares its parent's epolls. Only the parent changes what the library has put into them. */
 static void forget_threads_of(struct listener *l)
@@ -32,6 +33,7 @@ static void forget_parent(void)
 		if (listeners[i].generation)
 			forget_threads_of(&listeners[i]);
 	adoptions_forget();
+	connections_forget();
 	fast_epoll_forget_threads();
 	ports_after_fork();
 }
@@ -45,6 +47,7 @@ static void before_fork(void)
 	struct held held;
 
 	notice_copy();
+	turn_leaves_all_alone();
 	if (settings.fast_epoll)
 		fast_epoll_before_fork();
 	lock_tables(&held);

@@ -62,7 +62,7 @@ static bool ask(int netlink, const struct listener *l)
 		             .id.idiag_sport = ((const struct sockaddr_in *)&l->address)->sin_port },
 	};
 
-	return send(netlink, &message, sizeof(message), 0) == (ssize_t)sizeof(message);
+	return real.send(netlink, &message, sizeof(message), 0) == (ssize_t)sizeof(message);
 }
 
 /* One datagram of the answer. Returns whether more follow. */
@@ -97,7 +97,7 @@ static enum answer members(const struct listener *l)
 	real.setsockopt(netlink, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof(soon));
 	if (ask(netlink, l))
 		do
-			size = recv(netlink, part, sizeof(part), 0);
+			size = real.recv(netlink, part, sizeof(part), 0);
 		while (size > 0 && read_part(l, part, (size_t)size, &answer));
 	real.close(netlink);
 	return answer;

@@ -11,6 +11,7 @@
 #include "affinity.h"
 #include "clock.h"
 #include "clone.h"
+#include "defer_accept.h"
 #include "follow.h"
 #include "listeners.h"
 #include "log.h"
@@ -111,6 +112,7 @@ static void describe(struct listener *l, int fd, int backlog, enum origin origin
 	memset(l->watch, 0, sizeof(l->watch));
 	l->cookie = cookie_of(fd);
 	note_flags(l, fd);
+	l->sends_otherwise = sends_otherwise(fd);
 	l->covered = false;
 	l->why_not = NO_REASON;
 	l->guarded = descriptor(fd) == GUARDED ||
@@ -119,6 +121,8 @@ static void describe(struct listener *l, int fd, int backlog, enum origin origin
 	l->own_incoming_cpu = is_marked(fd) ? -1 : get_int(fd, SOL_SOCKET, SO_INCOMING_CPU, -1);
 	memset(&l->address, 0, sizeof(l->address));
 	getsockname(fd, (struct sockaddr *)&l->address, &size);
+	l->is_wanted = port_is_wanted(l);
+	defer_accept_of(l);
 }
 
 static bool join_shards(struct listener *l)
@@ -148,7 +152,7 @@ static enum reason why_unwanted(const struct listener *l)
 {
 	if (!settings.listen_table)
 		return LISTEN_TABLE_IS_OFF;
-	return port_is_wanted(l) ? NO_REASON : OTHER_PORTS_ONLY;
+	return l->is_wanted ? NO_REASON : OTHER_PORTS_ONLY;
 }
 
 static enum reason take_place(struct listener *l)

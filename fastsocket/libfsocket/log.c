@@ -61,9 +61,9 @@ static void write_line(const char *line, size_t length)
 {
 	/* a line that does not get through is lost */
 	if (S_ISSOCK(stderr_at_start.st_mode))
-		(void)!send(STDERR_FILENO, line, length, MSG_DONTWAIT | MSG_NOSIGNAL);
+		(void)!real.send(STDERR_FILENO, line, length, MSG_DONTWAIT | MSG_NOSIGNAL);
 	else
-		(void)!write(STDERR_FILENO, line, length);
+		(void)!real.write(STDERR_FILENO, line, length);
 }
 
 /* A pipe without a reader raises SIGPIPE, and a file at its limit SIGXFSZ: signal(7), setrlimit(2). */

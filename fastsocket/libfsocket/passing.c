@@ -11,6 +11,7 @@
 #include "passing.h"
 #include "settings.h"
 #include "sockopt.h"
+#include "turn.h"
 #include "withdrawal.h"
 
 /*
@@ -43,6 +44,7 @@ static void is_sent(int fd)
 	struct listener *l = find_listener(fd);
 	struct held held;
 
+	turn_leaves_alone(fd);
 	fast_epoll_settle(fd);
 	fast_epoll_shared(fd);
 	if (settings.flow_deliver)
@@ -57,6 +59,7 @@ static void is_sent(int fd)
 
 static void is_received(int fd)
 {
+	turn_renews(fd);
 	if (descriptor(fd) != LISTENER && descriptor(fd) != CLONE)
 		set_descriptor(fd, UNKNOWN);
 	if (get_int(fd, SOL_SOCKET, SO_ACCEPTCONN, 0))

@@ -9,6 +9,13 @@
 #include "real.h"
 #include "settings.h"
 #include "shared.h"
+#include "turn.h"
+
+/* The kernel resets a connection that it closes with unread data, and drops what is held. */
+__attribute__((destructor)) static void end(void)
+{
+	turn_ends();
+}
 
 __attribute__((constructor)) static void load(void)
 {

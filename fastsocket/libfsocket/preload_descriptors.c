@@ -15,9 +15,11 @@
 #include "listeners.h"
 #include "process.h"
 #include "tables.h"
+#include "turn.h"
 
 INTERPOSED int close(int fd)
 {
+	turn_closes(fd);
 	descriptor_closing(fd);
 	return REAL(close)(fd);
 }
@@ -25,6 +27,7 @@ INTERPOSED int close(int fd)
 /* What was deferred has to be done before the descriptor has two names. */
 static void before_duplicate(int fd)
 {
+	turn_leaves_alone(fd);
 	if (settings.fast_epoll) {
 		fast_epoll_settle(fd);
 		fast_epoll_shared(fd);
@@ -39,6 +42,7 @@ static int duplicated(int from, int to)
 
 	if (to < 0)
 		return to;
+	turn_renews(to);
 	new_descriptor(to, kind == GUARDED || kind == WATCHING ? kind : UNKNOWN);
 	if (!likely(kind != LISTENER))
 		listeners_duplicated(from, to);
@@ -66,13 +70,22 @@ INTERPOSED int dup(int fd)
 INTERPOSED int dup2(int from, int to)
 {
 	before_duplicate(from);
+	turn_leaves_alone(to);
 	return duplicated_over(from, to, REAL(dup2)(from, to));
 }
 
 INTERPOSED int dup3(int from, int to, int flags)
 {
 	before_duplicate(from);
+	turn_leaves_alone(to);
 	return duplicated_over(from, to, REAL(dup3)(from, to, flags));
+}
+
+static void status_changed(int fd)
+{
+	flags_changed(fd);
+	if (!likely(!connection(fd)))
+		turn_sets_blocking(fd);
 }
 
 /* Every argument of fcntl() fits into a pointer: libc's own definition reads it in the same way. */
@@ -90,7 +103,7 @@ INTERPOSED int dup3(int from, int to, int flags)
 		if (likely(command != F_DUPFD && command != F_DUPFD_CLOEXEC)) { \
 			result = REAL(name)(fd, command, argument);             \
 			if (command == F_SETFL)                                 \
-				flags_changed(fd);                              \
+				status_changed(fd);                             \
 			return result;                                          \
 		}                                                               \
 		before_duplicate(fd);                                           \
@@ -109,9 +122,11 @@ INTERPOSED int ioctl(int fd, unsigned long request, ...)
 	va_start(arguments, request);
 	argument = va_arg(arguments, void *);
 	va_end(arguments);
+	if (!likely(!connection(fd)))
+		turn_shows_queue(fd);
 	result = REAL(ioctl)(fd, request, argument);
 	if (request == FIONBIO)
-		flags_changed(fd);
+		status_changed(fd);
 	return result;
 }
 
@@ -125,6 +140,7 @@ INTERPOSED int ioctl(int fd, unsigned long request, ...)
 /* A process with one thread shares its descriptor table with no other thread. */
 static void gets_own_table(void)
 {
+	turn_leaves_all_alone();
 	if (!is_only_thread() && tables_are_ours())
 		has_own_table = true;
 }
@@ -133,6 +149,8 @@ INTERPOSED int unshare(int flags)
 {
 	int result;
 
+	if (flags & CLONE_FILES)
+		turn_leaves_all_alone();
 	result = REAL(unshare)(flags);
 	if (result == 0 && flags & CLONE_FILES)
 		gets_own_table();
@@ -147,13 +165,16 @@ INTERPOSED int close_range(unsigned int first, unsigned int last, int flags)
 	}
 	if ((unsigned int)flags & CLOSE_RANGE_UNSHARE)
 		gets_own_table();
-	if (!((unsigned int)flags & ~CLOSE_RANGE_UNSHARE)) /* with any other flag nothing is closed now */
+	if (!((unsigned int)flags & ~CLOSE_RANGE_UNSHARE)) { /* with any other flag nothing is closed now */
+		turn_leaves_all_alone();
 		descriptors_closing(first, last);
+	}
 	return REAL(close_range)(first, last, flags);
 }
 
 INTERPOSED void closefrom(int first)
 {
+	turn_leaves_all_alone();
 	descriptors_closing((unsigned int)(first < 0 ? 0 : first), UINT_MAX);
 	if (REAL(closefrom)) /* glibc before 2.34 has no closefrom(), so no program is linked against it */
 		REAL(closefrom)(first);

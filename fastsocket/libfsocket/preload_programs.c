@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "preload.h"
@@ -11,6 +12,7 @@
 #include "readable.h"
 #include "shared.h"
 #include "successor.h"
+#include "turn.h"
 
 #define MAX_ENVIRONMENT 1024
 
@@ -72,6 +74,7 @@ static int become(const struct program *program, char *const environment[])
 
 	if (!settings.enabled)
 		return execute(program, environment);
+	turn_leaves_all_alone();
 	lifted = affinity_lift();
 	successor_comes(true);
 	result = execute_with_settings(program, environment);
@@ -170,6 +173,7 @@ INTERPOSED int posix_spawn(pid_t *restrict pid, const char *restrict path, const
                            const posix_spawnattr_t *restrict attributes, char *const arguments[restrict],
                            char *const environment[restrict])
 {
+	turn_leaves_all_alone();
 	return WITH_OWN_AFFINITY(REAL(posix_spawn)(pid, path, actions, attributes, arguments, environment));
 }
 
@@ -177,15 +181,59 @@ INTERPOSED int posix_spawnp(pid_t *restrict pid, const char *restrict name, cons
                             const posix_spawnattr_t *restrict attributes, char *const arguments[restrict],
                             char *const environment[restrict])
 {
+	turn_leaves_all_alone();
 	return WITH_OWN_AFFINITY(REAL(posix_spawnp)(pid, name, actions, attributes, arguments, environment));
 }
 
 INTERPOSED int system(const char *command)
 {
+	turn_leaves_all_alone();
 	return WITH_OWN_AFFINITY(REAL(system)(command));
 }
 
 INTERPOSED FILE *popen(const char *command, const char *mode)
 {
+	turn_leaves_all_alone();
 	return WITH_OWN_AFFINITY(REAL(popen)(command, mode));
+}
+
+/* ---- processes that share the descriptors, but not their table ---- */
+
+/* fork() itself is seen by its handlers: fork.c. */
+INTERPOSED pid_t _Fork(void)
+{
+	turn_leaves_all_alone();
+	return REAL(_Fork)();
+}
+
+/*
+ * The child of vfork() returns from vfork() first, on its parent's stack. So ours must have left the stack by then: it
+ * jumps to libc's.
+ */
+void *vfork_comes(void) __attribute__((visibility("hidden")));
+void *vfork_comes(void)
+{
+	void *address;
+
+	turn_leaves_all_alone();
+	memcpy(&address, &REAL(vfork), sizeof(address));
+	return address;
+}
+
+#if defined(__x86_64__)
+#define CALL_AND_JUMP "endbr64\n sub $8, %rsp\n call vfork_comes\n add $8, %rsp\n jmp *%rax\n"
+#elif defined(__aarch64__)
+#define CALL_AND_JUMP \
+	"hint #34\n stp x29, x30, [sp, #-16]!\n bl vfork_comes\n ldp x29, x30, [sp], #16\n mov x16, x0\n br x16\n"
+#endif
+#ifdef CALL_AND_JUMP
+__asm__(".text\n .globl vfork\n .type vfork, %function\n vfork:\n" CALL_AND_JUMP ".size vfork, .-vfork\n");
+#endif
+
+/* exit() runs a destructor: preload.c. */
+INTERPOSED void _exit(int status)
+{
+	turn_ends();
+	REAL(_exit)(status);
+	__builtin_unreachable();
 }

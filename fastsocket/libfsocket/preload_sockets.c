@@ -9,12 +9,14 @@
 #include "preload.h"
 #include "accept.h"
 #include "closing.h"
+#include "delayed_ack.h"
 #include "flow_deliver.h"
 #include "follow.h"
 #include "listeners.h"
+#include "opening.h"
 #include "options.h"
-#include "passing.h"
 #include "sockopt.h"
+#include "turn.h"
 
 static bool makes_tcp(int domain, int type, int protocol)
 {
@@ -27,6 +29,7 @@ INTERPOSED int socket(int domain, int type, int protocol)
 	int fd;
 
 	fd = REAL(socket)(domain, type, protocol);
+	turn_renews(fd);
 	if (fd >= 0)
 		new_descriptor(fd, makes_tcp(domain, type, protocol) ? OPENED : PLAIN); /* until it listens */
 	return fd;
@@ -44,9 +47,22 @@ INTERPOSED int bind(int fd, const struct sockaddr *addr, socklen_t len)
 	return may_choose_port(fd) ? flow_deliver_bind(fd, addr, len) : REAL(bind)(fd, addr, len);
 }
 
+/* The application may call connect() again to see whether the connection is there. */
 INTERPOSED int connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
-	return may_choose_port(fd) ? flow_deliver_connect(fd, addr, len) : REAL(connect)(fd, addr, len);
+	uint64_t opening = 0;
+	int result;
+
+	if (turn_is_open())
+		turn_may_block(fd, 0);
+	if (!(connection(fd) & OPENING)) {
+		turn_leaves_alone(fd);
+		opening = opening_begins(fd, addr, len);
+	}
+	result = may_choose_port(fd) ? flow_deliver_connect(fd, addr, len) : REAL(connect)(fd, addr, len);
+	if (!likely(!opening))
+		opening_goes_on(fd, opening, result);
+	return result;
 }
 
 INTERPOSED int listen(int fd, int backlog)
@@ -62,19 +78,28 @@ INTERPOSED int listen(int fd, int backlog)
 	return result;
 }
 
-static int accepted(int fd, bool from_tcp)
+static int accepted(int fd, struct listener *l, int flags)
 {
-	if (fd >= 0)
-		new_descriptor(fd, from_tcp && settings.fast_epoll ? FRESH : PLAIN);
+	if (fd >= 0) {
+		new_descriptor(fd, l && settings.fast_epoll ? FRESH : PLAIN);
+		turn_accepted(fd, l, flags & SOCK_NONBLOCK);
+	}
 	return fd;
 }
 
 static struct listener *listener_to_accept_from(int fd)
 {
-	if (likely(descriptor(fd) != LISTENER))
+	struct listener *l;
+
+	if (likely(descriptor(fd) != LISTENER)) {
+		turn_ends();
 		return NULL;
+	}
 	notice_copy();
-	return find_listener(fd);
+	l = find_listener(fd);
+	if (!l || l->blocks)
+		turn_ends();
+	return l;
 }
 
 INTERPOSED int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
@@ -82,8 +107,8 @@ INTERPOSED int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 	struct listener *l = listener_to_accept_from(fd);
 
 	if (likely(!l))
-		return accepted(REAL(accept4)(fd, addr, len, flags), false);
-	return accepted(accept_any(&(struct acceptance){ l, fd, addr, len, flags }), true);
+		return accepted(REAL(accept4)(fd, addr, len, flags), NULL, flags);
+	return accepted(accept_any(&(struct acceptance){ l, fd, addr, len, flags }), l, flags);
 }
 
 INTERPOSED int accept(int fd, struct sockaddr *addr, socklen_t *len)
@@ -91,8 +116,8 @@ INTERPOSED int accept(int fd, struct sockaddr *addr, socklen_t *len)
 	struct listener *l = listener_to_accept_from(fd);
 
 	if (likely(!l))
-		return accepted(REAL(accept)(fd, addr, len), false);
-	return accepted(accept_any(&(struct acceptance){ l, fd, addr, len, 0 }), true);
+		return accepted(REAL(accept)(fd, addr, len), NULL, 0);
+	return accepted(accept_any(&(struct acceptance){ l, fd, addr, len, 0 }), l, 0);
 }
 
 /* The application asks for the length of its accept queue: the clones' queues are part of it. */
@@ -108,19 +133,31 @@ static void add_queue_of_clones(const struct listener *l, void *info, socklen_t 
 	memcpy(unacked, &length, sizeof(length));
 }
 
+/* Has the library set this option of a listener? Then *ret_own is what the application has set. */
+static bool is_ours(const struct listener *l, int level, int name, int *ret_own)
+{
+	if (level == SOL_SOCKET && l->cloned && (name == SO_REUSEPORT || name == SO_INCOMING_CPU))
+		*ret_own = name == SO_REUSEPORT ? l->own_reuseport : l->own_incoming_cpu;
+	else if (level == IPPROTO_TCP && name == TCP_QUICKACK && acks_are_delayed(l))
+		*ret_own = 1;
+	else if (level == IPPROTO_TCP && name == TCP_DEFER_ACCEPT && l->defers_accept)
+		*ret_own = 0;
+	else
+		return false;
+	return true;
+}
+
 /* The application is told what it set itself, not what the library set. */
 INTERPOSED int getsockopt(int fd, int level, int name, void *restrict value, socklen_t *restrict size)
 {
 	struct listener *l = find_listener(fd);
-	int result;
+	int result, own;
 
+	if (!likely(!connection(fd)) && level == IPPROTO_TCP && name == TCP_INFO)
+		turn_shows_queue(fd);
 	result = REAL(getsockopt)(fd, level, name, value, size);
-	if (!likely(!l) && result == 0 && level == SOL_SOCKET && *size == sizeof(int) && l->cloned) {
-		int own = name == SO_REUSEPORT ? l->own_reuseport : l->own_incoming_cpu;
-
-		if (name == SO_REUSEPORT || name == SO_INCOMING_CPU)
-			memcpy(value, &own, sizeof(own));
-	}
+	if (!likely(!l) && result == 0 && *size == sizeof(own) && is_ours(l, level, name, &own))
+		memcpy(value, &own, sizeof(own));
 	if (!likely(!l) && result == 0 && level == IPPROTO_TCP && name == TCP_INFO && l->cloned)
 		add_queue_of_clones(l, value, *size);
 	if (!likely(!settings.flow_deliver) && result == 0 && flow_deliver_hides(fd, level, name))
@@ -145,6 +182,8 @@ INTERPOSED int setsockopt(int fd, int level, int name, const void *value, sockle
 	struct listener *l = find_listener(fd);
 	int result;
 
+	if (!likely(!connection(fd)))
+		turn_sets_option(fd, level, name);
 	result = REAL(setsockopt)(fd, level, name, value, size);
 	if (!likely(!l) && result == 0)
 		clones_setsockopt(l, level, name, value, size);
@@ -161,50 +200,10 @@ INTERPOSED int shutdown(int fd, int how)
 	int result;
 
 	flow_deliver_any_port(fd);
+	if (!likely(!connection(fd)))
+		turn_shuts_down(fd, how);
 	result = REAL(shutdown)(fd, how);
 	if (!likely(!l) && result == 0)
 		clones_shutdown(l, how);
 	return result;
-}
-
-INTERPOSED ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
-{
-	ssize_t sent;
-
-	sent = REAL(sendmsg)(fd, message, flags);
-	if (!likely(sent < 0 || !message->msg_control) && settings.enabled)
-		descriptors_sent(message);
-	return sent;
-}
-
-INTERPOSED ssize_t recvmsg(int fd, struct msghdr *message, int flags)
-{
-	ssize_t received;
-
-	received = REAL(recvmsg)(fd, message, flags);
-	if (!likely(received < 0 || !message->msg_control) && settings.enabled)
-		descriptors_received(message);
-	return received;
-}
-
-INTERPOSED int sendmmsg(int fd, struct mmsghdr *messages, unsigned int n, int flags)
-{
-	int sent;
-
-	sent = REAL(sendmmsg)(fd, messages, n, flags);
-	for (int i = 0; settings.enabled && i < sent; i++)
-		if (!likely(!messages[i].msg_hdr.msg_control))
-			descriptors_sent(&messages[i].msg_hdr);
-	return sent;
-}
-
-INTERPOSED int recvmmsg(int fd, struct mmsghdr *messages, unsigned int n, int flags, struct timespec *timeout)
-{
-	int received;
-
-	received = REAL(recvmmsg)(fd, messages, n, flags, timeout);
-	for (int i = 0; settings.enabled && i < received; i++)
-		if (!likely(!messages[i].msg_hdr.msg_control))
-			descriptors_received(&messages[i].msg_hdr);
-	return received;
 }

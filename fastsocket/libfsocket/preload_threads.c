@@ -16,6 +16,7 @@
 #include "look.h"
 #include "process.h"
 #include "tables.h"
+#include "turn.h"
 
 struct new_thread {
 	void *(*run)(void *);
@@ -104,6 +105,8 @@ INTERPOSED int prctl(int option, ...)
 		argument[i] = va_arg(arguments, unsigned long);
 	va_end(arguments);
 	ours = option == PR_SET_SECCOMP && tables_are_ours();
+	if (ours)
+		turn_leaves_all_alone();
 	result = REAL(prctl)(option, argument[0], argument[1], argument[2], argument[3]);
 	if (result == 0 && ours)
 		has_own_filter();
@@ -121,7 +124,10 @@ INTERPOSED long syscall(long number, ...)
 	for (size_t i = 0; i < COUNT(argument); i++)
 		argument[i] = va_arg(arguments, long);
 	va_end(arguments);
+	turn_ends();
 	ours = !likely(number != SYS_seccomp) && argument[0] != SECCOMP_GET_ACTION_AVAIL && tables_are_ours();
+	if (!likely(!ours))
+		turn_leaves_all_alone();
 	result = REAL(syscall)(number, argument[0], argument[1], argument[2], argument[3], argument[4], argument[5]);
 	if (!likely(!ours) && result == 0)
 		has_own_filter();

@@ -10,6 +10,7 @@
 #include "process.h"
 #include "readable.h"
 #include "shared.h"
+#include "turn.h"
 #include "waiting.h"
 
 static int epoll_created(int epfd)
@@ -39,6 +40,8 @@ INTERPOSED int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 
 	if (settings.fast_epoll && fast_epoll_defers(epfd, op, fd, event))
 		return 0;
+	if (!likely(!connection(fd)) && op != EPOLL_CTL_DEL)
+		turn_watches(fd);
 	result = REAL(epoll_ctl)(epfd, op, fd, event);
 	if (likely(kind != LISTENER && ((kind != UNKNOWN && kind != WATCHING) || op != EPOLL_CTL_ADD)) || result ||
 	    !settings.enabled)
@@ -63,6 +66,7 @@ INTERPOSED int epoll_wait(int epfd, struct epoll_event *events, int room, int ti
 {
 	struct wait wait;
 
+	turn_ends();
 	if (likely(!attends(epfd)))
 		return REAL(epoll_wait)(epfd, events, room, timeout);
 	wait = (struct wait){ .epfd = epfd, .events = events, .room = room, .timeout_ms = timeout };
@@ -73,6 +77,7 @@ INTERPOSED int epoll_pwait(int epfd, struct epoll_event *events, int room, int t
 {
 	struct wait wait;
 
+	turn_ends();
 	if (likely(!attends(epfd)))
 		return REAL(epoll_pwait)(epfd, events, room, timeout, mask);
 	wait = (struct wait){
@@ -86,6 +91,7 @@ INTERPOSED int epoll_pwait2(int epfd, struct epoll_event *events, int room, cons
 {
 	struct wait wait;
 
+	turn_ends();
 	if (!REAL(epoll_pwait2)) { /* glibc before 2.35 */
 		errno = ENOSYS;
 		return -1;
@@ -126,11 +132,13 @@ static __attribute__((noinline)) int poll_looking(struct pollfd *fds, nfds_t n, 
 
 INTERPOSED int poll(struct pollfd *fds, nfds_t n, int timeout)
 {
+	turn_ends();
 	return likely(!looks_at_polls()) ? REAL(poll)(fds, n, timeout) : poll_looking(fds, n, timeout);
 }
 
 INTERPOSED int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
 {
+	turn_ends();
 	if (likely(!looks_at_polls()) || !has_listener(fds, n) || !is_time(timeout))
 		return REAL(ppoll)(fds, n, timeout, mask);
 	return poll_in_slices(fds, n, timeout, mask);
@@ -190,6 +198,7 @@ static int select_until(int n, fd_set *in, fd_set *out, fd_set *except, struct t
 INTERPOSED int select(int n, fd_set *restrict in, fd_set *restrict out, fd_set *restrict except,
                       struct timeval *restrict timeout)
 {
+	turn_ends();
 	if (settings.fast_epoll)
 		fast_epoll_polls(NULL, 0);
 	if (likely(!in || !settings.enabled || !selects_a_listener(n, in)) || !are_sets(n, out, except) ||
@@ -201,10 +210,37 @@ INTERPOSED int select(int n, fd_set *restrict in, fd_set *restrict out, fd_set *
 INTERPOSED int pselect(int n, fd_set *restrict in, fd_set *restrict out, fd_set *restrict except,
                        const struct timespec *restrict timeout, const sigset_t *restrict mask)
 {
+	turn_ends();
 	if (settings.fast_epoll)
 		fast_epoll_polls(NULL, 0);
 	if (likely(!in || !settings.enabled || !selects_a_listener(n, in)) || !are_sets(n, out, except) ||
 	    !is_time(timeout))
 		return REAL(pselect)(n, in, out, except, timeout, mask);
 	return select_in_slices(n, in, out, except, timeout, mask);
+}
+
+/* ---- sleep ---- */
+
+INTERPOSED int nanosleep(const struct timespec *time, struct timespec *left)
+{
+	turn_ends();
+	return REAL(nanosleep)(time, left);
+}
+
+INTERPOSED int clock_nanosleep(clockid_t clock, int flags, const struct timespec *time, struct timespec *left)
+{
+	turn_ends();
+	return REAL(clock_nanosleep)(clock, flags, time, left);
+}
+
+INTERPOSED int usleep(useconds_t time)
+{
+	turn_ends();
+	return REAL(usleep)(time);
+}
+
+INTERPOSED unsigned int sleep(unsigned int seconds)
+{
+	turn_ends();
+	return REAL(sleep)(seconds);
 }

@@ -26,7 +26,7 @@ static long status_number(const char *name)
 {
 	char text[4096];
 	int fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
-	ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	ssize_t length = fd < 0 ? -1 : real.read(fd, text, sizeof(text) - 1);
 	const char *line;
 
 	if (fd >= 0)

@@ -48,7 +48,7 @@ static bool is_running(uint64_t worker)
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return false;
-	length = read(fd, text, sizeof(text) - 1);
+	length = real.read(fd, text, sizeof(text) - 1);
 	real.close(fd);
 	text[length > 0 ? length : 0] = '\0';
 	name_end = strrchr(text, ')');

@@ -15,8 +15,12 @@
 struct settings settings;
 
 static const char *const names[MAX_SETTINGS_VARIABLES] = {
-	"LD_PRELOAD",  "FSOCKET",        "FSOCKET_LISTEN_TABLE", "FSOCKET_FAST_EPOLL",   "FSOCKET_ONLY",
-	"FSOCKET_PIN", "FSOCKET_STRICT", "FSOCKET_VERBOSE",      "FSOCKET_FLOW_DELIVER",
+	"LD_PRELOAD",           "FSOCKET",
+	"FSOCKET_LISTEN_TABLE", "FSOCKET_FAST_EPOLL",
+	"FSOCKET_ONLY",         "FSOCKET_PIN",
+	"FSOCKET_STRICT",       "FSOCKET_VERBOSE",
+	"FSOCKET_FLOW_DELIVER", "FSOCKET_ANSWER_WITH_FIN",
+	"FSOCKET_DELAYED_ACK",  "FSOCKET_DEFER_ACCEPT",
 };
 
 char *settings_assignments[MAX_SETTINGS_VARIABLES];
@@ -84,6 +88,12 @@ static void read_pin(const char *value)
 		fsocket_log("FSOCKET_PIN=%s is neither always nor never; taken as not given", value);
 }
 
+static void note_whether_enabled(void)
+{
+	settings.enabled = settings.listen_table || settings.fast_epoll || settings.flow_deliver ||
+	                   settings.answer_with_fin || settings.delayed_ack || settings.defer_accept;
+}
+
 void read_settings(void)
 {
 	bool all;
@@ -94,7 +104,10 @@ void read_settings(void)
 	settings.listen_table = all && is_on("FSOCKET_LISTEN_TABLE", true);
 	settings.fast_epoll = all && is_on("FSOCKET_FAST_EPOLL", false);
 	settings.flow_deliver = all && is_on("FSOCKET_FLOW_DELIVER", false);
-	settings.enabled = settings.listen_table || settings.fast_epoll || settings.flow_deliver;
+	settings.answer_with_fin = all && is_on("FSOCKET_ANSWER_WITH_FIN", false);
+	settings.delayed_ack = all && is_on("FSOCKET_DELAYED_ACK", false);
+	settings.defer_accept = all && is_on("FSOCKET_DEFER_ACCEPT", false);
+	note_whether_enabled();
 	read_pin(value_of("FSOCKET_PIN"));
 	settings.strict = is_on("FSOCKET_STRICT", false);
 	settings.verbose = is_on("FSOCKET_VERBOSE", false);
@@ -105,5 +118,5 @@ void read_settings(void)
 void turn_flow_deliver_off(void)
 {
 	settings.flow_deliver = false;
-	settings.enabled = settings.listen_table || settings.fast_epoll;
+	note_whether_enabled();
 }

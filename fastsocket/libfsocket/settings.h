@@ -7,13 +7,16 @@
 #include <stdint.h>
 
 #define MAX_ONLY_PORTS 16
-#define MAX_SETTINGS_VARIABLES 9
+#define MAX_SETTINGS_VARIABLES 12
 
 struct settings {
-	bool enabled; /* any of the next three is on */
+	bool enabled; /* any of the next six is on */
 	bool listen_table;
 	bool fast_epoll;
 	bool flow_deliver;
+	bool answer_with_fin;
+	bool delayed_ack;
+	bool defer_accept;
 	enum { PIN_WHERE_FREE, PIN_ALWAYS, PIN_NEVER } pin;
 	bool strict;
 	bool verbose;

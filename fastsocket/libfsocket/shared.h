@@ -17,7 +17,7 @@
 
 #define FSOCKET_SHARED_NAME "fsocket"
 #define FSOCKET_SHARED_MAGIC "FSOCKET"
-#define FSOCKET_SHARED_VERSION 4
+#define FSOCKET_SHARED_VERSION 5
 
 #define MAX_LISTENERS 64
 /*
@@ -54,6 +54,7 @@ struct shared_listener {
 	_Atomic uint32_t unattended;           /* all clones lack a worker: the listener gets the new connections */
 	_Atomic uint64_t let_go_ms;            /* when its creator closed it */
 	_Atomic uint32_t refused;              /* enum reason: why no worker may adopt a clone any more */
+	_Atomic uint32_t delays_acks;          /* the ACKs of its connections wait for an answer */
 	_Atomic uint64_t checked_ms;           /* when a worker last looked who else listens on the address */
 	_Atomic uint64_t shard[CPU_SETSIZE];   /* cookies of listeners that the application opened for the address */
 	_Atomic uint64_t waiting[CPU_SETSIZE]; /* workers that watch the listener without having adopted a clone */

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/resource.h>
 
 #include "real.h"
@@ -61,6 +62,15 @@ bool is_tcp_listener(int fd)
 		return false;
 	domain = get_int(fd, SOL_SOCKET, SO_DOMAIN, -1);
 	return (domain == AF_INET || domain == AF_INET6) && get_int(fd, SOL_SOCKET, SO_PROTOCOL, -1) == IPPROTO_TCP;
+}
+
+bool sends_otherwise(int fd)
+{
+	struct linger linger = { 0 };
+	socklen_t size = sizeof(linger);
+
+	return real.getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &size) || linger.l_onoff ||
+	       get_int(fd, IPPROTO_TCP, TCP_CORK, 1);
 }
 
 /* Under a low limit the floor is the limit's half. */

@@ -59,6 +59,9 @@ struct listener {
 	atomic_bool sharded;         /* the application opened several such listeners: they are its local listeners */
 	atomic_bool guarded;         /* the application set an option that no clone can get */
 	atomic_bool signals;         /* O_ASYNC */
+	bool is_wanted;              /* FSOCKET_ONLY names its port, or no port */
+	atomic_bool defers_accept;   /* the library has set TCP_DEFER_ACCEPT */
+	atomic_bool sends_otherwise; /* its connections inherit SO_LINGER or TCP_CORK */
 	atomic_bool covered;         /* every CPU that has a clone has one that listens */
 	enum reason why_not;         /* why it has neither clones nor shards */
 	cpu_set_t cpus;              /* that have a clone */

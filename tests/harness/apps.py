@@ -23,7 +23,7 @@ from tests.libfsocket_apps.loopback import connect, on_cpus
 
 APPS = Path(__file__).parent.parent / "libfsocket_apps"
 LOOPBACK = "127.0.0.1"
-EVERYTHING_ON = {"FSOCKET_FAST_EPOLL": "on", "FSOCKET_FLOW_DELIVER": "on"}
+EVERYTHING_ON = {f"FSOCKET_{part}": "on" for part in ("FAST_EPOLL", "FLOW_DELIVER", "ANSWER_WITH_FIN", "DELAYED_ACK")}
 
 
 PRELOAD = {"LD_PRELOAD": str(LIBRARY)}
