@@ -14,6 +14,7 @@ import tempfile
 import termios
 import threading
 import time
+from contextlib import suppress
 
 ANSWER = b"an answer\n"
 GREETS = "GREETS" in os.environ  # speaks first
@@ -54,8 +55,12 @@ class Server:
                     self._answer(self._open[descriptor])
 
     def _do_work(self) -> None:
+        """A connection comes once for its request and once for its end, and may be closed by then."""
         while True:
-            self._answer(self._work.get())
+            connection = self._work.get()
+            with suppress(BlockingIOError):
+                if connection.fileno() >= 0:
+                    self._answer(connection)
 
     def _accept(self) -> None:
         connection, _ = self._listener.accept()
