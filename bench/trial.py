@@ -11,6 +11,7 @@ from mininet.topo import Topo
 from bench.cpu import busy_seconds, steal_share
 from bench.meter import Meter
 from bench.schedule import Slot
+from bench.soundness import BUSY, is_busy, require_time_went_on, unharmed
 from bench.spending import CLIENT, Spending
 from fastsocket import shared_memory
 from fastsocket.steering import Device, EmulatedNic, Plan
@@ -79,8 +80,9 @@ class Bench:
             self._probes.start(pids[0], workload.ports(cpus))
             meter = Meter(Spending(testbed.hosts, self._threads))
             started = time.time()
-            with meter, (observe or _nothing_more)(pids[0], workload.ports(cpus), Path(directory)):
+            with unharmed(pids), meter, (observe or _nothing_more)(pids[0], workload.ports(cpus), Path(directory)):
                 load = workload.load(testbed, cpus, demand)
+            require_time_went_on(seconds, load, meter.wall)
             use = meter.use(sorted({*cpus.server, *cpus.load}))
             spent = meter.spent(ended={CLIENT: load.cpu_seconds})
             observed = self._probes.metrics(load.requests)
@@ -99,7 +101,7 @@ class Bench:
             load_cpu_seconds=load.cpu_seconds,
             spent={owner: round(seconds, 6) for owner, seconds in spent.items()},
             library=library,
-            spoilt=_spoilt(load, use),
+            spoilt=[*_spoilt(load, use), *([BUSY] if is_busy(spent, use, meter.wall) else [])],
         )
 
     @contextmanager
