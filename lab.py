@@ -178,7 +178,8 @@ def _collect_until(aim: float, asked: Sweep, planned: "dict[str, Options]", dire
         if precision <= aim or not goes_on(options, left):
             break
         more = {part: options.model_copy(update={"blocks": options.blocks + ADDED_BLOCKS})}
-        status = replace(collector, resume=True, said=frozenset({"blocks"})).collect(more, directory)
+        again = replace(collector, resume=True, said=frozenset({"blocks"}), began=time.monotonic())
+        status = again.collect(more, directory)
     if (directory / RUN).exists():
         _conclude(directory)
     end = "precise enough" if precision <= aim else "interrupted" if status else "the time is up"

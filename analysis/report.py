@@ -29,7 +29,7 @@ from analysis.tables import (
 from analysis.templates import template
 from analysis.verdicts import ADJUSTED, HIGHER, LOWER, PRIMARY, UNKNOWN
 from records.metrics import COST, METRICS, THROUGHPUT
-from records.run import Run
+from records.run import FigureSpec, Run
 from records.trials import BASE, Trial
 
 SLOW, BUSY = 0.7, 0.5  # parts of a variant's usual throughput; of the machine's CPUs in use before the run
@@ -90,10 +90,7 @@ def _overview(results: list[Result]) -> str:
 def _section(result: Result) -> dict[str, Any]:
     run, trials, summary = result.run, result.trials, result.summary
     drawn = {path.stem: path for path in draw_figures(result) if path.suffix == ".svg"}
-    figures = [
-        (spec, _data_url(drawn[spec.id]), drawn[spec.id].with_suffix(".csv").read_text())
-        for spec in run.options.figures
-    ]
+    figures = [_figure(spec, drawn[spec.id]) for spec in run.options.figures]
     if run.options.why_not:
         return {"run": run, "why_not": run.options.why_not, "figures": figures}
     verdicts = readable_verdicts(result.verdicts)
@@ -112,6 +109,23 @@ def _section(result: Result) -> dict[str, Any]:
         if is_emulated(run) or run.options.observes
         else Markup(html(readable_cpu(cpu_by_core(run, trials)), f"{name}-cpu")),
         "method": _method(run, trials),
+    }
+
+
+def _figure(spec: FigureSpec, svg: Path) -> dict[str, Any]:
+    """A figure that is a table is shown as one."""
+    numbers = svg.with_suffix(".csv")
+    shown = pd.read_csv(numbers, keep_default_na=False).drop(columns="variant", errors="ignore").astype(str)
+    sources = [name for name in shown if name == "source"]
+    table = shown[[name for name in shown if name not in sources] + sources].rename(
+        columns=lambda name: name.replace("_", " ")
+    )
+    is_table = spec.kind == "related" and "unavailable" not in shown
+    return {
+        "spec": spec,
+        "url": _data_url(svg),
+        "numbers": numbers.read_text(),
+        "table": Markup(html(table, spec.id + "-table")) if is_table else None,
     }
 
 

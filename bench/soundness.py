@@ -1,6 +1,7 @@
 """Whether a trial measured what it should have: its server lived through the load, and time went on as usual."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,6 +40,14 @@ def state_of(pid: int) -> str:
         return "X"
 
 
+def within_time(load: Callable[[], Load], asked: float) -> Load:
+    """The load of so many seconds. Raises WorkloadError as require_time_went_on() does."""
+    began = time.monotonic()
+    made = load()
+    require_time_went_on(asked, made, time.monotonic() - began)
+    return made
+
+
 def require_time_went_on(asked: float, load: Load, wall: float) -> None:
     """Raises WorkloadError where the load took far longer than asked, or we far longer than the load: one of us was
     suspended, and the CPU time is of another time than the requests."""
@@ -50,5 +59,5 @@ def require_time_went_on(asked: float, load: Load, wall: float) -> None:
 
 
 def is_busy(spent: dict[str, float], use: list[CpuUse], wall: float) -> bool:
-    """Processes that are not the trial's took much of its CPUs."""
+    """Processes that are not the trial's took much of its CPUs. Observers of a trial would be among them."""
     return spent.get(OTHERS, 0.0) > OTHERS_TOLERATED * wall * len(use)

@@ -26,6 +26,7 @@ from analysis.verdicts import judge
 from bench.experiment import Collection, Experiment, figure_specs, names, read
 from bench.schedule import schedule
 from records.kinds import KINDS
+from records.metrics import COST, METRICS
 from records.run import Effect, Primary, RecordError, Run, runs_in, write_run
 from records.trials import CpuUse, Trial, append_trial, failed_trial
 from tests.harness.runs import BLOCKS, a_run
@@ -374,7 +375,7 @@ def test_readers_see_what_is_missing_and_no_ratio_without_its_interval():
     table = readable_summary(run, estimate([without(trial, "latency_p99_ms") for trial in trials_of(run)]))
     assert list(table["variant"]) == ["base", "latest", "fastsocket", "control"] * 2
     assert set(table["ratio to base"]) == {"reference", "no interval"}
-    for heading in ("p99, ms", "CPU µs per request", "accept local, %"):
+    for heading in ("p99, ms", METRICS[COST].heading, "accept local, %"):
         assert set(table[heading]) == {"not available here"}
     assert set(table["errors per trial"]) == {"0.0"} and set(table["p50, ms"]) == {"1.50"}
 
@@ -574,10 +575,37 @@ def test_the_report_is_one_file_that_fetches_nothing(tmp_path):
     page = path.read_text()
     fetched = Fetched(page)
     fetched_urls = [url for url in fetched.urls if not url.startswith("#")]
-    assert len(fetched_urls) == 1 + len(figure_ids(run))
+    assert len(fetched_urls) == 1 + sum(spec.kind != "related" for spec in run.options.figures)
     assert all(url.startswith("data:image/svg+xml;base64,") for url in fetched_urls)
     assert not {"script", "link", "iframe", "object"} & set(fetched.tags)
     assert not re.search(r"https?://|@import|url\(", page)
+
+
+def test_a_published_speed_up_stands_beside_the_largest_core_count_of_short_connections_alone(tmp_path):
+    run = a_run(workloads=["nginx", "redis"])
+    trials = [
+        trial.model_copy(update={"metrics": {"rps": trial.metrics["cps"]}}) if trial.workload == "redis" else trial
+        for trial in trials_of(run)
+    ]
+    draw_figures(result(tmp_path, run, trials), "speedup")
+    shown = data(tmp_path, "speedup").query("published.notna()")
+    assert set(shown.group) == {"nginx on 2 cores"} and set(shown.published) == {5.8, 2.3}
+
+
+def test_what_is_not_as_it_should_be_is_said_before_the_numbers():
+    run = a_run(blocks=8, cores=[2], fingerprint={"load before": "19.73 17.06 14.34", "cpus": "2 usable of 2"})
+    trials = trials_of(run, steady)
+    trials[5] = trials[5].model_copy(update={"metrics": {**trials[5].metrics, "cps": 300.0}})
+    trials[6] = trials[6].model_copy(update={"repeated": "the lab was suspended"})
+    said = " ".join(warnings(run, trials))
+    assert (
+        f"Slow, with less than 70% of what is usual for that variant: 1 trial of {trials[5].arm}, nginx on 2 cores."
+        in said
+    )
+    assert "Run once more, with nothing kept of the first attempt: 1 × the lab was suspended." in said
+    assert "its load average was 19.73 on 2 CPUs" in said
+    constant = warnings(run, trials_of(run, lambda index, arm, cores: 1000.0))
+    assert "nginx on 2 cores: all trials gave the same cps, so it was not measured." in constant
 
 
 @pytest.mark.slow
