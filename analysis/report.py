@@ -29,9 +29,10 @@ from analysis.tables import (
 from analysis.templates import template
 from analysis.verdicts import ADJUSTED, HIGHER, LOWER, PRIMARY, UNKNOWN
 from records.metrics import COST, METRICS, THROUGHPUT
-from records.run import Run
+from records.run import FigureSpec, Run
 from records.trials import BASE, Trial
 
+SLOW, BUSY = 0.7, 0.5  # parts of a variant's usual throughput; of the machine's CPUs in use before the run
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 _MORE, _LESS = (  # in words, by the direction in which a metric is better
     {"higher": "is faster than", "lower": "costs more than"},
@@ -89,10 +90,7 @@ def _overview(results: list[Result]) -> str:
 def _section(result: Result) -> dict[str, Any]:
     run, trials, summary = result.run, result.trials, result.summary
     drawn = {path.stem: path for path in draw_figures(result) if path.suffix == ".svg"}
-    figures = [
-        (spec, _data_url(drawn[spec.id]), drawn[spec.id].with_suffix(".csv").read_text())
-        for spec in run.options.figures
-    ]
+    figures = [_figure(spec, drawn[spec.id]) for spec in run.options.figures]
     if run.options.why_not:
         return {"run": run, "why_not": run.options.why_not, "figures": figures}
     verdicts = readable_verdicts(result.verdicts)
@@ -111,6 +109,23 @@ def _section(result: Result) -> dict[str, Any]:
         if is_emulated(run) or run.options.observes
         else Markup(html(readable_cpu(cpu_by_core(run, trials)), f"{name}-cpu")),
         "method": _method(run, trials),
+    }
+
+
+def _figure(spec: FigureSpec, svg: Path) -> dict[str, Any]:
+    """A figure that is a table is shown as one."""
+    numbers = svg.with_suffix(".csv")
+    shown = pd.read_csv(numbers, keep_default_na=False).drop(columns="variant", errors="ignore").astype(str)
+    sources = [name for name in shown if name == "source"]
+    table = shown[[name for name in shown if name not in sources] + sources].rename(
+        columns=lambda name: name.replace("_", " ")
+    )
+    is_table = spec.kind == "related" and "unavailable" not in shown
+    return {
+        "spec": spec,
+        "url": _data_url(svg),
+        "numbers": numbers.read_text(),
+        "table": Markup(html(table, spec.id + "-table")) if is_table else None,
     }
 
 
@@ -151,6 +166,10 @@ def warnings(run: Run, trials: list[Trial]) -> list[str]:
         *_lacking(run),
         *_failed(run, trials),
         *_spoilt(trials),
+        *_repeated(trials),
+        *_slow(trials),
+        *_constant(trials),
+        *_busy_before(run),
         *(f"Not available here: {sentence}." for sentence in missing(run, trials)),
     ]
 
@@ -235,6 +254,50 @@ def _spoilt(trials: list[Trial]) -> list[str]:
     listed = "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common())
     marked = sum(bool(trial.spoilt) for trial in trials)
     return [f"Spoilt: {marked} of {len(trials)} trials are marked and kept in all numbers: {listed}."]
+
+
+def _repeated(trials: list[Trial]) -> list[str]:
+    reasons = Counter(trial.repeated for trial in trials if trial.repeated)
+    listed = "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common())
+    return [f"Run once more, with nothing kept of the first attempt: {listed}."] if reasons else []
+
+
+def _slow(trials: list[Trial]) -> list[str]:
+    """Rare stalls, which a ratio by pairs leaves aside: how many of each variant. Not where all get the same load."""
+    served = pd.DataFrame(
+        [
+            (place(trial.workload, trial.cores), trial.arm, trial.metrics[name])
+            for trial in trials
+            for name in THROUGHPUT
+            if name in trial.metrics and trial.rate is None
+        ],
+        columns=["place", "arm", "served"],
+    )
+    usual = served.groupby(["place", "arm"]).served.transform("median")
+    slow = Counter((row.place, row.arm) for row in each(served[served.served < SLOW * usual]))
+    listed = "; ".join(f"{counted(count, 'trial')} of {arm}, {where}" for (where, arm), count in slow.items())
+    return [f"Slow, with less than {SLOW:.0%} of what is usual for that variant: {listed}."] if slow else []
+
+
+def _constant(trials: list[Trial]) -> list[str]:
+    """Two real measurements are never equal to the last digit."""
+    values: dict[tuple[str, str], set[float]] = {}
+    for trial in trials:
+        for name in (*THROUGHPUT, COST):
+            if name in trial.metrics:
+                values.setdefault((place(trial.workload, trial.cores), name), set()).add(trial.metrics[name])
+    return [
+        f"{where}: all trials gave the same {name}, so it was not measured."
+        for (where, name), seen in values.items()
+        if len(seen) == 1 and len(trials) > 1
+    ]
+
+
+def _busy_before(run: Run) -> list[str]:
+    load, cpus = (run.fingerprint.get(name, "").split() for name in ("load before", "cpus"))
+    if not load or not cpus or float(load[0]) <= BUSY * int(cpus[0]):
+        return []
+    return [f"The machine was busy before the run began: its load average was {load[0]} on {cpus[0]} CPUs."]
 
 
 def _method(run: Run, trials: list[Trial]) -> list[str]:

@@ -213,6 +213,25 @@ def resolutions(kinds: dict[str, Noise], runs: int, blocks: Iterable[int] = SHOW
     return markdown(["noise", *(f"{count} blocks" for count in blocks)], rows)
 
 
+def stopped(kinds: dict[str, Noise], runs: int, aim: float = 0.02, most: int = 60) -> str:
+    """Runs of 10 blocks and more, five at a time, until the chosen interval is narrow, or there are too many blocks."""
+    rows = []
+    for kind, noise in kinds.items():
+        values = noise(np.random.default_rng(most), runs // 2, most)
+        goes_on, taken, wrong = np.full(len(values), True), np.zeros(len(values)), 0
+        for blocks in range(SHOWN_BLOCKS[1], most + 1, 5):
+            low, high = INTERVALS[CHOSEN](values[goes_on, :blocks])
+            ends = ((high - low) / 2 <= np.log1p(aim)) | (blocks == most)
+            wrong += int((((low > 0) | (high < 0)) & ends).sum())
+            taken[np.flatnonzero(goes_on)[ends]] = blocks
+            goes_on[np.flatnonzero(goes_on)[ends]] = False
+            if not goes_on.any():
+                break
+        said = f"{100 * wrong / len(values):.1f}"
+        rows.append([kind, f"**{said}**" if exceeds(wrong, len(values)) else said, f"{np.median(taken):.0f}"])
+    return markdown(["noise", "false positives, %", "blocks, median"], rows)
+
+
 def markdown(head: list[str], rows: list[list[str]]) -> str:
     """A table."""
     lines = [head, ["---"] * len(head), *rows]
@@ -250,6 +269,7 @@ def study(directory: Path, runs: int) -> Iterator[tuple[str, str]]:
     kinds, blocks = noises(control_pairs(directory)), " / ".join(map(str, SHOWN_BLOCKS))
     yield f"False positives, % of runs of {blocks} blocks", table(kinds, false_positives, runs)
     yield f"Power for {EFFECT:.0%}, % of runs of {blocks} blocks", table(kinds, power, runs)
+    yield "False positives of --precision 2%, with at most 60 blocks", stopped(kinds, runs)
     yield f"What {CHOSEN} can see, and how often it does", resolutions(kinds, runs)
 
 

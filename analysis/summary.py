@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
 from analysis.emulated import is_emulated
 from analysis.estimates import counted, each
 from analysis.results import Result
@@ -93,9 +91,14 @@ def _asked(results: list[Result]) -> list[str]:
     where = f"Linux {machine.get('kernel', '?')}, {max(run.options.cores)} of its CPUs for the server"
     question = (
         f"The question: what does it change for {_listed(servers)}, against the same server with one shared listener "
-        f"(base)? The machine: {where}. The variants took turns on the same CPUs, in {run.options.blocks} blocks."
+        f"(base)? The machine: {where}. The variants took turns on the same CPUs, in {_blocks(results)} blocks."
     )
     return [WHAT, question] if OURS in variants else [question]
+
+
+def _blocks(results: list[Result]) -> str:
+    fewest, most = (choose(result.run.options.blocks for result in results) for choose in (min, max))
+    return f"{most}" if fewest == most else f"{fewest} to {most}"
 
 
 def _listed(words: list[str]) -> str:
@@ -104,15 +107,21 @@ def _listed(words: list[str]) -> str:
 
 def _found(known: Answers) -> list[str]:
     """What was served, whichever way it came out, and else what is better."""
-    return [
-        f"{_place(key)}: {_change(row)}{_role(row)}."
-        for key, row in known.items()
-        if row.metric in THROUGHPUT or row.role == PRIMARY or _is(BETTER, row)
-    ]
+    return _by_setting(
+        {key: row for key, row in known.items() if row.metric in THROUGHPUT or row.role == PRIMARY or _is(BETTER, row)}
+    )
 
 
 def _losses(known: Answers) -> list[str]:
-    return [f"{_place(key)}: {_change(row)}." for key, row in known.items() if _is(WORSE, row)]
+    return _by_setting({key: row for key, row in known.items() if _is(WORSE, row)})
+
+
+def _by_setting(known: Answers) -> list[str]:
+    """A sentence for each server and core count."""
+    parts: dict[str, list[str]] = {}
+    for key, row in known.items():
+        parts.setdefault(_place(key), []).append(f"{_change(row)}{_role(row)}")
+    return [f"{where}: {'; '.join(said)}." for where, said in parts.items()]
 
 
 BETTER, WORSE = "better", "worse"
@@ -159,28 +168,29 @@ def _said(change: float, way: str, what: str, low: float, high: float) -> str:
 
 def _localities(results: list[Result]) -> list[str]:
     """Of each server, the shares at the largest core count of the run with the most blocks."""
-    said: dict[str, str] = {}
-    for result in results:
-        for workload in result.run.options.workloads:
-            if workload not in said and (sentence := _local(result.summary, workload, max(result.run.options.cores))):
-                said[workload] = sentence
-    return list(said.values())
+    sentences = []
+    for metric in (PASSIVE_LOCAL, ACTIVE_LOCAL):
+        said: dict[str, str] = {}
+        for result in results:
+            for workload in result.run.options.workloads:
+                if workload not in said and (shares := _local(result, workload, metric)):
+                    said[workload] = shares
+        if said:
+            sentences.append(
+                f"Read on the core that had received it, of the data of {METRICS[metric].called}: "
+                f"{_listed(list(said.values()))}."
+            )
+    return sentences
 
 
-def _local(summary: pd.DataFrame, workload: str, cores: int) -> str:
-    def share(metric: str, variant: str) -> float | None:
-        rows = summary[(summary.workload == workload) & (summary.cores == cores) & (summary.variant == variant)]
-        found = rows[rows.metric == metric].estimate
-        return None if found.empty else float(found.iloc[0])
-
-    parts = [
-        f"{ours:.1f} % of the data of {METRICS[metric].called} (without: {base:.1f} %)"
-        for metric in (PASSIVE_LOCAL, ACTIVE_LOCAL)
-        if (base := share(metric, BASE)) is not None and (ours := share(metric, OURS)) is not None
-    ]
-    if cores == 1 or not parts:
+def _local(result: Result, workload: str, metric: str) -> str:
+    """Empty where there is nothing to tell, or only one core to read on."""
+    cores, rows = max(result.run.options.cores), result.summary
+    here = rows[(rows.workload == workload) & (rows.cores == cores) & (rows.metric == metric)].set_index("variant")
+    if cores == 1 or not {BASE, OURS} <= set(here.index):
         return ""
-    return f"{called(workload)} on {counted(cores)}, with Fastsocket, found on its own core {_listed(parts)}."
+    ours, base = here.estimate[OURS], here.estimate[BASE]
+    return f"{called(workload)} {ours:.1f} % with Fastsocket (without: {base:.1f} %)"
 
 
 def _sure(results: list[Result]) -> list[str]:

@@ -188,8 +188,8 @@ def readable_cpu(cpu: pd.DataFrame) -> pd.DataFrame:
 
 def html(table: pd.DataFrame, name: str) -> str:
     """A formatted table for the report; name becomes its id."""
-    numbers = [column for column in table.columns if column not in ("workload", "variant", "verdict", "role", "metric")]
-    return GT(table, id=name).cols_align("right", columns=numbers).as_raw_html()
+    words = [column for column in table.columns if not table[column].str.contains(r"^[\d.,]").any()]
+    return GT(table, id=name).cols_align("right").cols_align("left", columns=words).as_raw_html()
 
 
 def _in_order(run: Run, rows: pd.DataFrame) -> pd.DataFrame:

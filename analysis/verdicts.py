@@ -69,6 +69,16 @@ def _verdict(row: Any) -> str:
     return HIGHER if row.low > 1 else LOWER if row.high < 1 else NO_DIFFERENCE
 
 
+def reached(verdicts: pd.DataFrame) -> float:
+    """How precise a run is: the half width of the primary outcome's interval or, without one, of the widest of those
+    that are adjusted, as a part of the ratio. Infinite as long as there is no such interval."""
+    for role in (PRIMARY, ADJUSTED):
+        rows = verdicts[(verdicts.role == role) & verdicts.low.notna()]
+        if len(rows):
+            return float(np.sqrt(rows.high / rows.low).max() - 1)
+    return math.inf
+
+
 class Control(NamedTuple):
     """The A/A control at a setting, in the metric that is the run's outcome. As a string it is a sentence."""
 

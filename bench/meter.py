@@ -41,6 +41,11 @@ class Meter(AbstractContextManager["Meter"]):
         return difference(self._before.cpus, self._after.cpus, cpus)
 
     @property
+    def wall(self) -> float:
+        """Seconds that passed."""
+        return self._after.wall - self._before.wall
+
+    @property
     def interrupts(self) -> int:
         return self._after.interrupts - self._before.interrupts
 
@@ -53,5 +58,4 @@ class Meter(AbstractContextManager["Meter"]):
         told[LAB] = self._after.own - self._before.own  # without the readings themselves
         for owner, seconds in ended.items():
             told[owner] = told.get(owner, 0.0) + seconds
-        wall = self._after.wall - self._before.wall
-        return {**told, UNTOLD: busy_time(self.use(sorted(self._after.cpus)), wall) - sum(told.values())}
+        return {**told, UNTOLD: busy_time(self.use(sorted(self._after.cpus)), self.wall) - sum(told.values())}

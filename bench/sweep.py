@@ -14,6 +14,7 @@ from bench.observers import observer
 from bench.placement import place
 from bench.rate import offered
 from bench.schedule import Slot, schedule
+from bench.soundness import BUSY
 from bench.threads import cores_first
 from bench.trial import Bench, Observe
 from fastsocket.libbpf import BpfError
@@ -42,6 +43,8 @@ def new_run(directory: Path, options: Options) -> Run:
     """Make the run directory. Raises UsageError when it holds a run already or cannot be written."""
     if is_run(directory):
         raise UsageError(f"{directory} holds a run already: go on with --resume, or choose another --out")
+    if directory.is_dir() and any(directory.iterdir()):
+        raise UsageError(f"{directory} holds other files: choose another --out")
     installed = {tool: said for name in options.workloads for tool, said in WORKLOADS[name].versions().items()}
     run = Run(
         options=options,
@@ -61,10 +64,12 @@ def new_run(directory: Path, options: Options) -> Run:
     return run
 
 
-def resumed_run(directory: Path) -> Run:
-    """The run to resume. It tries workloads that it had left out again: their server may work now.
+def resumed_run(directory: Path, wanted: Options, said: frozenset[str]) -> Run:
+    """The run to resume, with more blocks if so many are wanted. It tries workloads that it had left out again: their
+    server may work now.
 
-    Raises UsageError when there is none, or when the machine now has fewer CPUs or makes other loads.
+    said: the fields of wanted that the caller named. Raises UsageError when there is no run, when it was another one,
+    or when the machine now has fewer CPUs or makes other loads.
     """
     try:
         run = read_run(directory)
@@ -79,7 +84,26 @@ def resumed_run(directory: Path) -> Run:
         raise UsageError(
             f"{directory} was measured with {was} connections per core: set {limits.PREFIX}CONNECTIONS_PER_CORE={was}"
         )
-    return run.model_copy(update={"left_out": {}})
+    return _extended(directory, run.model_copy(update={"left_out": {}}), wanted, said)
+
+
+def _extended(directory: Path, run: Run, wanted: Options, said: frozenset[str]) -> Run:
+    """The run with as many blocks as are wanted. Raises UsageError where it differs from what was said."""
+    was, more = run.options, "blocks" in said and wanted.blocks > run.options.blocks and not run.options.day
+    for name in ["experiment", *sorted(said - ({"blocks"} if more else set()))]:
+        if getattr(wanted, name) != getattr(was, name):
+            raise UsageError(
+                f"{directory} is a run with {name} {_shown(getattr(was, name))}, not {_shown(getattr(wanted, name))}: "
+                "leave the option out, or choose another --out"
+            )
+    if not more:
+        return run
+    options = was.model_copy(update={"blocks": wanted.blocks})
+    return run.model_copy(update={"options": options, "planned_trials": len(schedule(options)), "complete": False})
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def remaining(directory: Path, run: Run) -> list[Slot]:
@@ -107,8 +131,8 @@ def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], Non
     """Run the remaining trials, calling done after each trial is on disk.
 
     began: time.monotonic() at the start of the command. An interruption loses no trial that was measured. A trial that
-    fails is kept, too; a workload that goes on failing is left out. Raises TestbedError, BpfError or, where no trial of
-    the whole run could be measured, WorkloadError.
+    fails is run once more; if it fails again it is kept as failed. A workload that goes on failing is left out. Raises
+    TestbedError, BpfError or, where no trial of the whole run could be measured, WorkloadError.
     """
     before, tolerance = run.wall_seconds, Tolerance()
     try:
@@ -119,6 +143,8 @@ def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], Non
             for slot in remaining(directory, run):
                 if slot.workload not in tolerance.left_out:
                     trial = _tried(trials, slot, run, directory)
+                    if trial.failed and not tolerance.has_failed(slot.workload):
+                        trial = _tried(trials, slot, run, directory).model_copy(update={"repeated": trial.failed})
                     append_trial(directory, trial)
                     done(trial)
                     tolerance.note(trial)
@@ -135,6 +161,10 @@ class Tolerance:
     def __init__(self) -> None:
         self.left_out: dict[str, str] = {}  # workload -> why
         self._in_a_row: Counter[str] = Counter()
+
+    def has_failed(self, workload: str) -> bool:
+        """Its last trial did."""
+        return bool(self._in_a_row[workload])
 
     def note(self, trial: Trial) -> None:
         self._in_a_row[trial.workload] = self._in_a_row[trial.workload] + 1 if trial.failed else 0
@@ -156,7 +186,10 @@ def _run(trials: Bench, slot: Slot, run: Run, rate: float | None = None, observe
     with ExitStack() as stack:
         if run.options.neighbour is not None:
             stack.enter_context(neighbour(placement.server_cpus[0], run.options.neighbour))
-        return trials.run(slot, placement, run.options.seconds, rate, observe)
+        trial = trials.run(slot, placement, run.options.seconds, rate, observe)
+    if run.options.neighbour is None:
+        return trial
+    return trial.model_copy(update={"spoilt": [reason for reason in trial.spoilt if reason != BUSY]})  # as asked
 
 
 def is_measured(directory: Path) -> bool:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,6 +12,7 @@ from mininet.topo import Topo
 from bench.cpu import busy_seconds, steal_share
 from bench.meter import Meter
 from bench.schedule import Slot
+from bench.soundness import BUSY, is_busy, unharmed, within_time
 from bench.spending import CLIENT, Spending
 from fastsocket import shared_memory
 from fastsocket.steering import Device, EmulatedNic, Plan
@@ -80,8 +82,8 @@ class Bench:
             self._probes.start(pids[0], workload.ports(cpus))
             meter = Meter(Spending(testbed.hosts, self._threads))
             started = time.time()
-            with meter, (observe or _nothing_more)(pids[0], workload.ports(cpus), Path(directory)):
-                load = workload.load(testbed, cpus, demand)
+            with unharmed(pids), meter, (observe or _nothing_more)(pids[0], workload.ports(cpus), Path(directory)):
+                load = within_time(partial(workload.load, testbed, cpus, demand), seconds)
             use = meter.use(sorted({*cpus.server, *cpus.load}))
             spent = meter.spent(ended={CLIENT: load.cpu_seconds})
             observed = self._probes.metrics(load.requests) if variant.observed else {}
@@ -100,7 +102,7 @@ class Bench:
             load_cpu_seconds=load.cpu_seconds,
             spent={owner: round(seconds, 6) for owner, seconds in spent.items()},
             library=library,
-            spoilt=_spoilt(load, use),
+            spoilt=[*_spoilt(load, use), *([BUSY] if not observe and is_busy(spent, use, meter.wall) else [])],
         )
 
     @contextmanager

@@ -1,8 +1,10 @@
 """The ways to run a server that the figures compare."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from fastsocket.build import LIBRARY
@@ -61,7 +63,15 @@ class Variant:
 
     def environment(self) -> Mapping[str, str]:
         """For the server's process."""
-        return preloaded(os.environ, LIBRARY, self.preload) if self.preload else os.environ
+        return preloaded(os.environ, nameable(LIBRARY), self.preload) if self.preload else os.environ
+
+
+@cache
+def nameable(library: Path) -> Path:
+    """A name that LD_PRELOAD can say: where the library's own has a space or a colon, that of a descriptor of ours."""
+    if not re.search(r"[: ]", str(library)):
+        return library
+    return Path(f"/proc/{os.getpid()}/fd/{os.open(library, os.O_RDONLY | os.O_CLOEXEC)}")
 
 
 VARIANTS = {

@@ -37,7 +37,7 @@ def _line(axes: Axes, y: int, row: Any) -> None:
     published = "" if pd.isna(row.published) else f"   published: {row.published:g}"
     axes.annotate(
         f"{row.ratio:.3f} ({row.low:.3f}–{row.high:.3f}){published}",
-        (1.02, y),
+        (1.035, y),
         xycoords=("axes fraction", "data"),
         va="center",
         fontsize="small",

@@ -13,7 +13,7 @@ from analysis.summary import Answers, called
 from analysis.verdicts import HIGHER, LOWER
 from records.metrics import COST, METRICS, P99, THROUGHPUT
 
-SHOWN = (*THROUGHPUT, COST, P99)
+LARGEST_ONLY = (COST, P99)  # at fewer cores they are in the report's sentences where they differ
 _BETTER: Look = {"color": "#018571", "marker": "D", "markersize": 5, "linestyle": "none"}
 _WORSE: Look = {**_BETTER, "color": "#a6611a", "marker": "X", "markersize": 7}
 _LEVEL: Look = {**_BETTER, "color": "0.45", "marker": "o"}
@@ -21,11 +21,12 @@ _LEVEL: Look = {**_BETTER, "color": "0.45", "marker": "o"}
 
 def draw_overview(answers: Answers) -> bytes:
     """As SVG."""
+    most = {workload: max(cores for name, cores, *_ in answers if name == workload) for workload, *_ in answers}
     rows = pd.DataFrame(
         [
             (called(row.workload), _label(row, at_rate), row.ratio, row.low, row.high, float("nan"), _look(row))
-            for (_, _, at_rate, _), row in answers.items()
-            if row.metric in SHOWN
+            for (workload, cores, at_rate, metric), row in answers.items()
+            if metric in THROUGHPUT or (metric in LARGEST_ONLY and cores == most[workload])
         ],
         columns=["group", "label", "ratio", "low", "high", "published", "look"],
     )

@@ -17,11 +17,13 @@ from analysis.profile.speedscope import speedscope
 from analysis.statistics import mean_interval
 from analysis.summary import OURS
 from records.metrics import THROUGHPUT
-from records.profile import Stack
+from records.profile import FREQUENCY, Stack
 from records.trials import BASE, CONTROL, Trial
 
 PUBLISHED = Path(__file__).parent.parent / "published" / "profile.csv"
+PUBLISHED_AS = {BASE: "Linux 2.6.32", OURS: "Fastsocket on Linux 2.6.32"}
 ROWS = 11  # as many as the slides print
+WIDEST = 80  # %, the largest share that was published
 FLAME = "flame-"
 _WHERE = ["object", "symbol"]
 _WHOSE = (
@@ -40,15 +42,17 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
     _list(
         published,
         theirs,
-        "published: Linux 2.6.32",
+        f"published: {PUBLISHED_AS.get(variant, 'nothing of it')}",
         {"color": QUIET, "marker": "D", "markerfacecolor": "none", "markersize": 6},
     )
+    for axes in (mine, published):  # one scale for all lists, before and after, ours and theirs
+        axes.set_xlim(-1, WIDEST)
     note(figure, _WHOSE, "Bars: 95 % intervals." if ours.low.notna().any() else "", view.shared())
     return figure, pd.concat([ours.assign(source="measured here"), theirs.drop(columns="system")])
 
 
 def draw_difference(view: View) -> tuple[Figure, pd.DataFrame]:
-    """Samples per 1,000 requests, fastsocket less base, of the functions that differ most; hollow: the A/A control."""
+    """CPU time per request, fastsocket less base, in all and of the functions that differ most; hollow: the control."""
     shown = _differences(view)
     figure = Figure(figsize=(8.5, 1.6 + 0.3 * 2 * ROWS), layout="constrained")
     figure.suptitle(view.spec.title, x=0.02, ha="left", fontweight="bold")
@@ -63,7 +67,7 @@ def draw_difference(view: View) -> tuple[Figure, pd.DataFrame]:
         axes.plot(row.difference, y, **look(view, OURS))
         axes.plot(row.difference_control, y, **{**look(view, CONTROL), "markerfacecolor": "none", "markeredgewidth": 1})
     _name_rows(axes, shown)
-    axes.set_xlabel("samples per 1,000 requests, less base's")
+    axes.set_xlabel("µs of CPU time per request, less base's")
     note(
         figure,
         "Filled: fastsocket; hollow: the A/A control.",
@@ -75,15 +79,18 @@ def draw_difference(view: View) -> tuple[Figure, pd.DataFrame]:
 
 
 def _differences(view: View) -> pd.DataFrame:
-    """A row per function that differs most from base, sorted by how much; none without all three profiles."""
+    """A row per function that differs most from base, sorted by how much, and one of all functions; none without all
+    three profiles."""
     rates, columns = _per_request(view), [*_WHERE, "difference", "low", "high", "difference_control"]
     changed, control = _paired(rates, OURS), _paired(rates, CONTROL)
     if changed.empty or control.empty:
         return pd.DataFrame(columns=columns)
     largest = changed.mean().abs().sort_values(ascending=False, kind="stable").index[: 2 * ROWS]
+    parts = {where: (changed[where], control[where]) for where in largest}
+    parts["kernel", "all functions"] = changed.sum(axis=1), control.sum(axis=1)
     rows = [
-        (*where, changed[where].mean(), *mean_interval(changed[where].to_numpy()), control[where].mean())
-        for where in largest
+        (*where, of_ours.mean(), *mean_interval(of_ours.to_numpy()), of_control.mean())
+        for where, (of_ours, of_control) in parts.items()
     ]
     return pd.DataFrame(rows, columns=columns).sort_values("difference")
 
@@ -122,7 +129,6 @@ def _list(axes: Axes, rows: pd.DataFrame, title: str, drawn: Look) -> None:
         )
     _name_rows(axes, rows)
     axes.invert_yaxis()
-    axes.set_xlim(left=0)
     axes.set_xlabel("% of the samples")
 
 
@@ -162,7 +168,7 @@ def _shares(view: View, variant: str) -> pd.DataFrame:
 def _per_request(view: View) -> pd.DataFrame:
     counted = _by_trial(view, [BASE, OURS, CONTROL])
     rates = counted.div(counted.index.get_level_values(3), axis=0)
-    return rates.groupby(level=[0, 1]).mean()
+    return rates.groupby(level=[0, 1]).mean() * 1000 / FREQUENCY  # of samples per 1,000 requests: µs per request
 
 
 def _paired(rates: Any, arm: str) -> pd.DataFrame:
