@@ -196,7 +196,7 @@ def test_the_length_of_the_accept_queue_counts_what_waits_in_clones(server):
 @pytest.mark.parametrize("pinned", [True, False])
 def test_connections_of_a_killed_worker_wait_for_the_next_one(server, pinned):
     cpus = CPUS if pinned else [None, None]
-    _, victim = [server.ask("fork", name, cpu) for name, cpu in zip("ab", cpus)]
+    _, victim = [server.ask("fork", name, cpu, name == "a") for name, cpu in zip("ab", cpus)]
     cpu = victim["cpus"][0]
     os.kill(victim["pid"], signal.SIGKILL)
     assert server.ask("reap", "b") == signal.SIGKILL
@@ -239,7 +239,7 @@ def test_a_pause_by_shutdown_holds_for_the_clones_until_listen_is_called_again(s
 
 def test_watching_again_keeps_the_cpu(server):
     server.ask("fork", "a", CPUS[0])
-    server.ask("fork", "b", CPUS[1])
+    server.ask("fork", "b", CPUS[1], True)
     server.ask("tell", "a", "delete")
     waiting = server.connect(CPUS[0], 10)
     server.ask("tell", "a", "add")

@@ -28,6 +28,9 @@ struct clone {
 	_Atomic uint64_t pending_accepted; /* how many its own worker had accepted at that time */
 };
 
+/* So many neighbours' clones each worker guards. */
+#define BELL_CLONES 2
+
 /* An epoll that has a listener of the application. */
 struct watch {
 	bool used;
@@ -37,6 +40,9 @@ struct watch {
 	uint64_t thread; /* that looks after it; 0: no thread has waited for this epoll yet */
 	uint64_t looked_ms;
 	struct epoll_event event;
+	int bell;                 /* bell.h; 0: none */
+	bool is_armed;            /* the bell can ring */
+	int guarded[BELL_CLONES]; /* the CPUs whose clones the bell has; -1: none */
 };
 #define MAX_WATCHES 256
 

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "bell.h"
 #include "clock.h"
 #include "fast_epoll.h"
 #include "look.h"
@@ -29,6 +30,12 @@ static int64_t ns_of(const struct timespec *time)
 		       : FOREVER;
 }
 
+/* Of the events that were reported after the first ones. */
+static int without_rings(const struct wait *wait, int reported, int first)
+{
+	return reported > 0 ? bells_heard(wait->epfd, wait->events + first, reported) : reported;
+}
+
 static int wait_as_asked(const struct wait *wait)
 {
 	if (wait->in_ns)
@@ -50,22 +57,29 @@ static int64_t timeout_ns(const struct wait *wait)
 	return ns_of(wait->timeout);
 }
 
-/* Waits in slices, each up to the next look at the listeners. The last slice ends when the application wants. */
-static int wait_in_slices(struct wait *wait, int slice_ms)
+/*
+ * Waits in slices, each up to the next look at the listeners. The last slice ends when the application wants. The ring
+ * of a bell ends a slice early, and the application does not see it.
+ */
+static int wait_in_slices(const struct wait *wait, int slice_ms)
 {
-	int64_t left = timeout_ns(wait);
-	int64_t deadline = left == FOREVER ? 0 : now_ns() + left;
-	int ready;
+	int64_t left = timeout_ns(wait), deadline = left > 0 ? now_ns() + left : 0;
+	bool as_asked = true;
 
-	while (left == FOREVER || left > slice_ms * NS_PER_MS) {
-		ready = wait_for_ms(wait, slice_ms);
-		if (ready)
+	for (;;) {
+		bool is_last = left != FOREVER && left <= slice_ms * NS_PER_MS;
+		int reported = !is_last   ? wait_for_ms(wait, slice_ms)
+		               : as_asked ? wait_as_asked(wait)
+		                          : wait_for_ms(wait, (int)((left + NS_PER_MS - 1) / NS_PER_MS));
+		int ready = without_rings(wait, reported, 0);
+
+		if (ready || (is_last && !reported))
 			return ready;
-		slice_ms = look_after(wait->epfd, true);
-		if (left != FOREVER)
+		slice_ms = look_after(wait->epfd, !reported);
+		if (left > 0)
 			left = deadline > now_ns() ? deadline - now_ns() : 0;
+		as_asked = false;
 	}
-	return wait_for_ms(wait, (int)((left + NS_PER_MS - 1) / NS_PER_MS));
 }
 
 /* An epoll reports everything at once, so what the kernel knows is added to what Fast-Epoll has found. */
@@ -75,7 +89,7 @@ static int what_else_is_ready(const struct wait *wait, int found)
 	int more = found < wait->room ? real.epoll_wait(wait->epfd, wait->events + found, wait->room - found, 0) : 0;
 
 	errno = saved_errno;
-	return more > 0 ? more : 0;
+	return more > 0 ? without_rings(wait, more, found) : 0;
 }
 
 int wait_for_events(struct wait *wait)
@@ -90,9 +104,7 @@ int wait_for_events(struct wait *wait)
 	errno = saved_errno;
 	if (ready > 0)
 		return ready + what_else_is_ready(wait, ready);
-	if (slice_ms < 0 || (timeout_ns(wait) != FOREVER && timeout_ns(wait) <= slice_ms * NS_PER_MS))
-		return wait_as_asked(wait);
-	return wait_in_slices(wait, slice_ms);
+	return slice_ms < 0 ? wait_as_asked(wait) : wait_in_slices(wait, slice_ms);
 }
 
 /* ---- poll() and select() ---- */
@@ -149,19 +161,24 @@ static int listeners_ready(struct pollfd *fds, nfds_t n)
 	return ready;
 }
 
-static struct timespec slice_of(int64_t left)
+static struct timespec slice_of(int64_t left, int slice_ms)
 {
-	int64_t slice = left == FOREVER || left > POLL_SLICE_MS * NS_PER_MS ? POLL_SLICE_MS * NS_PER_MS : left;
+	int64_t slice = left == FOREVER || left > slice_ms * NS_PER_MS ? slice_ms * NS_PER_MS : left;
 
 	return (struct timespec){ .tv_sec = slice / (1000 * NS_PER_MS), .tv_nsec = slice % (1000 * NS_PER_MS) };
 }
 
-/* This comes before the wait, because it may put a clone into an epoll. */
-static void look_at_polled(const struct pollfd *fds, nfds_t n, bool idle)
+/* This comes before the wait, because it may put a clone into an epoll. Returns the milliseconds until the next look. */
+static int look_at_polled(const struct pollfd *fds, nfds_t n, bool idle)
 {
-	for (nfds_t i = 0; i < n; i++)
-		if (descriptor(fds[i].fd) == WATCHING)
-			look_after(fds[i].fd, idle);
+	int slice_ms = POLL_SLICE_MS;
+
+	for (nfds_t i = 0; i < n; i++) {
+		int look_in = descriptor(fds[i].fd) == WATCHING ? look_after(fds[i].fd, idle) : POLL_SLICE_MS;
+
+		slice_ms = look_in < slice_ms ? look_in : slice_ms;
+	}
+	return slice_ms;
 }
 
 int poll_in_slices(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
@@ -173,10 +190,9 @@ int poll_in_slices(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
 	int ready;
 
 	do {
-		look_at_polled(fds, n, idle);
+		slice = slice_of(left, look_at_polled(fds, n, idle));
 		idle = true;
 		errno = saved_errno;
-		slice = slice_of(left);
 		ready = real.ppoll(fds, n, &slice, mask);
 		if (ready >= 0)
 			ready += listeners_ready(fds, n);
@@ -214,11 +230,16 @@ bool selects_a_listener(int n, const fd_set *in)
 	return shared_is_open() && n > 0 && n <= FD_SETSIZE && is_set(n, in) && for_each_selected(n, in, needs_looks);
 }
 
-static bool look_at_selected(int fd)
+static int look_at_selected(int n, const fd_set *in)
 {
-	if (descriptor(fd) == WATCHING)
-		look_after(fd, true);
-	return true;
+	int slice_ms = POLL_SLICE_MS;
+
+	for (int fd = 0; fd < n && fd < FD_SETSIZE; fd++) {
+		int look_in = FD_ISSET(fd, in) && descriptor(fd) == WATCHING ? look_after(fd, true) : POLL_SLICE_MS;
+
+		slice_ms = look_in < slice_ms ? look_in : slice_ms;
+	}
+	return slice_ms;
 }
 
 static int listeners_selected(int n, const fd_set *asked, fd_set *in)
@@ -245,12 +266,11 @@ int select_in_slices(int n, fd_set *in, fd_set *out, fd_set *except, const struc
 		if (given[i])
 			memcpy(&asked[i], given[i], set_bytes(n));
 	do {
-		for_each_selected(n, &asked[0], look_at_selected);
+		slice = slice_of(left, look_at_selected(n, &asked[0]));
 		errno = saved_errno;
 		for (size_t i = 0; i < COUNT(given); i++)
 			if (given[i])
 				memcpy(given[i], &asked[i], set_bytes(n));
-		slice = slice_of(left);
 		ready = real.pselect(n, in, out, except, &slice, mask);
 		if (ready >= 0)
 			ready += listeners_selected(n, &asked[0], in);

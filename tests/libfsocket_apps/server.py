@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 
 import filters
@@ -195,6 +196,15 @@ class Worker:
 
     def go(self) -> None:
         self.held = False
+
+    def stay_away(self, how: str, seconds: float) -> None:
+        """From the loop, and say so first: a long computation, or a poll() for something else."""
+        say(how)
+        end = time.monotonic() + seconds
+        while how == "computing" and time.monotonic() < end:
+            pass
+        if how == "polling":
+            select.poll().poll(1000 * seconds)
 
     def add(self) -> None:
         self.epoll.register(self.listener, select.EPOLLIN | self.trigger)
