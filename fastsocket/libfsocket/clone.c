@@ -134,6 +134,27 @@ bool clone_watch(struct listener *l, int cpu, int epfd, struct epoll_event event
 	return true;
 }
 
+struct epoll_event exclusively(struct epoll_event event)
+{
+	const uint32_t never = EPOLLPRI | EPOLLOUT | EPOLLRDHUP;
+	const uint32_t allowed = EPOLLIN | EPOLLERR | EPOLLHUP | EPOLLET | EPOLLWAKEUP | EPOLLEXCLUSIVE;
+
+	if (!(event.events & ~(allowed | never)))
+		event.events = (event.events & allowed) | EPOLLEXCLUSIVE;
+	return event;
+}
+
+void clone_watch_again(struct listener *l, int cpu, int epfd, struct epoll_event event)
+{
+	int fd = atomic_load(&l->clone[cpu].fd);
+
+	event = exclusively(event);
+	if (atomic_load(&l->clone[cpu].neighbour_epfd) == epfd)
+		event.events &= ~(uint32_t)EPOLLEXCLUSIVE;
+	if (!real.epoll_ctl(epfd, EPOLL_CTL_DEL, fd, &event))
+		real.epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event);
+}
+
 void clone_is_no_neighbour(struct listener *l, int cpu, int epfd)
 {
 	if (atomic_compare_exchange_strong(&l->clone[cpu].neighbour_epfd, &epfd, -1))

@@ -111,7 +111,7 @@ static void remove_watch(struct listener *l, struct watch *watch)
 		other->cpu = gone.cpu;
 		other->thread = gone.thread;
 		gone.event = other->event;
-		real.epoll_ctl(gone.epfd, EPOLL_CTL_MOD, atomic_load(&l->clone[gone.cpu].fd), &gone.event);
+		clone_watch_again(l, gone.cpu, gone.epfd, gone.event);
 		return;
 	}
 	if (other)
@@ -210,12 +210,9 @@ static void watch_modified(struct listener *l, int epfd, int fd, const struct ep
 		give_up(l, watch);
 		return;
 	}
-	for_each_clone(cpu, l) {
-		struct epoll_event copy = *event;
-
+	for_each_clone(cpu, l)
 		if (l->cloned && atomic_load(&l->clone[cpu].watchers))
-			real.epoll_ctl(epfd, EPOLL_CTL_MOD, atomic_load(&l->clone[cpu].fd), &copy);
-	}
+			clone_watch_again(l, cpu, epfd, *event);
 	if (watch->cpu < 0 && !watch->inherited)
 		atomic_fetch_add(&additions, 1);
 }
