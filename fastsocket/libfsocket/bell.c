@@ -8,6 +8,7 @@
 #include "clock.h"
 #include "clone.h"
 #include "neighbours.h"
+#include "poll_bell.h"
 #include "real.h"
 #include "seats.h"
 #include "sockopt.h"
@@ -202,6 +203,7 @@ void bell_take_down(struct watch *watch)
 
 void bells_take_down(struct listener *l)
 {
+	poll_bell_take_down(l);
 	for (size_t i = 0; i < MAX_WATCHES; i++)
 		if (l->watch[i].used)
 			bell_take_down(&l->watch[i]);
@@ -209,6 +211,9 @@ void bells_take_down(struct listener *l)
 
 void bell_is_closed(int fd)
 {
+	for (size_t i = 0; i < MAX_LISTENERS; i++)
+		if (listeners[i].poll_bell == fd)
+			listeners[i].poll_bell = 0;
 	for (size_t i = 0; i < MAX_LISTENERS; i++)
 		for (size_t j = 0; listeners[i].generation && j < MAX_WATCHES; j++)
 			if (listeners[i].watch[j].used && listeners[i].watch[j].bell == fd)
@@ -218,6 +223,7 @@ void bell_is_closed(int fd)
 
 void bells_forget(struct listener *l)
 {
+	poll_bell_take_down(l);
 	for (size_t i = 0; i < MAX_WATCHES; i++) {
 		struct watch *watch = &l->watch[i];
 

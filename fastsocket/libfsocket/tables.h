@@ -71,6 +71,8 @@ struct listener {
 	atomic_int cpus_end;         /* one more than the highest of them */
 	atomic_int neighbours;       /* clones of other workers that this process watches */
 	atomic_int watched;          /* the sum of the clones' watchers */
+	int poll_bell;               /* poll_bell.h; 0: none */
+	cpu_set_t polled;            /* the CPUs whose clones are in it */
 	struct shared_listener *shared;
 	struct watch watch[MAX_WATCHES];
 	struct clone clone[CPU_SETSIZE];

@@ -8,6 +8,7 @@
 #include "fast_epoll.h"
 #include "look.h"
 #include "neighbours.h"
+#include "poll_bell.h"
 #include "readable.h"
 #include "real.h"
 #include "settings.h"
@@ -109,7 +110,12 @@ int wait_for_events(struct wait *wait)
 
 /* ---- poll() and select() ---- */
 
+/* Between two looks: where there is no bell; with bells; after a ring. */
 #define POLL_SLICE_MS 50
+#define POLL_SLICE_WITH_BELLS_MS 250
+#define POLL_SLICE_AFTER_RING_MS 4
+#define MAX_BELLS 8
+#define MAX_POLLED_WITH_BELLS 128
 
 static bool needs_looks(int fd)
 {
@@ -161,6 +167,33 @@ static int listeners_ready(struct pollfd *fds, nfds_t n)
 	return ready;
 }
 
+static int shorter(int one, int other)
+{
+	return one < other ? one : other;
+}
+
+/* How a thread waits that polls or selects listeners: for a moment, then with their bells, until one of these rings. */
+struct round {
+	bool with_bells;
+	int bell[MAX_BELLS];
+	size_t bells;
+};
+
+static void add_bell(struct round *round, int fd)
+{
+	int bell = round->with_bells && descriptor(fd) == LISTENER && round->bells < MAX_BELLS ? poll_bell(fd) : -1;
+
+	if (bell >= 0 && bell < FD_SETSIZE)
+		round->bell[round->bells++] = bell;
+}
+
+static int slice_in(const struct round *round)
+{
+	if (!round->with_bells)
+		return POLL_SLICE_AFTER_RING_MS;
+	return round->bells ? POLL_SLICE_WITH_BELLS_MS : POLL_SLICE_MS;
+}
+
 static struct timespec slice_of(int64_t left, int slice_ms)
 {
 	int64_t slice = left == FOREVER || left > slice_ms * NS_PER_MS ? slice_ms * NS_PER_MS : left;
@@ -171,29 +204,54 @@ static struct timespec slice_of(int64_t left, int slice_ms)
 /* This comes before the wait, because it may put a clone into an epoll. Returns the milliseconds until the next look. */
 static int look_at_polled(const struct pollfd *fds, nfds_t n, bool idle)
 {
-	int slice_ms = POLL_SLICE_MS;
+	int slice_ms = POLL_SLICE_WITH_BELLS_MS;
 
-	for (nfds_t i = 0; i < n; i++) {
-		int look_in = descriptor(fds[i].fd) == WATCHING ? look_after(fds[i].fd, idle) : POLL_SLICE_MS;
-
-		slice_ms = look_in < slice_ms ? look_in : slice_ms;
-	}
+	for (nfds_t i = 0; i < n; i++)
+		if (descriptor(fds[i].fd) == WATCHING)
+			slice_ms = shorter(slice_ms, look_after(fds[i].fd, idle));
 	return slice_ms;
+}
+
+/* Returns how many of the application's are ready. */
+static int poll_with_bells(struct pollfd *fds, nfds_t n, struct round *round, const struct timespec *slice,
+                           const sigset_t *mask)
+{
+	struct pollfd all[MAX_POLLED_WITH_BELLS + MAX_BELLS];
+	int ready, rung = 0;
+
+	if (!round->bells)
+		return real.ppoll(fds, n, slice, mask);
+	memcpy(all, fds, n * sizeof(*fds));
+	for (size_t i = 0; i < round->bells; i++)
+		all[n + i] = (struct pollfd){ .fd = round->bell[i], .events = POLLIN };
+	ready = real.ppoll(all, n + round->bells, slice, mask);
+	for (nfds_t i = 0; i < n; i++)
+		fds[i].revents = all[i].revents;
+	for (size_t i = 0; ready > 0 && i < round->bells; i++)
+		rung += all[n + i].revents != 0;
+	round->with_bells = !rung;
+	return ready > 0 ? ready - rung : ready;
 }
 
 int poll_in_slices(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
 {
 	int saved_errno = errno;
 	int64_t left = ns_of(timeout), deadline = left == FOREVER ? 0 : now_ns() + left;
+	struct round round = { 0 };
 	struct timespec slice;
 	bool idle = false;
-	int ready;
+	int ready, look_in;
 
 	do {
-		slice = slice_of(left, look_at_polled(fds, n, idle));
+		look_in = look_at_polled(fds, n, idle);
 		idle = true;
+		round.bells = 0;
+		for (nfds_t i = 0; n <= MAX_POLLED_WITH_BELLS && i < n; i++)
+			add_bell(&round, fds[i].fd);
+		slice = slice_of(left, shorter(look_in, slice_in(&round)));
 		errno = saved_errno;
-		ready = real.ppoll(fds, n, &slice, mask);
+		round.with_bells = true;
+		ready = poll_with_bells(fds, n, &round, &slice, mask);
 		if (ready >= 0)
 			ready += listeners_ready(fds, n);
 		if (left != FOREVER)
@@ -232,14 +290,39 @@ bool selects_a_listener(int n, const fd_set *in)
 
 static int look_at_selected(int n, const fd_set *in)
 {
-	int slice_ms = POLL_SLICE_MS;
+	int slice_ms = POLL_SLICE_WITH_BELLS_MS;
 
-	for (int fd = 0; fd < n && fd < FD_SETSIZE; fd++) {
-		int look_in = FD_ISSET(fd, in) && descriptor(fd) == WATCHING ? look_after(fd, true) : POLL_SLICE_MS;
-
-		slice_ms = look_in < slice_ms ? look_in : slice_ms;
-	}
+	for (int fd = 0; fd < n && fd < FD_SETSIZE; fd++)
+		if (FD_ISSET(fd, in) && descriptor(fd) == WATCHING)
+			slice_ms = shorter(slice_ms, look_after(fd, true));
 	return slice_ms;
+}
+
+/* Returns how many of the application's are ready. Its own sets may be shorter than libc's. */
+static int select_with_bells(int n, fd_set *const given[3], struct round *round, const struct timespec *slice,
+                             const sigset_t *mask)
+{
+	fd_set set[3];
+	int ready, rung = 0, end = n;
+
+	memset(set, 0, sizeof(set));
+	for (size_t i = 0; i < COUNT(set); i++)
+		if (given[i])
+			memcpy(&set[i], given[i], set_bytes(n));
+	for (size_t i = 0; i < round->bells; i++) {
+		FD_SET(round->bell[i], &set[0]);
+		end = round->bell[i] >= end ? round->bell[i] + 1 : end;
+	}
+	ready = real.pselect(end, &set[0], given[1] ? &set[1] : NULL, given[2] ? &set[2] : NULL, slice, mask);
+	for (size_t i = 0; ready > 0 && i < round->bells; i++) {
+		rung += FD_ISSET(round->bell[i], &set[0]) != 0;
+		FD_CLR(round->bell[i], &set[0]);
+	}
+	for (size_t i = 0; ready >= 0 && i < COUNT(set); i++)
+		if (given[i])
+			memcpy(given[i], &set[i], set_bytes(n));
+	round->with_bells = !rung;
+	return ready > 0 ? ready - rung : ready;
 }
 
 static int listeners_selected(int n, const fd_set *asked, fd_set *in)
@@ -257,21 +340,28 @@ static int listeners_selected(int n, const fd_set *asked, fd_set *in)
 int select_in_slices(int n, fd_set *in, fd_set *out, fd_set *except, const struct timespec *timeout,
                      const sigset_t *mask)
 {
-	fd_set asked[3], *given[3] = { in, out, except };
+	fd_set asked[3], *const given[3] = { in, out, except };
 	int64_t left = ns_of(timeout), deadline = left == FOREVER ? 0 : now_ns() + left;
-	int saved_errno = errno, ready;
+	int saved_errno = errno, ready, look_in;
+	struct round round = { 0 };
 	struct timespec slice;
 
 	for (size_t i = 0; i < COUNT(given); i++)
 		if (given[i])
 			memcpy(&asked[i], given[i], set_bytes(n));
 	do {
-		slice = slice_of(left, look_at_selected(n, &asked[0]));
+		look_in = look_at_selected(n, &asked[0]);
+		round.bells = 0;
+		for (int fd = 0; fd < n; fd++)
+			if (FD_ISSET(fd, &asked[0]))
+				add_bell(&round, fd);
+		slice = slice_of(left, shorter(look_in, slice_in(&round)));
 		errno = saved_errno;
 		for (size_t i = 0; i < COUNT(given); i++)
 			if (given[i])
 				memcpy(given[i], &asked[i], set_bytes(n));
-		ready = real.pselect(n, in, out, except, &slice, mask);
+		round.with_bells = true;
+		ready = select_with_bells(n, given, &round, &slice, mask);
 		if (ready >= 0)
 			ready += listeners_selected(n, &asked[0], in);
 		if (left != FOREVER)
