@@ -304,7 +304,8 @@ def test_connections_of_a_stopped_worker_are_served_by_the_other_one(server):
     stopped, awake = server.ask("fork", "a", CPUS[0]), server.ask("fork", "b", CPUS[1])
     os.kill(stopped["pid"], signal.SIGSTOP)
     assert pids(server.request(CPUS[0], 20)) == {awake["pid"]}
-    assert server.total("accepted_neighbour") == 20
+    assert server.per_cpu("accepted_neighbour") == [0, 20]
+    assert server.per_cpu("given_late") == [20, 0]
     os.kill(stopped["pid"], signal.SIGCONT)
     wait_until(lambda: pids(server.request(CPUS[0], 1)) == {stopped["pid"]}, "the worker serves again")
     assert pids(server.request(CPUS[0], 20)) == {stopped["pid"]}
@@ -315,6 +316,7 @@ def test_connections_of_a_killed_worker_are_served_by_the_other_one(server):
     os.kill(victim["pid"], signal.SIGKILL)
     assert server.ask("reap", "a") == signal.SIGKILL
     assert pids(server.request(CPUS[0], 20)) == {other["pid"]}
+    assert server.per_cpu("given_left") == [20, 0]
 
 
 def test_a_worker_that_stops_watching_leaves_its_connections_to_the_other_one(server):

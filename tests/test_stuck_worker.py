@@ -87,7 +87,9 @@ def wait_beside(trouble: str, way: str, preload: bool) -> float:
             return longest(lambda: server.request(CPUS[0], 1), LATER)
 
 
-@pytest.mark.parametrize("way", ["epoll", "poll", "select", "poll for its epoll", "select for its epoll", "epoll for its epoll"])
+@pytest.mark.parametrize(
+    "way", ["epoll", "poll", "select", "poll for its epoll", "select for its epoll", "epoll for its epoll"]
+)
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_no_client_of_a_worker_in_trouble_waits_long(trouble, way):
     assert_short(lambda preload: wait_beside(trouble, way, preload))

@@ -175,13 +175,12 @@ bool clone_listens(const struct listener *l, int cpu)
 	return atomic_load(&l->shared->seat[cpu].listening) && get_int(clone_of(l, cpu), SOL_SOCKET, SO_ACCEPTCONN, 0);
 }
 
-/* A socket that no longer listens reports EPOLLHUP: no epoll of this process is to hold it. */
-static void unwatch_everywhere(struct listener *l, int cpu)
+static void unwatch_everywhere(struct listener *l, int cpu, bool in_inherited)
 {
 	for (size_t i = 0; i < MAX_WATCHES; i++) {
 		struct watch *watch = &l->watch[i];
 
-		if (!watch->used)
+		if (!watch->used || (watch->inherited && !in_inherited))
 			continue;
 		clone_unwatch(l, cpu, watch->epfd);
 		if (watch->cpu == cpu)
@@ -193,7 +192,7 @@ void clone_stop_listening(struct listener *l, int cpu)
 {
 	int fd = clone_of(l, cpu);
 
-	unwatch_everywhere(l, cpu);
+	unwatch_everywhere(l, cpu, true); /* it would report EPOLLHUP */
 	atomic_store(&l->shared->seat[cpu].listening, 0);
 	if (fd >= 0)
 		real.shutdown(fd, SHUT_RD);
@@ -220,6 +219,9 @@ void clones_close(struct listener *l)
 	for_each_clone(cpu, l) {
 		int fd = atomic_load(&l->clone[cpu].fd);
 
+		/* It would stay in the epolls while other processes hold it, and take their wake-ups. */
+		if (clone_of(l, cpu) >= 0)
+			unwatch_everywhere(l, cpu, false);
 		clone_forget(l, cpu);
 		if (is_ours(&l->clone[cpu], fd))
 			real.close(fd);
