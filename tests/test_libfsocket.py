@@ -197,7 +197,7 @@ def test_the_length_of_the_accept_queue_counts_what_waits_in_clones(server):
 @pytest.mark.parametrize("pinned", [True, False])
 def test_connections_of_a_killed_worker_wait_for_the_next_one(server, pinned):
     cpus = CPUS if pinned else [None, None]
-    _, victim = [server.ask("fork", name, cpu) for name, cpu in zip("ab", cpus)]
+    _, victim = [server.ask("fork", name, cpu, name == "a") for name, cpu in zip("ab", cpus)]
     cpu = victim["cpus"][0]
     os.kill(victim["pid"], signal.SIGKILL)
     assert server.ask("reap", "b") == signal.SIGKILL
@@ -240,7 +240,7 @@ def test_a_pause_by_shutdown_holds_for_the_clones_until_listen_is_called_again(s
 
 def test_watching_again_keeps_the_cpu(server):
     server.ask("fork", "a", CPUS[0])
-    server.ask("fork", "b", CPUS[1])
+    server.ask("fork", "b", CPUS[1], True)
     server.ask("tell", "a", "delete")
     waiting = server.connect(CPUS[0], 10)
     server.ask("tell", "a", "add")
@@ -305,7 +305,8 @@ def test_connections_of_a_stopped_worker_are_served_by_the_other_one(server):
     stopped, awake = server.ask("fork", "a", CPUS[0]), server.ask("fork", "b", CPUS[1])
     os.kill(stopped["pid"], signal.SIGSTOP)
     assert pids(server.request(CPUS[0], 20)) == {awake["pid"]}
-    assert server.total("accepted_neighbour") == 20
+    assert server.per_cpu("accepted_neighbour") == [0, 20]
+    assert server.per_cpu("given_late") == [20, 0]
     os.kill(stopped["pid"], signal.SIGCONT)
     wait_until(lambda: pids(server.request(CPUS[0], 1)) == {stopped["pid"]}, "the worker serves again")
     assert pids(server.request(CPUS[0], 20)) == {stopped["pid"]}
@@ -316,6 +317,7 @@ def test_connections_of_a_killed_worker_are_served_by_the_other_one(server):
     os.kill(victim["pid"], signal.SIGKILL)
     assert server.ask("reap", "a") == signal.SIGKILL
     assert pids(server.request(CPUS[0], 20)) == {other["pid"]}
+    assert server.per_cpu("given_left") == [20, 0]
 
 
 def test_a_worker_that_stops_watching_leaves_its_connections_to_the_other_one(server):

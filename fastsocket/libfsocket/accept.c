@@ -9,6 +9,7 @@
 #include "adopt.h"
 #include "neighbours.h"
 #include "real.h"
+#include "seats.h"
 #include "sockopt.h"
 
 /* Makes the same system call as the application does, because a seccomp filter may allow no other. */
@@ -100,8 +101,12 @@ static struct attempt accept_neighbour(const struct acceptance *asked, int cpu)
 {
 	struct attempt attempt = accept_clone(asked, cpu);
 
-	if (attempt.outcome == ACCEPTED)
+	if (attempt.outcome == ACCEPTED) {
+		struct cpu_counters *giver = counters_of(cpu);
+
 		count(&counters_here()->accepted_neighbour);
+		count(seat_is_taken(&asked->l->shared->seat[cpu]) ? &giver->given_late : &giver->given_left);
+	}
 	return attempt;
 }
 

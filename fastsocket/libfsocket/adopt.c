@@ -97,7 +97,7 @@ static enum reason make_listen(struct listener *l, int cpu)
 /* The worker may have watched the clone as a neighbour until now. */
 static bool watch_own_clone(struct listener *l, int cpu, const struct watch *watch)
 {
-	if (!clone_watch(l, cpu, watch->epfd, watch->event))
+	if (!clone_watch(l, cpu, watch->epfd, exclusively(watch->event)))
 		return false;
 	clone_is_no_neighbour(l, cpu, watch->epfd);
 	return true;

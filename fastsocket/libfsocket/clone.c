@@ -133,6 +133,27 @@ bool clone_watch(struct listener *l, int cpu, int epfd, struct epoll_event event
 	return true;
 }
 
+struct epoll_event exclusively(struct epoll_event event)
+{
+	const uint32_t never = EPOLLPRI | EPOLLOUT | EPOLLRDHUP;
+	const uint32_t allowed = EPOLLIN | EPOLLERR | EPOLLHUP | EPOLLET | EPOLLWAKEUP | EPOLLEXCLUSIVE;
+
+	if (!(event.events & ~(allowed | never)))
+		event.events = (event.events & allowed) | EPOLLEXCLUSIVE;
+	return event;
+}
+
+void clone_watch_again(struct listener *l, int cpu, int epfd, struct epoll_event event)
+{
+	int fd = atomic_load(&l->clone[cpu].fd);
+
+	event = exclusively(event);
+	if (atomic_load(&l->clone[cpu].neighbour_epfd) == epfd)
+		event.events &= ~(uint32_t)EPOLLEXCLUSIVE;
+	if (!real.epoll_ctl(epfd, EPOLL_CTL_DEL, fd, &event))
+		real.epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event);
+}
+
 void clone_is_no_neighbour(struct listener *l, int cpu, int epfd)
 {
 	if (atomic_compare_exchange_strong(&l->clone[cpu].neighbour_epfd, &epfd, -1))
@@ -153,13 +174,12 @@ bool clone_listens(const struct listener *l, int cpu)
 	return atomic_load(&l->shared->seat[cpu].listening) && get_int(clone_of(l, cpu), SOL_SOCKET, SO_ACCEPTCONN, 0);
 }
 
-/* A socket that no longer listens reports EPOLLHUP: no epoll of this process is to hold it. */
-static void unwatch_everywhere(struct listener *l, int cpu)
+static void unwatch_everywhere(struct listener *l, int cpu, bool in_inherited)
 {
 	for (size_t i = 0; i < MAX_WATCHES; i++) {
 		struct watch *watch = &l->watch[i];
 
-		if (!watch->used)
+		if (!watch->used || (watch->inherited && !in_inherited))
 			continue;
 		clone_unwatch(l, cpu, watch->epfd);
 		if (watch->cpu == cpu)
@@ -169,7 +189,7 @@ static void unwatch_everywhere(struct listener *l, int cpu)
 
 void clone_stop_listening(struct listener *l, int cpu)
 {
-	unwatch_everywhere(l, cpu);
+	unwatch_everywhere(l, cpu, true); /* it would report EPOLLHUP */
 	atomic_store(&l->shared->seat[cpu].listening, 0);
 	real.shutdown(clone_of(l, cpu), SHUT_RD);
 }
@@ -195,6 +215,9 @@ void clones_close(struct listener *l)
 	for_each_clone(cpu, l) {
 		int fd = atomic_load(&l->clone[cpu].fd);
 
+		/* It would stay in the epolls while other processes hold it, and take their wake-ups. */
+		if (clone_of(l, cpu) >= 0)
+			unwatch_everywhere(l, cpu, false);
 		clone_forget(l, cpu);
 		if (is_ours(&l->clone[cpu], fd))
 			real.close(fd);

@@ -9,12 +9,14 @@
 
 #include "adopt.h"
 #include "affinity.h"
+#include "bell.h"
 #include "clock.h"
 #include "clone.h"
 #include "defer_accept.h"
 #include "follow.h"
 #include "listeners.h"
 #include "log.h"
+#include "look.h"
 #include "mark.h"
 #include "places.h"
 #include "process.h"
@@ -355,6 +357,8 @@ void listeners_close(int fd)
 			name_by_another(l);
 		return;
 	}
+	watch_rests_no_longer();
+	bells_take_down(l);
 	if (l->sharded && is_shared_with_another(l)) {
 		shard_closes(l);
 	} else {

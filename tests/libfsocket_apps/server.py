@@ -17,6 +17,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 
 import filters
@@ -212,6 +213,15 @@ class Worker:
 
     def rest(self) -> None:
         self.busy = False
+
+    def stay_away(self, how: str, seconds: float) -> None:
+        """From the loop, and say so first: a long computation, or a poll() for something else."""
+        say(how)
+        end = time.monotonic() + seconds
+        while how == "computing" and time.monotonic() < end:
+            pass
+        if how == "polling":
+            select.poll().poll(1000 * seconds)
 
     def add(self) -> None:
         self.epoll.register(self.listener, select.EPOLLIN | self.trigger)
