@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.statistics import MIN_BLOCKS, Centre, Values, mean_interval, pseudomedian
-from records.metrics import COST, METRICS, THROUGHPUT
+from records.metrics import COSTS, METRICS, THROUGHPUT
 from records.run import Effect, Run
 from records.trials import BASE, Trial
 
@@ -63,7 +63,7 @@ def comparisons(trials: list[Trial], variants: list[str]) -> pd.DataFrame:
         rows += [
             (*setting, arm, reference, *_contrast([arm], [reference], arms))
             for arm, reference in pairs
-            if setting[-1] in (*THROUGHPUT, COST) and {arm, reference} <= arms.keys()
+            if setting[-1] in (*THROUGHPUT, *COSTS) and {arm, reference} <= arms.keys()
         ]
     return pd.DataFrame(rows, columns=[*_SETTING, "variant", "over", "ratio", "low", "high", "p"])
 
@@ -97,7 +97,7 @@ def outcome(run: Run, summary: pd.DataFrame) -> pd.DataFrame:
     if run.options.observes:
         return summary[:0]
     at_a_rate = summary.workload.map(run.options.at_rate).astype(bool)
-    return summary[summary.metric.isin(THROUGHPUT) & ~at_a_rate | (summary.metric == COST) & at_a_rate]
+    return summary[summary.metric.isin(THROUGHPUT) & ~at_a_rate | (summary.metric == run.options.cost) & at_a_rate]
 
 
 def each(table: pd.DataFrame) -> Iterator[Any]:

@@ -28,7 +28,7 @@ from analysis.tables import (
 )
 from analysis.templates import template
 from analysis.verdicts import ADJUSTED, HIGHER, LOWER, PRIMARY, UNKNOWN
-from records.metrics import COST, METRICS, THROUGHPUT
+from records.metrics import COSTS, METRICS, THROUGHPUT
 from records.run import FigureSpec, Run
 from records.trials import BASE, Trial
 
@@ -139,11 +139,11 @@ def outcomes(run: Run, verdicts: pd.DataFrame) -> list[str]:
     against = sorted(
         (variant for variant in run.options.variants if variant != BASE), key=lambda variant: variant != OURS
     )
-    asked = verdicts[(verdicts.over == BASE) & verdicts.metric.isin([*THROUGHPUT, COST])]
+    asked = verdicts[(verdicts.over == BASE) & verdicts.metric.isin([*THROUGHPUT, run.options.cost])]
     rows = {
         (row.workload, row.cores, row.variant): row
         for row in each(asked)
-        if (row.metric == COST) == (run.options.at_rate(row.workload))
+        if (row.metric == run.options.cost) == (run.options.at_rate(row.workload))
     }
     return [
         f"{place(workload, cores)}: "
@@ -283,7 +283,7 @@ def _constant(trials: list[Trial]) -> list[str]:
     """Two real measurements are never equal to the last digit."""
     values: dict[tuple[str, str], set[float]] = {}
     for trial in trials:
-        for name in (*THROUGHPUT, COST):
+        for name in (*THROUGHPUT, *COSTS):
             if name in trial.metrics:
                 values.setdefault((place(trial.workload, trial.cores), name), set()).add(trial.metrics[name])
     return [

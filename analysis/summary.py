@@ -11,7 +11,7 @@ from analysis.emulated import is_emulated
 from analysis.estimates import counted, each
 from analysis.results import Result
 from analysis.verdicts import EXPLORATORY, HIGHER, LOWER, PRIMARY, UNKNOWN
-from records.metrics import ACTIVE_LOCAL, COST, METRICS, P50, P99, PASSIVE_LOCAL, THROUGHPUT
+from records.metrics import ACTIVE_LOCAL, COST, COSTS, METRICS, P50, P99, PASSIVE_LOCAL, SERVER_COST, THROUGHPUT
 from records.run import Run
 from records.trials import BASE
 
@@ -60,7 +60,7 @@ def called(workload: str) -> str:
 
 
 Answers = dict[tuple[str, int, bool, str], Any]  # workload, core count, at a given rate, metric -> verdict over base
-_SAID = (*THROUGHPUT, COST, P50, P99)
+_SAID = (*THROUGHPUT, *COSTS, P50, P99)
 
 
 def answers(results: list[Result]) -> Answers:
@@ -143,7 +143,8 @@ def _role(row: Any) -> str:
 
 WORDS = {  # metric -> more, less, of what
     **dict.fromkeys(THROUGHPUT, ("more", "fewer", "requests")),
-    COST: ("more", "less", "CPU time per request"),
+    SERVER_COST: ("more", "less", METRICS[SERVER_COST].called),
+    COST: ("more", "less", METRICS[COST].called),
     P50: ("longer", "shorter", "median latency"),
     P99: ("longer", "shorter", "99th percentile of the latency"),
 }

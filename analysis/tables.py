@@ -10,7 +10,7 @@ from analysis.emulated import is_emulated
 from analysis.estimates import counted, each, place, throughput
 from analysis.results import SUMMARY, Result
 from analysis.verdicts import EXPLORATORY, PRIMARY
-from records.metrics import COST, METRICS, TABULATED, THROUGHPUT
+from records.metrics import COSTS, METRICS, TABULATED, THROUGHPUT
 from records.run import Run
 from records.trials import BASE, CONTROL, CpuUse, Trial
 
@@ -136,7 +136,7 @@ def ratio(row: Any) -> str:
 
 def readable_verdicts(verdicts: pd.DataFrame) -> pd.DataFrame:
     """Those on throughput, cost and whatever is the primary outcome, all cells formatted, if they have an interval."""
-    shown = verdicts[verdicts.metric.isin([*THROUGHPUT, COST]) | (verdicts.role == PRIMARY)].dropna(subset="low")
+    shown = verdicts[verdicts.metric.isin([*THROUGHPUT, *COSTS]) | (verdicts.role == PRIMARY)].dropna(subset="low")
     return pd.DataFrame(
         [
             (

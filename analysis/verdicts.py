@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis.estimates import each, outcome, place
 from analysis.statistics import CONFIDENCE, holm, resolution
-from records.metrics import COST, THROUGHPUT
+from records.metrics import THROUGHPUT
 from records.run import Run
 from records.trials import BASE, CONTROL
 
@@ -51,7 +51,9 @@ def _is_primary(run: Run, rows: pd.DataFrame) -> "pd.Series[bool]":
     named = run.options.primary
     if named is None:
         return pd.Series(False, index=rows.index)
-    metrics = [named.metric] if named.metric else [COST] if run.options.at_rate(named.workload) else THROUGHPUT
+    metrics = (
+        [named.metric] if named.metric else [run.options.cost] if run.options.at_rate(named.workload) else THROUGHPUT
+    )
     return (
         (rows.workload == named.workload)
         & (rows.cores == max(run.options.cores))

@@ -28,6 +28,7 @@ P50, P99, P999, MAX = "latency_p50_ms", "latency_p99_ms", "latency_p999_ms", "la
 COST = "cpu_us_per_request"  # of all CPUs, without the load generator's own time
 SERVER_COST = "server_cpu_us_per_request"  # of its processes and of the threads that take in its packets
 INTERRUPTS = "interrupts_per_request"  # by which one CPU wakes or calls another, on the whole machine
+COSTS = (SERVER_COST, COST)
 PASSIVE_LOCAL, ACCEPT_LOCAL, ACTIVE_LOCAL = "passive_local_percent", "accept_local_percent", "active_local_percent"
 CONTENTIONS = "contentions_per_connection"
 ERRORS = "errors"
@@ -44,7 +45,14 @@ METRICS = {
         Metric(PASSIVE_LOCAL, "%", "passive local, %", 1, "higher", False, "connections that clients opened"),
         Metric(ACCEPT_LOCAL, "%", "accept local, %", 1, "higher", False, "accepts"),
         Metric(ACTIVE_LOCAL, "%", "active local, %", 1, "higher", False, "connections that the server opened itself"),
-        Metric(COST, "µs", "CPU µs per request, all but the load generator", 1, "lower", called="CPU time per request"),
+        Metric(
+            COST,
+            "µs",
+            "CPU µs per request, all but the load generator",
+            1,
+            "lower",
+            called="CPU time per request of all but the load generator",
+        ),
         Metric(
             SERVER_COST,
             "µs",

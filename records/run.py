@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from records.metrics import COST, SERVER_COST
+
 NicKind = Literal["threads", "rps"]
 
 
@@ -75,6 +77,11 @@ class Options(Asked):
     nic: NicKind = "rps"  # how a NIC is emulated: fastsocket/bpf/emulated.bpf.c
     why_not: str = ""  # this machine cannot run it; it then has no trials
     figures: list[FigureSpec] = []
+
+    @property
+    def cost(self) -> str:
+        """The metric that says what a request costs: the server alone, if the emulated NIC has threads of its own."""
+        return SERVER_COST if self.nic == "threads" else COST
 
     def at_rate(self, workload: str) -> bool:
         """Whether all variants get the same load, so that what they cost is the outcome and not what they serve."""

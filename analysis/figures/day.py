@@ -11,7 +11,7 @@ from analysis.figures.style import look, note
 from analysis.figures.view import View
 from analysis.summary import OURS
 from analysis.tables import cpu_by_core
-from records.metrics import COST
+from records.metrics import METRICS
 
 _PANELS = {"mean": "mean of all CPUs", "worst": "busiest CPU"}
 
@@ -52,12 +52,12 @@ def _offered(axes: Axes, rows: pd.DataFrame) -> None:
 
 def _savings(view: View) -> list[str]:
     summary = view.summary
-    rows = summary[(summary.metric == COST) & (summary.variant == OURS)].dropna(subset="ratio_low")
+    rows = summary[(summary.metric == view.run.options.cost) & (summary.variant == OURS)].dropna(subset="ratio_low")
     fewer, more = (claimed(f"production: {what}").value for what in ("average CPU utilisation", "capacity"))
     published = f"Published: {-fewer:.0f} points less of the CPUs' time, capacity +{more:.0f} %, of a proxy on 8 cores."
     return [
         f"Over the day a request costs fastsocket {row.ratio_to_base:.3f} ({row.ratio_low:.3f}–{row.ratio_high:.3f}) "
-        f"times base's CPU time, without the load generator's. {published}"
+        f"times base's, in {METRICS[view.run.options.cost].called}. {published}"
         for row in each(rows)
     ]
 

@@ -11,9 +11,9 @@ from analysis.figures import forest
 from analysis.figures.style import STYLE, Look
 from analysis.summary import Answers, called
 from analysis.verdicts import HIGHER, LOWER
-from records.metrics import COST, METRICS, P99, THROUGHPUT
+from records.metrics import COSTS, METRICS, P99, THROUGHPUT
 
-LARGEST_ONLY = (COST, P99)  # at fewer cores they are in the report's sentences where they differ
+LARGEST_ONLY = (*COSTS, P99)  # at fewer cores they are in the report's sentences where they differ
 _BETTER: Look = {"color": "#018571", "marker": "D", "markersize": 5, "linestyle": "none"}
 _WORSE: Look = {**_BETTER, "color": "#a6611a", "marker": "X", "markersize": 7}
 _LEVEL: Look = {**_BETTER, "color": "0.45", "marker": "o"}

@@ -7,7 +7,7 @@ from analysis.estimates import each, outcome, place
 from analysis.figures import forest
 from analysis.figures.style import look, note
 from analysis.figures.view import View
-from records.metrics import COST, METRICS
+from records.metrics import METRICS
 
 _COLUMNS = ["group", "label", "ratio", "low", "high", "published", "look"]
 
@@ -46,6 +46,7 @@ def _rows(view: View) -> pd.DataFrame:
 
 def _axis(view: View) -> str:
     asked = {
-        METRICS[COST].called if view.run.options.at_rate(workload) else "throughput" for workload in view.workloads
+        METRICS[view.run.options.cost].called if view.run.options.at_rate(workload) else "throughput"
+        for workload in view.workloads
     }
     return f"{' or '.join(sorted(asked))}, ratio to base, 95 % intervals"
