@@ -6,6 +6,7 @@ python3 lab.py profile   where a server's CPU time is spent: list, flame graph, 
 python3 lab.py doctor    what this machine can do, what is missing, how to get it
 python3 lab.py figures   draw the figures of a run again
 python3 lab.py report    write the tables, figures and report of a run again
+python3 lab.py compare   say whether a run is worse than another one of the same experiment
 python3 lab.py guest     run a verb, a command or a shell in a guest with other CPUs and another kernel
 python3 lab.py clean     remove what a killed run left, and nothing else
 python3 lab.py test      build everything and run the tests
@@ -13,6 +14,7 @@ python3 lab.py test      build everything and run the tests
 On a bare Debian 12 the first call installs what it needs: say --yes, or answer its question. Each verb has --help.
 """
 
+import errno
 import signal
 import sys
 import time
@@ -29,11 +31,12 @@ if __name__ == "__main__":
         sys.exit(doctor.main(sys.argv[2:]))
     bootstrap.ensure(sys.argv[1:], __doc__)
 
+import math
 import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -60,7 +63,7 @@ class MachineError(Exception):
 
 
 def _split(values: list[str] | None) -> list[str]:
-    return [part for value in values or [] for part in value.split(",") if part]
+    return [part for value in values or [] for part in value.split(",")]
 
 
 def _need_root() -> None:
@@ -83,8 +86,9 @@ class Sweep:
     """The options of sweep, in the order of its --help."""
 
     experiment: Annotated[
-        str, typer.Argument(metavar="[EXPERIMENT]", help="A file in experiments/, without .toml.")
-    ] = "scalability"
+        str | None,
+        typer.Argument(metavar="[EXPERIMENT]", help="A file in experiments/, without .toml (default: scalability)."),
+    ] = None
     workload: Annotated[list[str] | None, typer.Option(metavar="W", help="Only these servers, such as nginx.")] = None
     variant: Annotated[list[str] | None, typer.Option(metavar="V", help="Only these, such as base,fastsocket.")] = None
     cores: Annotated[
@@ -94,12 +98,29 @@ class Sweep:
         None
     )
     seconds: Annotated[int | None, typer.Option(min=1, metavar="S", help="Seconds of load per trial.")] = None
+    nic: Annotated[
+        str | None, typer.Option(metavar="KIND", help="Emulated NIC: threads or rps (default: threads, where it can).")
+    ] = None
+    precision: Annotated[
+        str | None, typer.Option(metavar="P%", help="Add blocks until the primary outcome's interval is ± P % narrow.")
+    ] = None
+    minutes: Annotated[
+        float, typer.Option("--time", min=0, metavar="MIN", help="With --precision: minutes after which none is added.")
+    ] = 60.0
     quick: Annotated[bool, typer.Option("--quick", help="Shorter: a first look in a few minutes.")] = False
     paper: Annotated[bool, typer.Option("--paper", help="Longer: figures for publication.")] = False
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the schedule and its time, run nothing.")] = False
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: results/<date>-<experiment>.")] = None
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False
     yes: Yes = False
+
+    @property
+    def said(self) -> frozenset[str]:
+        """Of records.run.Options: those fields that these options speak of."""
+        fields = {"workloads": self.workload, "variants": self.variant, "cores": self.cores, "nic": self.nic}
+        length = self.quick or self.paper
+        told = {**fields, "blocks": self.blocks or length, "seconds": self.seconds or length}
+        return frozenset(name for name, value in told.items() if value)
 
 
 @app.command()
@@ -109,16 +130,73 @@ def sweep(asked: Sweep) -> None:
 
     python3 lab.py sweep --quick --workload nginx
     """
-    planned = _planned(asked)
+    name = asked.experiment or _resumed(asked) or "scalability"
+    planned = _planned(asked, name)
     if asked.dry_run:
         _print_schedules(list(planned.values()))
         return
-    with _results(asked.out, asked.experiment) as directory:
-        status = _collector(asked.resume).collect(planned, directory)
+    aim = _aim(asked, planned)
+    with _results(asked.out, name) as directory:
+        if aim is None:
+            status = _collector(asked.resume, asked.said).collect(planned, directory)
+        else:
+            status = _collect_until(aim, asked, planned, directory)
     raise typer.Exit(status)
 
 
-def _planned(asked: Sweep) -> "dict[str, Options]":
+def _aim(asked: Sweep, planned: "dict[str, Options]") -> float | None:
+    """--precision as a part of 1. Raises UsageError for what is none, and for runs that have no single precision."""
+    from bench.experiment import UsageError
+
+    if asked.precision is None:
+        return None
+    try:
+        aim = float(asked.precision.removesuffix("%")) / 100
+    except ValueError:
+        aim = 0.0
+    if not 0 < aim < 1:
+        raise UsageError(f"--precision {asked.precision!r} is no percentage such as 2%")
+    if len(planned) > 1 or any(options.day or options.observes for options in planned.values()):
+        raise UsageError("--precision goes with one experiment, and with none that is a day, a profile or a walk")
+    return aim
+
+
+def _collect_until(aim: float, asked: Sweep, planned: "dict[str, Options]", directory: Path) -> int:
+    """Measure, and add blocks until the run is as precise as that or the time is up. Says which."""
+    from analysis.results import results_in
+    from analysis.verdicts import reached
+    from bench.precision import ADDED_BLOCKS, goes_on
+    from records.run import RUN
+
+    collector = replace(_collector(asked.resume, asked.said), conclude=lambda _: None)
+    status, precision = collector.collect(planned, directory), math.inf
+    ((part, options),) = planned.items()
+    while not status:
+        (result,) = results_in(directory)
+        precision, options = reached(result.verdicts), result.run.options
+        left = 60 * asked.minutes - (time.monotonic() - BEGAN)
+        if precision <= aim or not goes_on(options, left):
+            break
+        more = {part: options.model_copy(update={"blocks": options.blocks + ADDED_BLOCKS})}
+        again = replace(collector, resume=True, said=frozenset({"blocks"}), began=time.monotonic())
+        status = again.collect(more, directory)
+    if (directory / RUN).exists():
+        _conclude(directory)
+    end = "precise enough" if precision <= aim else "interrupted" if status else "the time is up"
+    found = f"± {precision:.1%}" if math.isfinite(precision) else "no interval"
+    typer.echo(f"{end}: {found} after {options.blocks} blocks; ± {aim:.1%} was asked for")
+    return status
+
+
+def _resumed(asked: Sweep) -> str | None:
+    """The experiment of the run that goes on."""
+    from records.run import RUN, read_run
+
+    goes_on = asked.resume and asked.out and (asked.out / RUN).exists()
+    return read_run(asked.out).options.experiment if goes_on and asked.out else None
+
+
+def _planned(asked: Sweep, name: str) -> "dict[str, Options]":
     """The options of each experiment. Raises UsageError for what does not go together."""
     from bench import experiment as experiments
 
@@ -126,10 +204,13 @@ def _planned(asked: Sweep) -> "dict[str, Options]":
         raise experiments.UsageError("--quick and --paper exclude each other: choose one")
     if asked.resume and not asked.out:
         raise experiments.UsageError("--resume goes on with a run: name its directory with --out")
-    parts = experiments.parts(asked.experiment)
+    for option in ("workload", "variant", "cores"):
+        if (value := getattr(asked, option)) is not None and not all(_split([value] if option == "cores" else value)):
+            raise experiments.UsageError(f"--{option} is empty: leave it out for all")
+    parts = experiments.parts(name)
     if (asked.workload or asked.variant) and len(parts) > 1:
         raise experiments.UsageError(
-            f"{asked.experiment} is several experiments: --workload and --variant go with one, such as {parts[0]}"
+            f"{name} is several experiments: --workload and --variant go with one, such as {parts[0]}"
         )
     return {
         part: experiments.plan(
@@ -140,6 +221,7 @@ def _planned(asked: Sweep) -> "dict[str, Options]":
             cores=asked.cores,
             blocks=asked.blocks,
             seconds=asked.seconds,
+            nic=experiments.nic_kind(asked.nic),
         )
         for part in parts
     }
@@ -171,11 +253,11 @@ def _results(out: Path | None, name: str) -> Iterator[Path]:
         yield directory
 
 
-def _collector(resume: bool = False) -> "Collector":
+def _collector(resume: bool = False, said: frozenset[str] = frozenset()) -> "Collector":
     from analysis.live import LiveTable
     from bench.collection import Collector
 
-    return Collector(watch=LiveTable, conclude=_conclude, began=BEGAN, resume=resume)
+    return Collector(watch=LiveTable, conclude=_conclude, began=BEGAN, resume=resume, said=said)
 
 
 def _conclude(directory: Path) -> None:
@@ -246,6 +328,36 @@ def report(directory: RunDirectory, yes: Yes = False) -> None:
 
     with owned_like_its_folder(directory):
         typer.echo(write_all(directory))
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="DIR_A", help="The run before.")],
+    second: Annotated[Path, typer.Argument(metavar="DIR_B", help="The run after, of the same experiment.")],
+    fail_below: Annotated[
+        float, typer.Option(min=0.0, max=1.0, metavar="R", help="A change whose interval lies below is a regression.")
+    ] = 0.95,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    yes: Yes = False,
+) -> None:
+    """Say whether variants bring less in DIR_B than in DIR_A, each over base in its own run. Exit status 1: one does.
+
+    python3 lab.py compare results/before results/after
+    """
+    import json
+
+    from analysis.compare import compare as compared
+
+    found = compared(first, second, fail_below)
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), indent=2))
+    else:
+        typer.echo("\n".join([*found.warnings, *map(str, found.changes), _conclusion(len(found.regressions))]))
+    raise typer.Exit(int(bool(found.regressions)))
+
+
+def _conclusion(regressions: int) -> str:
+    return f"{regressions} regression{'s' if regressions != 1 else ''}"
 
 
 @dataclass(frozen=True)
@@ -370,6 +482,10 @@ def main() -> int:
         return _complain(error.format_message(), 2)
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return _complain(f"the disk is full: {error.filename or 'a file of the run'} was not written", 2)
     except Exception as error:
         if not hasattr(error, "exit_status"):  # ours say how to end; any other is a defect, and shows where
             raise

@@ -1,23 +1,26 @@
 """What the trials say: means and ratios to base, each with a 95 % interval.
 
-The unit of resampling is the ABBA block. Each arm has two trials in it, mirrored in time, so that a linear drift of the
-machine cancels in the block's mean and only there: single trials of a block aren't independent of each other.
+Verdicts rest on ratios. Each half of an ABBA block has one trial of each arm, so it gives a pair: the logarithm of one
+arm less that of another. A slow change of the machine that favours one arm in one half favours the other arm in the
+next, and orders are drawn anew for each block. So pairs lie symmetrically around the effect, and a ratio is their
+pseudomedian.
+
+A mean describes one arm. Trials of the same block are alike, so its interval is that of the blocks' means.
 """
 
-import warnings
+from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import DegenerateDataWarning, bootstrap, sem
 
+from analysis.statistics import MIN_BLOCKS, Centre, Values, mean_interval, pseudomedian
 from records.metrics import COST, METRICS, THROUGHPUT
 from records.run import Effect, Run
-from records.trials import BASE, CONTROL, Trial
+from records.trials import BASE, Trial
 
-MIN_BLOCKS = 5  # too few to resample: two blocks allow three different means
 COLUMNS = [
     "workload",
     "variant",
@@ -30,11 +33,11 @@ COLUMNS = [
     "ratio_to_base",
     "ratio_low",
     "ratio_high",
+    "p",
 ]
 
 _SETTING = ["workload", "cores", "metric"]
-_SEED = 20141  # any constant will do: the same trials then give the same intervals
-_UNKNOWN = (np.nan, np.nan)
+_NO_RATIO = Centre(np.nan, np.nan, np.nan, np.nan)
 
 
 def estimate(trials: list[Trial]) -> pd.DataFrame:
@@ -42,8 +45,9 @@ def estimate(trials: list[Trial]) -> pd.DataFrame:
 
     n counts the blocks behind the estimate. Ratios take only blocks that are complete for both the arm and base, and
     are NaN where a value isn't positive. Intervals of fewer than MIN_BLOCKS are NaN, as is that of base's own ratio.
+    p is the probability of a ratio as far from 1 if the arms were equal, not adjusted for how many there are.
     """
-    rows = [row for setting, blocks in _blocks(trials).groupby(_SETTING) for row in _rows(setting, blocks)]
+    rows = [row for setting, arms in _settings(trials) for row in _rows(setting, arms)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -51,19 +55,17 @@ def comparisons(trials: list[Trial], variants: list[str]) -> pd.DataFrame:
     """Throughput and cost of each variant over those of each one before it, other than base, which estimate() has.
 
     A row per workload, core count and pair that both have, with columns workload, cores, metric, variant, over, ratio,
-    low, high. They are computed like the ratios to base, and are NaN in the same cases.
+    low, high, p. They are computed like the ratios to base, and are NaN in the same cases.
     """
     pairs = [(arm, reference) for reference, arm in combinations(variants, 2) if BASE not in (arm, reference)]
     rows = []
-    for setting, blocks in _blocks(trials).groupby(_SETTING):
-        arms, whole = _by_arm(blocks), blocks.trials.max()
+    for setting, arms in _settings(trials):
         rows += [
-            (*setting, arm, reference, ratio, *bounds)
+            (*setting, arm, reference, *_contrast([arm], [reference], arms))
             for arm, reference in pairs
             if setting[-1] in (*THROUGHPUT, COST) and {arm, reference} <= arms.keys()
-            for ratio, bounds in [_contrast([arm], [reference], arms, whole)]
         ]
-    return pd.DataFrame(rows, columns=[*_SETTING, "variant", "over", "ratio", "low", "high"])
+    return pd.DataFrame(rows, columns=[*_SETTING, "variant", "over", "ratio", "low", "high", "p"])
 
 
 def contrasts(trials: list[Trial], effects: dict[str, Effect]) -> pd.DataFrame:
@@ -73,46 +75,13 @@ def contrasts(trials: list[Trial], effects: dict[str, Effect]) -> pd.DataFrame:
     metric, effect, ratio, low, high. They are computed like the ratios to base, and are NaN in the same cases.
     """
     rows = []
-    for setting, blocks in _blocks(trials).groupby(_SETTING):
-        arms, whole = _by_arm(blocks), blocks.trials.max()
+    for setting, arms in _settings(trials):
         rows += [
-            (*setting, name, ratio, *bounds)
+            (*setting, name, *_contrast(effect.of, effect.over, arms)[:3])
             for name, effect in effects.items()
             if setting[-1] in THROUGHPUT and {*effect.of, *effect.over} <= arms.keys()
-            for ratio, bounds in [_contrast(effect.of, effect.over, arms, whole)]
         ]
     return pd.DataFrame(rows, columns=[*_SETTING, "effect", "ratio", "low", "high"])
-
-
-class OffControl(NamedTuple):
-    """An A/A control that differs from base, although nothing differed. As a string it is a sentence."""
-
-    workload: str
-    cores: int
-    metric: str
-    ratio: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return (
-            f"{place(self.workload, self.cores)}: the A/A control is off, base against itself gives "
-            f"{self.ratio:.3f} ({self.low:.3f}–{self.high:.3f}) in {self.metric}."
-        )
-
-
-def off_controls(summary: pd.DataFrame) -> list[OffControl]:
-    """The A/A controls that differ from base; none if all is well."""
-    checked = controls(summary)
-    off = checked[(checked.ratio_low > 1) | (checked.ratio_high < 1)]
-    columns = ["workload", "cores", "metric", "ratio_to_base", "ratio_low", "ratio_high"]
-    return [OffControl(*row) for row in off[columns].itertuples(index=False, name=None)]
-
-
-def controls(summary: pd.DataFrame) -> pd.DataFrame:
-    """The throughput of the A/A controls whose ratio to base has an interval."""
-    served = throughput(summary)
-    return served[served.variant == CONTROL].dropna(subset="ratio_low")
 
 
 def throughput(summary: pd.DataFrame) -> pd.DataFrame:
@@ -121,8 +90,13 @@ def throughput(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def outcome(run: Run, summary: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a summary that answer what the run asked: how much was served or, at a given rate, at what cost."""
-    at_a_rate = summary.workload.isin(run.options.rates)
+    """The rows of a summary that answer what the run asked: how much was served or, at a given rate, at what cost.
+
+    None of a run that observed its trials: that costs time, and such a run asks where things happen.
+    """
+    if run.options.observes:
+        return summary[:0]
+    at_a_rate = summary.workload.map(run.options.at_rate).astype(bool)
     return summary[summary.metric.isin(THROUGHPUT) & ~at_a_rate | (summary.metric == COST) & at_a_rate]
 
 
@@ -141,86 +115,81 @@ def counted(number: int, thing: str = "core") -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
-def _blocks(trials: list[Trial]) -> pd.DataFrame:
-    """A row per setting, arm and block: the mean, the smallest value, the mean logarithm and how many trials."""
-    values = pd.DataFrame(
-        [
-            (trial.workload, trial.cores, metric, trial.arm, trial.block, value)
-            for trial in trials
-            for metric, value in trial.metrics.items()
-        ],
-        columns=[*_SETTING, "variant", "block", "value"],
-    )
-    values["log"] = np.log(values.value.where(values.value > 0))
-    return values.groupby([*_SETTING, "variant", "block"]).agg(
-        mean=("value", "mean"), lowest=("value", "min"), log=("log", "mean"), trials=("value", "size")
-    )
+def paired_logs(trials: list[Trial], of: list[str], over: list[str]) -> dict[tuple[str, int, str], Values]:
+    """By workload, core count and metric: of each complete block and of each half, the logarithm of what some arms
+    have, less that of others. Settings without such a block, and those with a value that is not positive, are left out.
+    """
+    found = {setting: _pairs(of, over, arms) for setting, arms in _settings(trials)}
+    return {setting: pairs for setting, pairs in found.items() if len(pairs)}
 
 
-def _rows(setting: tuple[Any, ...], blocks: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
+Arms = dict[str, pd.DataFrame]  # of a setting, by arm: a row per block, a column per half; NaN where a trial is missing
+
+
+def _settings(trials: list[Trial]) -> Iterator[tuple[tuple[str, int, str], Arms]]:
+    """By workload, core count and metric: the arms."""
+    seen: Counter[tuple[Any, ...]] = Counter()
+    rows = []
+    for trial in sorted(trials, key=lambda trial: trial.index):
+        run_twice = (trial.workload, trial.cores, trial.arm, trial.block)
+        half = seen[run_twice]
+        seen[run_twice] += 1  # a failed trial has its half, too
+        rows += [(*run_twice, half, metric, value) for metric, value in trial.metrics.items()]
+    values = pd.DataFrame(rows, columns=["workload", "cores", "arm", "block", "half", "metric", "value"])
+    if values.empty:
+        return
+    by_half = values.set_index([*_SETTING, "arm", "block", "half"]).value.unstack("half").reindex(columns=[0, 1])
+    setting: Any
+    for setting, part in by_half.groupby(_SETTING):
+        yield setting, {str(arm): halves.droplevel([*_SETTING, "arm"]) for arm, halves in part.groupby("arm")}
+
+
+def _rows(setting: tuple[str, int, str], arms: Arms) -> Iterator[tuple[Any, ...]]:
     workload, cores, metric = setting
-    arms, whole = _by_arm(blocks), blocks.trials.max()
-    for arm, part in arms.items():
-        ratio, bounds = _contrast([arm], [BASE], arms, whole)
+    for arm, halves in arms.items():
+        means = halves.mean(axis=1).to_numpy()
         yield (
             workload,
             arm,
             cores,
             metric,
-            part["mean"].mean(),
-            *_possible(interval(part["mean"].to_numpy()), metric),
-            len(part),
-            ratio,
-            *bounds,
+            means.mean(),
+            *_possible(means, metric),
+            len(means),
+            *_contrast([arm], [BASE], arms),
         )
 
 
-def _possible(bounds: tuple[float, float], metric: str) -> np.ndarray:
-    """An interval, cut to the possible values of the metric: nothing is below 0, and no percentage above 100.
+def _possible(means: Values, metric: str) -> tuple[float, float]:
+    """The interval of a mean, cut to the possible values of the metric: nothing is below 0, no percentage above 100.
 
-    Bootstrap-t does not know these limits, and goes past one when means are close to it. The true mean lies within
-    them, so the cut interval holds the true mean as often as the whole one does.
+    Student's interval does not know these limits, and goes past one when values are close to it. The true mean lies
+    within them, so the cut interval holds the true mean as often as the whole one does.
     """
-    return np.clip(bounds, 0, METRICS[metric].largest)
+    low, high = np.clip(mean_interval(means), 0, METRICS[metric].largest)
+    return low, high
 
 
-def _by_arm(blocks: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    return {str(arm): part.droplevel([*_SETTING, "variant"]) for arm, part in blocks.groupby("variant")}
+def _contrast(of: list[str], over: list[str], arms: Arms) -> Centre:
+    """A ratio, with bounds where enough blocks are complete for all of these arms."""
+    logs = _pairs(of, over, arms).ravel()
+    if of == over:
+        return _NO_RATIO._replace(value=1.0 if len(logs) else np.nan)
+    if not len(logs):
+        return _NO_RATIO
+    centre = pseudomedian(logs)
+    with np.errstate(over="ignore"):  # a ratio beyond all numbers is infinite
+        value, low, high = np.exp(centre[:3])
+    return Centre(value, low, high, centre.p) if len(logs) >= 2 * MIN_BLOCKS else _NO_RATIO._replace(value=value)
 
 
-def _contrast(
-    of: list[str], over: list[str], arms: dict[str, pd.DataFrame], whole: int
-) -> tuple[float, tuple[float, float]]:
-    """An interrupted block may have an arm's first trial without its mirror image; such a half would bring drift in."""
+def _pairs(of: list[str], over: list[str], arms: Arms) -> Values:
+    """See paired_logs(). A first trial without its second, in a block that was interrupted, would bring drift in."""
+    nothing = np.empty((0, 2))
     if not {*of, *over} <= arms.keys():
-        return np.nan, _UNKNOWN
-    blocks = pd.concat({arm: arms[arm][arms[arm].trials == whole] for arm in {*of, *over}}, axis=1, join="inner")
-    if blocks.empty or min(blocks[arm].lowest.min() for arm in {*of, *over}) <= 0:
-        return np.nan, _UNKNOWN
-    logs = (sum(blocks[arm].log for arm in of) - sum(blocks[arm].log for arm in over)).to_numpy()
-    with np.errstate(over="ignore"):  # a bound beyond all numbers is infinite
-        return np.exp(logs.mean()), _UNKNOWN if of == over else tuple(np.exp(interval(logs)))
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % bootstrap-t interval of the mean (Efron and Tibshirani: An Introduction to the Bootstrap, 12.5).
-
-    With a handful of blocks the percentile and BCa intervals are far too narrow: of 10 normal values they miss the true
-    mean twice as often as they say. Resampling the t statistic keeps the promise.
-    """
-    if len(values) < MIN_BLOCKS:
-        return _UNKNOWN
-    mean, error = values.mean(), sem(values)
-    if error <= 1e-12 * max(1, abs(mean)):  # no spread to resample
-        return mean, mean
-
-    def t(sample: Any, axis: int) -> Any:
-        spread = sem(sample, axis)
-        some = spread > 1e-9 * error  # a sample of equal values says nothing of the distance in units of its spread
-        return np.where(some, (sample.mean(axis) - mean) / np.where(some, spread, 1), np.nan)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateDataWarning)  # of scipy's own interval, for such samples; not used
-        drawn = bootstrap((values,), t, method="percentile", rng=np.random.default_rng(_SEED)).bootstrap_distribution
-    low, high = np.nanquantile(drawn, (0.975, 0.025))
-    return mean - low * error, mean - high * error
+        return nothing
+    blocks = pd.concat({arm: arms[arm] for arm in {*of, *over}}, axis=1, join="inner").dropna()
+    if blocks.empty or (blocks <= 0).any(axis=None):
+        return nothing
+    logs: Any = np.log(blocks)
+    return np.asarray(sum(logs[arm].to_numpy() for arm in of) - sum(logs[arm].to_numpy() for arm in over))

@@ -15,10 +15,10 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from analysis.emulated import BANNER, is_emulated
-from analysis.estimates import counted, each, off_controls, throughput
+from analysis.estimates import counted, each, throughput
 from analysis.results import Result
 from analysis.summary import absence
-from analysis.tables import NOT_AVAILABLE, failures, readable_comparisons
+from analysis.tables import NOT_AVAILABLE, failures, readable_verdicts
 from records.metrics import METRICS, P99, PASSIVE_LOCAL, THROUGHPUT
 from records.run import Run
 from records.trials import Trial, read_trials
@@ -131,9 +131,9 @@ def _print_numbers(result: Result, report: Path, wall_seconds: float) -> None:
     """The estimates with their intervals, reasons to doubt them, and where the rest is."""
     console, emulated = Console(), is_emulated(result.run)
     console.print(_localities(result.summary) if emulated else _outcome(result.summary))
-    compared = readable_comparisons(result.compared)
-    if len(compared):
-        console.print(_as_table(compared))
+    verdicts = readable_verdicts(result.verdicts)
+    if len(verdicts):
+        console.print(_as_table(verdicts))
     for doubt in [*([BANNER] if emulated else []), *_doubts(result)]:
         console.print(Text(doubt, style="yellow"))
     count, seconds = len(result.trials), max(result.run.wall_seconds, wall_seconds)
@@ -145,7 +145,7 @@ def _doubts(result: Result) -> list[str]:
     """A sentence for each reason not to trust the numbers."""
     run, count = result.run, len(result.trials)
     more = f"incomplete: {count} of {run.planned_trials} trials; go on with --resume --out {result.directory}"
-    sentences = [*map(str, off_controls(result.summary)), *failures(run, result.trials)]
+    sentences = [*(str(control) for control in result.controls if control.fails), *failures(run, result.trials)]
     return sentences if run.complete else [*sentences, more]
 
 

@@ -9,26 +9,30 @@ import pandas as pd
 from markupsafe import Markup
 
 from analysis.emulated import BANNER, is_emulated
-from analysis.estimates import controls, counted, each, off_controls, outcome, place
+from analysis.estimates import counted, each, place
 from analysis.figures import draw_figures
+from analysis.figures.overview import draw_overview
 from analysis.figures.profile import FLAME
 from analysis.results import Result, results_in
-from analysis.summary import OURS, plain_summary
+from analysis.summary import OURS, answers, in_short
 from analysis.tables import (
     cpu_by_core,
     failures,
     html,
     missing,
-    readable_comparisons,
+    probability,
     readable_cpu,
     readable_summary,
+    readable_verdicts,
     write_tables,
 )
 from analysis.templates import template
-from records.metrics import METRICS
-from records.run import Run
+from analysis.verdicts import ADJUSTED, HIGHER, LOWER, PRIMARY, UNKNOWN
+from records.metrics import COST, METRICS, THROUGHPUT
+from records.run import FigureSpec, Run
 from records.trials import BASE, Trial
 
+SLOW, BUSY = 0.7, 0.5  # parts of a variant's usual throughput; of the machine's CPUs in use before the run
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 _MORE, _LESS = (  # in words, by the direction in which a metric is better
     {"higher": "is faster than", "lower": "costs more than"},
@@ -61,7 +65,9 @@ def write_report(directory: Path, results: list[Result]) -> Path:
     path.write_text(
         template(TEMPLATE).render(
             banner=BANNER if any(is_emulated(result.run) for result in results) else "",
-            in_short=plain_summary(results),
+            title=_title(results),
+            in_short=in_short(results),
+            overview=_overview(results),
             sections=[_section(result) for result in results],
             run=results[0].run,
             versions={tool: said for result in results for tool, said in result.run.versions.items()},
@@ -70,35 +76,75 @@ def write_report(directory: Path, results: list[Result]) -> Path:
     return path
 
 
+def _title(results: list[Result]) -> str:
+    ours = any(OURS in result.run.options.variants for result in results)
+    return "What Fastsocket changes on this machine" if ours else "What was measured on this machine"
+
+
+def _overview(results: list[Result]) -> str:
+    """The picture of the first screen; empty where nothing can be compared."""
+    found = answers([result for result in results if result.trials and not is_emulated(result.run)])
+    return _svg_url(draw_overview(found)) if found else ""
+
+
 def _section(result: Result) -> dict[str, Any]:
     run, trials, summary = result.run, result.trials, result.summary
     drawn = {path.stem: path for path in draw_figures(result) if path.suffix == ".svg"}
-    figures = [(spec, _data_url(drawn[spec.id])) for spec in run.options.figures]
+    figures = [_figure(spec, drawn[spec.id]) for spec in run.options.figures]
     if run.options.why_not:
         return {"run": run, "why_not": run.options.why_not, "figures": figures}
-    compared = readable_comparisons(result.compared)
+    verdicts = readable_verdicts(result.verdicts)
     name = run.options.experiment
     return {
         "run": run,
         "why_not": "",
-        "outcomes": [] if is_emulated(run) else outcomes(run, summary),
-        "control": None if is_emulated(run) else _control(summary),
+        "outcomes": [] if is_emulated(run) else outcomes(run, result.verdicts),
+        "control": None if is_emulated(run) or run.options.observes else _control(result),
         "warnings": warnings(run, trials),
         "summary_table": Markup(html(readable_summary(run, summary), f"{name}-summary")),
-        "comparisons_table": Markup(html(compared, f"{name}-comparisons")) if len(compared) else None,
+        "verdicts_table": Markup(html(verdicts, f"{name}-verdicts")) if len(verdicts) else None,
         "figures": figures,
         "flame_graphs": [(stem, _data_url(path)) for stem, path in drawn.items() if stem.startswith(FLAME)],
-        "cpu_table": None if is_emulated(run) else Markup(html(readable_cpu(cpu_by_core(run, trials)), f"{name}-cpu")),
+        "cpu_table": None
+        if is_emulated(run) or run.options.observes
+        else Markup(html(readable_cpu(cpu_by_core(run, trials)), f"{name}-cpu")),
         "method": _method(run, trials),
     }
 
 
-def outcomes(run: Run, summary: pd.DataFrame) -> list[str]:
-    """A sentence per workload and core count: each variant against base, as far as its interval allows a claim."""
+def _figure(spec: FigureSpec, svg: Path) -> dict[str, Any]:
+    """A figure that is a table is shown as one."""
+    numbers = svg.with_suffix(".csv")
+    shown = pd.read_csv(numbers, keep_default_na=False).drop(columns="variant", errors="ignore").astype(str)
+    sources = [name for name in shown if name == "source"]
+    table = shown[[name for name in shown if name not in sources] + sources].rename(
+        columns=lambda name: name.replace("_", " ")
+    )
+    is_table = spec.kind == "related" and "unavailable" not in shown
+    return {
+        "spec": spec,
+        "url": _data_url(svg),
+        "numbers": numbers.read_text(),
+        "table": Markup(html(table, spec.id + "-table")) if is_table else None,
+    }
+
+
+def outcomes(run: Run, verdicts: pd.DataFrame) -> list[str]:
+    """A sentence per workload and core count: each variant against base, as far as its interval allows a claim.
+
+    None of a run whose outcome is something else than what was served or what it cost.
+    """
+    if run.options.observes:
+        return []
     against = sorted(
         (variant for variant in run.options.variants if variant != BASE), key=lambda variant: variant != OURS
     )
-    rows = {(row.workload, row.cores, row.variant): row for row in each(outcome(run, summary))}
+    asked = verdicts[(verdicts.over == BASE) & verdicts.metric.isin([*THROUGHPUT, COST])]
+    rows = {
+        (row.workload, row.cores, row.variant): row
+        for row in each(asked)
+        if (row.metric == COST) == (run.options.at_rate(row.workload))
+    }
     return [
         f"{place(workload, cores)}: "
         + "; ".join(
@@ -120,6 +166,10 @@ def warnings(run: Run, trials: list[Trial]) -> list[str]:
         *_lacking(run),
         *_failed(run, trials),
         *_spoilt(trials),
+        *_repeated(trials),
+        *_slow(trials),
+        *_constant(trials),
+        *_busy_before(run),
         *(f"Not available here: {sentence}." for sentence in missing(run, trials)),
     ]
 
@@ -127,37 +177,44 @@ def warnings(run: Run, trials: list[Trial]) -> list[str]:
 def _claim(variant: str, row: Any) -> str:
     if row is None:
         return f"{variant} has no measured trial"
-    if pd.isna(row.ratio_low):
+    if row.verdict == UNKNOWN:
         return f"{variant} has too few complete blocks for an interval, so no claim is made"
-    interval = f"95 % interval {row.ratio_low:.3f}–{row.ratio_high:.3f}"
-    return f"{_verdict(variant, row)}, {row.ratio_to_base:.3f} times its {METRICS[row.metric].called} ({interval})"
+    interval = f"95 % interval {row.low:.3f}–{row.high:.3f}{_standing(row)}"
+    return f"{_verdict(variant, row)}, {row.ratio:.3f} times its {METRICS[row.metric].called} ({interval})"
+
+
+def _standing(row: Any) -> str:
+    """Beside a claim its role, beside none what would have been seen."""
+    said = {PRIMARY: "; the primary outcome", ADJUSTED: f"; adjusted p {probability(row.p_adjusted)}"}.get(row.role, "")
+    seen = "" if row.verdict in (HIGHER, LOWER) else f"; {100 * row.seen_from:.1f} % would have been seen"
+    return said + seen
 
 
 def _verdict(variant: str, row: Any) -> str:
     better = METRICS[row.metric].better
-    if row.ratio_low > 1:
+    if row.verdict == HIGHER:
         return f"{variant} {_MORE[better]} base"
-    if row.ratio_high < 1:
+    if row.verdict == LOWER:
         return f"{variant} {_LESS[better]} base"
     return f"no difference seen between {variant} and base"
 
 
-def _control(summary: pd.DataFrame) -> dict[str, Any]:
-    """Whether base against itself is 1, as it must be. Without an interval there is nothing to tell."""
-    if off := off_controls(summary):
-        doubt = "Effects of that size there may be no effects of the variants."
-        return {"state": "off", "sentences": [*map(str, off), doubt]}
-    checked = controls(summary)
-    if checked.empty:
+def _control(result: Result) -> dict[str, Any]:
+    """How far apart base and base come out, in the metric that is the outcome. Without an interval nothing tells."""
+    if not result.controls:
         return {
             "state": "unknown",
             "sentences": [
                 "No A/A control with an interval in this run: nothing tells how far apart two equal arms come out."
             ],
         }
+    failing = [control for control in result.controls if control.fails]
+    doubt = ["Effects of that size there may be no effects of the variants."] if failing else []
+    rest = [control for control in result.controls if not control.fails]
     return {
-        "state": "fine",
-        "sentences": [f"The A/A control is fine: base against itself includes 1 in all {len(checked)} settings."],
+        "state": "off" if failing else "fine",
+        "sentences": ["The A/A control, base measured as if it were another variant:", *map(str, failing), *doubt]
+        + [str(control) for control in rest],
     }
 
 
@@ -199,6 +256,50 @@ def _spoilt(trials: list[Trial]) -> list[str]:
     return [f"Spoilt: {marked} of {len(trials)} trials are marked and kept in all numbers: {listed}."]
 
 
+def _repeated(trials: list[Trial]) -> list[str]:
+    reasons = Counter(trial.repeated for trial in trials if trial.repeated)
+    listed = "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common())
+    return [f"Run once more, with nothing kept of the first attempt: {listed}."] if reasons else []
+
+
+def _slow(trials: list[Trial]) -> list[str]:
+    """Rare stalls, which a ratio by pairs leaves aside: how many of each variant. Not where all get the same load."""
+    served = pd.DataFrame(
+        [
+            (place(trial.workload, trial.cores), trial.arm, trial.metrics[name])
+            for trial in trials
+            for name in THROUGHPUT
+            if name in trial.metrics and trial.rate is None
+        ],
+        columns=["place", "arm", "served"],
+    )
+    usual = served.groupby(["place", "arm"]).served.transform("median")
+    slow = Counter((row.place, row.arm) for row in each(served[served.served < SLOW * usual]))
+    listed = "; ".join(f"{counted(count, 'trial')} of {arm}, {where}" for (where, arm), count in slow.items())
+    return [f"Slow, with less than {SLOW:.0%} of what is usual for that variant: {listed}."] if slow else []
+
+
+def _constant(trials: list[Trial]) -> list[str]:
+    """Two real measurements are never equal to the last digit."""
+    values: dict[tuple[str, str], set[float]] = {}
+    for trial in trials:
+        for name in (*THROUGHPUT, COST):
+            if name in trial.metrics:
+                values.setdefault((place(trial.workload, trial.cores), name), set()).add(trial.metrics[name])
+    return [
+        f"{where}: all trials gave the same {name}, so it was not measured."
+        for (where, name), seen in values.items()
+        if len(seen) == 1 and len(trials) > 1
+    ]
+
+
+def _busy_before(run: Run) -> list[str]:
+    load, cpus = (run.fingerprint.get(name, "").split() for name in ("load before", "cpus"))
+    if not load or not cpus or float(load[0]) <= BUSY * int(cpus[0]):
+        return []
+    return [f"The machine was busy before the run began: its load average was {load[0]} on {cpus[0]} CPUs."]
+
+
 def _method(run: Run, trials: list[Trial]) -> list[str]:
     options = run.options
     planned = (
@@ -209,9 +310,9 @@ def _method(run: Run, trials: list[Trial]) -> list[str]:
     sentences = [planned]
     if not is_emulated(run):
         sentences.append(
-            "An estimate is the mean of the blocks' means; a ratio to base is the exponential of the mean of the "
-            "blocks' paired log-ratios. Intervals are 95 % bootstrap-t intervals over blocks, so about one control in "
-            "twenty is off by chance."
+            "A ratio to base is the Hodges-Lehmann estimate from pairs, one in each half of each block; its 95 % "
+            "interval is Wilcoxon's, so about one control in twenty is off by chance. A level, such as CPS, is the "
+            "mean of the blocks' means with Student's interval."
         )
     if options.limits:
         sentences.append(f"Not as usual: {', '.join(f'{name} {value}' for name, value in options.limits.items())}.")
@@ -222,4 +323,8 @@ def _method(run: Run, trials: list[Trial]) -> list[str]:
 
 
 def _data_url(svg: Path) -> str:
-    return f"data:image/svg+xml;base64,{b64encode(svg.read_bytes()).decode()}"
+    return _svg_url(svg.read_bytes())
+
+
+def _svg_url(svg: bytes) -> str:
+    return f"data:image/svg+xml;base64,{b64encode(svg).decode()}"

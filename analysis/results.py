@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis.emulated import sound
 from analysis.estimates import comparisons, estimate
+from analysis.verdicts import Control, controls, judge
 from records.run import RecordError, Run, read_run, runs_in
 from records.trials import TRIALS, Trial, read_trials
 
@@ -27,6 +28,16 @@ class Result:
     def compared(self) -> pd.DataFrame:
         """analysis.estimates.comparisons() of the run's variants."""
         return comparisons(self.trials, self.run.options.variants)
+
+    @cached_property
+    def verdicts(self) -> pd.DataFrame:
+        """analysis.verdicts.judge() of all its ratios."""
+        return judge(self.run, self.summary, self.compared)
+
+    @cached_property
+    def controls(self) -> list[Control]:
+        """Its A/A controls that have an interval."""
+        return controls(self.run, self.summary, self.verdicts)
 
 
 def result(directory: Path, run: Run, trials: list[Trial]) -> Result:

@@ -1,31 +1,52 @@
-"""What runs say, for readers who know neither the statistics nor the kernel. Every sentence is computed."""
+"""The first screen of a report: what was asked, what came out, how sure it is, what speaks against it.
+
+For readers who know neither the slides nor the kernel. Every sentence is computed.
+"""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
-from analysis.estimates import controls, counted, each, off_controls, place, throughput
+from analysis.emulated import is_emulated
+from analysis.estimates import counted, each
 from analysis.results import Result
-from records.metrics import ACTIVE_LOCAL, COST, METRICS, PASSIVE_LOCAL, THROUGHPUT
+from analysis.verdicts import EXPLORATORY, HIGHER, LOWER, PRIMARY, UNKNOWN
+from records.metrics import ACTIVE_LOCAL, COST, METRICS, P50, P99, PASSIVE_LOCAL, THROUGHPUT
 from records.run import Run
 from records.trials import BASE
 
 OURS = "fastsocket"
+NAMES = {"haproxy": "HAProxy", "redis": "Redis", "memcached": "Memcached"}  # where it is not the workload's own
+WHAT = (
+    "Fastsocket gives each worker of a server a listener of its own, and has a connection's packets handled on the "
+    "core of the worker that reads them. Here it is a library that is preloaded, and a program that steers packets; "
+    "neither kernel nor server is changed."
+)
+PUBLISHED = "The original project published 5.8 times the connections per second, at 24 cores"
 
 
-def plain_summary(results: list[Result]) -> list[str]:
-    """Sentences on all results together; none where there is nothing to say.
+@dataclass(frozen=True)
+class Short:
+    """Paragraphs of sentences; empty where there is nothing to say."""
 
-    If several runs answer the same question, the run with the most blocks is quoted.
-    """
+    asked: list[str]
+    found: list[str]
+    sure: list[str]
+    against: list[str]
+
+
+def in_short(results: list[Result]) -> Short:
+    """Of all results together. If several runs answer the same question, the run with the most blocks is quoted."""
     measured = sorted((result for result in results if result.trials), key=lambda result: -result.run.options.blocks)
-    workloads = list(dict.fromkeys(workload for result in measured for workload in result.run.options.workloads))
-    sentences = []
-    for workload in workloads:
-        for question in (_served, _cost, _local):
-            sentences += _first(question(result.run, result.summary, workload) for result in measured)
-    return sentences + _controls(measured) + [absence(result.run) for result in results if result.run.options.why_not]
+    timed = [result for result in measured if not is_emulated(result.run)]
+    found = answers(timed)
+    absent = [absence(result.run) for result in results if result.run.options.why_not]
+    return Short(
+        asked=_asked(timed or measured) if measured else [],
+        found=[*_found(found), *_localities(measured), *absent],
+        sure=_sure(timed) if found else [],
+        against=[*_losses(found), *_doubts(timed)] if found else [],
+    )
 
 
 def absence(run: Run) -> str:
@@ -33,78 +54,182 @@ def absence(run: Run) -> str:
     return f"{run.options.experiment} is not available here: {run.options.why_not}."
 
 
-def _first(answers: Iterator[str | None]) -> list[str]:
-    return next(([answer] for answer in answers if answer), [])
+def called(workload: str) -> str:
+    """How sentences name a server."""
+    return NAMES.get(workload, workload)
 
 
-def _row(summary: pd.DataFrame, workload: str, cores: int, variant: str, *metrics: str) -> Any:
-    """The row of one of these metrics, or None."""
-    rows = summary[
-        (summary.workload == workload)
-        & (summary.cores == cores)
-        & (summary.variant == variant)
-        & summary.metric.isin(metrics)
-    ]
-    return None if rows.empty else next(each(rows))
+Answers = dict[tuple[str, int, bool, str], Any]  # workload, core count, at a given rate, metric -> verdict over base
+_SAID = (*THROUGHPUT, COST, P50, P99)
 
 
-def _served(run: Run, summary: pd.DataFrame, workload: str) -> str | None:
-    """Only where servers took all they could: at a given rate they all serve the same."""
-    if workload in run.options.rates or run.options.observes:
-        return None
-    cores = max(run.options.cores)
-    row = _row(throughput(summary), workload, cores, OURS, *THROUGHPUT)
-    if row is None or pd.isna(row.ratio_low):
-        return None
-    doubt = _doubt(summary, workload, cores)
-    return f"{place(workload, cores)} answered {_more(row)} with Fastsocket than without.{doubt}"
+def answers(results: list[Result]) -> Answers:
+    """Those with an interval, in the order of workloads, from the largest core count down, and first at full speed.
+
+    At a given rate all variants serve the same, so throughput answers nothing there.
+    """
+    found: Answers = {}
+    for result in results:
+        ours = result.verdicts[(result.verdicts.variant == OURS) & (result.verdicts.over == BASE)]
+        for row in each(ours[(ours.verdict != UNKNOWN) & ours.metric.isin(_SAID)]):
+            at_rate = result.run.options.at_rate(row.workload)
+            if not (result.run.options.observes or (at_rate and row.metric in THROUGHPUT)):
+                found.setdefault((row.workload, row.cores, at_rate, row.metric), row)
+    order = list(dict.fromkeys(workload for result in results for workload in result.run.options.workloads))
+    return dict(sorted(found.items(), key=lambda item: (order.index(item[0][0]), -item[0][1], *_within(item[0]))))
 
 
-def _cost(run: Run, summary: pd.DataFrame, workload: str) -> str | None:
-    if workload not in run.options.rates or run.options.observes:
-        return None
-    cores = max(run.options.cores)
-    row = _row(summary, workload, cores, OURS, COST)
-    if row is None or pd.isna(row.ratio_low):
-        return None
-    return f"At the same load, {place(workload, cores)} needed {_more(row, 'CPU time')} with Fastsocket than without."
+def _within(key: tuple[str, int, bool, str]) -> tuple[bool, int]:
+    return key[2], _SAID.index(key[3])
 
 
-def _doubt(summary: pd.DataFrame, workload: str, cores: int) -> str:
-    off = any((control.workload, control.cores) == (workload, cores) for control in off_controls(summary))
-    return " But there the server differed from itself, too, so trust it less." if off else ""
+def _asked(results: list[Result]) -> list[str]:
+    run = results[0].run
+    variants = {variant for result in results for variant in result.run.options.variants}
+    servers = list(dict.fromkeys(called(name) for result in results for name in result.run.options.workloads))
+    machine = run.fingerprint
+    where = f"Linux {machine.get('kernel', '?')}, {max(run.options.cores)} of its CPUs for the server"
+    question = (
+        f"The question: what does it change for {_listed(servers)}, against the same server with one shared listener "
+        f"(base)? The machine: {where}. The variants took turns on the same CPUs, in {_blocks(results)} blocks."
+    )
+    return [WHAT, question] if OURS in variants else [question]
 
 
-def _more(row: Any, thing: str = "requests") -> str:
+def _blocks(results: list[Result]) -> str:
+    fewest, most = (choose(result.run.options.blocks for result in results) for choose in (min, max))
+    return f"{most}" if fewest == most else f"{fewest} to {most}"
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def _found(known: Answers) -> list[str]:
+    """What was served, whichever way it came out, and else what is better."""
+    return _by_setting(
+        {key: row for key, row in known.items() if row.metric in THROUGHPUT or row.role == PRIMARY or _is(BETTER, row)}
+    )
+
+
+def _losses(known: Answers) -> list[str]:
+    return _by_setting({key: row for key, row in known.items() if _is(WORSE, row)})
+
+
+def _by_setting(known: Answers) -> list[str]:
+    """A sentence for each server and core count."""
+    parts: dict[str, list[str]] = {}
+    for key, row in known.items():
+        parts.setdefault(_place(key), []).append(f"{_change(row)}{_role(row)}")
+    return [f"{where}: {'; '.join(said)}." for where, said in parts.items()]
+
+
+BETTER, WORSE = "better", "worse"
+
+
+def _is(what: str, row: Any) -> bool:
+    higher_is = BETTER if METRICS[row.metric].better == "higher" else WORSE
+    return row.verdict in (HIGHER, LOWER) and (row.verdict == HIGHER) == (higher_is == what)
+
+
+def _place(key: tuple[str, int, bool, str]) -> str:
+    workload, cores, at_rate, _ = key
+    return f"{called(workload)} on {counted(cores)}{', at the same load' if at_rate else ''}"
+
+
+def _role(row: Any) -> str:
+    return ", the outcome that was named beforehand" if row.role == PRIMARY else ""
+
+
+WORDS = {  # metric -> more, less, of what
+    **dict.fromkeys(THROUGHPUT, ("more", "fewer", "requests")),
+    COST: ("more", "less", "CPU time per request"),
+    P50: ("longer", "shorter", "median latency"),
+    P99: ("longer", "shorter", "99th percentile of the latency"),
+}
+
+
+def _change(row: Any) -> str:
     """A ratio as a change in percent, as far as its interval allows to speak of one."""
-    low, high = 100 * (row.ratio_low - 1), 100 * (row.ratio_high - 1)
-    if low > 0:
-        return f"{100 * (row.ratio_to_base - 1):.1f} % more {thing} (95 % interval {low:.1f} to {high:.1f} %)"
-    fewer = "less" if thing == "CPU time" else "fewer"
-    if high < 0:
-        return f"{100 * (1 - row.ratio_to_base):.1f} % {fewer} {thing} (95 % interval {-high:.1f} to {-low:.1f} %)"
-    return f"neither clearly more nor {fewer} {thing} (between {-low:.1f} % {fewer} and {high:.1f} % more)"
+    more, less, what = WORDS[row.metric]
+    low, high = 100 * (row.low - 1), 100 * (row.high - 1)
+    if row.verdict == HIGHER:
+        return _said(100 * (row.ratio - 1), more, what, low, high)
+    if row.verdict == LOWER:
+        return _said(100 * (1 - row.ratio), less, what, -high, -low)
+    seen = f"{100 * row.seen_from:.1f} % would have been seen"
+    return f"no clear difference in {what} (from {-low:.1f} % {less} to {high:.1f} % {more}; {seen})"
 
 
-def _local(run: Run, summary: pd.DataFrame, workload: str) -> str | None:
-    cores = max(run.options.cores)
-    said = []
+def _said(change: float, way: str, what: str, low: float, high: float) -> str:
+    interval = f"95 % interval {low:.1f} to {high:.1f} %"
+    return f"{change:.1f} % {way} {what} ({interval})"
+
+
+def _localities(results: list[Result]) -> list[str]:
+    """Of each server, the shares at the largest core count of the run with the most blocks."""
+    sentences = []
     for metric in (PASSIVE_LOCAL, ACTIVE_LOCAL):
-        base, ours = (_row(summary, workload, cores, variant, metric) for variant in (BASE, OURS))
-        if base and ours:
-            said.append(
-                f"{ours.estimate:.1f} % instead of {base.estimate:.1f} % of the data of {METRICS[metric].called}"
+        said: dict[str, str] = {}
+        for result in results:
+            for workload in result.run.options.workloads:
+                if workload not in said and (shares := _local(result, workload, metric)):
+                    said[workload] = shares
+        if said:
+            sentences.append(
+                f"Read on the core that had received it, of the data of {METRICS[metric].called}: "
+                f"{_listed(list(said.values()))}."
             )
-    if cores == 1 or not said:
-        return None
-    return f"With Fastsocket, {place(workload, cores)} read {' and '.join(said)} on the core that had received it."
+    return sentences
 
 
-def _controls(measured: list[Result]) -> list[str]:
-    """How far to trust all that: how many equal arms came out different."""
-    compared = sum(len(controls(result.summary)) for result in measured)
-    off = sum(len(off_controls(result.summary)) for result in measured)
-    if not compared:
-        return []
-    comparisons = f"{counted(compared, 'comparison')} of a server with itself, which must find no difference"
-    return [f"Of {comparisons}, {off} found one; by chance it would be about {compared / 20:.0f}."]
+def _local(result: Result, workload: str, metric: str) -> str:
+    """Empty where there is nothing to tell, or only one core to read on."""
+    cores, rows = max(result.run.options.cores), result.summary
+    here = rows[(rows.workload == workload) & (rows.cores == cores) & (rows.metric == metric)].set_index("variant")
+    if cores == 1 or not {BASE, OURS} <= set(here.index):
+        return ""
+    ours, base = here.estimate[OURS], here.estimate[BASE]
+    return f"{called(workload)} {ours:.1f} % with Fastsocket (without: {base:.1f} %)"
+
+
+def _sure(results: list[Result]) -> list[str]:
+    checked = [control for result in results for control in result.controls]
+    off = sum(control.is_off for control in checked)
+    sentences = []
+    if checked:
+        widths = sorted(control.width - 1 for control in checked)
+        sentences.append(
+            f"Base was measured twice, as if it were two variants, in {counted(len(checked), 'setting')}. Such equal "
+            f"arms may differ by {100 * widths[0]:.1f} to {100 * widths[-1]:.1f} %. {off} of {len(checked)} differed "
+            f"clearly; by chance it would be about {len(checked) / 20:.1f}."
+        )
+    else:
+        sentences.append("No A/A control has an interval, so nothing tells how far two equal arms come apart.")
+    judged = sum((result.verdicts.role != EXPLORATORY).sum() for result in results)
+    others = sum(((result.verdicts.role == EXPLORATORY) & result.verdicts.p.notna()).sum() for result in results)
+    sentences.append(
+        f"{counted(judged, 'ratio')} answer what was asked, and are adjusted for their number where they were not "
+        f"named beforehand. {others} more, such as those of latency, are exploratory: about {others / 20:.0f} would "
+        "leave out 1 by chance."
+    )
+    return sentences
+
+
+def _doubts(results: list[Result]) -> Iterator[str]:
+    """Each once, over all results."""
+    for result in results:
+        yield from (str(control) for control in result.controls if control.fails)
+    shared = [result for result in results if any(placement.shared for placement in result.run.placements)]
+    if shared:
+        yield "The load generator shares CPUs with the server: what it takes, the server lacks."
+    largest = max(max(result.run.options.cores) for result in results)
+    if largest < 24:
+        yield f"{PUBLISHED}. {counted(largest).capitalize()} can neither confirm nor deny that."
+    marked, failed, total = (
+        sum(bool(trial.spoilt) for result in results for trial in result.trials),
+        sum(bool(trial.failed) for result in results for trial in result.trials),
+        sum(len(result.trials) for result in results),
+    )
+    if marked or failed:
+        yield f"Of {total} trials, {failed} failed and {marked} are marked as less trustworthy."

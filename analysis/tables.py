@@ -9,7 +9,8 @@ from great_tables import GT
 from analysis.emulated import is_emulated
 from analysis.estimates import counted, each, place, throughput
 from analysis.results import SUMMARY, Result
-from records.metrics import METRICS, TABULATED
+from analysis.verdicts import EXPLORATORY, PRIMARY
+from records.metrics import COST, METRICS, TABULATED, THROUGHPUT
 from records.run import Run
 from records.trials import BASE, CONTROL, CpuUse, Trial
 
@@ -19,7 +20,7 @@ CPU_STATES = [field for field in CpuUse.model_fields if field != "cpu"]
 
 def write_tables(result: Result) -> None:
     """Write summary.csv, trials.parquet and, for readers, tables/summary and tables/cpu_by_core as .csv and .md,
-    and tables/comparisons.csv."""
+    tables/comparisons.csv, and tables/verdicts.csv with the role of each ratio."""
     directory, run, trials = result.directory, result.run, result.trials
     folder = directory / "tables"
     folder.mkdir(parents=True, exist_ok=True)
@@ -32,6 +33,7 @@ def write_tables(result: Result) -> None:
     (folder / "summary.md").write_text(_markdown(readable) + notes + "\n")
     (folder / "cpu_by_core.md").write_text(_markdown(readable_cpu(cpu)))
     result.compared.to_csv(folder / "comparisons.csv", index=False)
+    result.verdicts.to_csv(folder / "verdicts.csv", index=False)
 
 
 def flat(trials: list[Trial]) -> pd.DataFrame:
@@ -132,8 +134,9 @@ def ratio(row: Any) -> str:
     return f"{row.ratio_to_base:.3f} ({row.ratio_low:.3f}–{row.ratio_high:.3f})"
 
 
-def readable_comparisons(compared: pd.DataFrame) -> pd.DataFrame:
-    """comparisons() with all cells formatted, without those that have no interval."""
+def readable_verdicts(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """Those on throughput, cost and whatever is the primary outcome, all cells formatted, if they have an interval."""
+    shown = verdicts[verdicts.metric.isin([*THROUGHPUT, COST]) | (verdicts.role == PRIMARY)].dropna(subset="low")
     return pd.DataFrame(
         [
             (
@@ -142,11 +145,19 @@ def readable_comparisons(compared: pd.DataFrame) -> pd.DataFrame:
                 f"{row.variant} / {row.over}",
                 METRICS[row.metric].called,
                 f"{row.ratio:.3f} ({row.low:.3f}–{row.high:.3f})",
+                row.verdict,
+                f"{100 * row.seen_from:.1f} %",
+                row.role if row.role == EXPLORATORY else f"{row.role}, p {probability(row.p_adjusted)}",
             )
-            for row in each(compared.dropna(subset="low"))
+            for row in each(shown)
         ],
-        columns=["workload", "cores", "variant", "metric", "ratio"],
+        columns=["workload", "cores", "variant", "metric", "ratio", "verdict", "seen from", "role"],
     )
+
+
+def probability(p: float) -> str:
+    """As far as its digits mean something."""
+    return f"{p:.3f}" if p >= 0.001 else "below 0.001"
 
 
 def cpu_by_core(run: Run, trials: list[Trial]) -> pd.DataFrame:
@@ -177,8 +188,8 @@ def readable_cpu(cpu: pd.DataFrame) -> pd.DataFrame:
 
 def html(table: pd.DataFrame, name: str) -> str:
     """A formatted table for the report; name becomes its id."""
-    numbers = [column for column in table.columns if column not in ("workload", "variant")]
-    return GT(table, id=name).cols_align("right", columns=numbers).as_raw_html()
+    words = [column for column in table.columns if not table[column].str.contains(r"^[\d.,]").any()]
+    return GT(table, id=name).cols_align("right").cols_align("left", columns=words).as_raw_html()
 
 
 def _in_order(run: Run, rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """The life of a run, from its directory to its conclusion, for one experiment or several in turn."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ class Collector:
     conclude: Callable[[Path], None]  # when all runs of a directory are measured
     began: float  # time.monotonic() at the start of the command
     resume: bool = False
+    said: frozenset[str] = frozenset()  # the options that the caller gave; a run that goes on must agree with them
 
     def collect(self, planned: dict[str, Options], directory: Path) -> int:
         """Measure one experiment into the directory, or several into folders of it. Returns the exit status.
@@ -69,7 +71,8 @@ class Collector:
         if options.why_not:
             self._leave_out(directory, options)
             return 0
-        return self._measure(directory, self._opened(directory, options, is_part))
+        began = time.monotonic() if is_part else self.began
+        return self._measure(directory, self._opened(directory, options, is_part), began)
 
     def _leave_out(self, directory: Path, options: Options) -> None:
         """An experiment that this machine cannot run has its place in the report all the same."""
@@ -80,16 +83,16 @@ class Collector:
     def _opened(self, directory: Path, options: Options, is_part: bool) -> Run:
         """If a collection is resumed, some of its parts may not have begun."""
         if self.resume and (is_run(directory) or not is_part):
-            return resumed_run(directory)
+            return resumed_run(directory, options, self.said)
         return new_run(directory, options)
 
-    def _measure(self, directory: Path, run: Run) -> int:
+    def _measure(self, directory: Path, run: Run, began: float) -> int:
         status = 0
         try:
             build()
             generator.build()
             with self.watch(run, directory) as live:
-                measure(directory, run, self.began, live.add)
+                measure(directory, run, began, live.add)
         except KeyboardInterrupt:
             status = INTERRUPTED
         finally:

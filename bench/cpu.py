@@ -37,6 +37,14 @@ def busy_seconds(uses: list[CpuUse]) -> float:
     return sum(use.user + use.system + use.softirq + use.irq for use in uses)
 
 
+def busy_time(uses: list[CpuUse], wall: float) -> float:
+    """CPU time that was neither idle nor taken by the hypervisor, of CPUs that were watched for so many seconds.
+
+    The kernel measures how long a CPU is idle, while it attributes the rest by the tick that finds it (proc(5)).
+    """
+    return len(uses) * wall - sum(use.idle + use.iowait + use.steal for use in uses)
+
+
 def steal_share(uses: list[CpuUse]) -> float:
     """The part of all CPU time, 0 to 1, that the hypervisor gave to somebody else."""
     total = busy_seconds(uses) + sum(use.idle + use.iowait + use.steal for use in uses)

@@ -5,15 +5,17 @@ import secrets
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, ValidationError
 
 from bench.threads import TOPOLOGY, by_core
 from records.kinds import KINDS
-from records.run import Asked, FigureSpec, FigureText, Options, Record
+from records.metrics import METRICS
+from records.run import Asked, FigureSpec, FigureText, NicKind, Options, Primary, Record
 from records.trials import CONTROL
 from setup import container
+from topologies import queue_threads
 from workloads import WORKLOADS, limits
 from workloads.variants import VARIANTS, Variant
 
@@ -49,6 +51,7 @@ class Experiment(FigureText, Asked):
     shows: Shown = Shown()
     draws: list[str] = []  # experiments whose figures its run can show; empty: its own
     cores: Literal["one", "all", "one to all", "threads"] = "one to all"  # threads: one of each core, and all
+    nic: NicKind | None = None  # how the NIC is emulated; None: with threads, where this machine can
     quick: Effort
     full: Effort
     paper: Effort
@@ -59,6 +62,10 @@ class Experiment(FigureText, Asked):
         require("experiment", self.draws, names())
         require("workload", [*self.workloads, *self.rates, *self.shows.workloads], WORKLOADS)
         require("variant", [*self.variants, *self.shows.variants], VARIANTS)
+        if self.primary:
+            require("workload", [self.primary.workload], self.workloads)
+            require("variant", [self.primary.of, self.primary.over], self.variants)
+            require("metric", filter(None, [self.primary.metric]), METRICS)
         compared = [name for effect in self.effects.values() for name in effect.of + effect.over]
         require("variant", [*self.labels, *compared], [*VARIANTS, CONTROL])
 
@@ -167,10 +174,12 @@ def plan(
     cores: str | None = None,
     blocks: int | None = None,
     seconds: int | None = None,
+    nic: NicKind | None = None,
 ) -> Options:
     """The options of a run: what the experiment says, except where the caller says otherwise.
 
-    Raises UsageError, LimitError.
+    nic: how the NIC is emulated, instead of as the experiment says. Raises UsageError, LimitError, and
+    Refused for threads where there are none.
     """
     experiment = _one(name)
     effort: Effort = getattr(experiment, length)
@@ -182,6 +191,7 @@ def plan(
         "workloads": chosen_workloads,
         "variants": chosen_variants,
         "rates": {workload: rate for workload, rate in experiment.rates.items() if workload in chosen_workloads},
+        "primary": _primary(experiment.primary, chosen_workloads, chosen_variants),
     }
     return Options(
         **experiment.model_dump(include=set(Asked.model_fields)) | chosen,
@@ -193,8 +203,23 @@ def plan(
         seconds=seconds or effort.seconds,
         seed=secrets.randbits(32),
         limits=limits.changed(limits.read()),
+        nic=queue_threads.choose(nic or experiment.nic),
         figures=figure_specs(name, chosen_workloads),
     )
+
+
+def _primary(named: Primary | None, workloads: list[str], variants: list[str]) -> Primary | None:
+    """Of the first workload that was chosen, where the experiment's own was not; None without its variants."""
+    if named is None or not {named.of, named.over} <= set(variants):
+        return None
+    return named if named.workload in workloads else named.model_copy(update={"workload": workloads[0]})
+
+
+def nic_kind(asked: str | None) -> NicKind | None:
+    """Raises UsageError for a kind of emulated NIC that there is not."""
+    known: tuple[NicKind, ...] = get_args(NicKind)
+    require("kind of emulated NIC", [asked] if asked else [], known)
+    return next((kind for kind in known if kind == asked), None)
 
 
 def _one(name: str) -> Experiment:

@@ -12,10 +12,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from records.profile import IDLE, OTHER, SERVER, Stack, write_stacks
+from records.profile import FREQUENCY, IDLE, OTHER, SERVER, Stack, write_stacks
 from workloads.process import WorkloadError, family, running
 
-FREQUENCY = 4999  # Hz; prime, so that it does not beat with the kernel's ticks
 NO_SYMBOL = "[no symbol]"
 _RECORD = ["perf", "record", "--quiet", "--event=cpu-clock", "--all-cpus", "-g", "--kernel-callchains", "--delay=-1"]
 _REPORT = ["perf", "report", "--stdio", "--no-children", "--show-nr-samples", "--sort=comm,dso,sym"]

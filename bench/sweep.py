@@ -7,21 +7,25 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from bench.day import offered
+from bench.capacity import with_capacities
 from bench.experiment import UsageError, usable_cpus
+from bench.neighbour import neighbour
 from bench.observers import observer
 from bench.placement import place
+from bench.rate import offered
 from bench.schedule import Slot, schedule
+from bench.soundness import BUSY
 from bench.threads import cores_first
-from bench.trial import Bench
+from bench.trial import Bench, Observe
 from fastsocket.libbpf import BpfError
 from fastsocket.steering import EmulatedNic
 from fastsocket.steering.cpus import machine_cpus
 from probes import reads
 from probes.trial import Probes
-from records.run import RUN, Options, RecordError, Run, read_run, write_run
+from records.run import RUN, NicKind, Options, RecordError, Run, read_run, write_run
 from records.trials import Trial, append_trial, drop_torn_line, failed_trial, read_trials
 from setup.fingerprint import fingerprint, versions
+from topologies.queue_threads import QueueThreads
 from topologies.tag import RunTag
 from topologies.testbed import Testbed
 from workloads import WORKLOADS, limits
@@ -39,11 +43,13 @@ def new_run(directory: Path, options: Options) -> Run:
     """Make the run directory. Raises UsageError when it holds a run already or cannot be written."""
     if is_run(directory):
         raise UsageError(f"{directory} holds a run already: go on with --resume, or choose another --out")
+    if directory.is_dir() and any(directory.iterdir()):
+        raise UsageError(f"{directory} holds other files: choose another --out")
     installed = {tool: said for name in options.workloads for tool, said in WORKLOADS[name].versions().items()}
     run = Run(
         options=options,
         started=datetime.now().astimezone().isoformat(timespec="seconds"),
-        fingerprint={**fingerprint(), "reads seen by": reads.tracepoint()},
+        fingerprint={**fingerprint(), "reads seen by": reads.tracepoint(), "emulated NIC": options.nic},
         machine_cpus=machine_cpus(),
         versions={**versions(), **installed},
         placements=place(options.cores, cores_first(usable_cpus())),
@@ -58,10 +64,12 @@ def new_run(directory: Path, options: Options) -> Run:
     return run
 
 
-def resumed_run(directory: Path) -> Run:
-    """The run to resume. It tries workloads that it had left out again: their server may work now.
+def resumed_run(directory: Path, wanted: Options, said: frozenset[str]) -> Run:
+    """The run to resume, with more blocks if so many are wanted. It tries workloads that it had left out again: their
+    server may work now.
 
-    Raises UsageError when there is none, or when the machine now has fewer CPUs or makes other loads.
+    said: the fields of wanted that the caller named. Raises UsageError when there is no run, when it was another one,
+    or when the machine now has fewer CPUs or makes other loads.
     """
     try:
         run = read_run(directory)
@@ -76,7 +84,26 @@ def resumed_run(directory: Path) -> Run:
         raise UsageError(
             f"{directory} was measured with {was} connections per core: set {limits.PREFIX}CONNECTIONS_PER_CORE={was}"
         )
-    return run.model_copy(update={"left_out": {}})
+    return _extended(directory, run.model_copy(update={"left_out": {}}), wanted, said)
+
+
+def _extended(directory: Path, run: Run, wanted: Options, said: frozenset[str]) -> Run:
+    """The run with as many blocks as are wanted. Raises UsageError where it differs from what was said."""
+    was, more = run.options, "blocks" in said and wanted.blocks > run.options.blocks and not run.options.day
+    for name in ["experiment", *sorted(said - ({"blocks"} if more else set()))]:
+        if getattr(wanted, name) != getattr(was, name):
+            raise UsageError(
+                f"{directory} is a run with {name} {_shown(getattr(was, name))}, not {_shown(getattr(wanted, name))}: "
+                "leave the option out, or choose another --out"
+            )
+    if not more:
+        return run
+    options = was.model_copy(update={"blocks": wanted.blocks})
+    return run.model_copy(update={"options": options, "planned_trials": len(schedule(options)), "complete": False})
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def remaining(directory: Path, run: Run) -> list[Slot]:
@@ -86,32 +113,38 @@ def remaining(directory: Path, run: Run) -> list[Slot]:
 
 
 @contextmanager
-def bench(workloads: list[str], queues: int) -> Iterator[tuple[Bench, Probes]]:
+def bench(workloads: list[str], queues: int, nic: NicKind) -> Iterator[tuple[Bench, Probes]]:
     """The Bench over the testbeds of these workloads, and its Probes. On leaving, all that they made here goes."""
     with ExitStack() as stack:
         tag = stack.enter_context(RunTag())
         topologies = dict.fromkeys(WORKLOADS[name].topology for name in workloads)
         testbeds = {topology: stack.enter_context(Testbed(topology(), tag, queues)) for topology in topologies}
         links = [link for testbed in testbeds.values() for link in testbed.links_to(testbed.server)]
-        nic = stack.enter_context(EmulatedNic(links))
+        ends = [end for link in links for end in (link.sender, link.receiver)] if nic == "threads" else []
+        threads = {end: stack.enter_context(QueueThreads(end)) for end in ends}
+        emulated = stack.enter_context(EmulatedNic(links, threads))
         probes = stack.enter_context(Probes())
-        yield Bench(tag, testbeds, nic, probes), probes
+        yield Bench(tag, testbeds, emulated, threads, probes), probes
 
 
 def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], None]) -> None:
     """Run the remaining trials, calling done after each trial is on disk.
 
     began: time.monotonic() at the start of the command. An interruption loses no trial that was measured. A trial that
-    fails is kept, too; a workload that goes on failing is left out. Raises TestbedError, BpfError or, where no trial of
-    the whole run could be measured, WorkloadError.
+    fails is run once more; if it fails again it is kept as failed. A workload that goes on failing is left out. Raises
+    TestbedError, BpfError or, where no trial of the whole run could be measured, WorkloadError.
     """
     before, tolerance = run.wall_seconds, Tolerance()
     try:
-        with bench(run.options.workloads, queues=len(usable_cpus())) as (trials, probes):
+        with bench(run.options.workloads, len(usable_cpus()), run.options.nic) as (trials, probes):
             run = run.model_copy(update={"unavailable": probes.unavailable})
+            run = with_capacities(run, lambda slot: _run(trials, slot, run))
+            write_run(directory, run)
             for slot in remaining(directory, run):
                 if slot.workload not in tolerance.left_out:
                     trial = _tried(trials, slot, run, directory)
+                    if trial.failed and not tolerance.has_failed(slot.workload):
+                        trial = _tried(trials, slot, run, directory).model_copy(update={"repeated": trial.failed})
                     append_trial(directory, trial)
                     done(trial)
                     tolerance.note(trial)
@@ -129,6 +162,10 @@ class Tolerance:
         self.left_out: dict[str, str] = {}  # workload -> why
         self._in_a_row: Counter[str] = Counter()
 
+    def has_failed(self, workload: str) -> bool:
+        """Its last trial did."""
+        return bool(self._in_a_row[workload])
+
     def note(self, trial: Trial) -> None:
         self._in_a_row[trial.workload] = self._in_a_row[trial.workload] + 1 if trial.failed else 0
         if self._in_a_row[trial.workload] == FAILURES_TOLERATED:
@@ -137,14 +174,22 @@ class Tolerance:
 
 def _tried(trials: Bench, slot: Slot, run: Run, directory: Path) -> Trial:
     """The trial, or a failed trial with the reason."""
-    placement = next(placement for placement in run.placements if placement.cores == slot.cores)
-    rate, started = offered(run.options, slot.workload, slot.cores, slot.block), time.time()
+    rate, started = offered(run.options, slot.workload, slot.cores, slot.block, run.capacities), time.time()
     try:
-        return trials.run(
-            slot, placement, run.options.seconds, rate, observer(run.options.observes, directory, slot.index)
-        )
+        return _run(trials, slot, run, rate, observer(run.options.observes, directory, slot.index))
     except (WorkloadError, BpfError) as error:
         return failed_trial(str(error), **vars(slot), started=started, rate=rate)
+
+
+def _run(trials: Bench, slot: Slot, run: Run, rate: float | None = None, observe: Observe | None = None) -> Trial:
+    placement = next(placement for placement in run.placements if placement.cores == slot.cores)
+    with ExitStack() as stack:
+        if run.options.neighbour is not None:
+            stack.enter_context(neighbour(placement.server_cpus[0], run.options.neighbour))
+        trial = trials.run(slot, placement, run.options.seconds, rate, observe)
+    if run.options.neighbour is None:
+        return trial
+    return trial.model_copy(update={"spoilt": [reason for reason in trial.spoilt if reason != BUSY]})  # as asked
 
 
 def is_measured(directory: Path) -> bool:

@@ -1,23 +1,28 @@
 """One trial: a fresh server, a load, and everything that is observed meanwhile."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mininet.topo import Topo
 
-from bench.cpu import busy_seconds, difference, snapshot, steal_share
+from bench.cpu import busy_seconds, steal_share
+from bench.meter import Meter
 from bench.schedule import Slot
+from bench.soundness import BUSY, is_busy, unharmed, within_time
+from bench.spending import CLIENT, Spending
 from fastsocket import shared_memory
-from fastsocket.steering import EmulatedNic, Plan
+from fastsocket.steering import Device, EmulatedNic, Plan
 from fastsocket.steering.journal import Journal
 from fastsocket.steering.rfs import Rfs
 from probes.trial import Probes
-from records.metrics import COST, ERRORS, MAX, P50, P99
+from records.metrics import COST, ERRORS, INTERRUPTS, MAX, P50, P99, P999, SERVER_COST
 from records.run import Placement
-from records.trials import CpuUse, LibraryCounters, Trial
+from records.trials import NIC, CpuUse, LibraryCounters, Trial
+from topologies.queue_threads import QueueThreads
 from topologies.tag import JOURNAL, RunTag
 from topologies.testbed import Testbed
 from workloads import WORKLOADS
@@ -26,7 +31,9 @@ from workloads.variants import VARIANTS, Variant
 from workloads.workload import Cpus, Workload
 
 STEAL_TOLERATED = 0.05
-LATENCIES = {P50: "50", P99: "99", MAX: "max"}  # metric -> key of Load.latency_ms
+SERVER, SERVER_NIC = "server", f"server{NIC}"  # owners of CPU time
+WITHOUT_THREADS = "the emulated NIC has no threads of its own, so no task's time is that of the server's packets"
+LATENCIES = {P50: "50", P99: "99", P999: "99.9", MAX: "max"}  # metric -> key of Load.latency_ms
 TOTALS = ("adopted", "fallen_back")  # not counted by trial: adoptions happen when a server starts
 
 # Observes a trial during its load, given the server's process id, its ports and a scratch directory.
@@ -40,10 +47,18 @@ def _nothing_more(server_pid: int, ports: range, scratch: Path) -> AbstractConte
 class Bench:
     """The testbeds by topology, with their emulated NIC and the probes, ready for trials."""
 
-    def __init__(self, tag: RunTag, testbeds: dict[type[Topo], Testbed], nic: EmulatedNic, probes: Probes):
+    def __init__(
+        self,
+        tag: RunTag,
+        testbeds: dict[type[Topo], Testbed],
+        nic: EmulatedNic,
+        threads: dict[Device, QueueThreads],
+        probes: Probes,
+    ):
         self._tag = tag
         self._testbeds = testbeds
         self._nic = nic
+        self._threads = threads
         self._probes = probes
 
     def run(
@@ -56,6 +71,7 @@ class Bench:
         workload, variant = WORKLOADS[slot.workload], VARIANTS[slot.variant]
         testbed, cpus = self._testbeds[workload.topology], Cpus(placement.server_cpus, placement.load_cpus)
         with (
+            nullcontext() if variant.observed else self._probes.taken_off(),
             self._steered(workload, variant, testbed, cpus),
             self._set_up(variant, testbed, cpus),
             TemporaryDirectory(dir=self._tag.directory) as directory,
@@ -64,31 +80,38 @@ class Bench:
             demand = Demand(seconds, rate, workload.rehearse(testbed, cpus))
             library = _library(pids) if variant.has_local_listeners else None
             self._probes.start(pids[0], workload.ports(cpus))
-            started, before = time.time(), snapshot()
-            with (observe or _nothing_more)(pids[0], workload.ports(cpus), Path(directory)):
-                load = workload.load(testbed, cpus, demand)
-            use = difference(before, snapshot(), sorted({*cpus.server, *cpus.load}))
-            observed = self._probes.metrics(load.requests)
+            meter = Meter(Spending(testbed.hosts, self._threads))
+            started = time.time()
+            with unharmed(pids), meter, (observe or _nothing_more)(pids[0], workload.ports(cpus), Path(directory)):
+                load = within_time(partial(workload.load, testbed, cpus, demand), seconds)
+            use = meter.use(sorted({*cpus.server, *cpus.load}))
+            spent = meter.spent(ended={CLIENT: load.cpu_seconds})
+            observed = self._probes.metrics(load.requests) if variant.observed else {}
             library = _since(library, _library(pids)) if library else None
         return Trial(
             **vars(slot),
             started=started,
             seconds=load.seconds,
             rate=rate,
-            metrics={**_metrics(workload.metric, load, use), **observed},
-            unavailable={**_untold(load, use), **self._probes.unavailable},
+            metrics={**_metrics(workload.metric, load, use), **_paid(load, spent, meter.interrupts), **observed},
+            unavailable={**_untold(load, use), **_not_paid(load, spent), **self._probes.unavailable},
             latency_ms=load.latency_ms,
             histograms=load.histograms,
             load_errors=load.errors,
             cpu=use,
             load_cpu_seconds=load.cpu_seconds,
+            spent={owner: round(seconds, 6) for owner, seconds in spent.items()},
             library=library,
-            spoilt=_spoilt(load, use),
+            spoilt=[*_spoilt(load, use), *([BUSY] if not observe and is_busy(spent, use, meter.wall) else [])],
         )
 
     @contextmanager
     def _steered(self, workload: Workload, variant: Variant, testbed: Testbed, cpus: Cpus) -> Iterator[None]:
         ports = workload.cpu_of_port(cpus) if variant.steering == "perfect" else {}
+        for (
+            threads
+        ) in self._threads.values():  # those of the far ends: what arrives there goes by the kernel's own hash
+            threads.pin(cpus.load)
         with self._nic.steer(Plan(variant.steering, tuple(cpus.server), ports)):
             yield
 
@@ -136,6 +159,22 @@ def _metrics(throughput: str, load: Load, use: list[CpuUse]) -> dict[str, float]
     if load.requests and _others_seconds(load, use) > 0:
         measured[COST] = 1e6 * _others_seconds(load, use) / load.requests
     return measured
+
+
+def _paid(load: Load, spent: Mapping[str, float], interrupts: int) -> dict[str, float]:
+    if not load.requests:
+        return {}
+    paid = {INTERRUPTS: interrupts / load.requests}
+    if SERVER_NIC in spent:
+        paid[SERVER_COST] = 1e6 * (spent[SERVER] + spent[SERVER_NIC]) / load.requests
+    return paid
+
+
+def _not_paid(load: Load, spent: Mapping[str, float]) -> dict[str, str]:
+    """Each metric of _paid() that this trial cannot give, with the reason."""
+    if not load.requests:
+        return {INTERRUPTS: "nothing was served", SERVER_COST: "nothing was served"}
+    return {} if SERVER_NIC in spent else {SERVER_COST: WITHOUT_THREADS}
 
 
 def _others_seconds(load: Load, use: list[CpuUse]) -> float:

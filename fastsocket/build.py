@@ -1,7 +1,10 @@
 """Where the built parts of the accelerator are, and building them when a source is newer."""
 
+import fcntl
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -48,9 +51,24 @@ def build(target: str = "all") -> None:
 
 
 def make(directory: Path, target: str) -> None:
-    """Bring a target of a directory's Makefile up to date, unless the parts are finished. Raises BuildError."""
+    """Bring a target of a directory's Makefile up to date, unless the parts are finished. Raises BuildError.
+
+    Of two processes that build in one directory, the second waits for the first.
+    """
     if is_finished():
         return
-    made = subprocess.run(["make", "--no-print-directory", "-C", directory, target], capture_output=True, text=True)
+    with _locked(directory):
+        made = subprocess.run(["make", "--no-print-directory", "-C", directory, target], capture_output=True, text=True)
     if made.returncode:
         raise BuildError(made.stderr.strip())
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """The lock goes with its descriptor (flock(2)), and so with the process that holds it."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -229,9 +229,13 @@ class BpfObject:
         self._check(result, f"run {program}")
         return int(options.retval)
 
-    def close(self) -> None:
+    def detach(self) -> None:
+        """Take off all tracing programs that were attached."""
         while self._links:
             self._libbpf.bpf_link__destroy(self._links.pop())
+
+    def close(self) -> None:
+        self.detach()
         if self._object:
             self._libbpf.bpf_object__close(self._object)
             self._object = None

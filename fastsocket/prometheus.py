@@ -12,6 +12,7 @@ from fastsocket.servers import Server
 from fastsocket.shared_memory import Listener, LocalListener
 
 ACCEPTED = "accepted_"  # counters that begin so are one metric, with the rest of the name as a label
+CAN_FALL = {"fallen_back"}  # a worker that found no local listener may find one later
 ACCEPTED_FROM = [name.removeprefix(ACCEPTED) for name in COUNTER_NAMES if name.startswith(ACCEPTED)]
 
 
@@ -56,7 +57,8 @@ class _Servers(Collector):
         return family
 
     def _counter(self, counter: Counter) -> Metric:
-        family = CounterMetricFamily(f"fastsocket_{counter.name}", counter.meaning, labels=["pid", "cpu"])
+        kind = GaugeMetricFamily if counter.name in CAN_FALL else CounterMetricFamily
+        family = kind(f"fastsocket_{counter.name}", counter.meaning, labels=["pid", "cpu"])
         for server in self._servers:
             for cpu in server.counters:
                 family.add_metric([str(server.pid), str(cpu.cpu)], getattr(cpu, counter.name))

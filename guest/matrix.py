@@ -12,11 +12,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from itertools import product
-from pathlib import Path
 from typing import Any, Self
 
 from guest.kernels import NEWEST, kernel
@@ -28,6 +28,7 @@ MACHINES = {"8": ["--cpus", "8"], "3": ["--cpus", "3"], "4x2": ["--cpus", "8", "
 HEADINGS = {"8": "8 CPUs", "3": "3 CPUs", "4x2": "4 cores of 2 threads"}
 ANSWERS = ROOT / "results" / "kernels"
 INTERRUPTED = 130  # exit status of lab.py
+CHANGED = "-dirty"
 PAGE = ROOT / "docs" / "kernels.md"
 
 
@@ -57,8 +58,8 @@ CHECKS = (
 INTRODUCTION = """\
 # Kernels and machines
 
-Written by `python3 -m guest.matrix`, {date}, at commit {commit}: each cell is a check that ran in a guest of its own
-(`python3 lab.py guest`), emulated by QEMU. None of it is a timing. A cell in bold is a no, with its reason.
+Written by `python3 -m guest.matrix`, {date}: each cell is a check that ran in a guest of its own (`python3 lab.py
+guest`), emulated by QEMU. None of it is a timing. A cell in bold is a no, with its reason. Commits: {commits}.
 """
 LACKS = """\
 ## What a kernel lacks
@@ -90,38 +91,41 @@ class Cell:
 
 
 class Answers:
-    """What was answered at a commit, a file for each cell. Those of a changed checkout are not trusted."""
+    """A folder for each commit, with a file for each cell. What a changed checkout answered is asked again."""
 
     def __init__(self, commit: str):
-        self._folder, self._trusted = ANSWERS / commit, not commit.endswith("-dirty")
+        self._all, self._commit, self._trusted = ANSWERS, commit, not commit.endswith(CHANGED)
 
     def of(self, cell: Cell) -> dict[str, Any] | None:
-        """Also of a changed checkout: for the page."""
-        path = self._path(cell)
-        kept: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
-        return kept
+        """The newest answer, of whichever commit."""
+        paths = sorted(self._all.glob(f"*/{_file(cell)}"), key=lambda path: path.stat().st_mtime)
+        return {**json.loads(paths[-1].read_text()), "commit": paths[-1].parent.name} if paths else None
 
     def has(self, cell: Cell) -> bool:
-        return self._trusted and self._path(cell).exists()
+        """Whether it was answered at this commit."""
+        return self._trusted and (self._all / self._commit / _file(cell)).exists()
 
     def keep(self, cell: Cell, answer: dict[str, Any]) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        new = self._path(cell).with_suffix(".new")
+        path = self._all / self._commit / _file(cell)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_suffix(".new")
         new.write_text(json.dumps(answer) + "\n")
-        new.replace(self._path(cell))
+        new.replace(path)
 
-    def _path(self, cell: Cell) -> Path:
-        return self._folder / f"{cell.name.replace('/', '_')}.json"
+
+def _file(cell: Cell) -> str:
+    return f"{cell.name.replace('/', '_')}.json"
 
 
 def commit() -> str:
-    """Of the checkout, with "-dirty" behind it if there are changes."""
-    return subprocess.run(
-        ["git", "-C", ROOT, "describe", "--always", "--dirty", "--exclude", "*"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
+    """Of the checkout, with CHANGED behind it if there are changes, other than to the page that we write."""
+    page = f":(exclude){PAGE.relative_to(ROOT)}"
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", page)
+    return _git("rev-parse", "--short", "HEAD") + (CHANGED if changes else "")
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
 
 class Asking:
@@ -188,10 +192,13 @@ def said(status: int, output: str, complaint: str) -> dict[str, Any]:
     return {"ok": False, "said": next((line for line in complaints if line.startswith("lab.py: ")), complaints[-1])}
 
 
-def page(kernels: dict[str, str], answers: Answers, of: str) -> str:
+def page(kernels: dict[str, str], answers: Answers) -> str:
     """The table and what goes with it, in Markdown. kernels: what is asked for, and what it is."""
     columns = list(product(kernels, MACHINES))
-    lines = [INTRODUCTION.format(date=date.today(), commit=of)]
+    known = [answers.of(Cell(*column, check)) for column in columns for check in CHECKS]
+    commits = Counter(answer["commit"] for answer in known if answer)
+    said = ", ".join(f"{commit} ({cells} cells)" for commit, cells in commits.most_common())
+    lines = [INTRODUCTION.format(date=date.today(), commits=said or "none yet")]
     if len(kernels) < len(KERNELS):
         lines.append(f"The newest kernel that the archive has is {list(kernels.values())[-1]}.\n")
     lines += [
@@ -231,8 +238,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--jobs", type=int, default=1, choices=(1, 2), help="guests at a time")
     parser.add_argument("--page", action="store_true")
     options = parser.parse_args(arguments)
-    kernels, of = _kernels(), commit()
-    answers = Answers(of)
+    kernels, answers = _kernels(), Answers(commit())
     cells = [Cell(*column, check) for column in product(kernels, MACHINES) for check in CHECKS]
     chosen = [cell for cell in cells if not options.only or any(cell.is_chosen(only) for only in options.only)]
     if not chosen:
@@ -242,7 +248,7 @@ def main(arguments: list[str]) -> int:
         for done in [pool.submit(asking.ask, cell) for cell in open_cells]:
             done.result()
     PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(page(kernels, answers, of))
+    PAGE.write_text(page(kernels, answers))
     print(f"{len(open_cells)} asked, {len(chosen) - len(open_cells)} known; {os.path.relpath(PAGE)}")
     return int(any((answers.of(cell) or {"ok": options.page})["ok"] is False for cell in chosen))
 

@@ -1,7 +1,8 @@
 """What eBPF shows of a trial: locality of reads and accepts, and lock contention."""
 
 import struct
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -48,6 +49,10 @@ class LocalityProbe:
     def __init__(self, stack: ExitStack, seen_by: str | None = None):
         self.seen_by = seen_by or reads.tracepoint()
         self._object = stack.enter_context(reads.load("locality", self.seen_by))
+        self.detach = self._object.detach
+        self.attach()
+
+    def attach(self) -> None:
         self._object.attach(self.seen_by)
 
     def watch(self, server_pid: int, ports: range) -> None:
@@ -67,6 +72,10 @@ class ContentionProbe:
     def __init__(self, stack: ExitStack):
         self._object = stack.enter_context(BpfObject(bpf_object("contention")))
         self._object.load()
+        self.detach = self._object.detach
+        self.attach()
+
+    def attach(self) -> None:
         self._object.attach("contention_begin")
 
     def read(self) -> list[int]:
@@ -97,6 +106,18 @@ class Probes(AbstractContextManager["Probes"]):
         if self._locality:
             self._locality.watch(server_pid, ports)
         self._before = self._read()
+
+    @contextmanager
+    def taken_off(self) -> Iterator[None]:
+        """Nothing is counted meanwhile, and nothing is paid for it."""
+        probes = [probe for probe in (self._locality, self._contention) if probe]
+        for probe in probes:
+            probe.detach()
+        try:
+            yield
+        finally:
+            for probe in probes:
+                probe.attach()
 
     def _read(self) -> list[list[int]]:
         return [probe.read() if probe else [] for probe in (self._locality, self._contention)]

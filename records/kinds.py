@@ -17,6 +17,8 @@ class Kind(NamedTuple):
 KINDS = {
     "throughput": Kind("throughput"),
     "ratios": Kind("ratios"),
+    "tail": Kind("tail"),
+    "interrupts": Kind("interrupts"),
     "locality": Kind("locality", timed=False),
     "contention": Kind("contention"),
     "cpu": Kind("cpu"),

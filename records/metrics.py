@@ -24,8 +24,10 @@ class Metric:
 
 
 THROUGHPUT = ("cps", "rps")  # connections or, where they persist, requests per second
-P50, P99, MAX = "latency_p50_ms", "latency_p99_ms", "latency_max_ms"
+P50, P99, P999, MAX = "latency_p50_ms", "latency_p99_ms", "latency_p999_ms", "latency_max_ms"
 COST = "cpu_us_per_request"  # of all CPUs, without the load generator's own time
+SERVER_COST = "server_cpu_us_per_request"  # of its processes and of the threads that take in its packets
+INTERRUPTS = "interrupts_per_request"  # by which one CPU wakes or calls another, on the whole machine
 PASSIVE_LOCAL, ACCEPT_LOCAL, ACTIVE_LOCAL = "passive_local_percent", "accept_local_percent", "active_local_percent"
 CONTENTIONS = "contentions_per_connection"
 ERRORS = "errors"
@@ -37,13 +39,33 @@ METRICS = {
         Metric("rps", "1/s", "RPS", 0, "higher", called="RPS"),
         Metric(P50, "ms", "p50, ms", 2, "lower"),
         Metric(P99, "ms", "p99, ms", 2, "lower"),
+        Metric(P999, "ms", "p99.9, ms", 2, "lower"),
         Metric(MAX, "ms", "longest, ms", 2, "lower"),
         Metric(PASSIVE_LOCAL, "%", "passive local, %", 1, "higher", False, "connections that clients opened"),
         Metric(ACCEPT_LOCAL, "%", "accept local, %", 1, "higher", False, "accepts"),
         Metric(ACTIVE_LOCAL, "%", "active local, %", 1, "higher", False, "connections that the server opened itself"),
-        Metric(COST, "µs", "CPU µs per request", 1, "lower", called="CPU time per request"),
+        Metric(COST, "µs", "CPU µs per request, all but the load generator", 1, "lower", called="CPU time per request"),
+        Metric(
+            SERVER_COST,
+            "µs",
+            "CPU µs per request, server and its NIC",
+            1,
+            "lower",
+            called="the server's own CPU time per request",
+        ),
+        Metric(INTERRUPTS, "1", "interrupts between CPUs per request", 2, "lower"),
         Metric(CONTENTIONS, "1", "contentions per connection", 3, "lower"),
         Metric(ERRORS, "1", "errors per trial", 1, "lower", False),
     )
 }
-TABULATED = (P50, P99, PASSIVE_LOCAL, ACCEPT_LOCAL, COST, CONTENTIONS, ERRORS)  # beside the throughput
+TABULATED = (
+    P50,
+    P99,
+    PASSIVE_LOCAL,
+    ACCEPT_LOCAL,
+    COST,
+    SERVER_COST,
+    INTERRUPTS,
+    CONTENTIONS,
+    ERRORS,
+)  # beside the throughput

@@ -5,6 +5,7 @@ import gzip
 from pathlib import Path
 from typing import NamedTuple
 
+FREQUENCY = 4999  # samples per second and CPU; prime, so that it does not beat with the kernel's ticks
 SERVER, IDLE, OTHER = "server", "idle", "other"
 
 

@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+NicKind = Literal["threads", "rps"]
+
 
 class Record(BaseModel):
     """Immutable, and strict about what it is made of."""
@@ -38,13 +40,25 @@ class FigureSpec(FigureText):
     variants: list[str] = []
 
 
+class Primary(Record):
+    """The ratio that an experiment is about, at the largest core count."""
+
+    workload: str
+    of: str  # variant
+    over: str = "base"
+    metric: str | None = None  # None: throughput or, at a given rate, the cost
+
+
 class Asked(Record):
     """What an experiment file asks for, and the run keeps as it stands there unless the caller says otherwise."""
 
     workloads: list[str]
     variants: list[str]
     rates: dict[str, int] = {}  # workload -> requests per second and core; without one, as many as the server takes
-    day: bool = False  # those rates are the peak of a day, whose blocks are its hours: bench/day.py
+    day: bool = False  # those rates are the peak of a day, whose blocks are its hours: bench/rate.py
+    share: float | None = None  # of what base takes at full speed: the rate of all arms
+    neighbour: int | None = None  # nice value of a process that keeps the server's first CPU busy: bench/neighbour.py
+    primary: Primary | None = None  # named before the run; all other ratios are adjusted or exploratory
     observes: Literal["profile", "walk"] | None = None  # beside the metrics, in each trial: bench/observers.py
 
 
@@ -58,8 +72,13 @@ class Options(Asked):
     seconds: int  # of load per trial
     seed: int
     limits: dict[str, int] = {}  # of workloads/limits.py that were not the default
+    nic: NicKind = "rps"  # how a NIC is emulated: fastsocket/bpf/emulated.bpf.c
     why_not: str = ""  # this machine cannot run it; it then has no trials
     figures: list[FigureSpec] = []
+
+    def at_rate(self, workload: str) -> bool:
+        """Whether all variants get the same load, so that what they cost is the outcome and not what they serve."""
+        return workload in self.rates or self.share is not None
 
     def hour(self, block: int) -> float:
         """Of a day: the middle of the block's part of it, from 0 to 24."""
@@ -89,6 +108,7 @@ class Run(Record):
     placements: list[Placement]
     unavailable: dict[str, str]  # metric -> why this machine cannot give it
     left_out: dict[str, str] = {}  # workload -> why the rest of its trials was not run
+    capacities: dict[str, float] = {}  # "workload/cores" -> requests per second of base: bench/capacity.py
     planned_trials: int
     complete: bool = False
     wall_seconds: float = 0.0  # from the start of the command to the end of the last trial

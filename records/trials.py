@@ -1,5 +1,6 @@
 """trials.jsonl: a line for each measurement, in the order they ran."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from records.run import Record, RecordError
 
 TRIALS = "trials.jsonl"
 BASE, CONTROL = "base", "control"  # arms: the reference of all comparisons, and the same once more
+# Owners of CPU time, beside the hosts of a testbed by name ("server"): the NIC of a host ("server NIC"), the lab, all
+# other processes of the machine, and what no task accounts for, such as interrupts of an idle CPU.
+NIC, LAB, OTHERS, UNTOLD = " NIC", "lab", "others", "untold"
 
 
 class CpuUse(Record):
@@ -57,8 +61,10 @@ class Trial(Record):
     load_errors: dict[str, int]  # kind -> count
     cpu: list[CpuUse]
     load_cpu_seconds: float
+    spent: dict[str, float] = {}  # owner -> CPU seconds; they add up to the busy time of all CPUs
     library: list[LibraryCounters] | None
     spoilt: list[str]  # reasons to trust this trial less; it is kept all the same
+    repeated: str = ""  # why a first attempt failed, of which nothing is kept
     failed: str = ""  # why it could not be measured: it then has no metrics
 
     @property
@@ -85,11 +91,17 @@ def failed_trial(reason: str, **slot: Any) -> Trial:
 
 
 def append_trial(directory: Path, trial: Trial) -> None:
-    """Add a trial, whole or not at all: one write, then to the disk; read_trials() ignores a line cut short."""
+    """Add a trial, whole or not at all: one write, then to the disk; read_trials() ignores a line cut short.
+
+    Raises OSError when the disk is full.
+    """
     line = trial.model_dump_json().encode() + b"\n"
     descriptor = os.open(directory / TRIALS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
-        os.write(descriptor, line)
+        size = os.fstat(descriptor).st_size
+        if os.write(descriptor, line) < len(line):
+            os.ftruncate(descriptor, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory / TRIALS))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

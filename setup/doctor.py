@@ -20,7 +20,7 @@ from fastsocket.steering.program import NETWORKING, SteeringProgram
 from probes import reads
 from probes.trial import ContentionProbe, LocalityProbe
 from setup import container
-from setup.bootstrap import VENV, has_environment, needed_packages
+from setup.bootstrap import ROOT, VENV, VENV_PYTHON, has_environment, needed_packages
 
 DESCRIPTORS_NEEDED = 16384
 INSTALL = "python3 lab.py --yes test installs it"
@@ -78,6 +78,7 @@ def checks() -> Iterator[Check]:
         by_privilege=False,
     )
     yield _asked("emulated NIC", _try_nic, NETWORKING)
+    yield _asked("threads for the emulated NIC", _try_threads, "lab.py takes --nic rps instead", required=False)
     yield _asked("locality probe", _try_locality, since("6.3", "6e6eda44b939"), required=False)
     yield _asked("lock contention probe", _try_contention, since("5.19", "16edd9b511a1"), required=False)
     for backend in BACKENDS:
@@ -196,6 +197,17 @@ def _try_nic() -> str:
     build()
     with SteeringProgram("emulated"):
         return "the steering program loads"
+
+
+def _try_threads() -> str:
+    """Asked in the lab's own environment, because it takes a library from there."""
+    if not has_environment():
+        raise _No("not known before set-up")
+    question = "from topologies.queue_threads import why_not; print(why_not() or '')"
+    said = subprocess.run([VENV_PYTHON, "-c", question], cwd=ROOT, capture_output=True, text=True)
+    if reason := said.stdout.strip() or said.stderr.strip()[-200:]:
+        raise _No(reason)
+    return "the kernel tells which they are"
 
 
 def _try_backend(backend: Backend) -> str:

@@ -68,6 +68,8 @@ MEASURING = (
 TESTING = (
     Package("nodejs", command="node"),
     Package("chromium", command="chromium"),
+    Package("strace", command="strace"),
+    Package("procps", command="sysctl"),
 )
 # What guests run under. Only a static busybox is of use. Debian 12's QEMU brings virtiofsd; later ones do not.
 VIRTIOFSD = "/usr/libexec/virtiofsd"

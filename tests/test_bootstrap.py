@@ -2,11 +2,14 @@
 
 import os
 import pty
+import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from setup import bootstrap
+from setup.packages import NEEDS
 from tests.harness.commands import LAB, assert_one_line, path_without
 
 
@@ -30,6 +33,14 @@ def test_nothing_is_installed_unless_the_answer_is_yes(tmp_path, answer):
     done = asked(answer, environment)
     assert "Install the Debian packages wrk? [y/N]" in done.stdout
     assert_one_line(done, 3, "nothing was installed")
+
+
+def test_each_command_that_a_test_needs_has_its_package():
+    tests = "".join(file.read_text() for file in Path(__file__).parent.glob("test_*.py"))
+    needed = set(re.findall(r'\bneeds?\("(\w+)"\)', tests))
+    packaged = {package.command for packages in NEEDS.values() for package in packages}
+    assert {"gcc", "clang"} <= needed
+    assert needed - packaged == set()
 
 
 def test_a_step_that_fails_shows_its_first_error(capsys):

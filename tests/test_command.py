@@ -426,6 +426,7 @@ def test_status_for_prometheus(start):
     shown = fastsocket("status", "--prometheus", *(app.pid for app in apps)).stdout
     families = list(text_string_to_metric_families(shown))
     assert all(family.documentation for family in families)
+    assert {family.name: family.type for family in families}["fastsocket_fallen_back"] == "gauge", "it can fall"
     samples = {
         (sample.name, *sorted(sample.labels.items())): sample.value for family in families for sample in family.samples
     }

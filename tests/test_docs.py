@@ -21,8 +21,11 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from analysis.results import results_in
+from analysis.statistics import resolution
 from docs import draw
 from fastsocket.prometheus import exposition
 from tests.harness.needs import IPV6
@@ -36,6 +39,7 @@ LIBRARY, STEERING, LAB, RESULTS, ARCHITECTURE = (
     (DOCS / f"{name}.md").read_text() for name in ("library", "steering", "lab", "results", "architecture")
 )
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+REFERENCE = ROOT / "results" / "reference"
 README_LINES = 150
 ANSWER_SECONDS = patient(15)
 
@@ -225,7 +229,7 @@ def test_reasons_in_the_docs_are_those_of_the_library():
 
 def test_experiments_in_the_docs_are_those_there_are():
     table = LAB.partition("\n## Experiments\n")[2].partition("\n## ")[0]
-    named = {name for line in table.splitlines() for name in re.findall(r"`([a-z-]+)`", line.split(" | ")[0])}
+    named = {name for line in table.splitlines() for name in re.findall(r"`([a-z0-9-]+)`", line.split(" | ")[0])}
     assert named == {file.stem for file in (ROOT / "experiments").glob("*.toml")}
 
 
@@ -341,7 +345,34 @@ def test_results_in_the_text_are_the_reference_runs():
     readme, results = " ".join(README.read_text().split()), " ".join(RESULTS.split())
     assert one_core in readme and one_core in results
     assert f"percentile grew by {100 * tails[0] - 100:.0f} %" in readme
+    for server in ("haproxy", "redis"):  # "no difference", and what would have been seen
+        row = summary()[server, "fastsocket", "1", THROUGHPUT[server]]
+        low, high = float(row["ratio_low"]), float(row["ratio_high"])
+        assert low < 1 < high and ratio(server, "fastsocket", 1, None) in results
+        assert re.search(rf"\b{100 * resolution(low, high) - 100:.0f}\b.{{0,9}}% would have been seen", readme)
     assert f"is {tails[0]:.2f} times as long" in results and f"has it, too: {tails[1]:.2f}." in results
+
+
+LOSSES_AND_GAINS = {  # what results.md says of other figures of the reference run: file -> row
+    "redis": "libfsocket.so alone",
+    "single-core-nginx": "Fast-Epoll: libfsocket's",
+    "single-core-haproxy": "Fast-Epoll: libfsocket's",
+}
+
+
+@pytest.mark.parametrize("name", LOSSES_AND_GAINS)
+def test_figures_and_pages_do_not_contradict_each_other(name):
+    with (REFERENCE / name / "figures" / f"{name}.csv").open() as file:
+        (row,) = (row for row in csv.DictReader(file) if row["label"] == LOSSES_AND_GAINS[name])
+    said = "{:.3f} ({:.3f}–{:.3f})".format(*(float(row[of]) for of in ("ratio", "low", "high")))
+    assert said in " ".join(RESULTS.split())
+
+
+def test_the_reference_runs_tables_are_what_the_code_computes_from_its_trials():
+    for result in results_in(REFERENCE):
+        if result.trials:
+            stored = pd.read_csv(result.directory / "summary.csv")
+            pd.testing.assert_frame_equal(stored, result.summary, check_dtype=False, rtol=1e-9)
 
 
 def test_files_in_the_docs_exist():

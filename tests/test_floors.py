@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BELOW = {
     "fastsocket": set(),
     "records": {"fastsocket"},
-    "topologies": {"fastsocket"},
+    "topologies": {"records", "fastsocket"},
     "workloads": {"topologies", "fastsocket"},
     "setup": {"fastsocket"},
     "bench": {"setup", "workloads", "topologies", "records", "fastsocket"},

@@ -4,10 +4,12 @@ The connections are those of libfsocket_apps/connector.py, over loopback devices
 processes share, they are in namespaces of their own.
 """
 
+import errno
 import itertools
 import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -16,15 +18,17 @@ from hypothesis import strategies as st
 from fastsocket import shared_memory
 from fastsocket.build import HERE
 from fastsocket.shared_memory import CpuCounters
-from tests.harness.apps import SANITIZED, App, compiled, preloading
+from tests.harness.apps import PRELOAD, SANITIZED, App, compiled, preloading
 from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
 from tests.harness.needs import IPV6
+from tests.harness.system_calls import Failing
 from tests.harness.waiting import wait_until
 from tests.libfsocket_apps.loopback import on_cpus
 
 LOOPBACK = {"inet": "127.0.0.1", "inet6": "::1"}
 FAMILIES = ["inet", pytest.param("inet6", marks=pytest.mark.needs(IPV6))]
 ON = {"FSOCKET_FLOW_DELIVER": "on"}
+GRND_NONBLOCK = 1
 WAYS = [(), ("nonblocking",), ("no_port",), ("no_port", "nonblocking"), ("duplicate",)]
 
 pytestmark = [pytest.mark.timeout(60), NEEDS_TWO_CPUS]
@@ -190,6 +194,14 @@ def test_a_disconnected_socket_may_have_any_port_again(connector, how):
     assert connector.ask("use_again", CPUS[0], port, how) == 0
 
 
+@pytest.mark.parametrize("how", ["refused", "disconnected", "shut down"])
+def test_a_port_that_came_to_nothing_is_not_the_next_one(preload, how):
+    """Else a socket that connects to its own former port meets itself."""
+    for environment in ({}, preload):
+        with Connector(environment) as connector:
+            assert [connector.ask("connect_to_itself", cpu, how) for cpu in CPUS] == ["ECONNREFUSED"] * len(CPUS)
+
+
 def test_what_a_vforked_child_closes_stays_its_parents(connector):
     port = connector.ask("listen", LOOPBACK["inet"])
     assert connector.ask("range_after_spawn", CPUS[0], port) == 0
@@ -313,6 +325,80 @@ def test_spare_ports_of_a_number_of_cpus_that_is_no_power_of_two(preload, tmp_pa
             assert bool(set(ports) & set(spare)) == bool(spare)
             delivered = [number for number in ports if core_of(number, cpus) == cpu]
             assert set(delivered) <= {*own, *spare} and connector.counted("delivered")[cpu] == len(delivered)
+
+
+def hiding(path: str, text: str, directory: Path) -> list[str]:
+    """In a mount namespace where a file says something else."""
+    (directory / "instead").write_text(text)
+    return ["unshare", "--mount", "sh", "-ec", f'mount --bind {directory}/instead {path}; exec "$@"', "sh"]
+
+
+POSSIBLE, LOCAL_PORTS = "/sys/devices/system/cpu/possible", "/proc/sys/net/ipv4/ip_local_port_range"
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("possible", ["0", "0-4095"])
+def test_on_machines_for_which_it_is_not_meant_the_kernel_chooses(preload, tmp_path, possible):
+    """One CPU, and more CPUs than the library has counters for."""
+    with Connector(preload, hiding(POSSIBLE, possible, tmp_path)) as connector:
+        port = connector.ask("listen", LOOPBACK["inet"])
+        assert {connection["answer"] for connection in connector.connect_many(20, CPUS[0], port)} == {0}
+        counters = shared_memory.counters(connector.ask("pid"))
+        assert {(cpu.delivered, cpu.undelivered) for cpu in counters} == {(0, 0)}
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("ports", ["", "0 0", "50000 40000", "40000 70000"])
+def test_a_range_that_makes_no_sense_is_not_taken(preload, tmp_path, ports):
+    with Connector(preload, hiding(LOCAL_PORTS, ports, tmp_path)) as connector:
+        port = connector.ask("listen", LOOPBACK["inet"])
+        assert cores(connector.connect_many(20, CPUS[0], port)) == {CPUS[0]}
+
+
+@pytest.mark.privileged
+def test_without_proc_and_sys_ports_are_of_the_cpu():
+    """The kernel's own range is not known: the usual one counts. (AddressSanitizer needs /proc itself.)"""
+    launcher = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-ec",
+        'exec 3<"$0"; mount -t tmpfs none /sys; mount -t tmpfs none /proc; exec "$@"',
+        "/dev/null",
+    ]
+    with Connector(PRELOAD | ON, launcher) as connector:
+        port = connector.ask("listen", LOOPBACK["inet"])
+        assert cores(connector.connect_many(20, CPUS[0], port)) == {CPUS[0]}
+
+
+@pytest.mark.privileged
+def test_a_range_without_a_port_of_the_cpu_leaves_the_choice_to_the_kernel(preload):
+    """And with one port of each CPU, that one is taken."""
+    for last, delivered in (("40000", 0), ("40001", 1)):
+        with Connector(preload, confined(f"ip_local_port_range=40000 {last}")) as connector:
+            port = connector.ask("listen_at", LOOPBACK["inet"], 30000)
+            odd = next(cpu for cpu in CPUS if cpu % 2)
+            assert connector.connect(odd, port)["answer"] == 0
+            assert connector.counted("delivered")[odd] == delivered
+
+
+def test_without_random_numbers_the_kernel_chooses(preload, tmp_path):
+    """As at boot, when the kernel has too few."""
+    fails = Failing(tmp_path)("getrandom", errno.EAGAIN, a1=GRND_NONBLOCK)
+    with Connector(preload | fails) as connector:
+        port = connector.ask("listen", LOOPBACK["inet"])
+        assert {connection["answer"] for connection in connector.connect_many(20, CPUS[0], port)} == {0}
+        assert connector.counted("delivered")[CPUS[0]] + connector.counted("undelivered")[CPUS[0]] == 20
+
+
+@pytest.mark.privileged
+def test_a_program_that_listens_nowhere_connects_from_its_cpu(preload):
+    with Connector({}) as server, Connector(preload) as connector:
+        port = server.ask("listen", LOOPBACK["inet"])
+        for cpu in CPUS:
+            assert cores(connector.connect_many(20, cpu, port)) == {cpu}
+        with pytest.raises(shared_memory.NotPreloaded):
+            connector.counted("delivered")
 
 
 @pytest.mark.parametrize("option", ["-DALL", "-DONE"])

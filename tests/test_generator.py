@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -190,6 +191,7 @@ def result_with(lateness_ns: int, distance: float = 0.0, real_time: bool = True)
         "seconds": 1.0,
         "cpu_seconds": 0.1,
         "errors": {},
+        "intervals": 1000,
         "distance": distance,
         "real_time": real_time,
         **{name: [[1_000_000, 1000]] for name in ("connect_ns", "first_byte_ns", "whole_ns")},
@@ -208,11 +210,27 @@ def test_a_generator_with_other_intervals_has_no_result():
         generator.read(result_with(0, distance=0.1, real_time=False), late_ms=4)
 
 
-def test_the_distance_tells_a_poisson_process_from_even_intervals(tmp_path):
-    """Requests at even intervals that are said to be a Poisson process would be found out."""
+@pytest.mark.parametrize("rate", [500, 4000])
+@pytest.mark.parametrize("arrivals", [[], ["--constant"]])
+def test_the_check_finds_the_process_that_was_asked_for(rate, arrivals):
+    """At 4,000 a second an interval is no longer than some calls of connect(): the check then spans several."""
     with answering() as server:
-        poisson = run(server.port, "--rate", "1000", "--seconds", "1")
-    assert poisson["distance"] < 0.1
+        result = run(server.port, "--rate", str(rate), "--seconds", "1", *arrivals)
+    assert result["intervals"] == pytest.approx(min(rate, 1000), rel=0.2)
+    assert result["distance"] < 0.2
+
+
+def test_the_check_finds_a_generator_out_that_was_stopped():
+    """What was due meanwhile is then sent at once, which is no Poisson process any more."""
+    stop = 0.4
+    with answering() as server:
+        process = started(server.port, "--rate", "1000", "--seconds", "1")
+        assert server.is_under_load.wait(patient(10))
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(stop)  # what is tested
+        process.send_signal(signal.SIGCONT)
+        result = json.loads(process.communicate(timeout=patient(60))[0])
+    assert result["distance"] > stop / 2
 
 
 def test_histograms_are_kept_whole():

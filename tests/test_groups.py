@@ -1,5 +1,6 @@
 """Servers that share a port by SO_REUSEPORT: each gets its part, whether it has the library or not."""
 
+import select
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ import pytest
 from fastsocket.build import LIBRARY
 from tests.harness.apps import LOOPBACK, Server, answer, pids
 from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
+from tests.harness.locality import adopters
 from tests.harness.waiting import wait_until
 
 PRELOAD = {"LD_PRELOAD": str(LIBRARY)}
@@ -90,10 +92,11 @@ def test_while_one_server_has_no_worker_the_other_one_gets_its_part(start, left)
     assert sum(counted.values()) == 2 * CONNECTIONS
 
 
-def test_cpus_that_the_application_wrote_on_its_listeners_stay_there():
+@pytest.mark.parametrize("marked", ["before listen", "after listen"])
+def test_cpus_that_the_application_wrote_on_its_listeners_stay_there(marked):
     """In reverse order: worker 0 runs on CPU 1 and serves the connections of CPU 0."""
     with Server(PRELOAD, log=None) as server:
-        server.know(server.ask("listen_as_shards", CPUS))
+        server.know(server.ask("listen_as_shards", CPUS, marked))
         workers = {}
         for index, cpu in enumerate(CPUS):
             server.ask("choose_shard", index)
@@ -101,6 +104,84 @@ def test_cpus_that_the_application_wrote_on_its_listeners_stay_there():
         for cpu in CPUS:
             assert pids(server.request(cpu, 10)) == {workers[cpu]}
         assert server.ask("cpus_of_shards") == CPUS
+
+
+def shards(server: Server) -> list[int]:
+    """A listener for each CPU, which the library marks, and a worker for each; who they are."""
+    server.know(server.ask("listen_as_shards", CPUS, "not"))
+    workers = []
+    for index, cpu in enumerate(CPUS):
+        server.ask("choose_shard", index)
+        workers.append(server.ask("fork", str(index), cpu)["pid"])
+    return workers
+
+
+def test_a_listener_for_each_worker_gets_the_connections_of_its_cpu():
+    with Server(PRELOAD) as server:
+        workers = shards(server)
+        for cpu, worker in zip(CPUS, workers):
+            assert pids(server.request(cpu, 10)) == {worker}
+        assert server.per_cpu("accepted_local") == [10, 10]
+
+
+def test_a_listener_of_its_own_that_is_watched_again_stays_its_workers():
+    """As nginx watches again, with EPOLLEXCLUSIVE."""
+    with Server(PRELOAD) as server:
+        workers = shards(server)
+        for index, (cpu, worker) in enumerate(zip(CPUS, workers)):
+            server.ask("tell", str(index), "watch_again", 3, select.EPOLLEXCLUSIVE)
+            assert pids(server.request(cpu, 10)) == {worker}
+        assert server.per_cpu("accepted_local") == [10, 10]
+
+
+def test_workers_that_open_their_listeners_themselves_serve():
+    """Each process has its own; the one of their master is closed."""
+    with Server(PRELOAD) as server:
+        server.listen(LOOPBACK, False, True, 0, "", True)
+        workers = [server.ask("fork", str(cpu), cpu)["pid"] for cpu in CPUS]
+        for cpu in CPUS:
+            server.ask("tell", str(cpu), "listen_for_itself")
+        server.ask("close")
+        for cpu in CPUS:
+            answers = server.request(cpu, 20)
+            assert len(answers) == 20 and pids(answers) <= set(workers)
+
+
+def test_a_listener_of_three_that_is_marked_no_longer_gets_its_part():
+    """Two workers on one CPU. One of them leaves its listener, which then belongs to no CPU."""
+    with Server(PRELOAD) as server:
+        server.know(server.ask("listen_as_shards", [CPUS[0], *CPUS], "not"))
+        for index, cpu in enumerate([CPUS[0], *CPUS]):
+            server.ask("choose_shard", index)
+            server.ask("fork", str(index), cpu)
+        assert adopters(server.pid) == {CPUS[0]: 2, CPUS[1]: 1}
+        server.ask("tell", "0", "mod", 0)
+        assert adopters(server.pid) == {CPUS[0]: 1, CPUS[1]: 1}
+        server.ask("tell", "0", "mod", select.EPOLLIN)
+        assert len([answered for cpu in CPUS for answered in server.request(cpu, 10)]) == 20
+
+
+def test_a_listener_that_is_closed_leaves_the_others_alone():
+    with Server(PRELOAD) as server:
+        server.know(server.ask("listen_as_shards", CPUS, "not"))
+        server.ask("choose_shard", 0)
+        worker = server.ask("fork", "a", CPUS[0])
+        for index in range(len(CPUS)):
+            server.ask("close_shard", index)
+        server.ask("tell", "a", "about")
+        assert pids(server.request(CPUS[0], 10)) == {worker["pid"]}
+        assert server.ask("count_descriptors") < 10
+
+
+def test_servers_on_one_port_of_two_addresses_are_not_in_each_others_way():
+    with Server(PRELOAD) as one, Server(PRELOAD) as other:
+        one.listen()
+        other.listen("127.0.0.2", False, True, one.port)
+        for server, host in ((one, LOOPBACK), (other, "127.0.0.2")):
+            workers = [server.ask("fork", str(cpu), cpu)["pid"] for cpu in CPUS]
+            for cpu, worker in zip(CPUS, workers):
+                assert pids(server.request(cpu, 10, host)) == {worker}
+            assert server.per_cpu("accepted_local") == [10, 10]
 
 
 @pytest.mark.parametrize("chosen", [0, 1])

@@ -496,14 +496,36 @@ def test_an_answer_is_kept_for_its_commit_and_one_of_a_changed_checkout_is_not_t
 
 
 def test_the_page_has_each_answer_in_its_place(answers):
-    shown = matrix.page({"6.1": "6.1.0-56", "6.12": "6.12.9"}, answers, "0123456")
+    matrix.Answers("7654321").keep(
+        next(cell for cell in cells() if cell.name == "6.1/8/doctor"), {"ok": True, "said": "ok"}
+    )
+    shown = matrix.page({"6.1": "6.1.0-56", "6.12": "6.12.9"}, answers)
     head, _, *rows = [line.split(" | ") for line in shown.splitlines() if line.startswith("|")][
         : 2 + len(matrix.CHECKS)
     ]
     assert [row.count("not run |") + row.count("not run") for row in rows[1:2]] == [6]
     assert head[2] == "6.1.0-56, 3 CPUs" and rows[0][2] == "ok; without a \\| b"
     assert head[4] == "6.12.9, 8 CPUs" and rows[-1][4] == "**no: rss: 3 of 100**"
-    assert "the newest kernel that the archive has is 6.12.9" in shown.lower() and "at commit 0123456" in shown
+    assert "the newest kernel that the archive has is 6.12.9" in shown.lower()
+    assert "Commits: 0123456 (2 cells), 7654321 (1 cells)." in shown
+
+
+def test_the_page_does_not_change_the_checkout_of_which_it_tells(tmp_path, monkeypatch):
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", "-C", tmp_path, *arguments], check=True, capture_output=True)
+
+    monkeypatch.setattr(matrix, "ROOT", tmp_path)
+    monkeypatch.setattr(matrix, "PAGE", tmp_path / "docs" / "kernels.md")
+    (tmp_path / "docs").mkdir()
+    for name in ("docs/kernels.md", "code.py"):
+        (tmp_path / name).write_text("before\n")
+    git("init", "--quiet")
+    git("add", ".")
+    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--message", "first")
+    matrix.PAGE.write_text("after\n")
+    assert not matrix.commit().endswith(matrix.CHANGED)
+    (tmp_path / "code.py").write_text("after\n")
+    assert matrix.commit().endswith(matrix.CHANGED)
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,51 @@ def test_a_successor_whose_filter_kills_who_takes_descriptors_serves(server, tmp
             wait_until(lambda cpu=cpu: pids(successor.request(cpu, 5)) <= workers, "the successor serves")
 
 
+@pytest.mark.privileged
+def test_a_successor_that_sees_no_other_process_serves(server, tmp_path):
+    """In a root without /proc."""
+    with stored_listener(server, str(tmp_path / "store")) as (store, descriptor), Server(PRELOAD) as successor:
+        successor.ask("change_root", str(tmp_path))
+        successor.tell("receive", "/store")
+        with store.accept()[0] as connection:
+            socket.send_fds(connection, [b"x"], [descriptor])
+        successor.know(successor.read())
+        workers = {successor.ask("fork", str(cpu), cpu)["pid"] for cpu in CPUS}
+        for cpu in CPUS:
+            server.ask("tell", str(cpu), "close")
+        for cpu in CPUS:
+            wait_until(lambda cpu=cpu: pids(successor.request(cpu, 5)) <= workers, "the successor serves")
+
+
+def test_a_worker_that_watches_again_while_its_listener_is_passed_on_has_no_clone(server, tmp_path):
+    with stored_listener(server, str(tmp_path / "store")):
+        before = server.total("adopted")
+        server.ask("tell", str(CPUS[0]), "watch_again", 3, 0)
+        assert server.total("adopted") == before
+        assert len(server.request(CPUS[0], 10)) == 10
+    wait_until(lambda: is_accelerated(server), "the server is accelerated", 20)
+
+
+def test_a_program_that_cannot_be_run_changes_nothing(server):
+    """Other processes have its clones."""
+    assert server.ask("fail_to_become", "/nonexistent") == "ENOENT"
+    for cpu in CPUS:
+        assert pids(server.request(cpu, 10)) == {server.workers[cpu]}
+    assert is_accelerated(server)
+
+
+def test_listeners_for_each_worker_are_passed_on_to_the_next_program():
+    with Server(PRELOAD) as server:
+        server.know(server.ask("listen_as_shards", CPUS, "not"))
+        for index, cpu in enumerate(CPUS):
+            server.ask("choose_shard", index)
+            os.kill(server.ask("fork", str(index), cpu)["pid"], signal.SIGKILL)
+            server.ask("reap", str(index))
+        server.know(server.ask("become", sys.executable, str(APPS / "server.py")))
+        heir = server.ask("fork", "heir", CPUS[0])
+        assert pids(server.request(CPUS[0], 10)) == {heir["pid"]}
+
+
 def test_a_listener_that_goes_by_sendmmsg_and_comes_by_recvmmsg_is_taken_over(server, tmp_path):
     """Its clones, too: while the old workers still live, and when they are gone."""
     path = str(tmp_path / "unix")
@@ -111,6 +156,23 @@ def test_a_listener_that_goes_by_sendmmsg_and_comes_by_recvmmsg_is_taken_over(se
             successor.know(successor.read())
         os.close(descriptors[0])
         assert successor.ask("open_clones") == len(CPUS) + 1  # and the shared memory
+
+
+def test_a_listener_that_was_taken_over_is_the_successors_even_if_it_is_sent_again(server, tmp_path):
+    with Server(PRELOAD) as successor:
+        with stored_listener(server, str(tmp_path / "store")) as (store, descriptor):
+            successor.tell("receive", str(tmp_path / "store"))
+            with store.accept()[0] as connection:
+                socket.send_fds(connection, [b"x"], [descriptor])
+            successor.know(successor.read())
+        for cpu in CPUS:
+            server.ask("tell", str(cpu), "close")
+        assert server.ask("send_to_nobody") == "EPIPE"
+        with stored_listener(server, str(tmp_path / "again")):
+            workers = {cpu: successor.ask("fork", str(cpu), cpu)["pid"] for cpu in CPUS}
+            for cpu in CPUS:
+                wait_until(lambda cpu=cpu: pids(successor.request(cpu, 5)) == {workers[cpu]}, "the successor serves")
+            assert is_accelerated(successor)
 
 
 @pytest.mark.parametrize("how", ["killed", "closed"])

@@ -5,6 +5,8 @@ import socket
 import struct
 import subprocess
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,7 @@ PRELOAD = {"LD_PRELOAD": str(LIBRARY)}
 NOBODY = 65534
 SO_INCOMING_CPU, SO_COOKIE = 49, 57
 MARK = 0x40000000  # libfsocket/mark.c
+COOKIE_OFFSET = 88  # in struct seat of libfsocket/shared.h; the inode comes behind it
 PATTERNS = {
     "ones": "ff",
     "zeros": "00",
@@ -77,7 +80,7 @@ def test_the_shared_memory_cannot_be_shortened():
 
 
 @contextmanager
-def offered(user: int, cookie: int):
+def offered(user: int, cookie: int, port: int):
     """A process with memory that looks like a server's, and is not sealed."""
     header = shared_memory.Header(magic=b"FSOCKET", version=shared_memory.VERSION)
     place = struct.pack("=IiQ", 1, 0, cookie)
@@ -100,6 +103,119 @@ def offered(user: int, cookie: int):
 @pytest.mark.parametrize("user", [0, NOBODY])
 def test_memory_that_others_offer_with_a_listener_is_not_taken(tmp_path, user):
     """The listener that somebody sends says whose it is, and that process offers memory that gets shorter later."""
+    with sent_with_memory(tmp_path, offered, user) as (server, offerer, inode):
+        print("shorten", file=offerer.stdin)
+        assert offerer.stdout.readline() == "shortened\n"
+        assert not has_mapped(server, inode)
+        assert_it_goes_on(server)
+
+
+# Makes sealed memory whose file belongs to a user, writes bytes at offsets, and a socket that is to be a clone. Then
+# the process becomes a user, and waits.
+SEALED_OFFERER = """
+import fcntl, os, socket, struct, sys
+size, owner, ids, clone, port, seat, *parts = sys.argv[1:]
+os.seteuid(int(owner))
+memory = os.memfd_create("fsocket", os.MFD_ALLOW_SEALING)
+os.seteuid(0)
+os.ftruncate(memory, int(size))
+for part in parts:
+    offset, data = part.split(":")
+    os.pwrite(memory, bytes.fromhex(data), int(offset))
+if clone:
+    offered = socket.socket(type=socket.SOCK_DGRAM if clone == "UDP" else socket.SOCK_STREAM)
+    offered.setblocking(False)
+    offered.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, clone != "not shared")
+    if clone != "not shared":
+        offered.bind(("127.0.0.1", int(port) if clone != "elsewhere" else 0))
+    cookie = struct.unpack("Q", offered.getsockopt(socket.SOL_SOCKET, 57, 8))[0] + (clone == "another cookie")
+    os.pwrite(memory, struct.pack("QQ", cookie, os.fstat(offered.fileno()).st_ino), int(seat))
+fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+os.setresuid(*map(int, ids.split(",")))
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a process offers; as it is here, it is what a server has."""
+
+    magic: bytes = b"FSOCKET"
+    version: int = shared_memory.VERSION
+    size: int = shared_memory.MEMORY_BYTES
+    is_this_listener: bool = True
+    in_use: int = 1
+    owner: int = 0
+    ids: tuple[int, int, int] = (0, 0, 0)  # of the process: real, effective, saved
+    clone: str = ""  # what is wrong with the clone that the memory names; or "right", or there is none
+
+
+LIES = {
+    "another magic": Offer(magic=b"SOCKETS"),
+    "another version": Offer(version=shared_memory.VERSION + 1),
+    "too short": Offer(size=shared_memory.MEMORY_BYTES - 4096),
+    "another listener": Offer(is_this_listener=False),
+    "a place not in use": Offer(in_use=0),
+    "a file of another user": Offer(owner=NOBODY),
+    "another real user": Offer(ids=(NOBODY, 0, 0)),
+    "another effective user": Offer(ids=(0, NOBODY, 0)),
+    "another saved user": Offer(ids=(0, 0, NOBODY)),
+}
+
+
+@contextmanager
+def offered_sealed(offer: Offer, cookie: int, port: int):
+    header = shared_memory.Header(magic=offer.magic, version=offer.version)
+    place = struct.pack("=IiQ", offer.in_use, 0, cookie if offer.is_this_listener else cookie + 1)
+    parts = [f"0:{bytes(header).hex()}", f"{shared_memory.LISTENERS_OFFSET}:{place.hex()}"]
+    seat = shared_memory.LISTENERS_OFFSET + shared_memory.SEATS_OFFSET + COOKIE_OFFSET
+    own = [offer.size, offer.owner, ",".join(map(str, offer.ids)), offer.clone, port, seat]
+    arguments = [*map(str, own), *parts]
+    with subprocess.Popen(
+        ["/usr/bin/python3", "-c", SEALED_OFFERER, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        yield process
+        process.stdin.close()
+
+
+def has_mapped(server: Server, inode: int) -> bool:
+    with open(f"/proc/{server.pid}/maps") as maps:
+        return f" {inode} " in maps.read()
+
+
+@pytest.mark.parametrize("lie", [None, *LIES])
+def test_sealed_memory_is_taken_only_where_nothing_of_it_is_a_lie(tmp_path, lie):
+    with sent_with_memory(tmp_path, offered_sealed, LIES[lie] if lie else Offer()) as (server, _, inode):
+        assert has_mapped(server, inode) == (lie is None)
+        assert_it_goes_on(server)
+
+
+def inodes_of(pid: int) -> set[str]:
+    return {os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()}
+
+
+@pytest.mark.parametrize("clone", ["right", "another cookie", "UDP", "not shared", "elsewhere"])
+def test_a_socket_is_taken_for_a_clone_only_where_it_is_one(tmp_path, clone):
+    with sent_with_memory(tmp_path, offered_sealed, Offer(clone=clone)) as (server, offerer, _):
+        taken = os.readlink(f"/proc/{offerer.pid}/fd/4") in inodes_of(server.pid)
+        assert taken == (clone == "right")
+        assert_it_goes_on(server)
+
+
+def test_a_server_that_has_memory_of_its_own_takes_no_other(tmp_path):
+    with sent_with_memory(tmp_path, offered_sealed, Offer(), "listen_also") as (server, _, inode):
+        assert not has_mapped(server, inode)
+        assert_it_goes_on(server)
+
+
+@contextmanager
+def sent_with_memory(tmp_path, offering, what, *before):
+    """A server has received a listener from a process that offers memory: both, and the inode of the memory."""
     with (
         socket.create_server((LOOPBACK, 0)) as listener,
         socket.socket(socket.AF_UNIX) as unix,
@@ -108,14 +224,13 @@ def test_memory_that_others_offer_with_a_listener_is_not_taken(tmp_path, user):
         cookie = struct.unpack("Q", listener.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8))[0]
         unix.bind(str(tmp_path / "unix"))
         unix.listen()
-        with offered(user, cookie) as offerer:
+        for command in before:
+            server.ask(command)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        with offering(what, cookie, listener.getsockname()[1]) as offerer:
             listener.setsockopt(socket.SOL_SOCKET, SO_INCOMING_CPU, MARK | offerer.pid)
             server.tell("receive", str(tmp_path / "unix"))
             with unix.accept()[0] as connection:
                 socket.send_fds(connection, [b"x"], [listener.fileno()])
                 server.know(server.read())
-            maps = open(f"/proc/{server.pid}/maps").read()
-            print("shorten", file=offerer.stdin)
-            assert offerer.stdout.readline() == "shortened\n"
-            assert f" {os.stat(f'/proc/{offerer.pid}/fd/3').st_ino} " not in maps
-            assert_it_goes_on(server)
+            yield server, offerer, os.stat(f"/proc/{offerer.pid}/fd/3").st_ino

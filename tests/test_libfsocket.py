@@ -21,6 +21,7 @@ from fastsocket.build import LIBRARY, build
 from tests.harness.apps import APPS, EVERYTHING_ON, LOOPBACK, App, Server, answer, pids
 from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
 from tests.harness.needs import IPV6
+from tests.harness.system_calls import sleeps_in_poll
 from tests.harness.waiting import wait_until
 from tests.libfsocket_apps.loopback import on_cpus
 
@@ -196,7 +197,7 @@ def test_the_length_of_the_accept_queue_counts_what_waits_in_clones(server):
 @pytest.mark.parametrize("pinned", [True, False])
 def test_connections_of_a_killed_worker_wait_for_the_next_one(server, pinned):
     cpus = CPUS if pinned else [None, None]
-    _, victim = [server.ask("fork", name, cpu) for name, cpu in zip("ab", cpus)]
+    _, victim = [server.ask("fork", name, cpu, name == "a") for name, cpu in zip("ab", cpus)]
     cpu = victim["cpus"][0]
     os.kill(victim["pid"], signal.SIGKILL)
     assert server.ask("reap", "b") == signal.SIGKILL
@@ -239,7 +240,7 @@ def test_a_pause_by_shutdown_holds_for_the_clones_until_listen_is_called_again(s
 
 def test_watching_again_keeps_the_cpu(server):
     server.ask("fork", "a", CPUS[0])
-    server.ask("fork", "b", CPUS[1])
+    server.ask("fork", "b", CPUS[1], True)
     server.ask("tell", "a", "delete")
     waiting = server.connect(CPUS[0], 10)
     server.ask("tell", "a", "add")
@@ -304,7 +305,8 @@ def test_connections_of_a_stopped_worker_are_served_by_the_other_one(server):
     stopped, awake = server.ask("fork", "a", CPUS[0]), server.ask("fork", "b", CPUS[1])
     os.kill(stopped["pid"], signal.SIGSTOP)
     assert pids(server.request(CPUS[0], 20)) == {awake["pid"]}
-    assert server.total("accepted_neighbour") == 20
+    assert server.per_cpu("accepted_neighbour") == [0, 20]
+    assert server.per_cpu("given_late") == [20, 0]
     os.kill(stopped["pid"], signal.SIGCONT)
     wait_until(lambda: pids(server.request(CPUS[0], 1)) == {stopped["pid"]}, "the worker serves again")
     assert pids(server.request(CPUS[0], 20)) == {stopped["pid"]}
@@ -315,6 +317,7 @@ def test_connections_of_a_killed_worker_are_served_by_the_other_one(server):
     os.kill(victim["pid"], signal.SIGKILL)
     assert server.ask("reap", "a") == signal.SIGKILL
     assert pids(server.request(CPUS[0], 20)) == {other["pid"]}
+    assert server.per_cpu("given_left") == [20, 0]
 
 
 def test_a_worker_that_stops_watching_leaves_its_connections_to_the_other_one(server):
@@ -409,6 +412,81 @@ def test_listener_made_blocking_later_still_accepts_from_all(server):
         server.ask("tell", "a", "accept_one")
         answer(connection)
     assert server.per_cpu("accepted_local") == [2, 0]
+
+
+def test_a_worker_that_sleeps_in_accept_wakes_for_each_of_its_queues(server):
+    """From a CPU without a worker, connections come to the listener, or to the clone of the other CPU."""
+    worker = server.ask("fork", "a", CPUS[0], True)
+    server.ask("tell", "a", "block", True)
+    for cpu in CPUS * 40:
+        server.tell("tell", "a", "accept_one")
+        wait_until(lambda: sleeps_in_poll(worker["pid"]), "the worker waits")
+        (waiting,) = server.connect(cpu, 1)
+        assert server.read() is None
+        assert answer(waiting)["pid"] == worker["pid"]
+
+
+@pytest.mark.parametrize("moment", ["before adoption", "after adoption"])
+def test_an_application_that_sets_the_cpu_of_its_listener_reads_it_again(server, moment):
+    if moment == "after adoption":
+        server.ask("fork", "a", CPUS[0])
+    server.ask("change_option", socket.SOL_SOCKET, socket.SO_INCOMING_CPU, struct.pack("i", CPUS[1]).hex())
+    assert server.ask("get_option", socket.SOL_SOCKET, socket.SO_INCOMING_CPU) == CPUS[1]
+    if moment == "before adoption":
+        server.ask("fork", "a", CPUS[0])
+    assert len(server.request(CPUS[0], 10)) == 10
+
+
+def test_a_time_limit_of_accept_holds_for_all_of_its_queues(server):
+    """SO_RCVTIMEO, of a listener that was made blocking later."""
+    worker = server.ask("fork", "a", CPUS[0], True)
+    server.ask("tell", "a", "block", True)
+    server.ask("change_option", socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("qq", 0, 50000).hex())
+    assert server.ask("tell", "a", "try_to_accept") == "EAGAIN"
+    server.ask("change_option", socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("qq", 100, 0).hex())
+    server.tell("tell", "a", "try_to_accept")
+    (waiting,) = server.connect(CPUS[0], 1)
+    assert server.read() == ""
+    assert answer(waiting)["pid"] == worker["pid"]
+
+
+def test_a_connection_that_is_accepted_on_another_cpu_is_not_local(server):
+    server.ask("fork", "a", CPUS[0], True)
+    (waiting,) = server.connect(CPUS[0], 1)
+    server.ask("tell", "a", "accept_elsewhere", CPUS[1])
+    answer(waiting)
+    assert (server.total("accepted_local"), server.total("accepted_global")) == (0, 1)
+
+
+def test_a_thread_that_the_library_has_pinned_listens_for_all_of_its_cpus(server):
+    for name in "ab":
+        server.ask("fork", name)
+    assert server.ask("tell", "a", "listen_also") == len(CPUS)
+
+
+@pytest.mark.parametrize("way", ["epoll", "poll", "select"])
+def test_a_listener_that_is_left_alone_stays_so_whatever_is_done_with_it(preload, way, tmp_path):
+    """The server has another one, which is accelerated."""
+    with socket.socket() as probe, socket.socket(socket.AF_UNIX) as store:
+        store.bind(str(tmp_path / "store"))
+        store.listen()
+        probe.bind((LOOPBACK, 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        with Server(preload | {"FSOCKET_ONLY": str(port)}) as server:
+            server.ask("listen_also", port)
+            server.listen()
+            server.ask("change_option", socket.SOL_SOCKET, socket.SO_REUSEPORT, struct.pack("i", 0).hex())
+            assert server.ask("get_option", socket.SOL_SOCKET, socket.SO_REUSEPORT) == 0
+            server.ask("guard", "O_ASYNC")
+            server.ask("change_option", socket.SOL_SOCKET, socket.SO_INCOMING_CPU, struct.pack("i", 0).hex())
+            assert server.ask("get_option", socket.SOL_SOCKET, socket.SO_INCOMING_CPU) == 0
+            assert server.ask("send", str(tmp_path / "store")) == ""
+            waiting = server.connect(CPUS[0], 3)
+            assert server.ask("accept_queue") == 3
+            worker = server.ask("fork", "a", CPUS[0], False, None, way)
+            assert pids([answer(connection) for connection in waiting]) == {worker["pid"]}
+            assert server.total("adopted") == 0
 
 
 def test_options_set_after_a_worker_adopted_reach_its_listener(preload):
@@ -510,10 +588,12 @@ def test_worker_that_closes_high_descriptors_is_still_served(server):
     assert len(server.request(CPUS[0], 20)) == 20
 
 
-def test_worker_whose_clone_was_closed_unnoticed_still_serves_the_global_listener(server):
+@pytest.mark.parametrize("how", [["close_all", "system call", 100], ["replace_clones"]], ids=lambda how: how[0])
+def test_worker_whose_clone_was_closed_unnoticed_still_serves_the_global_listener(server, how):
     on_global = server.connect(CPUS[0], 3)
     server.ask("fork", "a", CPUS[0], True)
-    server.ask("tell", "a", "close_all", "system call", 100)
+    server.ask("tell", "a", *how)
+    server.ask("tell", "a", "change_option", socket.SOL_SOCKET, socket.SO_KEEPALIVE, struct.pack("i", 1).hex())
     server.ask("tell", "a", "go")
     assert len([answer(connection) for connection in on_global]) == 3
 
@@ -732,12 +812,42 @@ def test_the_port_that_is_named_is_accelerated(preload):
     [
         ({"FSOCKET_FAST_EPOLL": "perhaps"}, "libfsocket: FSOCKET_FAST_EPOLL=perhaps is neither on nor off"),
         ({"FSOCKET_PIN": "perhaps"}, "libfsocket: FSOCKET_PIN=perhaps is neither always nor never"),
+        ({"FSOCKET": "perhaps"}, "libfsocket: FSOCKET=perhaps is neither on nor off; taken as on"),
+        ({"FSOCKET_PIN": "sel\ndom\u0080"}, "libfsocket: FSOCKET_PIN=sel?dom?? is neither always nor never"),
         ({"FSOCKET_ONLY": "http"}, "libfsocket: FSOCKET_ONLY: no list of up to 16 ports from 'http' on"),
+        ({"FSOCKET_ONLY": "80,0"}, "libfsocket: FSOCKET_ONLY: no list of up to 16 ports from '0' on"),
+        ({"FSOCKET_ONLY": "65536"}, "libfsocket: FSOCKET_ONLY: no list of up to 16 ports from '65536' on"),
+        ({"FSOCKET_ONLY": "80;81"}, "libfsocket: FSOCKET_ONLY: no list of up to 16 ports from '80;81' on"),
+        (
+            {"FSOCKET_ONLY": ",".join(["80"] * 18)},
+            "libfsocket: FSOCKET_ONLY: no list of up to 16 ports from '80,80' on",
+        ),
     ],
 )
 def test_a_setting_that_says_nothing_is_told_of(preload, setting, log):
     with Server(preload | setting, log) as server:
         server.listen()
+
+
+@pytest.mark.parametrize("name, value", [("FSOCKET", "1"), ("FSOCKET", ""), ("FSOCKET_PIN", ""), ("FSOCKET_ONLY", "")])
+def test_a_value_that_leaves_the_library_on(preload, name, value):
+    with Server(preload | {name: value}) as server:
+        server.listen()
+        server.ask("fork", "a", CPUS[0])
+        server.request(CPUS[0], 5)
+        assert server.per_cpu("accepted_local") == [5, 0]
+
+
+@pytest.mark.parametrize("value", ["0", "off"])
+def test_a_value_that_turns_the_listeners_off(preload, value):
+    """With nothing else on, and with Flow Deliver alone."""
+    for flow_deliver in ("off", "on"):
+        setting = {"FSOCKET_LISTEN_TABLE": value, "FSOCKET_FAST_EPOLL": "off", "FSOCKET_FLOW_DELIVER": flow_deliver}
+        with Server(preload | setting) as server:
+            server.listen()
+            assert server.ask("open_clones") == 0
+            server.ask("fork", "a", CPUS[0])
+            assert len(server.request(CPUS[0], 5)) == 5
 
 
 def test_strict_application_does_not_listen_unaccelerated(preload):

@@ -42,9 +42,9 @@ def test_a_run_goes_on_with_as_many_connections_as_it_began(tmp_path, monkeypatc
         ),
     )
     with pytest.raises(UsageError, match="10 connections per core: set FASTSOCKET_LAB_CONNECTIONS_PER_CORE=10"):
-        resumed_run(tmp_path)
+        resumed_run(tmp_path, run.options, frozenset())
     monkeypatch.setenv("FASTSOCKET_LAB_CONNECTIONS_PER_CORE", "10")
-    assert resumed_run(tmp_path).options.limits["connections_per_core"] == 10
+    assert resumed_run(tmp_path, run.options, frozenset()).options.limits["connections_per_core"] == 10
 
 
 @pytest.mark.parametrize("value", ["", "0", "-1", "2.5", "soon", "²"])

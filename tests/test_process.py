@@ -2,7 +2,6 @@
 
 import re
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from fastsocket import shared_memory
 from fastsocket.build import LIBRARY
 from tests.harness.apps import APPS, App
 from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
+from tests.harness.system_calls import numbers_by_name
 from tests.harness.two_workers import REQUESTS, ask_all, two_workers
 from tests.harness.waiting import wait_until
 
@@ -31,14 +31,6 @@ def calls_of_the_page() -> set[str]:
     section = PAGE.read_text().split("## Every server")[1].split("\n## ")[0]
     rows = [line.split("|")[2] for line in section.splitlines() if line.startswith("|")]
     return {call for row in rows for call in re.findall(r"`(\w+)`", row)}
-
-
-def numbers_by_name() -> dict[str, int]:
-    """Of this machine's kind."""
-    headers = subprocess.run(
-        ["gcc", "-E", "-dM", "-include", "sys/syscall.h", "-"], input="", capture_output=True, text=True, check=True
-    ).stdout
-    return {name: int(number) for name, number in re.findall(r"^#define __NR_(\w+) (\d+)$", headers, re.MULTILINE)}
 
 
 @pytest.fixture(scope="module")

@@ -127,6 +127,46 @@ def test_a_worker_that_goes_on_after_a_pause_gets_its_connections_again(server):
     assert pids(server.request(CPUS[0], 10)) == {worker["pid"]}
 
 
+def test_a_worker_that_has_descriptors_again_gets_its_connections_again(server):
+    worker, other = [server.ask("fork", name, cpu) for name, cpu in zip("ab", CPUS)]
+    server.ask("tell", "a", "use_up_descriptors")
+    assert pids(server.request(CPUS[0], 5)) == {other["pid"]}
+    server.ask("tell", "a", "free_descriptors")
+    wait_until(lambda: pids(server.request(CPUS[0], 1)) == {worker["pid"]}, "the worker serves again")
+
+
+def test_a_client_of_a_worker_that_works_for_long_is_answered_by_the_other_one(server):
+    """The worker runs, so it is given half a second."""
+    worker, other = [server.ask("fork", name, cpu) for name, cpu in zip("ab", CPUS)]
+    server.ask("tell", "a", "work")
+    began = time.monotonic()
+    assert pids(server.request(CPUS[0], 1)) == {other["pid"]}
+    assert time.monotonic() - began > 0.4
+    server.ask("tell", "a", "rest")
+    wait_until(lambda: pids(server.request(CPUS[0], 1)) == {worker["pid"]}, "the worker serves again")
+
+
+def test_a_worker_that_watches_by_more_epolls_than_the_library_knows_still_answers(server):
+    worker = server.ask("fork", "a", CPUS[0])
+    server.ask("tell", "a", "watch_by_many", 300)
+    assert pids(server.request(CPUS[0], 10)) == {worker["pid"]}
+    assert server.per_cpu("accepted_local") == [10, 0]
+
+
+def test_a_worker_without_a_clone_that_watches_again_still_answers(server):
+    worker = server.ask("fork", "a")
+    server.ask("tell", "a", "watch_again", 3, select.EPOLLEXCLUSIVE)
+    assert pids([*server.request(CPUS[0], 5), *server.request(CPUS[1], 5)]) == {worker["pid"]}
+
+
+@pytest.mark.parametrize("kept", ["older", "newer"])
+def test_a_worker_without_a_clone_that_watches_by_one_of_two_names_still_answers(server, kept):
+    worker = server.ask("fork", "a")
+    server.ask("tell", "a", "keep_one_name", kept)
+    assert pids([*server.request(CPUS[0], 5), *server.request(CPUS[1], 5)]) == {worker["pid"]}
+    assert server.total("adopted") == 0
+
+
 # ---- one thread watches for another one
 
 
@@ -139,7 +179,9 @@ def threads():
         yield server
 
 
-def test_a_worker_whose_listener_another_thread_takes_out_of_its_epoll_has_no_clone(threads):
+@pytest.mark.parametrize("trigger", [0, select.EPOLLEXCLUSIVE])
+def test_a_worker_whose_listener_another_thread_takes_out_of_its_epoll_has_no_clone(threads, trigger):
+    threads.ask("tell", str(CPUS[0]), "watch_again", 1, trigger)
     assert adopters(threads.pid) == {CPUS[0]: 1, CPUS[1]: 1}
     threads.ask("unwatch_for", str(CPUS[0]))
     assert adopters(threads.pid)[CPUS[0]] == 0

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.day import NIGHT, offered, share_of_peak
 from bench.placement import place
+from bench.rate import NIGHT, offered, share_of_peak
 from bench.schedule import schedule
 from records.run import Options
 
@@ -110,3 +110,5 @@ def test_a_rate_is_per_core_and_follows_the_day():
     assert offered(options, "nginx", 2, 0) is None
     day = options.model_copy(update={"day": True})
     assert offered(day, "haproxy", 2, 4) < offered(day, "haproxy", 2, 16) <= 2000
+    share = options.model_copy(update={"share": 0.6})
+    assert offered(share, "haproxy", 2, 0, {"haproxy/2": 500.0}) == 300

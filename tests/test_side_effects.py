@@ -1,12 +1,16 @@
 """What the library does beside its work harms nothing: stderr, filters of system calls, small stacks, limits."""
 
+import os
 import platform
+import socket
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from tests.harness.apps import APPS, PRELOAD, App, Server, compiled, pids
+from tests.harness.apps import APPS, LOOPBACK, PRELOAD, App, Server, compiled, pids
 from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
 from tests.harness.two_workers import ask_all, two_workers
 
@@ -40,14 +44,68 @@ def test_a_server_whose_stderr_takes_nothing_is_served(two_workers_program, kind
         ask_all(app)
 
 
-def test_a_file_that_the_application_opened_as_descriptor_2_holds_what_the_application_wrote(tmp_path):
+@pytest.mark.parametrize("directory", ["/tmp", "/dev/shm"])
+def test_a_file_that_the_application_opened_as_descriptor_2_holds_what_the_application_wrote(directory):
+    """On the file system of the former descriptor 2, or on another one."""
+    with tempfile.TemporaryDirectory(dir=directory) as temporary:
+        file = Path(temporary) / "database"
+        with Server(PRELOAD | {"FSOCKET_VERBOSE": "on"}) as server:
+            server.ask("replace_stderr", str(file))
+            server.ask("limit_descriptors", 30)
+            server.listen()
+            server.ask("fork", "a", CPUS[0])
+            assert len(server.request(CPUS[0], 5)) == 5
+        assert file.read_bytes() == b""
+
+
+def test_a_server_that_has_closed_its_stderr_is_served():
     with Server(PRELOAD | {"FSOCKET_VERBOSE": "on"}) as server:
-        server.ask("replace_stderr", str(tmp_path / "database"))
+        server.ask("close_one", 2)
         server.ask("limit_descriptors", 30)
         server.listen()
         server.ask("fork", "a", CPUS[0])
         assert len(server.request(CPUS[0], 5)) == 5
-    assert (tmp_path / "database").read_bytes() == b""
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        return socket.create_connection(listener.getsockname()), listener.accept()[0]
+
+
+@pytest.mark.parametrize(
+    "pair, said", [(socket.socketpair, b"libfsocket: FSOCKET_PIN=perhaps"), (tcp_pair, b"")], ids=["Unix", "TCP"]
+)
+def test_a_line_goes_to_a_journal_and_not_to_a_client(pair, said):
+    """The journal of systemd is a Unix socket. A program that inetd starts has its client as stderr."""
+    theirs, ours = pair()
+    with ours:
+        with theirs:
+            environment = {**os.environ, **PRELOAD, "FSOCKET_PIN": "perhaps"}
+            subprocess.run(["true"], stderr=theirs, env=environment, check=True)
+        line = ours.makefile("rb").readline()
+    assert line.startswith(said) and bool(line) == bool(said)
+
+
+SIGNALS_STAY_PENDING = """
+import os, resource, signal, socket
+both = {signal.SIGPIPE, signal.SIGXFSZ}
+for each in both:
+    signal.signal(each, signal.SIG_DFL)
+signal.pthread_sigmask(signal.SIG_BLOCK, both)
+for each in both:
+    os.kill(os.getpid(), each)
+resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))
+socket.create_server(("127.0.0.1", 0))
+print(signal.sigpending() == both)
+"""
+
+
+def test_signals_that_were_pending_before_a_line_are_pending_afterwards():
+    """A line may raise them. Those that it raises itself do not reach the application."""
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALS_STAY_PENDING], env={**os.environ, **PRELOAD}, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr.count("libfsocket: ")) == ("True\n", 1)
 
 
 def test_a_line_is_written_once_however_many_listeners_there_are():
@@ -79,13 +137,15 @@ def test_a_server_that_was_started_with_a_filter_is_not_pinned(pinned):
 
 
 @only_x86_64
-@pytest.mark.parametrize("moment", ["before listen", "after listen", "before it waits again"])
+@pytest.mark.parametrize(
+    "moment", ["before listen", "after listen", "before it waits again", "before it watches again"]
+)
 @pytest.mark.parametrize("pinned", [True, False])
 @pytest.mark.parametrize("how", ["prctl", "syscall"])
 def test_a_server_that_installs_a_filter_itself_is_served(moment, pinned, how):
     """It forbids what the library calls, and the server, from then on, does not."""
-    needed = {"before listen": {"listen", "bind"}, "after listen": set(), "before it waits again": set()}[moment]
-    if pinned and moment != "before it waits again":
+    needed = {"listen", "bind"} if moment == "before listen" else set()
+    if pinned and not moment.endswith("again"):
         needed = needed | {"sched_setaffinity"}
     forbidden = [number for name, number in X86_64.items() if name not in needed]
     with Server(PRELOAD) as server:
@@ -95,9 +155,13 @@ def test_a_server_that_installs_a_filter_itself_is_served(moment, pinned, how):
         if moment == "after listen":
             server.ask("forbid_calls", forbidden, how)
         workers = [server.ask("fork", name, cpu) for name, cpu in zip("ab", CPUS if pinned else [None, None])]
-        if moment == "before it waits again":
+        if moment.endswith("again"):
             for name in "ab":
                 server.ask("tell", name, "forbid_calls", forbidden, how)
+        if moment == "before it watches again":
+            for name in "ab":
+                server.ask("tell", name, "delete")
+                server.ask("tell", name, "add")
         for cpu in CPUS:
             assert pids(server.request(cpu, 10)) <= {worker["pid"] for worker in workers}
 

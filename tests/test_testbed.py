@@ -15,16 +15,20 @@ from tests.harness.cpus import ALL_CPUS, NEEDS_TWO_CPUS
 from tests.harness.testbeds import SOURCES, active_connection_cpu, cpu_that_handled, listen, rss_cpu, run_in, steered
 from topologies.namespace import inside
 from topologies.pair import Pair
+from topologies.queue_threads import QueueThreads
 from topologies.tag import leftovers, processes_of
 from topologies.testbed import SYSCTLS, Testbed, ipv6_address
 
 pytestmark = pytest.mark.privileged
 
 
-@pytest.fixture
-def nic(testbed):
-    with EmulatedNic(testbed.links_to(testbed.server)) as loaded:
-        yield loaded
+@pytest.fixture(params=["threads", "rps"])
+def nic(testbed, request):
+    links = testbed.links_to(testbed.server)
+    with ExitStack() as stack:
+        ends = [end for link in links for end in (link.sender, link.receiver)] if request.param == "threads" else []
+        threads = {end: stack.enter_context(QueueThreads(end)) for end in ends}
+        yield stack.enter_context(EmulatedNic(links, threads))
 
 
 def test_the_link_has_a_queue_per_cpu_at_both_ends(testbed):

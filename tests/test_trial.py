@@ -27,9 +27,9 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def trials():
-    with bench(["haproxy", "redis"], queues=len(ALL_CPUS)) as (made, _):
+@pytest.fixture(scope="module", params=["threads", "rps"])
+def trials(request):
+    with bench(["haproxy", "redis"], len(ALL_CPUS), request.param) as (made, _):
         yield made
 
 
@@ -86,6 +86,13 @@ def test_both_ways_to_see_reads_agree(trials, workload, variant):
     shares = {name: value for name, value in trial.metrics.items() if name.endswith("_local_percent")}
     assert len(shares) == (3 if workload == "haproxy" else 2)
     assert locality.percentages() == pytest.approx(shares, abs=1)
+
+
+def test_a_trial_without_probes_has_what_they_do_not_tell(trials):
+    unobserved, after = (measured(trials, "haproxy", variant).metrics for variant in ("unobserved", "base"))
+    assert unobserved["cps"] > 0
+    assert not any("local" in name for name in unobserved)
+    assert after["passive_local_percent"] == BY_CHANCE
 
 
 class Looking(Nginx):

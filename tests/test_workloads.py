@@ -2,7 +2,7 @@
 
 import os
 import signal
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +21,7 @@ from workloads.nginx import Nginx
 from workloads.process import WorkloadError
 from workloads.readiness import listening_inodes
 from workloads.variants import VARIANTS
-from workloads.workload import Cpus
+from workloads.workload import Cpus, Workload
 
 ALL = sorted(os.sched_getaffinity(0))
 CPUS = Cpus(server=ALL, load=ALL)
@@ -132,10 +132,18 @@ def test_an_answer_of_a_proxy_without_its_backend_is_an_error_and_no_request_ser
 @pytest.mark.parametrize("name", ["nginx", "haproxy", "redis", "memcached"])
 def test_a_rate_is_kept_to(served, name):
     with served(name, "base") as (workload, testbed, _):
-        load = workload.load(testbed, CPUS, Demand(2, rate=1000 / PATIENCE))
+        load = at_a_rate(workload, testbed, Demand(2, rate=1000 / PATIENCE))
     assert 700 / PATIENCE < load.requests / load.seconds < 1200 / PATIENCE
     assert sum(load.errors.values()) == 0
     assert 0 < load.latency_ms["50"] <= load.latency_ms["99"] <= load.latency_ms["max"]
+
+
+def at_a_rate(workload: Workload, testbed: Testbed, demand: Demand, tries: int = 3) -> Load:
+    """On a machine that has other work, the load generator may say that it could not keep to its schedule."""
+    for _ in range(tries - 1):
+        with suppress(WorkloadError):
+            return workload.load(testbed, CPUS, demand)
+    return workload.load(testbed, CPUS, demand)
 
 
 def test_an_answer_that_is_not_the_right_one_is_an_error(served, monkeypatch):

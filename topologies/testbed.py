@@ -147,6 +147,11 @@ class Testbed:
             for address in (peer.IP(), ipv6_address(peer)):
                 netlink.neigh("replace", ifindex=index, dst=address, lladdr=peer.MAC(), state=0x80)  # NUD_PERMANENT
 
+    @property
+    def hosts(self) -> dict[str, Host]:
+        """By name."""
+        return {host.name: host for host in self._net.hosts}
+
     def links_to(self, host: Host) -> list[Link]:
         """Every link of the host, as seen by a NIC of that host."""
         ends = [(link.intf1, link.intf2) for link in self._net.links]

@@ -14,10 +14,15 @@ PORT = 80
 def answers(client: Host, address: str) -> bool:
     """Whether a request from the client is answered with the object."""
     try:
-        with inside(client):
-            connection = socket.create_connection((address, PORT), timeout=limits.read().answer_seconds)
-        with connection:
-            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
-            return b"".join(iter(lambda: connection.recv(4096), b"")).endswith(OBJECT)
+        return answer(client, address).endswith(OBJECT)
     except OSError:
         return False
+
+
+def answer(client: Host, address: str) -> bytes:
+    """To a request from the client, with its headers. Raises OSError."""
+    with inside(client):
+        connection = socket.create_connection((address, PORT), timeout=limits.read().answer_seconds)
+    with connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % address.encode())
+        return b"".join(iter(lambda: connection.recv(4096), b""))

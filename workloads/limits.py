@@ -20,6 +20,7 @@ class Limits:
     grace_seconds: int = 20  # that a load generator may take beyond its load; a tenth of it a request
     start_seconds: int = 10  # until a server answers
     connections_per_core: int = 100  # of wrk, by the server's cores
+    rehearsed_requests: int = 10_000  # at most, of each kind, to an instance of Redis before a trial
 
     @property
     def answer_seconds(self) -> int:

@@ -39,15 +39,30 @@ def running(command: list[str], **popen: Any) -> Iterator[Process]:
 
 
 def _end(process: Process) -> None:
-    """With its descendants: a master may end before its workers do, and they would hold the port."""
-    if process.returncode is not None:
-        return
+    """With its descendants and all of its session: a master may end before its workers do, and they would hold the
+    port."""
+    lives = process.poll() is None
     with ExitStack() as descriptors:
-        members = _open_all(family(process.pid), descriptors)
+        members = _open_all([*{*(family(process.pid) if lives else []), *_session(process.pid)}], descriptors)
+        for member in [] if lives else members:
+            _tell(member, signal.SIGTERM)
         process.send_signal(signal.SIGTERM)
         for member in _still_running(members, STOP_SECONDS):
-            signal.pidfd_send_signal(member, signal.SIGKILL)
+            _tell(member, signal.SIGKILL)
         process.wait()
+
+
+def _session(leader: int) -> Iterator[int]:
+    """The processes of a session; its leader may have ended (proc(5), /proc/PID/stat)."""
+    for entry in os.listdir("/proc"):
+        with suppress(OSError):  # it has just ended
+            if entry.isdigit() and int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[3]) == leader:
+                yield int(entry)
+
+
+def _tell(member: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # it has just ended
+        signal.pidfd_send_signal(member, number)
 
 
 def _open_all(pids: list[int], descriptors: ExitStack) -> list[int]:

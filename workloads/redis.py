@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 from topologies.testbed import Testbed
+from workloads import limits
 from workloads.generator import Dialogue
 from workloads.instances import Instances, on_all, together
 from workloads.load import Demand, Load
@@ -45,8 +46,9 @@ class Redis(Instances):
 
     def rehearse(self, testbed: Testbed, cpus: Cpus) -> float:
         """Set the keys, and get some."""
-        self._benchmark(testbed, cpus, "set", self._keys)
-        rehearsed = self._benchmark(testbed, cpus, "get", REHEARSED_REQUESTS)
+        most = limits.read().rehearsed_requests
+        self._benchmark(testbed, cpus, "set", min(self._keys, most))
+        rehearsed = self._benchmark(testbed, cpus, "get", min(REHEARSED_REQUESTS, most))
         return rehearsed.requests / rehearsed.seconds
 
     def preparation(self) -> tuple[str, str]:

@@ -1,8 +1,10 @@
 """The ways to run a server that the figures compare."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from fastsocket.build import LIBRARY
@@ -38,6 +40,7 @@ class Variant:
     rfs: bool = False  # the kernel passes packets on to the CPU that reads
     sysctls: Mapping[str, str] = field(default_factory=dict)  # of the server's network namespace
     machine_sysctls: Mapping[str, str] = field(default_factory=dict)  # of the whole machine
+    observed: bool = True  # by the lab's probes
 
     @property
     def has_local_listeners(self) -> bool:
@@ -60,7 +63,15 @@ class Variant:
 
     def environment(self) -> Mapping[str, str]:
         """For the server's process."""
-        return preloaded(os.environ, LIBRARY, self.preload) if self.preload else os.environ
+        return preloaded(os.environ, nameable(LIBRARY), self.preload) if self.preload else os.environ
+
+
+@cache
+def nameable(library: Path) -> Path:
+    """A name that LD_PRELOAD can say: where the library's own has a space or a colon, that of a descriptor of ours."""
+    if not re.search(r"[: ]", str(library)):
+        return library
+    return Path(f"/proc/{os.getpid()}/fd/{os.open(library, os.O_RDONLY | os.O_CLOEXEC)}")
 
 
 VARIANTS = {
@@ -120,6 +131,7 @@ VARIANTS = {
         Variant(
             "fast-epoll", "fastsocket with Fast-Epoll", preload=replace(DELIVERED, fast_epoll=True), steering="perfect"
         ),
+        Variant("unobserved", "base without the lab's probes", observed=False),
         # What the kernel has by itself today, switched off.
         Variant(
             "no-skb-pool", "base without the kernel's deferred freeing of skbs", machine_sysctls={SKB_DEFER_MAX: "0"}

@@ -14,7 +14,7 @@ function done(summary, latency, requests)
       errors[#errors + 1] = string.format('"%s":%d', kind, summary.errors[kind])
    end
    io.write(string.format(
-      '{"requests":%d,"seconds":%.6f,"latency_ms":{%s,"max":%.3f},"errors":{%s}}\n',
+      '{"requests":%d,"seconds":%.6f,"latency_ms":{%s,"max":%.3f},"errors":{%s},"answers":%d,"bytes":%d}\n',
       summary.requests - summary.errors.status, summary.duration / 1e6, table.concat(values, ","), latency.max / 1000,
-      table.concat(errors, ",")))
+      table.concat(errors, ","), summary.requests, summary.bytes))
 end

@@ -5,12 +5,13 @@ import subprocess
 from pathlib import Path
 
 from topologies.testbed import Testbed
-from workloads import limits
+from workloads import http, limits
 from workloads.http import PORT
 from workloads.load import Load
-from workloads.process import finish, reaped_cpu_seconds, running
+from workloads.process import WorkloadError, finish, reaped_cpu_seconds, running
 from workloads.workload import Cpus
 
+SIZE_TOLERATED = 0.05
 SCRIPT = Path(__file__).with_name("wrk.lua")
 
 
@@ -39,7 +40,16 @@ def wrk(testbed: Testbed, cpus: Cpus, seconds: int) -> Load:
             f"http://{testbed.server.IP()}:{PORT}/",
         ],
     )
-    spent_before = reaped_cpu_seconds()
+    answer_bytes, spent_before = len(http.answer(testbed.client, testbed.server.IP())), reaped_cpu_seconds()
     with running(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         out = finish(process, "wrk", seconds)
-    return Load(cpu_seconds=reaped_cpu_seconds() - spent_before, **json.loads(out.splitlines()[-1]))
+    cpu_seconds, said = reaped_cpu_seconds() - spent_before, json.loads(out.splitlines()[-1])
+    _require_size(said.pop("answers"), said.pop("bytes"), answer_bytes, said["errors"])
+    return Load(cpu_seconds=cpu_seconds, **said)
+
+
+def _require_size(answers: int, received: int, answer_bytes: int, errors: dict[str, int]) -> None:
+    """Raises WorkloadError where answers that are no errors are of another size than the server's answer before the
+    load. The last ones of a load are cut short."""
+    if answers and not errors["status"] and abs(received / answers / answer_bytes - 1) > SIZE_TOLERATED:
+        raise WorkloadError(f"answers had {received / answers:.0f} bytes instead of {answer_bytes}")

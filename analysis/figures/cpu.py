@@ -14,8 +14,12 @@ from records.trials import CONTROL
 
 PUBLISHED = Path(__file__).parent.parent / "published" / "cpu_by_core.csv"
 
-_STATES = {"user": "0.25", "system_time": "#0173b2", "softirq": "#de8f05", "idle": "0.88"}  # dark to light in grey, too
-_HATCHES = {"user": "", "system_time": "", "softirq": "///", "idle": ""}
+_STATES = {
+    "user": "0.2",
+    "system_time": "#6a3d9a",
+    "softirq": "#cab2d6",
+    "idle": "0.92",
+}  # of no variant; dark to light
 
 
 def draw(view: View) -> tuple[Figure, pd.DataFrame]:
@@ -29,7 +33,7 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
     figure.axes[0].set_ylabel("% of the CPU's time")
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside right upper")
-    note(figure, view.shared())
+    note(figure, "Ours: all that ran on these CPUs, load generator and backend, too.", view.shared())
     return figure, shown
 
 
@@ -41,7 +45,6 @@ def _stack(axes: Axes, cpus: pd.DataFrame) -> None:
             cpus[state],
             bottom=bottom,
             color=colour,
-            hatch=_HATCHES[state],
             edgecolor="white",
             linewidth=0.5,
             width=0.8,

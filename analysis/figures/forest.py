@@ -6,8 +6,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.estimates import MIN_BLOCKS, each
+from analysis.estimates import each
 from analysis.figures.style import QUIET, Look, bar, say
+from analysis.statistics import MIN_BLOCKS
 
 LINE_INCHES = 0.38
 _PUBLISHED: Look = {"color": QUIET, "markerfacecolor": "none", "markersize": 7, "linestyle": "none"}
@@ -36,7 +37,7 @@ def _line(axes: Axes, y: int, row: Any) -> None:
     published = "" if pd.isna(row.published) else f"   published: {row.published:g}"
     axes.annotate(
         f"{row.ratio:.3f} ({row.low:.3f}–{row.high:.3f}){published}",
-        (1.02, y),
+        (1.035, y),
         xycoords=("axes fraction", "data"),
         va="center",
         fontsize="small",

@@ -8,19 +8,22 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.estimates import MIN_BLOCKS, each, interval
+from analysis.estimates import each
 from analysis.figures.style import QUIET, Look, bar, look, note, say
 from analysis.figures.view import View
 from analysis.profile.flamegraph import flame_graph
 from analysis.profile.flat import flat, merged, profiles
 from analysis.profile.speedscope import speedscope
+from analysis.statistics import mean_interval
 from analysis.summary import OURS
 from records.metrics import THROUGHPUT
-from records.profile import Stack
+from records.profile import FREQUENCY, Stack
 from records.trials import BASE, CONTROL, Trial
 
 PUBLISHED = Path(__file__).parent.parent / "published" / "profile.csv"
+PUBLISHED_AS = {BASE: "Linux 2.6.32", OURS: "Fastsocket on Linux 2.6.32"}
 ROWS = 11  # as many as the slides print
+WIDEST = 80  # %, the largest share that was published
 FLAME = "flame-"
 _WHERE = ["object", "symbol"]
 _WHOSE = (
@@ -39,15 +42,17 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
     _list(
         published,
         theirs,
-        "published: Linux 2.6.32",
+        f"published: {PUBLISHED_AS.get(variant, 'nothing of it')}",
         {"color": QUIET, "marker": "D", "markerfacecolor": "none", "markersize": 6},
     )
+    for axes in (mine, published):  # one scale for all lists, before and after, ours and theirs
+        axes.set_xlim(-1, WIDEST)
     note(figure, _WHOSE, "Bars: 95 % intervals." if ours.low.notna().any() else "", view.shared())
     return figure, pd.concat([ours.assign(source="measured here"), theirs.drop(columns="system")])
 
 
 def draw_difference(view: View) -> tuple[Figure, pd.DataFrame]:
-    """Samples per 1,000 requests, fastsocket less base, of the functions that differ most; hollow: the A/A control."""
+    """CPU time per request, fastsocket less base, in all and of the functions that differ most; hollow: the control."""
     shown = _differences(view)
     figure = Figure(figsize=(8.5, 1.6 + 0.3 * 2 * ROWS), layout="constrained")
     figure.suptitle(view.spec.title, x=0.02, ha="left", fontweight="bold")
@@ -62,7 +67,7 @@ def draw_difference(view: View) -> tuple[Figure, pd.DataFrame]:
         axes.plot(row.difference, y, **look(view, OURS))
         axes.plot(row.difference_control, y, **{**look(view, CONTROL), "markerfacecolor": "none", "markeredgewidth": 1})
     _name_rows(axes, shown)
-    axes.set_xlabel("samples per 1,000 requests, less base's")
+    axes.set_xlabel("µs of CPU time per request, less base's")
     note(
         figure,
         "Filled: fastsocket; hollow: the A/A control.",
@@ -74,13 +79,19 @@ def draw_difference(view: View) -> tuple[Figure, pd.DataFrame]:
 
 
 def _differences(view: View) -> pd.DataFrame:
-    """A row per function that differs most from base, sorted by how much; none without all three profiles."""
+    """A row per function that differs most from base, sorted by how much, and one of all functions; none without all
+    three profiles."""
     rates, columns = _per_request(view), [*_WHERE, "difference", "low", "high", "difference_control"]
     changed, control = _paired(rates, OURS), _paired(rates, CONTROL)
     if changed.empty or control.empty:
         return pd.DataFrame(columns=columns)
     largest = changed.mean().abs().sort_values(ascending=False, kind="stable").index[: 2 * ROWS]
-    rows = [(*where, changed[where].mean(), *_bounds(changed[where]), control[where].mean()) for where in largest]
+    parts = {where: (changed[where], control[where]) for where in largest}
+    parts["kernel", "all functions"] = changed.sum(axis=1), control.sum(axis=1)
+    rows = [
+        (*where, of_ours.mean(), *mean_interval(of_ours.to_numpy()), of_control.mean())
+        for where, (of_ours, of_control) in parts.items()
+    ]
     return pd.DataFrame(rows, columns=columns).sort_values("difference")
 
 
@@ -118,7 +129,6 @@ def _list(axes: Axes, rows: pd.DataFrame, title: str, drawn: Look) -> None:
         )
     _name_rows(axes, rows)
     axes.invert_yaxis()
-    axes.set_xlim(left=0)
     axes.set_xlabel("% of the samples")
 
 
@@ -150,7 +160,7 @@ def _shares(view: View, variant: str) -> pd.DataFrame:
     blocks = percent.groupby(level=1).mean()
     first: Any = blocks.mean().sort_values(ascending=False, kind="stable").head(ROWS)
     return pd.DataFrame(
-        [(*where, mean, *np.clip(_bounds(blocks[where]), 0, 100)) for where, mean in first.items()],
+        [(*where, mean, *np.clip(mean_interval(blocks[where].to_numpy()), 0, 100)) for where, mean in first.items()],
         columns=[*_WHERE, "percent", "low", "high"],
     ).assign(samples=int(counted.to_numpy().sum()))
 
@@ -158,7 +168,7 @@ def _shares(view: View, variant: str) -> pd.DataFrame:
 def _per_request(view: View) -> pd.DataFrame:
     counted = _by_trial(view, [BASE, OURS, CONTROL])
     rates = counted.div(counted.index.get_level_values(3), axis=0)
-    return rates.groupby(level=[0, 1]).mean()
+    return rates.groupby(level=[0, 1]).mean() * 1000 / FREQUENCY  # of samples per 1,000 requests: µs per request
 
 
 def _paired(rates: Any, arm: str) -> pd.DataFrame:
@@ -167,7 +177,3 @@ def _paired(rates: Any, arm: str) -> pd.DataFrame:
         return pd.DataFrame()
     difference: pd.DataFrame = (rates.loc[arm] - rates.loc[BASE]).dropna()
     return difference
-
-
-def _bounds(values: pd.Series) -> tuple[float, float]:
-    return interval(values.to_numpy(float)) if len(values) >= MIN_BLOCKS else (np.nan, np.nan)

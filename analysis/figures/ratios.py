@@ -46,6 +46,6 @@ def _rows(view: View) -> pd.DataFrame:
 
 def _axis(view: View) -> str:
     asked = {
-        METRICS[COST].called if workload in view.run.options.rates else "throughput" for workload in view.workloads
+        METRICS[COST].called if view.run.options.at_rate(workload) else "throughput" for workload in view.workloads
     }
     return f"{' or '.join(sorted(asked))}, ratio to base, 95 % intervals"

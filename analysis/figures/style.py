@@ -50,7 +50,7 @@ def published_look(view: View, arm: str) -> Look:
 
 
 def curve(axes: Axes, drawn: Look, x: Any, values: Any, low: Any, high: Any, label: str) -> None:
-    """Values with intervals. A bar has its own middle, because a bootstrap interval need not lie around the value."""
+    """Values with intervals. A bar has its own middle, because an interval need not lie evenly around the value."""
     axes.errorbar(x, (low + high) / 2, yerr=(high - low) / 2, fmt="none", ecolor=drawn["color"], **BAR)
     axes.plot(x, values, label=label, **drawn)
 

@@ -83,7 +83,7 @@ def _walks(view: View) -> pd.DataFrame:
     rows = [
         (trial.variant, trial.index, *step)
         for trial in view.trials
-        if (path := Path(walk_path(view.directory, trial.index))).exists()
+        if (path := Path(walk_path(view.directory, trial.index))).exists() and not trial.failed
         for step in read_walk(path)
     ]
     walks = pd.DataFrame(rows, columns=_COLUMNS)

@@ -34,7 +34,7 @@ def profiles(directory: Path, trials: list[Trial]) -> list[tuple[Trial, list[Sta
     return [
         (trial, _stacks(stacks_path(directory, trial.index)))
         for trial in trials
-        if stacks_path(directory, trial.index).exists()
+        if stacks_path(directory, trial.index).exists() and not trial.failed
     ]
 
 

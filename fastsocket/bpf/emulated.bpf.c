@@ -2,18 +2,29 @@
 /*
  * The emulated NIC: it decides which CPU of the receiver handles a packet.
  *
- * A veth has queues but no classifier. This program runs at the sender's egress, where skb->hash can still be set. The
- * receiving end has RPS on, and RPS takes CPU number (hash * cpus) >> 32 of its mask (get_rps_cpu() in net/core/dev.c).
- * So the program chooses the CPU by the hash that it writes. The other bits of the hash are the flow's own, as with a
- * NIC: RFS finds its flows by them.
+ * A veth has queues but no classifier. This program runs at the sender's egress, and has two ways to choose.
+ *
+ * By queue: what is sent on queue i is received on queue i (veth_xmit() in drivers/net/veth.c), whose thread is pinned
+ * to a CPU. The program writes skb->queue_mapping, from which the kernel then takes the queue (skb_tx_hash() in
+ * net/core/dev.c).
+ *
+ * By RPS: the receiving end has RPS on, and RPS takes CPU number (hash * cpus) >> 32 of its mask (get_rps_cpu() in
+ * net/core/dev.c). The program writes skb->hash. The other bits of the hash are the flow's own, as with a NIC: RFS finds
+ * its flows by them.
  */
 #include "steering.h"
 
-/* A hash that RPS maps to this CPU; never 0, which the kernel takes for "no hash". */
-static __always_inline __u32 hash_for(__u32 cpu, __u32 flow_hash)
+/* The CPU's place among those to choose from, plus 1; 0: it is not among them. */
+static __always_inline __u32 position_of(__u32 cpu)
+{
+	asm volatile("" : "+r"(cpu)); /* clang knows a limit of the number that the verifier does not see */
+	return cpu < MAX_CPUS ? settings.position[cpu] : 0;
+}
+
+/* A hash that RPS maps to the CPU at this position; never 0, which the kernel takes for "no hash". */
+static __always_inline __u32 hash_for(__u32 position, __u32 flow_hash)
 {
 	__u32 cpus = settings.cpus, first, shift = 0;
-	__u16 position = cpu < MAX_CPUS ? settings.position[cpu] : 0;
 
 	if (!cpus || !position)
 		return 0;
@@ -24,24 +35,26 @@ static __always_inline __u32 hash_for(__u32 cpu, __u32 flow_hash)
 	return first + (flow_hash >> shift) ?: 1;
 }
 
-static __always_inline __u32 rps_hash_of(struct __sk_buff *skb)
+/* The position of the CPU that shall handle the packet, and the packet's own hash. 0: the kernel chooses. */
+static __always_inline __u32 chosen(struct __sk_buff *skb, __u32 *hash)
 {
 	struct flow flow = {};
-	__u32 hash;
 
 	if (!parse(skb, HOOK_TC, &flow))
 		return 0;
-	hash = toeplitz(&flow);
-	return hash_for(choose(skb, &flow, hash), hash);
+	*hash = toeplitz(&flow);
+	return position_of(choose(skb, &flow, *hash));
 }
 
 SEC("tc")
 int steer(struct __sk_buff *skb)
 {
-	__u32 hash = rps_hash_of(skb);
+	__u32 hash = 0, position = chosen(skb, &hash);
 
-	if (hash)
-		bpf_set_hash(skb, hash);
+	if (settings.by_queue)
+		skb->queue_mapping = position; /* queue number plus 1, as in skb_record_rx_queue() */
+	else if (position)
+		bpf_set_hash(skb, hash_for(position, hash));
 	return TC_ACT_UNSPEC;
 }
 
@@ -57,5 +70,7 @@ int rss_hash(struct __sk_buff *skb)
 SEC("tc")
 int rps_hash(struct __sk_buff *skb)
 {
-	return (int)rps_hash_of(skb);
+	__u32 hash = 0, position = chosen(skb, &hash);
+
+	return (int)hash_for(position, hash);
 }

@@ -53,13 +53,14 @@ struct settings {
 	__u32 machine_cpus; /* the n of the slides' hash(p) */
 	__u32 port_mask;    /* ROUND_UP_POWER_OF_2(n) - 1 */
 	__s32 netns;        /* the receiver's, as an id in the program's namespace; -1: the same one */
+	__u32 by_queue;     /* the emulated NIC chooses a queue of the receiver, and not a CPU for RPS */
 	__u32 indirection[INDIRECTION_ENTRIES]; /* to CPU numbers */
 	__u16 position[MAX_CPUS]; /* the CPU's place among those to choose from, plus 1; 0: it is not among them */
 	__u16 port_rules[PORTS];  /* destination port to CPU number, plus 1; 0: no rule */
 } settings = { .cpus = 1 };
-_Static_assert(offsetof(struct settings, indirection) == 5 * 4 &&
-                       offsetof(struct settings, position) == 5 * 4 + 4 * INDIRECTION_ENTRIES &&
-                       sizeof(struct settings) == 5 * 4 + 4 * INDIRECTION_ENTRIES + 2 * MAX_CPUS + 2 * PORTS,
+_Static_assert(offsetof(struct settings, indirection) == 6 * 4 &&
+                       offsetof(struct settings, position) == 6 * 4 + 4 * INDIRECTION_ENTRIES &&
+                       sizeof(struct settings) == 6 * 4 + 4 * INDIRECTION_ENTRIES + 2 * MAX_CPUS + 2 * PORTS,
                "_HEAD and what follows");
 
 /* ATR's table: the hash of the arriving flow << 32 | CPU + 1. One word, so that a reader never sees half of it. */

@@ -9,6 +9,7 @@
 #include "adopt.h"
 #include "neighbours.h"
 #include "real.h"
+#include "seats.h"
 #include "sockopt.h"
 
 /* Makes the same system call as the application does, because a seccomp filter may allow no other. */
@@ -77,11 +78,9 @@ static void count_accepted(const struct listener *l, int cpu, int connection)
 /* Tell the neighbours that the worker can accept no more, so that they do not wait for it. */
 static void note_failure(struct seat *seat, const struct attempt *attempt)
 {
-	bool fails = attempt->outcome == FAILED &&
-	             (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM);
+	bool fails = attempt->outcome == FAILED;
 
-	if (!likely(atomic_load_explicit(&seat->failing, memory_order_relaxed) == fails) &&
-	    (attempt->outcome == ACCEPTED || fails))
+	if (!likely(atomic_load_explicit(&seat->failing, memory_order_relaxed) == fails) && attempt->outcome != EMPTY)
 		atomic_store(&seat->failing, fails);
 }
 
@@ -102,8 +101,12 @@ static struct attempt accept_neighbour(const struct acceptance *asked, int cpu)
 {
 	struct attempt attempt = accept_clone(asked, cpu);
 
-	if (attempt.outcome == ACCEPTED)
+	if (attempt.outcome == ACCEPTED) {
+		struct cpu_counters *giver = counters_of(cpu);
+
 		count(&counters_here()->accepted_neighbour);
+		count(seat_is_taken(&asked->l->shared->seat[cpu]) ? &giver->given_late : &giver->given_left);
+	}
 	return attempt;
 }
 
@@ -139,8 +142,8 @@ static enum ready wait_for_any(const struct acceptance *asked)
 	for_each_clone(cpu, asked->l)
 		if (atomic_load(&asked->l->clone[cpu].watchers) && n < COUNT(queues))
 			queues[n++] = (struct pollfd){ .fd = atomic_load(&asked->l->clone[cpu].fd), .events = POLLIN };
-	if (!real.getsockopt(asked->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, &size) &&
-	    (timeout.tv_sec || timeout.tv_usec))
+	real.getsockopt(asked->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, &size);
+	if (timeout.tv_sec || timeout.tv_usec)
 		ms = (int)(timeout.tv_sec * 1000 + timeout.tv_usec / 1000);
 	ready = real.poll(queues, n, ms);
 	if (ready == 0)

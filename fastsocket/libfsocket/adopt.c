@@ -71,8 +71,7 @@ static int choose_cpu(struct listener *l)
 	cpu_set_t allowed, candidates;
 	int cpu;
 
-	if (!affinity_of_this_thread(&allowed))
-		return -1;
+	affinity_of_this_thread(&allowed);
 	cpu = only_cpu(&allowed);
 	if (cpu >= 0)
 		return cpu;
@@ -80,7 +79,7 @@ static int choose_cpu(struct listener *l)
 	if (!may_pin_among(l, &candidates))
 		return -1;
 	cpu = next_cpu(l, &candidates);
-	return affinity_pin(cpu) ? cpu : -1;
+	return affinity_pin(cpu, &allowed) ? cpu : -1;
 }
 
 static enum reason make_listen(struct listener *l, int cpu)
@@ -98,7 +97,7 @@ static enum reason make_listen(struct listener *l, int cpu)
 /* The worker may have watched the clone as a neighbour until now. */
 static bool watch_own_clone(struct listener *l, int cpu, const struct watch *watch)
 {
-	if (!clone_watch(l, cpu, watch->epfd, watch->event))
+	if (!clone_watch(l, cpu, watch->epfd, exclusively(watch->event)))
 		return false;
 	clone_is_no_neighbour(l, cpu, watch->epfd);
 	return true;
@@ -146,8 +145,6 @@ static enum reason obstacle(const struct listener *l, const struct watch *watch)
 		return ONE_SHOT;
 	if (l->blocks) /* accept() would try the clone and then sleep on the listener */
 		return ACCEPT_BLOCKS;
-	if (l->signals)
-		return SENDS_SIGNALS;
 	if (seccomp_was_installed())
 		return SECCOMP_FILTER;
 	if (is_withdrawn(l))
@@ -160,26 +157,13 @@ static bool has_clone(struct listener *l, int cpu)
 	return CPU_ISSET(cpu, &l->cpus) || (!l->sharded && clone_bind(l, cpu));
 }
 
-/* For a worker that adopts its clone again and again, the kernel is asked once a second. */
-static bool group_has_no_other(struct listener *l, bool again)
-{
-	uint64_t now = now_ms();
-
-	if (again && now - atomic_load(&l->shared->checked_ms) < GROUP_CHECK_EVERY_MS)
-		return true;
-	if (!group_is_ours(l))
-		return false;
-	atomic_store(&l->shared->checked_ms, now);
-	return true;
-}
-
 static enum reason adopt_on(struct listener *l, struct watch *watch, int cpu, bool again)
 {
 	enum reason problem;
 
 	if (!has_clone(l, cpu))
 		return CPU_WITHOUT_CLONE;
-	if (!group_has_no_other(l, again))
+	if (!again && !group_is_ours(l)) /* afterwards the kernel is asked once a second: check_group() */
 		return NEIGHBOUR;
 	problem = l->sharded ? serve_shard(l, cpu) : serve_clone(l, cpu, watch);
 	if (problem)
@@ -291,8 +275,7 @@ void reconsider(struct listener *l, struct watch *watch)
 
 	if (l->sharded && watch->cpu >= 0 && refusal_of(l))
 		give_up(l, watch);
-	if (!affinity_of_this_thread(&allowed))
-		return;
+	affinity_of_this_thread(&allowed);
 	pinned = only_cpu(&allowed);
 	if (watch->cpu >= 0 && (pinned < 0 || pinned == watch->cpu)) {
 		affinity_renew(watch->cpu, &allowed);

@@ -16,17 +16,15 @@ bool affinity_may_pin(void)
 	return settings.pin == PIN_ALWAYS || (settings.pin != PIN_NEVER && !seccomp_at_start());
 }
 
-bool affinity_pin(int cpu)
+bool affinity_pin(int cpu, const cpu_set_t *before)
 {
-	cpu_set_t before, one;
+	cpu_set_t one;
 
-	if (real.sched_getaffinity(0, sizeof(before), &before) < 0)
-		return false;
 	CPU_ZERO(&one);
 	CPU_SET(cpu, &one);
 	if (sched_setaffinity(0, sizeof(one), &one))
 		return false;
-	own = before;
+	own = *before;
 	ours = one;
 	pinned = was_pinned = true;
 	return true;

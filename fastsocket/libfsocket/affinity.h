@@ -14,8 +14,8 @@
 #include <stdbool.h>
 
 bool affinity_may_pin(void);
-/* Pin the calling thread. */
-bool affinity_pin(int cpu);
+/* Pin the calling thread, which may run on the CPUs in before. */
+bool affinity_pin(int cpu, const cpu_set_t *before);
 /* The kernel gives a thread other CPUs when its own goes offline, and leaves it there: pin the thread again. */
 void affinity_renew(int cpu, const cpu_set_t *present);
 /* Between these two the calling thread has its own affinity. */

@@ -12,6 +12,11 @@ uint64_t now_ms(void)
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
+uint64_t precise_ms(void)
+{
+	return (uint64_t)now_ns() / 1000000;
+}
+
 int64_t now_ns(void)
 {
 	struct timespec now;

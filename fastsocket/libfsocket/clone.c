@@ -38,19 +38,17 @@ bool clone_marks_cpu(int fd, int cpu)
 	return set_int(fd, SOL_SOCKET, SO_INCOMING_CPU, cpu);
 }
 
-static int bind_clone(int fd, int cpu)
+static int bind_clone(const struct listener *l, int cpu)
 {
-	struct sockaddr_storage address;
-	socklen_t size = sizeof(address);
-	int copy = socket_like(fd);
+	int copy = socket_like(l->fd);
 
 	if (copy < 0)
 		return -1;
 	errno = 0;
-	if (in_same_namespace(fd, copy) && !getsockname(fd, (struct sockaddr *)&address, &size)) {
-		options_copy(fd, copy); /* whether all were copied is checked at adoption */
+	if (in_same_namespace(l->fd, copy)) {
+		options_copy(l->fd, copy); /* whether all were copied is checked at adoption */
 		if (set_int(copy, SOL_SOCKET, SO_REUSEPORT, 1) && clone_marks_cpu(copy, cpu) &&
-		    !real.bind(copy, (struct sockaddr *)&address, size))
+		    !real.bind(copy, (const struct sockaddr *)&l->address, sizeof(l->address)))
 			return copy;
 	}
 	real.close(copy);
@@ -60,7 +58,7 @@ static int bind_clone(int fd, int cpu)
 bool clone_add(struct listener *l, int cpu, int fd)
 {
 	struct clone *clone = &l->clone[cpu];
-	struct stat status;
+	struct stat status = { 0 };
 
 	if (fd < 0)
 		return false;
@@ -69,7 +67,8 @@ bool clone_add(struct listener *l, int cpu, int fd)
 		return false;
 	}
 	clone->cookie = cookie_of(fd);
-	if (!l->shared->seat[cpu].cookie && !fstat(fd, &status)) {
+	if (!l->shared->seat[cpu].cookie) {
+		fstat(fd, &status);
 		l->shared->seat[cpu].inode = status.st_ino;
 		l->shared->seat[cpu].cookie = clone->cookie;
 	}
@@ -88,7 +87,7 @@ bool clone_add(struct listener *l, int cpu, int fd)
 
 bool clone_bind(struct listener *l, int cpu)
 {
-	return clone_add(l, cpu, bind_clone(l->fd, cpu));
+	return clone_add(l, cpu, bind_clone(l, cpu));
 }
 
 static bool clone_for_each_cpu(struct listener *l, const cpu_set_t *cpus)
@@ -134,6 +133,27 @@ bool clone_watch(struct listener *l, int cpu, int epfd, struct epoll_event event
 	return true;
 }
 
+struct epoll_event exclusively(struct epoll_event event)
+{
+	const uint32_t never = EPOLLPRI | EPOLLOUT | EPOLLRDHUP;
+	const uint32_t allowed = EPOLLIN | EPOLLERR | EPOLLHUP | EPOLLET | EPOLLWAKEUP | EPOLLEXCLUSIVE;
+
+	if (!(event.events & ~(allowed | never)))
+		event.events = (event.events & allowed) | EPOLLEXCLUSIVE;
+	return event;
+}
+
+void clone_watch_again(struct listener *l, int cpu, int epfd, struct epoll_event event)
+{
+	int fd = atomic_load(&l->clone[cpu].fd);
+
+	event = exclusively(event);
+	if (atomic_load(&l->clone[cpu].neighbour_epfd) == epfd)
+		event.events &= ~(uint32_t)EPOLLEXCLUSIVE;
+	if (!real.epoll_ctl(epfd, EPOLL_CTL_DEL, fd, &event))
+		real.epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event);
+}
+
 void clone_is_no_neighbour(struct listener *l, int cpu, int epfd)
 {
 	if (atomic_compare_exchange_strong(&l->clone[cpu].neighbour_epfd, &epfd, -1))
@@ -154,13 +174,12 @@ bool clone_listens(const struct listener *l, int cpu)
 	return atomic_load(&l->shared->seat[cpu].listening) && get_int(clone_of(l, cpu), SOL_SOCKET, SO_ACCEPTCONN, 0);
 }
 
-/* A socket that no longer listens reports EPOLLHUP: no epoll of this process is to hold it. */
-static void unwatch_everywhere(struct listener *l, int cpu)
+static void unwatch_everywhere(struct listener *l, int cpu, bool in_inherited)
 {
 	for (size_t i = 0; i < MAX_WATCHES; i++) {
 		struct watch *watch = &l->watch[i];
 
-		if (!watch->used)
+		if (!watch->used || (watch->inherited && !in_inherited))
 			continue;
 		clone_unwatch(l, cpu, watch->epfd);
 		if (watch->cpu == cpu)
@@ -170,12 +189,9 @@ static void unwatch_everywhere(struct listener *l, int cpu)
 
 void clone_stop_listening(struct listener *l, int cpu)
 {
-	int fd = clone_of(l, cpu);
-
-	unwatch_everywhere(l, cpu);
+	unwatch_everywhere(l, cpu, true); /* it would report EPOLLHUP */
 	atomic_store(&l->shared->seat[cpu].listening, 0);
-	if (fd >= 0)
-		real.shutdown(fd, SHUT_RD);
+	real.shutdown(clone_of(l, cpu), SHUT_RD);
 }
 
 void clone_forget(struct listener *l, int cpu)
@@ -199,6 +215,9 @@ void clones_close(struct listener *l)
 	for_each_clone(cpu, l) {
 		int fd = atomic_load(&l->clone[cpu].fd);
 
+		/* It would stay in the epolls while other processes hold it, and take their wake-ups. */
+		if (clone_of(l, cpu) >= 0)
+			unwatch_everywhere(l, cpu, false);
 		clone_forget(l, cpu);
 		if (is_ours(&l->clone[cpu], fd))
 			real.close(fd);

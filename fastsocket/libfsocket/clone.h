@@ -18,6 +18,14 @@ bool clone_listens(const struct listener *l, int cpu);
 /* Leave the reuseport group. The kernel resets what waits in the clone, so no worker may be able to accept from it. */
 void clone_stop_listening(struct listener *l, int cpu);
 bool clone_watch(struct listener *l, int cpu, int epfd, struct epoll_event event);
+/*
+ * As its own worker's: with EPOLLEXCLUSIVE, so that a bell (bell.h) does not ring while the worker waits, unless the
+ * application asks for events that the kernel refuses then. Of those a listener never reports EPOLLPRI and EPOLLOUT,
+ * and EPOLLRDHUP only once it is shut down.
+ */
+struct epoll_event exclusively(struct epoll_event event);
+/* The application has changed what it asks for. The kernel refuses EPOLL_CTL_MOD of an exclusive watch. */
+void clone_watch_again(struct listener *l, int cpu, int epfd, struct epoll_event event);
 void clone_unwatch(struct listener *l, int cpu, int epfd);
 void clone_is_no_neighbour(struct listener *l, int cpu, int epfd);
 

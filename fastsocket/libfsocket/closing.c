@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 
 #include "adopt.h"
+#include "bell.h"
 #include "closing.h"
 #include "fast_epoll.h"
 #include "listeners.h"
@@ -22,6 +23,8 @@ static void close_listener(int fd)
 		clone_is_closed(fd);
 	else if (descriptor(fd) == WATCHING)
 		epoll_is_closed(fd);
+	else if (descriptor(fd) == BELL)
+		bell_is_closed(fd);
 	unlock_tables(&held);
 }
 
@@ -35,7 +38,7 @@ void known_descriptor_closing(int fd)
 
 	if (settings.fast_epoll && (kind == PLAIN || kind == WATCHING) && tables_are_ours())
 		fast_epoll_epoll_closing(fd);
-	if (kind == LISTENER || kind == CLONE || kind == WATCHING)
+	if (kind == LISTENER || kind == CLONE || kind == WATCHING || kind == BELL)
 		close_listener(fd);
 	else if (is_free_to_change(kind) || kind == FRESH)
 		set_descriptor(fd, UNKNOWN); /* set_descriptor() ignores a thread with a descriptor table of its own */

@@ -39,7 +39,10 @@
  * follow.c               what the application sets on a listener, its clones get too
  * adopt.c                a worker takes the clone of its CPU
  * neighbours.c           a clone whose worker is gone, stopped or busy is looked after by other workers
+ * poll_bell.c            the same for workers that wait by poll() or select()
+ * bell.c                 a sleeping worker is woken when a neighbour does not come
  * accept.c               from the clone first, then from the application's listener
+ * rest.c                 a watch that the application ends only for a moment
  * look.c                 which epolls have a listener, and looking after them now and then
  * take_over.c            a program gets the clones of the program before it
  * listeners.c            the application's listeners: found, duplicated, inherited, closed

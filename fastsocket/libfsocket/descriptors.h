@@ -20,6 +20,7 @@ enum descriptor {
 	LISTENER,  /* a listener of the application; listener_by_fd[] says which */
 	CLONE,     /* a clone of the library */
 	WATCHING,  /* an epoll that has a listener in it, or an epoll that has such an epoll in it */
+	BELL,      /* an epoll of the library: bell.h */
 	GUARDED,   /* a TCP socket with an option that no clone can get */
 	FRESH,     /* a connection just accepted, in no epoll */
 	DELIVERED, /* connected, or about to be, from a port of its CPU, and confined to that port */

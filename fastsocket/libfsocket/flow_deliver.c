@@ -130,10 +130,11 @@ THREAD_LOCAL unsigned int until_look;
 
 static uint32_t port_of(int fd)
 {
-	struct sockaddr_storage own;
+	struct sockaddr_storage own = { 0 };
 	socklen_t size = sizeof(own);
 
-	return getsockname(fd, (struct sockaddr *)&own, &size) ? 0 : port_in((struct sockaddr *)&own);
+	getsockname(fd, (struct sockaddr *)&own, &size);
+	return port_in((struct sockaddr *)&own);
 }
 
 static void count_delivery(int fd, uint32_t wanted, unsigned int cpu)
@@ -197,17 +198,24 @@ void flow_deliver_any_port(int fd)
 		release(fd);
 }
 
-/* The socket may have been disconnected, and the only port in its range may be taken. */
+static bool is_disconnect(const struct sockaddr *addr)
+{
+	sa_family_t family;
+
+	memcpy(&family, (const char *)addr + offsetof(struct sockaddr, sa_family), sizeof(family));
+	return family == AF_UNSPEC;
+}
+
+/*
+ * The application asks how its connect() went, or disconnects the socket. The range must not outlive the connection:
+ * with it, a socket that connects to its own former port would meet itself.
+ */
 static int connect_delivered(int fd, const struct sockaddr *addr, socklen_t len)
 {
-	int saved_errno = errno;
 	int result = real.connect(fd, addr, len);
 
-	if (!likely(result == 0 || errno != EADDRNOTAVAIL)) {
+	if (!likely(result == 0 ? !is_disconnect(addr) : errno == EISCONN || errno == EALREADY))
 		release(fd);
-		errno = saved_errno;
-		result = real.connect(fd, addr, len);
-	}
 	return result;
 }
 

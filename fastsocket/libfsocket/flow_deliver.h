@@ -21,7 +21,7 @@ void flow_deliver_start(void);
 /* Only where settings.flow_deliver, and on descriptors that are UNKNOWN, OPENED, GUARDED or DELIVERED. */
 int flow_deliver_connect(int fd, const struct sockaddr *addr, socklen_t len);
 int flow_deliver_bind(int fd, const struct sockaddr *addr, socklen_t len);
-/* The socket was disconnected, and is about to get a port by another call than connect(): any port will do. */
+/* The application shuts the socket down, which ends a connect() under way: the socket may then have any port. */
 void flow_deliver_any_port(int fd);
 /* Is this option a range that the library set, and that the application is not to see? */
 bool flow_deliver_hides(int fd, int level, int name);

@@ -30,14 +30,9 @@ void flags_changed(int fd)
 void clones_listen_again(struct listener *l, int backlog)
 {
 	l->backlog = backlog;
-	if (!l->cloned)
-		return;
-	for_each_clone(cpu, l) {
-		int fd = clone_of(l, cpu);
-
-		if (fd >= 0 && atomic_load(&l->shared->seat[cpu].listening))
-			real.listen(fd, backlog);
-	}
+	for_each_clone(cpu, l)
+		if (atomic_load(&l->shared->seat[cpu].listening))
+			real.listen(clone_of(l, cpu), backlog);
 }
 
 uint32_t clones_queue(const struct listener *l)
@@ -48,8 +43,9 @@ uint32_t clones_queue(const struct listener *l)
 		struct tcp_info info = { 0 };
 		socklen_t size = sizeof(info);
 
-		if (clone_listens(l, cpu) && !real.getsockopt(clone_of(l, cpu), IPPROTO_TCP, TCP_INFO, &info, &size))
-			total += info.tcpi_unacked;
+		if (clone_listens(l, cpu))
+			real.getsockopt(clone_of(l, cpu), IPPROTO_TCP, TCP_INFO, &info, &size);
+		total += info.tcpi_unacked;
 	}
 	return total;
 }
@@ -60,12 +56,8 @@ void clones_shutdown(struct listener *l, int how)
 	struct held held;
 
 	lock_tables(&held);
-	for_each_clone(cpu, l) {
-		int fd = l->cloned ? clone_of(l, cpu) : -1;
-
-		if (fd >= 0)
-			real.shutdown(fd, how);
-	}
+	for_each_clone(cpu, l)
+		real.shutdown(clone_of(l, cpu), how);
 	unlock_tables(&held);
 }
 
@@ -107,6 +99,8 @@ void clones_setsockopt(struct listener *l, int level, int name, const void *valu
 	} else {
 		bool can = option_can_be_copied(l->fd, level, name);
 
+		if (level == SOL_SOCKET && name == SO_INCOMING_CPU)
+			l->own_incoming_cpu = get_int(l->fd, level, name, -1);
 		l->guarded = l->guarded || !can;
 		if ((l->cloned && !clones_follow(l, level, name, value, size)) || !can)
 			refuse(l, OPTION);

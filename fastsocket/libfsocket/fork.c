@@ -4,6 +4,7 @@
 
 #include "adopt.h"
 #include "affinity.h"
+#include "bell.h"
 #include "fast_epoll.h"
 #include "fork.h"
 #include "ports.h"
@@ -14,6 +15,7 @@
 /* The child shares its parent's epolls. Only the parent changes what the library has put into them. */
 static void forget_threads_of(struct listener *l)
 {
+	bells_forget(l);
 	for (size_t i = 0; i < MAX_WATCHES; i++) {
 		l->watch[i].thread = 0;
 		l->watch[i].cpu = -1;

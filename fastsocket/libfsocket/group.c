@@ -42,10 +42,9 @@ static bool is_same_address(const struct listener *l, const struct inet_diag_msg
 	const struct sockaddr_in *v4 = (const struct sockaddr_in *)&l->address;
 	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&l->address;
 
-	if (found->idiag_family != l->address.ss_family)
-		return false;
-	return found->idiag_family == AF_INET ? v4->sin_addr.s_addr == found->id.idiag_src[0]
-	                                      : memcmp(&v6->sin6_addr, found->id.idiag_src, sizeof(v6->sin6_addr)) == 0;
+	return l->address.ss_family == AF_INET
+		       ? v4->sin_addr.s_addr == found->id.idiag_src[0]
+		       : memcmp(&v6->sin6_addr, found->id.idiag_src, sizeof(v6->sin6_addr)) == 0;
 }
 
 static bool ask(int netlink, const struct listener *l)

@@ -27,6 +27,7 @@ static int probe_listener(struct sockaddr_in *address, int cpu)
 	return -1;
 }
 
+#define MEMBERS 3
 #define PROBE_CONNECTIONS 8
 
 /* A connection closed like this leaves no TIME_WAIT, which would hold a port for a minute. */
@@ -38,24 +39,16 @@ static void reset(int fd)
 	real.close(fd);
 }
 
-static bool probe_connections_arrive(int fd, const struct sockaddr_in *address)
+static bool probe_connection_arrives(int fd, const struct sockaddr_in *address)
 {
-	int arrived = 0;
+	int client = real.socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), server = -1;
 
-	for (int i = 0; i < PROBE_CONNECTIONS; i++) {
-		int client = real.socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		int server = -1;
-
-		if (client >= 0 && !real.connect(client, (const struct sockaddr *)address, sizeof(*address)))
-			server = real.accept4(fd, NULL, NULL, SOCK_CLOEXEC);
-		if (server >= 0) {
-			arrived++;
-			reset(server);
-		}
-		if (client >= 0)
-			reset(client);
-	}
-	return arrived == PROBE_CONNECTIONS;
+	if (!real.connect(client, (const struct sockaddr *)address, sizeof(*address)))
+		server = real.accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+	if (server >= 0)
+		reset(server);
+	reset(client);
+	return server >= 0;
 }
 
 /*
@@ -66,33 +59,27 @@ static bool probe_incoming_cpu(void)
 {
 	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	cpu_set_t before, here;
-	int cpu = sched_getcpu(), member[3];
-	bool honoured;
-	int error;
+	int cpu = sched_getcpu(), member[MEMBERS] = { -1, -1, -1 }, error;
+	bool honoured = true;
 
 	errno = 0;
 	if (seccomp_at_start()) { /* the filter may kill a process that pins itself */
 		errno = EPERM;
 		return false;
 	}
-	if (cpu < 0 || !affinity_of_this_thread(&before))
-		return false;
 	CPU_ZERO(&here);
 	CPU_SET(cpu, &here);
-	if (sched_setaffinity(0, sizeof(here), &here))
+	if (!affinity_of_this_thread(&before) || sched_setaffinity(0, sizeof(here), &here))
 		return false;
-	member[0] = probe_listener(&address, cpu);
-	member[1] = probe_listener(&address, cpu + 1);
-	member[2] = probe_listener(&address, cpu + 2);
-	honoured = member[0] >= 0 && member[1] >= 0 && member[2] >= 0;
-	if (honoured) {
-		honoured = probe_connections_arrive(member[0], &address);
-		errno = errno == EAGAIN ? 0 : errno; /* the connections went to the other listeners */
+	for (int i = 0; honoured && i < MEMBERS; i++) {
+		member[i] = probe_listener(&address, cpu + i);
+		honoured = member[i] >= 0;
 	}
-	error = errno;
-	for (size_t i = 0; i < COUNT(member); i++)
-		if (member[i] >= 0)
-			real.close(member[i]);
+	for (int i = 0; honoured && i < PROBE_CONNECTIONS; i++)
+		honoured = probe_connection_arrives(member[0], &address);
+	error = honoured || errno == EAGAIN ? 0 : errno; /* EAGAIN: a connection went to another listener */
+	for (int i = 0; i < MEMBERS; i++)
+		real.close(member[i]);
 	sched_setaffinity(0, sizeof(before), &before);
 	errno = error;
 	return honoured;
@@ -101,13 +88,13 @@ static bool probe_incoming_cpu(void)
 /* Linux has it from 6.2 on. Distributions have backported it, so older kernels are tried. */
 bool kernel_honours_incoming_cpu(void)
 {
-	struct utsname system;
+	struct utsname system = { 0 };
 	static atomic_bool was_honoured;
 	int major = 0, minor = 0;
 
-	if (uname(&system) || sscanf(system.release, "%d.%d", &major, &minor) != 2)
-		return false;
-	if (major > 6 || (major == 6 && minor >= 2) || atomic_load(&was_honoured))
+	uname(&system);
+	sscanf(system.release, "%d.%d", &major, &minor);
+	if (major * 1000 + minor >= 6002 || atomic_load(&was_honoured))
 		return true;
 	atomic_store(&was_honoured, probe_incoming_cpu());
 	return atomic_load(&was_honoured);

@@ -9,12 +9,14 @@
 
 #include "adopt.h"
 #include "affinity.h"
+#include "bell.h"
 #include "clock.h"
 #include "clone.h"
 #include "defer_accept.h"
 #include "follow.h"
 #include "listeners.h"
 #include "log.h"
+#include "look.h"
 #include "mark.h"
 #include "places.h"
 #include "process.h"
@@ -36,9 +38,9 @@ static int backlog_of(int fd)
 	struct tcp_info info = { 0 };
 	socklen_t size = sizeof(info);
 
-	return real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) || !info.tcpi_sacked
-		       ? SOMAXCONN
-		       : (int)info.tcpi_sacked; /* for a listener this field holds the backlog: tcp_get_info() */
+	real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size);
+	/* for a listener this field holds the backlog: tcp_get_info() */
+	return info.tcpi_sacked ? (int)info.tcpi_sacked : SOMAXCONN;
 }
 
 static struct listener *free_entry(void)
@@ -355,6 +357,8 @@ void listeners_close(int fd)
 			name_by_another(l);
 		return;
 	}
+	watch_rests_no_longer();
+	bells_take_down(l);
 	if (l->sharded && is_shared_with_another(l)) {
 		shard_closes(l);
 	} else {

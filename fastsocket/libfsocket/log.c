@@ -25,8 +25,7 @@ static bool is_known;
 
 static bool is_same_file(const struct stat *a, const struct stat *b)
 {
-	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_rdev == b->st_rdev &&
-	       (a->st_mode & S_IFMT) == (b->st_mode & S_IFMT);
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
 }
 
 /* Of sockets, only a Unix socket is for people: the journal's is one. */

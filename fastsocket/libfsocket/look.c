@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 #define _GNU_SOURCE
 #include <errno.h>
+#include <string.h>
 
 #include "adopt.h"
 #include "affinity.h"
+#include "bell.h"
 #include "clock.h"
 #include "clone.h"
 #include "follow.h"
@@ -12,6 +14,7 @@
 #include "neighbours.h"
 #include "process.h"
 #include "real.h"
+#include "rest.h"
 #include "seats.h"
 #include "withdrawal.h"
 
@@ -21,10 +24,14 @@
  */
 #define LOOK_EVERY_MS 250
 #define LOOK_AGAIN_MS 20
+/* Workers come one after the other. So after each change the looks begin close together, and get rarer. */
+#define LOOK_AFTER_CHANGE_MS 8
 /* Another thread that waits for the epoll takes the watch over if its thread has not looked for so long. */
 #define ABSENT_MS 1000
 
 THREAD_LOCAL uint64_t look_again_ms;
+THREAD_LOCAL uint64_t look_every_ms;
+THREAD_LOCAL uint64_t waited_ms; /* when the thread last began to wait */
 THREAD_LOCAL uint32_t changes_seen;
 THREAD_LOCAL int looked_at = -1; /* the epoll */
 /* How many watches were added: the next wait looks at once. */
@@ -95,6 +102,7 @@ static void remove_watch(struct listener *l, struct watch *watch)
 {
 	struct watch gone = *watch, *other;
 
+	bell_take_down(watch);
 	watch->used = false;
 	if (gone.inherited)
 		return;
@@ -103,7 +111,7 @@ static void remove_watch(struct listener *l, struct watch *watch)
 		other->cpu = gone.cpu;
 		other->thread = gone.thread;
 		gone.event = other->event;
-		real.epoll_ctl(gone.epfd, EPOLL_CTL_MOD, atomic_load(&l->clone[gone.cpu].fd), &gone.event);
+		clone_watch_again(l, gone.cpu, gone.epfd, gone.event);
 		return;
 	}
 	if (other)
@@ -120,30 +128,86 @@ static void remove_watch(struct listener *l, struct watch *watch)
 static bool serves_already(const struct listener *l)
 {
 	cpu_set_t allowed;
-	int cpu = affinity_of_this_thread(&allowed) ? only_cpu(&allowed) : -1;
+	int cpu;
 
+	affinity_of_this_thread(&allowed);
+	cpu = only_cpu(&allowed);
 	return cpu >= 0 && l->cloned && atomic_load(&l->clone[cpu].watchers);
+}
+
+/* The filter allows what the application has just called. */
+static void put_clone_back(struct listener *l, struct watch *watch)
+{
+	const struct adoption *mine = adoption_of(l);
+
+	if (mine && l->cloned && clone_watch(l, mine->cpu, watch->epfd, exclusively(watch->event)))
+		watch->cpu = mine->cpu;
+}
+
+static void end_watch(struct listener *l, struct watch *watch)
+{
+	for_each_clone(cpu, l)
+		if (watch->inherited && atomic_load(&l->clone[cpu].watchers))
+			clone_unwatch(l, cpu, watch->epfd);
+	if (watch->event.events & EPOLLEXCLUSIVE && watch->cpu >= 0 && watch->thread == myself() && l->cloned) {
+		clone_unwatch(l, watch->cpu, watch->epfd);
+		watch->cpu = -1;
+	}
+	remove_watch(l, watch);
+}
+
+void watch_rests_no_longer(void)
+{
+	struct watch *watch = atomic_load(&resting.watch) ? atomic_exchange(&resting.watch, NULL) : NULL;
+
+	if (watch && watch->used && !watch->inherited)
+		end_watch(resting.l, watch);
+}
+
+static void watch_deleted(struct listener *l, int epfd, int fd)
+{
+	struct watch *watch = watch_of(l, epfd, fd);
+
+	watch_rests_no_longer();
+	if (!watch || !watch->used)
+		return;
+	if (may_rest(l, watch)) {
+		resting.l = l;
+		resting.watch = watch;
+	} else {
+		end_watch(l, watch);
+	}
 }
 
 static void watch_added(struct listener *l, int epfd, int fd, const struct epoll_event *event)
 {
 	struct watch *watch = watch_of(l, epfd, fd);
 
+	if (watch && watch == resting.watch && memcmp(&watch->event, event, sizeof(*event)) == 0) {
+		resting.watch = NULL;
+		return;
+	}
+	watch_rests_no_longer();
 	if (!watch)
 		watch = free_watch(l);
 	if (!watch)
 		return;
+	bell_take_down(watch);
 	*watch = (struct watch){ .used = true, .epfd = epfd, .fd = fd, .cpu = -1, .event = *event };
 	set_descriptor(epfd, WATCHING);
-	if ((adoption_of(l) || serves_already(l)) && !seccomp_was_installed()) {
+	if (seccomp_was_installed()) {
+		put_clone_back(l, watch);
+		return;
+	}
+	if (adoption_of(l) || serves_already(l)) {
 		watch->thread = myself();
 		adopt(l, watch);
 	}
 	if (watch->cpu >= 0)
 		return;
 	/* The thread that waits for the epoll may sleep for some time: clones without a worker are to wake it. */
-	if (l->cloned && !seccomp_was_installed())
-		neighbours_tend(l, watch, false, now_ms());
+	if (l->cloned)
+		neighbours_tend(l, watch, PATIENCE_MS, precise_ms());
 	atomic_fetch_add(&additions, 1);
 }
 
@@ -154,39 +218,18 @@ static void watch_modified(struct listener *l, int epfd, int fd, const struct ep
 	if (!watch)
 		return;
 	watch->event = *event;
+	bell_follow(watch);
 	if (!(event->events & EPOLLIN) && !watch->inherited) { /* the application pauses the listener */
+		bell_take_down(watch);
 		unwatch_neighbours(l, epfd);
 		give_up(l, watch);
 		return;
 	}
-	for_each_clone(cpu, l) {
-		struct epoll_event copy = *event;
-
-		if (l->cloned && atomic_load(&l->clone[cpu].watchers))
-			real.epoll_ctl(epfd, EPOLL_CTL_MOD, atomic_load(&l->clone[cpu].fd), &copy);
-	}
+	for_each_clone(cpu, l)
+		if (atomic_load(&l->clone[cpu].watchers))
+			clone_watch_again(l, cpu, epfd, *event);
 	if (watch->cpu < 0 && !watch->inherited)
 		atomic_fetch_add(&additions, 1);
-}
-
-/*
- * nginx with EPOLLEXCLUSIVE, and no other program, takes its listener out and puts it back at once, every 16 accepts.
- * The worker keeps its seat meanwhile, so that its neighbours do not come in vain.
- */
-static void watch_deleted(struct listener *l, int epfd, int fd)
-{
-	struct watch *watch = watch_of(l, epfd, fd);
-
-	if (!watch)
-		return;
-	for_each_clone(cpu, l)
-		if (watch->inherited && atomic_load(&l->clone[cpu].watchers))
-			clone_unwatch(l, cpu, epfd);
-	if (watch->event.events & EPOLLEXCLUSIVE && watch->cpu >= 0 && watch->thread == myself() && l->cloned) {
-		clone_unwatch(l, watch->cpu, epfd);
-		watch->cpu = -1;
-	}
-	remove_watch(l, watch);
 }
 
 void watch_changed(struct listener *l, int epfd, int op, int fd, const struct epoll_event *event)
@@ -250,7 +293,7 @@ static bool falls_to(const struct watch *watch, uint64_t thread, int epfd, bool 
 {
 	if (watch->thread == thread || watch->inherited)
 		return !watch->inherited;
-	return (watch->epfd == epfd || is_outer) && (!watch->thread || now - watch->looked_ms > ABSENT_MS);
+	return (watch->epfd == epfd || is_outer) && (!watch->thread || now > watch->looked_ms + ABSENT_MS);
 }
 
 /* The clones are withdrawn. Once a clone has stopped listening, accept() must not try it first any more. */
@@ -278,9 +321,9 @@ static void check_group(struct listener *l, uint64_t now)
 		refuse_no_longer(l, NEIGHBOUR);
 }
 
-static bool look_at(struct listener *l, struct watch *watch, bool idle, uint64_t now)
+static bool look_at(struct listener *l, struct watch *watch, uint64_t patience, uint64_t now)
 {
-	bool withdrawn;
+	bool withdrawn, soon;
 
 	if (!is_proved(l, watch)) {
 		remove_watch(l, watch);
@@ -289,7 +332,7 @@ static bool look_at(struct listener *l, struct watch *watch, bool idle, uint64_t
 	check_group(l, now);
 	flags_changed(watch->fd);
 	if (l->signals)
-		refuse(l, OPTION);
+		refuse(l, SENDS_SIGNALS);
 	withdrawn = l->cloned && withdrawal_tend(l, now);
 	if (withdrawn)
 		has_withdrawn(l, watch);
@@ -297,7 +340,10 @@ static bool look_at(struct listener *l, struct watch *watch, bool idle, uint64_t
 		reconsider(l, watch);
 	if (watch->cpu >= 0)
 		atomic_store(&l->shared->seat[watch->cpu].tended_ms, now);
-	return l->cloned && neighbours_tend(l, watch, idle, now);
+	soon = l->cloned && neighbours_tend(l, watch, patience, now);
+	if (l->cloned)
+		bell_hang(l, watch);
+	return soon;
 }
 
 static bool is_outer_epoll(int epfd)
@@ -308,13 +354,14 @@ static bool is_outer_epoll(int epfd)
 	return true;
 }
 
-static bool look(int epfd, bool idle, uint64_t now)
+static bool look(int epfd, uint64_t patience, uint64_t now)
 {
 	uint64_t me = myself();
 	bool soon = false, is_outer;
 	struct held held;
 
 	lock_tables(&held);
+	watch_rests_no_longer();
 	is_outer = is_outer_epoll(epfd);
 	for (size_t i = 0; i < MAX_LISTENERS; i++)
 		for (size_t j = 0; listeners[i].generation && j < MAX_WATCHES; j++) {
@@ -324,20 +371,42 @@ static bool look(int epfd, bool idle, uint64_t now)
 				continue;
 			watch->thread = me;
 			watch->looked_ms = now;
-			soon = look_at(&listeners[i], watch, idle, now) || soon;
+			soon = look_at(&listeners[i], watch, patience, now) || soon;
 		}
 	unlock_tables(&held);
 	return soon;
 }
 
+/* A busy worker is patient with a neighbour that is away longer than the worker itself is from one wait to the next. */
+static uint64_t patience_of(bool idle, uint64_t now)
+{
+	uint64_t turn = now > waited_ms ? now - waited_ms : 0;
+
+	return idle || 4 * turn < PATIENCE_MS ? PATIENCE_MS : 4 * turn;
+}
+
+static uint64_t look_interval(bool soon, int epfd)
+{
+	bool changed = changes_seen != changes() || looked_at != epfd;
+
+	changes_seen = changes();
+	looked_at = epfd;
+	look_every_ms = changed ? LOOK_AFTER_CHANGE_MS : 2 * look_every_ms;
+	if (look_every_ms > LOOK_EVERY_MS)
+		look_every_ms = LOOK_EVERY_MS;
+	return soon && look_every_ms > LOOK_AGAIN_MS ? LOOK_AGAIN_MS : look_every_ms;
+}
+
 int look_after(int epfd, bool idle)
 {
-	uint64_t now = now_ms();
+	uint64_t now = idle ? precise_ms() : now_ms(), patience = patience_of(idle, now);
+	int look_in, glance_in;
 
-	if (now >= look_again_ms || changes_seen != changes() || looked_at != epfd) {
-		changes_seen = changes();
-		looked_at = epfd;
-		look_again_ms = now + (look(epfd, idle, now) ? LOOK_AGAIN_MS : LOOK_EVERY_MS);
-	}
-	return (int)(look_again_ms - now);
+	waited_ms = now;
+	if (now >= look_again_ms || atomic_load_explicit(&resting.watch, memory_order_relaxed) ||
+	    changes_seen != changes() || looked_at != epfd)
+		look_again_ms = now + look_interval(look(epfd, patience, now), epfd);
+	look_in = (int)(look_again_ms - now);
+	glance_in = bells_answer(patience, now);
+	return glance_in >= 0 && glance_in < look_in ? glance_in : look_in;
 }

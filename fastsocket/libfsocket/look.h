@@ -13,6 +13,8 @@
 
 /* epoll_ctl() on a listener. Locks the tables. */
 void watch_changed(struct listener *l, int epfd, int op, int fd, const struct epoll_event *event);
+/* With the tables locked: a watch that the application has ended for a moment ends. */
+void watch_rests_no_longer(void);
 /* With the tables locked: the application closes an epoll, or one of its names. */
 void epoll_is_closed(int epfd);
 bool any_adopted_here(void);

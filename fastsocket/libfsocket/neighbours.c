@@ -7,13 +7,8 @@
 #include "real.h"
 #include "seats.h"
 
-/*
- * When a connection has waited for STUCK_MS and its worker accepts nothing, other workers may accept it. A worker that
- * runs, or waits for its CPU, will come to it, and a busy neighbour would not be faster: then the connection waits
- * longer.
- */
-#define STUCK_MS 20
-#define STUCK_BEHIND_WORK_MS 500
+/* A worker that runs, or waits for its CPU, may come soon: its connections may wait for so much longer. */
+#define MORE_BEHIND_WORK_MS 12
 
 static bool will_come(const struct seat *seat)
 {
@@ -29,7 +24,7 @@ static bool holds_something(const struct listener *l, int cpu)
 }
 
 /* Does the queue hold something while its own worker accepts nothing? */
-static bool is_stuck(struct listener *l, int cpu, bool idle, uint64_t now)
+static bool is_stuck(struct listener *l, int cpu, uint64_t patience, uint64_t now)
 {
 	struct clone *clone = &l->clone[cpu];
 	uint64_t accepted = atomic_load(&l->shared->seat[cpu].accepted);
@@ -40,8 +35,8 @@ static bool is_stuck(struct listener *l, int cpu, bool idle, uint64_t now)
 		clone->pending_accepted = accepted;
 		return false;
 	}
-	return now - clone->pending_ms >= STUCK_BEHIND_WORK_MS ||
-	       (idle && now - clone->pending_ms >= STUCK_MS && !will_come(&l->shared->seat[cpu]));
+	return now >= clone->pending_ms + patience &&
+	       (now >= clone->pending_ms + patience + MORE_BEHIND_WORK_MS || !will_come(&l->shared->seat[cpu]));
 }
 
 bool is_neglected(const struct listener *l, int cpu)
@@ -76,7 +71,7 @@ static bool take_care(struct listener *l, int cpu, const struct watch *watch)
 	return false;
 }
 
-static bool tend(struct listener *l, int cpu, const struct watch *watch, bool idle, uint64_t now)
+bool neighbour_tend(struct listener *l, int cpu, const struct watch *watch, uint64_t patience, uint64_t now)
 {
 	const struct seat *seat = &l->shared->seat[cpu];
 	int by = atomic_load(&l->clone[cpu].neighbour_epfd);
@@ -90,12 +85,12 @@ static bool tend(struct listener *l, int cpu, const struct watch *watch, bool id
 	}
 	if (!atomic_load(&seat->listening))
 		return false;
-	if (!seat_is_taken(seat) || is_stuck(l, cpu, idle, now))
+	if (!seat_is_taken(seat) || is_stuck(l, cpu, patience, now))
 		return take_care(l, cpu, watch);
 	return l->clone[cpu].pending_ms != 0;
 }
 
-bool neighbours_tend(struct listener *l, const struct watch *watch, bool idle, uint64_t now)
+bool neighbours_tend(struct listener *l, const struct watch *watch, uint64_t patience, uint64_t now)
 {
 	bool look_soon = false;
 	int covered = 0;
@@ -105,7 +100,7 @@ bool neighbours_tend(struct listener *l, const struct watch *watch, bool idle, u
 	for_each_clone(cpu, l) {
 		covered += atomic_load(&l->shared->seat[cpu].listening) != 0;
 		if (cpu != watch->cpu)
-			look_soon = tend(l, cpu, watch, idle, now) || look_soon;
+			look_soon = neighbour_tend(l, cpu, watch, patience, now) || look_soon;
 	}
 	atomic_store(&l->covered, covered == CPU_COUNT(&l->cpus));
 	return look_soon;
@@ -116,7 +111,7 @@ bool neighbours_have_something(struct listener *l)
 	for_each_clone(cpu, l) {
 		bool abandoned = atomic_load(&l->shared->seat[cpu].listening) && !seat_is_taken(&l->shared->seat[cpu]);
 
-		if (is_own(l, cpu) || abandoned ? holds_something(l, cpu) : is_stuck(l, cpu, true, now_ms()))
+		if (is_own(l, cpu) || abandoned ? holds_something(l, cpu) : is_stuck(l, cpu, PATIENCE_MS, precise_ms()))
 			return true;
 	}
 	return false;

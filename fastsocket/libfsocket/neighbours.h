@@ -16,12 +16,20 @@
 
 #include "tables.h"
 
+/* How long an idle worker waits for a neighbour. */
+#define PATIENCE_MS 8
+
 /* May other workers accept from a clone? Yes while connections wait and its own worker has accepted none since. */
 bool is_neglected(const struct listener *l, int cpu);
 /* Does this process watch the clone as its own worker's? */
 bool is_own(const struct listener *l, int cpu);
-/* With the tables locked. idle: the thread has waited in vain. Returns whether to look again soon. */
-bool neighbours_tend(struct listener *l, const struct watch *watch, bool idle, uint64_t now);
+/*
+ * With the tables locked. A connection that has waited for so many milliseconds, and for a little longer where its own
+ * worker runs, has waited too long. Returns whether to look again soon.
+ */
+bool neighbours_tend(struct listener *l, const struct watch *watch, uint64_t patience, uint64_t now);
+/* The same, for the clone of one CPU. */
+bool neighbour_tend(struct listener *l, int cpu, const struct watch *watch, uint64_t patience, uint64_t now);
 /* For a thread that waits for the listener with poll() or select(): does a clone hold what the thread could accept? */
 bool neighbours_have_something(struct listener *l);
 

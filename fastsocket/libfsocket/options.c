@@ -22,7 +22,7 @@ static const int levels[] = { SOL_SOCKET, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP 
 
 struct value {
 	socklen_t size;
-	int error;
+	bool unreadable;
 	unsigned char bytes[VALUE_BYTES];
 };
 
@@ -51,7 +51,9 @@ static bool is_compared(int level, int name)
 static void read_value(int fd, int level, int name, struct value *ret_value)
 {
 	ret_value->size = sizeof(ret_value->bytes);
-	ret_value->error = real.getsockopt(fd, level, name, ret_value->bytes, &ret_value->size) ? errno : 0;
+	ret_value->unreadable = real.getsockopt(fd, level, name, ret_value->bytes, &ret_value->size);
+	if (ret_value->unreadable)
+		ret_value->size = 0;
 }
 
 /*
@@ -60,8 +62,6 @@ static void read_value(int fd, int level, int name, struct value *ret_value)
  */
 static bool is_same(const struct value *a, const struct value *b)
 {
-	if (a->error || b->error)
-		return a->error && b->error;
 	return a->size == b->size && a->size < VALUE_BYTES && memcmp(a->bytes, b->bytes, a->size) == 0;
 }
 
@@ -101,7 +101,7 @@ static bool copy_option(int from, int to, int level, int name)
 	if (option_is_same(from, to, level, name))
 		return true;
 	read_value(from, level, name, &wanted);
-	if (!wanted.error)
+	if (!wanted.unreadable)
 		set_value(to, level, name, &wanted);
 	return option_is_same(from, to, level, name);
 }
@@ -159,9 +159,9 @@ bool option_can_be_copied(int fd, int level, int name)
 			return true;
 		if (is_compared(level, name))
 			read_value(fd, level, name, &value);
-		if (!value.error)
+		if (!value.unreadable)
 			atomic_fetch_or(&readable[i][name / 64], 1ULL << (name % 64));
-		return !value.error;
+		return !value.unreadable;
 	}
 	return false;
 }

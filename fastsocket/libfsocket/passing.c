@@ -52,7 +52,7 @@ static void is_sent(int fd)
 	if (!l)
 		return;
 	lock_tables(&held);
-	if (find_listener(fd) == l && l->cloned && !is_marked_by_successor(l))
+	if (find_listener(fd) == l && !is_marked_by_successor(l))
 		withdraw(l);
 	unlock_tables(&held);
 }

@@ -69,7 +69,6 @@ INTERPOSED int listen(int fd, int backlog)
 {
 	int result;
 
-	flow_deliver_any_port(fd);
 	result = REAL(listen)(fd, backlog);
 	if (result == 0 && settings.enabled && !listeners_listen(fd, backlog)) {
 		REAL(shutdown)(fd, SHUT_RD);
@@ -200,6 +199,7 @@ INTERPOSED int shutdown(int fd, int how)
 	struct listener *l = find_listener(fd);
 	int result;
 
+	flow_deliver_any_port(fd);
 	if (!likely(!connection(fd)))
 		turn_shuts_down(fd, how);
 	result = REAL(shutdown)(fd, how);

@@ -60,7 +60,7 @@ static bool is_on(const char *name, bool otherwise)
 
 static void read_only_ports(const char *list)
 {
-	while (list && *list) {
+	while (*list) {
 		char *end;
 		unsigned long port = strtoul(list, &end, 10);
 

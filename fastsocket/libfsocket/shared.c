@@ -100,7 +100,7 @@ void shared_goes_along(bool goes)
 void shared_start(void)
 {
 	cpus = sysconf(_SC_NPROCESSORS_CONF);
-	if (cpus > CPU_SETSIZE)
+	if ((unsigned long)cpus > CPU_SETSIZE)
 		cpus = CPU_SETSIZE;
 }
 
@@ -136,7 +136,7 @@ bool shared_open(void)
 		return false;
 	if (!cpus)
 		shared_start();
-	if (cpus > 0 && make_sealed(fd, sizeof(*new)))
+	if (make_sealed(fd, sizeof(*new)))
 		new = map_memory(fd);
 	if (!new) {
 		real.close(fd);
@@ -184,10 +184,11 @@ static bool is_compatible(const struct shared_memory *other)
 /* It belongs to this process's user, and cannot become shorter while it is mapped. */
 static bool can_be_trusted(int fd)
 {
-	struct stat status;
+	struct stat status = { 0 };
 	int seals = real.fcntl(fd, F_GET_SEALS);
 
-	return seals >= 0 && (seals & SEALS) == SEALS && !fstat(fd, &status) && status.st_uid == geteuid() &&
+	fstat(fd, &status);
+	return seals >= 0 && (seals & SEALS) == SEALS && status.st_uid == geteuid() &&
 	       status.st_size == sizeof(struct shared_memory);
 }
 
@@ -202,8 +203,7 @@ static bool join(int fd, uint64_t cookie)
 	}
 	if (other)
 		munmap(other, sizeof(*other));
-	if (fd >= 0)
-		real.close(fd);
+	real.close(fd);
 	return false;
 }
 
@@ -220,7 +220,7 @@ bool shared_join(pid_t pid, uint64_t cookie)
 
 struct cpu_counters *counters_of(int cpu)
 {
-	return &memory->cpu[cpu >= 0 && cpu < cpus ? cpu : 0];
+	return &memory->cpu[(unsigned int)cpu < (unsigned int)cpus ? cpu : 0];
 }
 
 struct cpu_counters *counters_here(void)

@@ -38,7 +38,7 @@ struct seat {
 	_Atomic uint64_t tended_ms;             /* CLOCK_MONOTONIC when an adopter last looked after the clone */
 	_Atomic uint64_t accepted;              /* connections that the adopters accepted from it */
 	_Atomic uint32_t listening;
-	_Atomic uint32_t failing; /* the last accept() found no descriptor or no memory for a connection */
+	_Atomic uint32_t failing; /* the last accept() failed, as without a free descriptor */
 	uint64_t cookie, inode;   /* of the clone: another program finds it by these */
 } __attribute__((aligned(64)));
 

@@ -79,18 +79,13 @@ static bool stays_here(const struct listener *l)
 	return goes_along(l) && l->cloned && l->creator == getpid();
 }
 
-static void close_on_exec(int fd, bool on)
-{
-	if (fd >= 0)
-		real.fcntl(fd, F_SETFD, on ? FD_CLOEXEC : 0);
-}
-
 static bool leave_to_successor(struct listener *l, bool leave)
 {
-	pid_t other = stays_here(l) ? process_of_an_adopter(l) : 0;
+	pid_t other;
 
 	if (!stays_here(l))
 		return false;
+	other = process_of_an_adopter(l);
 	if (other) { /* the new program gets the clones from that process */
 		if (leave)
 			mark_with(l, other);
@@ -102,7 +97,7 @@ static bool leave_to_successor(struct listener *l, bool leave)
 		return false;
 	for_each_clone(cpu, l)
 		if (clone_listens(l, cpu))
-			close_on_exec(clone_of(l, cpu), !leave);
+			real.fcntl(clone_of(l, cpu), F_SETFD, leave ? 0 : FD_CLOEXEC);
 	if (leave)
 		mark_as_ours(l);
 	return true;

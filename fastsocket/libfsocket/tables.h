@@ -28,6 +28,9 @@ struct clone {
 	_Atomic uint64_t pending_accepted; /* how many its own worker had accepted at that time */
 };
 
+/* So many neighbours' clones each worker guards. */
+#define BELL_CLONES 2
+
 /* An epoll that has a listener of the application. */
 struct watch {
 	bool used;
@@ -37,6 +40,9 @@ struct watch {
 	uint64_t thread; /* that looks after it; 0: no thread has waited for this epoll yet */
 	uint64_t looked_ms;
 	struct epoll_event event;
+	int bell;                 /* bell.h; 0: none */
+	bool is_armed;            /* the bell can ring */
+	int guarded[BELL_CLONES]; /* the CPUs whose clones the bell has; -1: none */
 };
 #define MAX_WATCHES 256
 
@@ -68,6 +74,8 @@ struct listener {
 	atomic_int cpus_end;         /* one more than the highest of them */
 	atomic_int neighbours;       /* clones of other workers that this process watches */
 	atomic_int watched;          /* the sum of the clones' watchers */
+	int poll_bell;               /* poll_bell.h; 0: none */
+	cpu_set_t polled;            /* the CPUs whose clones are in it */
 	struct shared_listener *shared;
 	struct watch watch[MAX_WATCHES];
 	struct clone clone[CPU_SETSIZE];

@@ -20,7 +20,7 @@
 static int cpu_with_inode(const struct listener *l, unsigned long inode)
 {
 	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-		if (l->shared->seat[cpu].inode == inode && inode)
+		if (l->shared->seat[cpu].inode == inode)
 			return cpu;
 	return -1;
 }

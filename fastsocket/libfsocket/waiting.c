@@ -3,10 +3,12 @@
 #include <errno.h>
 #include <string.h>
 
+#include "bell.h"
 #include "clock.h"
 #include "fast_epoll.h"
 #include "look.h"
 #include "neighbours.h"
+#include "poll_bell.h"
 #include "readable.h"
 #include "real.h"
 #include "settings.h"
@@ -27,6 +29,12 @@ static int64_t ns_of(const struct timespec *time)
 	return time && time->tv_sec < INT64_MAX / (1000 * NS_PER_MS) - 1
 		       ? time->tv_sec * 1000 * NS_PER_MS + time->tv_nsec
 		       : FOREVER;
+}
+
+/* Of the events that were reported after the first ones. */
+static int without_rings(const struct wait *wait, int reported, int first)
+{
+	return reported > 0 ? bells_heard(wait->epfd, wait->events + first, reported) : reported;
 }
 
 static int wait_as_asked(const struct wait *wait)
@@ -50,22 +58,29 @@ static int64_t timeout_ns(const struct wait *wait)
 	return ns_of(wait->timeout);
 }
 
-/* Waits in slices, each up to the next look at the listeners. The last slice ends when the application wants. */
-static int wait_in_slices(struct wait *wait, int slice_ms)
+/*
+ * Waits in slices, each up to the next look at the listeners. The last slice ends when the application wants. The ring
+ * of a bell ends a slice early, and the application does not see it.
+ */
+static int wait_in_slices(const struct wait *wait, int slice_ms)
 {
-	int64_t left = timeout_ns(wait);
-	int64_t deadline = left == FOREVER ? 0 : now_ns() + left;
-	int ready;
+	int64_t left = timeout_ns(wait), deadline = left > 0 ? now_ns() + left : 0;
+	bool as_asked = true;
 
-	while (left == FOREVER || left > slice_ms * NS_PER_MS) {
-		ready = wait_for_ms(wait, slice_ms);
-		if (ready)
+	for (;;) {
+		bool is_last = left != FOREVER && left <= slice_ms * NS_PER_MS;
+		int reported = !is_last   ? wait_for_ms(wait, slice_ms)
+		               : as_asked ? wait_as_asked(wait)
+		                          : wait_for_ms(wait, (int)((left + NS_PER_MS - 1) / NS_PER_MS));
+		int ready = without_rings(wait, reported, 0);
+
+		if (ready || (is_last && !reported))
 			return ready;
-		slice_ms = look_after(wait->epfd, true);
-		if (left != FOREVER)
+		slice_ms = look_after(wait->epfd, !reported);
+		if (left > 0)
 			left = deadline > now_ns() ? deadline - now_ns() : 0;
+		as_asked = false;
 	}
-	return wait_for_ms(wait, (int)((left + NS_PER_MS - 1) / NS_PER_MS));
 }
 
 /* An epoll reports everything at once, so what the kernel knows is added to what Fast-Epoll has found. */
@@ -75,7 +90,7 @@ static int what_else_is_ready(const struct wait *wait, int found)
 	int more = found < wait->room ? real.epoll_wait(wait->epfd, wait->events + found, wait->room - found, 0) : 0;
 
 	errno = saved_errno;
-	return more > 0 ? more : 0;
+	return more > 0 ? without_rings(wait, more, found) : 0;
 }
 
 int wait_for_events(struct wait *wait)
@@ -90,14 +105,17 @@ int wait_for_events(struct wait *wait)
 	errno = saved_errno;
 	if (ready > 0)
 		return ready + what_else_is_ready(wait, ready);
-	if (slice_ms < 0 || (timeout_ns(wait) != FOREVER && timeout_ns(wait) <= slice_ms * NS_PER_MS))
-		return wait_as_asked(wait);
-	return wait_in_slices(wait, slice_ms);
+	return slice_ms < 0 ? wait_as_asked(wait) : wait_in_slices(wait, slice_ms);
 }
 
 /* ---- poll() and select() ---- */
 
+/* Between two looks: where there is no bell; with bells; after a ring. */
 #define POLL_SLICE_MS 50
+#define POLL_SLICE_WITH_BELLS_MS 250
+#define POLL_SLICE_AFTER_RING_MS 4
+#define MAX_BELLS 8
+#define MAX_POLLED_WITH_BELLS 128
 
 static bool needs_looks(int fd)
 {
@@ -128,7 +146,7 @@ static bool has_something(int fd)
 	struct held held;
 	bool has;
 
-	if (!l || !l->cloned)
+	if (!l)
 		return false;
 	lock_tables(&held);
 	has = find_listener(fd) == l && neighbours_have_something(l);
@@ -149,35 +167,91 @@ static int listeners_ready(struct pollfd *fds, nfds_t n)
 	return ready;
 }
 
-static struct timespec slice_of(int64_t left)
+static int shorter(int one, int other)
 {
-	int64_t slice = left == FOREVER || left > POLL_SLICE_MS * NS_PER_MS ? POLL_SLICE_MS * NS_PER_MS : left;
+	return one < other ? one : other;
+}
+
+/* How a thread waits that polls or selects listeners: for a moment, then with their bells, until one of these rings. */
+struct round {
+	bool with_bells;
+	int bell[MAX_BELLS];
+	size_t bells;
+};
+
+static void add_bell(struct round *round, int fd)
+{
+	int bell = round->with_bells && descriptor(fd) == LISTENER && round->bells < MAX_BELLS ? poll_bell(fd) : -1;
+
+	if (bell >= 0 && bell < FD_SETSIZE)
+		round->bell[round->bells++] = bell;
+}
+
+static int slice_in(const struct round *round)
+{
+	if (!round->with_bells)
+		return POLL_SLICE_AFTER_RING_MS;
+	return round->bells ? POLL_SLICE_WITH_BELLS_MS : POLL_SLICE_MS;
+}
+
+static struct timespec slice_of(int64_t left, int slice_ms)
+{
+	int64_t slice = left == FOREVER || left > slice_ms * NS_PER_MS ? slice_ms * NS_PER_MS : left;
 
 	return (struct timespec){ .tv_sec = slice / (1000 * NS_PER_MS), .tv_nsec = slice % (1000 * NS_PER_MS) };
 }
 
-/* This comes before the wait, because it may put a clone into an epoll. */
-static void look_at_polled(const struct pollfd *fds, nfds_t n, bool idle)
+/* This comes before the wait, because it may put a clone into an epoll. Returns the milliseconds until the next look. */
+static int look_at_polled(const struct pollfd *fds, nfds_t n, bool idle)
 {
+	int slice_ms = POLL_SLICE_WITH_BELLS_MS;
+
 	for (nfds_t i = 0; i < n; i++)
 		if (descriptor(fds[i].fd) == WATCHING)
-			look_after(fds[i].fd, idle);
+			slice_ms = shorter(slice_ms, look_after(fds[i].fd, idle));
+	return slice_ms;
+}
+
+/* Returns how many of the application's are ready. */
+static int poll_with_bells(struct pollfd *fds, nfds_t n, struct round *round, const struct timespec *slice,
+                           const sigset_t *mask)
+{
+	struct pollfd all[MAX_POLLED_WITH_BELLS + MAX_BELLS];
+	int ready, rung = 0;
+
+	if (!round->bells)
+		return real.ppoll(fds, n, slice, mask);
+	memcpy(all, fds, n * sizeof(*fds));
+	for (size_t i = 0; i < round->bells; i++)
+		all[n + i] = (struct pollfd){ .fd = round->bell[i], .events = POLLIN };
+	ready = real.ppoll(all, n + round->bells, slice, mask);
+	for (nfds_t i = 0; i < n; i++)
+		fds[i].revents = all[i].revents;
+	for (size_t i = 0; ready > 0 && i < round->bells; i++)
+		rung += all[n + i].revents != 0;
+	round->with_bells = !rung;
+	return ready > 0 ? ready - rung : ready;
 }
 
 int poll_in_slices(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
 {
 	int saved_errno = errno;
 	int64_t left = ns_of(timeout), deadline = left == FOREVER ? 0 : now_ns() + left;
+	struct round round = { 0 };
 	struct timespec slice;
 	bool idle = false;
-	int ready;
+	int ready, look_in;
 
 	do {
-		look_at_polled(fds, n, idle);
+		look_in = look_at_polled(fds, n, idle);
 		idle = true;
+		round.bells = 0;
+		for (nfds_t i = 0; n <= MAX_POLLED_WITH_BELLS && i < n; i++)
+			add_bell(&round, fds[i].fd);
+		slice = slice_of(left, shorter(look_in, slice_in(&round)));
 		errno = saved_errno;
-		slice = slice_of(left);
-		ready = real.ppoll(fds, n, &slice, mask);
+		round.with_bells = true;
+		ready = poll_with_bells(fds, n, &round, &slice, mask);
 		if (ready >= 0)
 			ready += listeners_ready(fds, n);
 		if (left != FOREVER)
@@ -202,7 +276,7 @@ static bool for_each_selected(int n, const fd_set *in, bool (*visit)(int fd))
 {
 	bool any = false;
 
-	for (int fd = 0; in && fd < n && fd < FD_SETSIZE; fd++)
+	for (int fd = 0; fd < n; fd++)
 		if (FD_ISSET(fd, in) && (descriptor(fd) == LISTENER || descriptor(fd) == WATCHING))
 			any = visit(fd) || any;
 	return any;
@@ -214,18 +288,48 @@ bool selects_a_listener(int n, const fd_set *in)
 	return shared_is_open() && n > 0 && n <= FD_SETSIZE && is_set(n, in) && for_each_selected(n, in, needs_looks);
 }
 
-static bool look_at_selected(int fd)
+static int look_at_selected(int n, const fd_set *in)
 {
-	if (descriptor(fd) == WATCHING)
-		look_after(fd, true);
-	return true;
+	int slice_ms = POLL_SLICE_WITH_BELLS_MS;
+
+	for (int fd = 0; fd < n && fd < FD_SETSIZE; fd++)
+		if (FD_ISSET(fd, in) && descriptor(fd) == WATCHING)
+			slice_ms = shorter(slice_ms, look_after(fd, true));
+	return slice_ms;
+}
+
+/* Returns how many of the application's are ready. Its own sets may be shorter than libc's. */
+static int select_with_bells(int n, fd_set *const given[3], struct round *round, const struct timespec *slice,
+                             const sigset_t *mask)
+{
+	fd_set set[3];
+	int ready, rung = 0, end = n;
+
+	memset(set, 0, sizeof(set));
+	for (size_t i = 0; i < COUNT(set); i++)
+		if (given[i])
+			memcpy(&set[i], given[i], set_bytes(n));
+	for (size_t i = 0; i < round->bells; i++) {
+		FD_SET(round->bell[i], &set[0]);
+		end = round->bell[i] >= end ? round->bell[i] + 1 : end;
+	}
+	ready = real.pselect(end, &set[0], given[1] ? &set[1] : NULL, given[2] ? &set[2] : NULL, slice, mask);
+	for (size_t i = 0; ready > 0 && i < round->bells; i++) {
+		rung += FD_ISSET(round->bell[i], &set[0]) != 0;
+		FD_CLR(round->bell[i], &set[0]);
+	}
+	for (size_t i = 0; ready >= 0 && i < COUNT(set); i++)
+		if (given[i])
+			memcpy(given[i], &set[i], set_bytes(n));
+	round->with_bells = !rung;
+	return ready > 0 ? ready - rung : ready;
 }
 
 static int listeners_selected(int n, const fd_set *asked, fd_set *in)
 {
 	int ready = 0;
 
-	for (int fd = 0; fd < n && fd < FD_SETSIZE; fd++)
+	for (int fd = 0; fd < n; fd++)
 		if (FD_ISSET(fd, asked) && !FD_ISSET(fd, in) && descriptor(fd) == LISTENER && has_something(fd)) {
 			FD_SET(fd, in);
 			ready++;
@@ -236,22 +340,28 @@ static int listeners_selected(int n, const fd_set *asked, fd_set *in)
 int select_in_slices(int n, fd_set *in, fd_set *out, fd_set *except, const struct timespec *timeout,
                      const sigset_t *mask)
 {
-	fd_set asked[3], *given[3] = { in, out, except };
+	fd_set asked[3], *const given[3] = { in, out, except };
 	int64_t left = ns_of(timeout), deadline = left == FOREVER ? 0 : now_ns() + left;
-	int saved_errno = errno, ready;
+	int saved_errno = errno, ready, look_in;
+	struct round round = { 0 };
 	struct timespec slice;
 
 	for (size_t i = 0; i < COUNT(given); i++)
 		if (given[i])
 			memcpy(&asked[i], given[i], set_bytes(n));
 	do {
-		for_each_selected(n, &asked[0], look_at_selected);
+		look_in = look_at_selected(n, &asked[0]);
+		round.bells = 0;
+		for (int fd = 0; fd < n; fd++)
+			if (FD_ISSET(fd, &asked[0]))
+				add_bell(&round, fd);
+		slice = slice_of(left, shorter(look_in, slice_in(&round)));
 		errno = saved_errno;
 		for (size_t i = 0; i < COUNT(given); i++)
 			if (given[i])
 				memcpy(given[i], &asked[i], set_bytes(n));
-		slice = slice_of(left);
-		ready = real.pselect(n, in, out, except, &slice, mask);
+		round.with_bells = true;
+		ready = select_with_bells(n, given, &round, &slice, mask);
 		if (ready >= 0)
 			ready += listeners_selected(n, &asked[0], in);
 		if (left != FOREVER)

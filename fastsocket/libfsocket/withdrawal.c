@@ -92,7 +92,7 @@ bool is_withdrawn(const struct listener *l)
 
 void withdraw(struct listener *l)
 {
-	if (l->cloned && any_listens(l) && !is_withdrawn(l) && send_all_to_first(l))
+	if (any_listens(l) && !is_withdrawn(l) && send_all_to_first(l))
 		atomic_store(&l->shared->withdrawn_ms, now_ms());
 }
 
@@ -119,7 +119,7 @@ void refuse(struct listener *l, enum reason why)
 	if (!l->cloned && !l->sharded)
 		return;
 	atomic_compare_exchange_strong(&l->shared->refused, &not_yet, why);
-	if (!l->cloned || !any_listens(l) || is_withdrawn(l))
+	if (!any_listens(l) || is_withdrawn(l))
 		return;
 	withdraw(l);
 	if (!is_withdrawn(l))

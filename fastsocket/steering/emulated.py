@@ -9,9 +9,10 @@ A listener that is bound to one device (SO_BINDTODEVICE) is not found, because t
 
 import json
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from fastsocket.libbpf import BpfError
 from fastsocket.steering.cpus import cpu_mask
@@ -29,6 +30,13 @@ class Link:
     receiver: Device
 
 
+class QueueThreads(Protocol):
+    """The kernel threads that take in what a device receives, one for each of its receive queues."""
+
+    def pin(self, cpus: Sequence[int]) -> None:
+        """Queue i to the i-th of these CPUs."""
+
+
 @dataclass(frozen=True)
 class _Restored:
     """The settings of a program before they were changed."""
@@ -43,16 +51,18 @@ class _Restored:
 class EmulatedNic(AbstractContextManager["EmulatedNic"]):
     """The steering program at one or more links; idle, it changes nothing. Leaving it takes the programs off.
 
-    Each link has tables of its own, as each port of a NIC has. Raises BpfError when the kernel refuses, with the
-    verifier's log, and DeviceError.
+    Each link has tables of its own, as each port of a NIC has. threads: those of the receive queues of some devices;
+    what another device receives is taken in by the sender's CPU, or by the CPU that the sender interrupts (RPS). Raises
+    BpfError when the kernel refuses, with the verifier's log, and DeviceError.
     """
 
     name = "emulated"
     modes = MODES
 
-    def __init__(self, links: Sequence[Link]):
+    def __init__(self, links: Sequence[Link], threads: Mapping[Device, QueueThreads] | None = None):
         self._programs: dict[Device, SteeringProgram] = {}
         self._netns: dict[Device, int] = {}
+        self._threads = threads or {}
         with ExitStack() as undo:
             for link in links:
                 program = undo.enter_context(SteeringProgram("emulated"))
@@ -72,10 +82,13 @@ class EmulatedNic(AbstractContextManager["EmulatedNic"]):
     def apply(self, device: Device, plan: Plan, journal: Journal) -> None:
         """Steer what arrives at this receiver's end."""
         program = self._programs[device]
-        for queue in range(len(device.queue_files("rps_cpus"))):
-            journal.write_queue(device, "rps_cpus", queue, cpu_mask(plan.cpus))
+        if device in self._threads:
+            self._threads[device].pin(plan.cpus)
+        else:
+            for queue in range(len(device.queue_files("rps_cpus"))):
+                journal.write_queue(device, "rps_cpus", queue, cpu_mask(plan.cpus))
         journal.note(_Restored(program, program.settings))
-        program.set(settings(plan, self._netns[device]))
+        program.set(settings(plan, self._netns[device], by_queue=device in self._threads))
 
     @contextmanager
     def steer(self, plan: Plan) -> Iterator[None]:

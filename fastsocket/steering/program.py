@@ -17,20 +17,21 @@ NETWORKING = "boot Linux 6.1 or later with CONFIG_NET_CLS_BPF and CONFIG_BPF_SYS
 LEARNED_ENTRIES = 8192
 OWN_NETNS = -1
 STEER, LEARN = 1, 2  # handles of the tc filters: a device may have both, with one emulated NIC at each end of its link
-_HEAD = struct.Struct("=4Ii")
+_HEAD = struct.Struct("=4IiI")
 _PORTS = 65536
-IDLE = _HEAD.pack(0, 1, 0, 0, OWN_NETNS) + bytes(4 * INDIRECTION_ENTRIES + 2 * MAX_CPUS + 2 * _PORTS)
+IDLE = _HEAD.pack(0, 1, 0, 0, OWN_NETNS, 0) + bytes(4 * INDIRECTION_ENTRIES + 2 * MAX_CPUS + 2 * _PORTS)
 
 
-def settings(plan: Plan, netns: int = OWN_NETNS, cpus: int | None = None) -> bytes:
+def settings(plan: Plan, netns: int = OWN_NETNS, cpus: int | None = None, by_queue: bool = False) -> bytes:
     """The program's variables, in their order in steering.h.
 
     netns: the id, in the program's network namespace, of the one in which listeners count. cpus: of the machine.
+    by_queue: queue i of the receiver stands for the i-th CPU of the plan.
     """
     count = cpus or machine_cpus()
     positions = {cpu: position for position, cpu in enumerate(plan.cpus, start=1)}
     return (
-        _HEAD.pack(MODES.index(plan.mode), len(plan.cpus), count, port_mask(count), netns)
+        _HEAD.pack(MODES.index(plan.mode), len(plan.cpus), count, port_mask(count), netns, by_queue)
         + struct.pack(f"={INDIRECTION_ENTRIES}I", *indirection(plan.cpus))
         + struct.pack(f"={MAX_CPUS}H", *(positions.get(cpu, 0) for cpu in range(MAX_CPUS)))
         + struct.pack(f"={_PORTS}H", *(plan.ports.get(port, -1) + 1 for port in range(_PORTS)))

@@ -38,6 +38,11 @@ class Connector:
         self._listeners.append(listener)
         return listener.getsockname()[1]
 
+    def listen_at(self, host: str, port: int) -> int:
+        listener = socket.create_server((host, port))
+        self._listeners.append(listener)
+        return port
+
     def connect(self, cpu: int, host: str, port: int, wishes: dict) -> dict:
         """A connection made on a CPU: what connect() answered, the source port, and what is left of it to see."""
         with on_cpus({cpu}):
@@ -114,6 +119,23 @@ class Connector:
         self._listeners.append(holder)
         assert call("bind", holder.fileno(), taken, len(taken)) == 0
         return call("listen", connection, 1) if how == "listen" else call("bind", connection, any_port, len(any_port))
+
+    def connect_to_itself(self, cpu: int, how: str) -> Answer:
+        """A socket whose connect() came to nothing connects to the port that it had itself, where nobody listens."""
+        port = self.listen(LOOPBACK["inet"], 0)
+        if how == "shut down":  # the connection waits, because the listener's queue is full
+            self.connect_many(4, cpu, LOOPBACK["inet"], port, {"nonblocking": True})
+        own = self.connect(cpu, LOOPBACK["inet"], 1 if how == "refused" else port, {"nonblocking": True})["port"]
+        connection = self._connections[-1]
+        if how == "refused":
+            assert call("connect", connection, NOWHERE, len(NOWHERE)) == "ECONNREFUSED"
+        elif how == "disconnected":
+            assert call("connect", connection, UNSPECIFIED, len(UNSPECIFIED)) == 0
+        else:
+            assert call("shutdown", connection, socket.SHUT_RDWR) == 0
+        os.set_blocking(connection, True)
+        itself = pack("inet", LOOPBACK["inet"], own)
+        return call("connect", connection, itself, len(itself))
 
     def pid(self) -> int:
         return os.getpid()

@@ -12,10 +12,12 @@ import resource
 import select
 import shlex
 import socket
+import stat
 import struct
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 
 import filters
@@ -26,6 +28,7 @@ from lines import Commands, say
 LIBC = ctypes.CDLL(None, use_errno=True)
 SYS_CLOSE_RANGE = 436
 SO_ATTACH_REUSEPORT_CBPF = 51
+SYS_DUP3 = {"x86_64": 292, "aarch64": 24}[os.uname().machine]
 SYS_SCHED_GETAFFINITY = {"x86_64": 204, "aarch64": 123}[os.uname().machine]
 BACKLOG = 512
 CLOSERS = {
@@ -46,6 +49,12 @@ def forbid_calls(numbers: list[int], how: str) -> None:
 def is_shared_memory(path: str) -> bool:
     with suppress(OSError):
         return os.readlink(path).startswith("/memfd:fsocket")
+    return False
+
+
+def is_socket(descriptor: int) -> bool:
+    with suppress(OSError):
+        return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
     return False
 
 
@@ -73,7 +82,7 @@ def drop_privileges(user: int) -> None:
 
 
 TELL_CPUS = [sys.executable, "-c", "import json, os; print(json.dumps(sorted(os.sched_getaffinity(0))))"]
-CHANGES_WHAT_IT_WATCHES = ("add", "mod", "pin", "go", "nest", "keep_one_name")
+CHANGES_WHAT_IT_WATCHES = ("listen_for_itself", "add", "mod", "pin", "go", "nest", "keep_one_name")
 
 
 def by_poll(descriptors: list[int], seconds: float | None) -> list[int]:
@@ -121,7 +130,7 @@ class Worker:
             os.sched_setaffinity(0, {cpu})
         self.master, self.commands = master, commands
         self.listener, self.trigger = master.listener, trigger
-        self.accepted, self.held, self.outer, self.way = 0, held, None, way
+        self.accepted, self.held, self.busy, self.outer, self.way = 0, held, False, None, way
         self.epoll = select.epoll()
         self.epoll.register(commands, select.EPOLLIN)
         if way not in WAYS_WITHOUT_EPOLL:
@@ -154,7 +163,9 @@ class Worker:
     def step(self) -> bool:
         if self.outer:
             self.outer.poll()
-        ready = [self.commands.fileno()] if self.held else self.ready_descriptors()
+        while self.busy and not select.select([self.commands], [], [], 0)[0]:
+            pass
+        ready = [self.commands.fileno()] if self.held or self.busy else self.ready_descriptors()
         if self.commands.fileno() in ready:
             return self.obey(self.commands.next())
         if self.accept_all() == "EMFILE":  # servers wait a little, and try again
@@ -196,6 +207,22 @@ class Worker:
     def go(self) -> None:
         self.held = False
 
+    def work(self) -> None:
+        """All the time, without a wait, until rest(); only obey."""
+        self.busy = True
+
+    def rest(self) -> None:
+        self.busy = False
+
+    def stay_away(self, how: str, seconds: float) -> None:
+        """From the loop, and say so first: a long computation, or a poll() for something else."""
+        say(how)
+        end = time.monotonic() + seconds
+        while how == "computing" and time.monotonic() < end:
+            pass
+        if how == "polling":
+            select.poll().poll(1000 * seconds)
+
     def add(self) -> None:
         self.epoll.register(self.listener, select.EPOLLIN | self.trigger)
 
@@ -222,6 +249,18 @@ class Worker:
         self.look()
         self.epoll.unregister(older if which == "newer" else self.newer)
 
+    def listen_for_itself(self) -> None:
+        """On the address of the listener that it has inherited, which it closes."""
+        own = socket.socket()
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        own.bind(self.listener.getsockname())
+        own.listen(BACKLOG)
+        own.setblocking(False)
+        self.delete()
+        self.listener.close()
+        self.listener = own
+        self.add()
+
     def watch_again(self, times: int, trigger: int) -> None:
         """Take the listener out of the epoll, put it back and wait for no time, so often."""
         for _ in range(times):
@@ -240,6 +279,26 @@ class Worker:
         with suppress(OSError):
             while True:
                 self.unused.append(os.open("/dev/null", os.O_RDONLY))
+
+    def free_descriptors(self) -> None:
+        for descriptor in self.unused:
+            os.close(descriptor)
+
+    def watch_by_many(self, number: int) -> None:
+        """The listener in so many more epolls; the last of them changes its mind."""
+        self.many = [select.epoll() for _ in range(number)]
+        for epoll in self.many:
+            epoll.register(self.listener, select.EPOLLIN)
+        self.many[-1].modify(self.listener, select.EPOLLOUT)
+        self.many[-1].unregister(self.listener)
+
+    def replace_clones(self) -> int:
+        """By a file, and without the library's knowledge; how many there were."""
+        clones = [number for number in range(512, 1024) if is_socket(number)]
+        null = os.open("/dev/null", os.O_RDONLY)
+        for number in clones:
+            LIBC.syscall(SYS_DUP3, null, number, 0)
+        return len(clones)
 
     def nest(self) -> None:
         """From now on wait with an epoll that watches the epoll."""
@@ -303,6 +362,14 @@ class Worker:
     def accept_one(self) -> None:
         self.answer(self.listener.accept()[0])
 
+    def try_to_accept(self) -> str:
+        return errno_of(self.accept_one)
+
+    def accept_elsewhere(self, cpu: int) -> None:
+        """On another CPU, and before the next wait."""
+        self.pin(cpu)
+        self.accept_one()
+
     def pause(self) -> None:
         """As HAProxy does it: nobody can connect until listen() is called again."""
         self.held = True
@@ -317,6 +384,12 @@ class Worker:
 
     def guard(self, name: str) -> None:
         self.master.guard(name)
+
+    def listen_also(self) -> int:
+        """On one more port; how many clones that makes."""
+        before = self.master.open_clones()
+        self.other = socket.create_server(("127.0.0.1", 0))
+        return self.master.open_clones() - before
 
     def signals_had(self) -> int:
         return len(signals)
@@ -411,13 +484,22 @@ class Master:
     def change_option(self, level: int, name: int, value: str) -> None:
         self.listener.setsockopt(level, name, bytes.fromhex(value))
 
-    def listen_as_shards(self, cpus: list[int]) -> dict:
-        """A listener for each CPU, marked by the application itself."""
+    def listen_as_shards(self, cpus: list[int], marked: str = "after listen") -> dict:
+        """A listener for each CPU. marked: by the application itself, "before listen" or "after listen"; or not."""
         self.shards, port = [], 0
         for cpu in cpus:
-            port = self.listen(port=port, reuseport=True)["port"]
-            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_INCOMING_CPU, cpu)
-            self.shards.append(self.listener)
+            shard = socket.socket()
+            shard.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            shard.bind(("127.0.0.1", port))
+            if marked == "before listen":
+                shard.setsockopt(socket.SOL_SOCKET, socket.SO_INCOMING_CPU, cpu)
+            shard.listen(BACKLOG)
+            if marked == "after listen":
+                shard.setsockopt(socket.SOL_SOCKET, socket.SO_INCOMING_CPU, cpu)
+            shard.setblocking(False)
+            port = shard.getsockname()[1]
+            self.shards.append(shard)
+        self.listener = self.shards[-1]
         return self.about()
 
     def listen_as_chosen(self, chosen: int) -> dict:
@@ -435,6 +517,10 @@ class Master:
     def choose_shard(self, index: int) -> None:
         """What is forked from now on watches this one."""
         self.listener = self.shards[index]
+
+    def close_shard(self, index: int) -> None:
+        """Without a word to the epoll, from which the kernel takes it."""
+        self.shards[index].close()
 
     def cpus_of_shards(self) -> list[int]:
         return [shard.getsockopt(socket.SOL_SOCKET, socket.SO_INCOMING_CPU) for shard in self.shards]
@@ -455,9 +541,9 @@ class Master:
         """As programs that inetd starts have it: with a number below 3."""
         self.listener = socket.socket(fileno=os.dup2(self.listener.detach(), descriptor))
 
-    def listen_also(self) -> None:
+    def listen_also(self, port: int = 0) -> None:
         """On one more port, where nobody serves."""
-        self.others.append(socket.create_server(("127.0.0.1", 0)))
+        self.others.append(socket.create_server(("127.0.0.1", port)))
         self.others[-1].setblocking(False)
 
     def count_descriptors(self) -> int:
@@ -590,6 +676,11 @@ class Master:
         for descriptor in (self.listener.fileno(), *self.pipes.values()):
             os.set_inheritable(descriptor, True)
         os.execv(command[0], [*command, str(self.listener.fileno())])
+
+    def fail_to_become(self, command: str) -> str:
+        """Run a program that cannot be run, and go on."""
+        os.set_inheritable(self.listener.fileno(), True)
+        return errno_of(os.execv, command, [command])
 
     def serve(self, cpu: int | None = None, trigger: int = 0) -> None:
         """No workers: the master itself."""

@@ -3,6 +3,8 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/seccomp.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -10,9 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define ECHO "/bin/echo"
@@ -316,6 +320,432 @@ static int more_than_fit(void)
 	return wait_now(128);
 }
 
+static int at_each_edge(void)
+{
+	watched(EPOLLIN | EPOLLOUT | EPOLLET);
+	return wait_now(8) + 4 * wait_now(8);
+}
+
+static int added_to_no_epoll(void)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+
+	return epoll_ctl(-1, EPOLL_CTL_ADD, accepted(), &event);
+}
+
+static int added_without_an_event(void)
+{
+	return epoll_ctl(epfd, EPOLL_CTL_ADD, accepted(), NULL);
+}
+
+static int changed_before_it_is_added(void)
+{
+	return control(EPOLL_CTL_MOD, accepted(), EPOLLIN);
+}
+
+static int waits_for_no_epoll(void)
+{
+	struct epoll_event event;
+
+	watched(EPOLLOUT);
+	return epoll_wait(-1, &event, 1, 0) + 4 * wait_now(8);
+}
+
+/* One connection in each of two epolls that this thread waits for. */
+static int watched_by_two(void)
+{
+	int other = epoll_create1(0);
+	struct epoll_event event = { .events = EPOLLOUT };
+	int fd = accepted();
+
+	epoll_wait(other, &event, 1, 0);
+	watched(EPOLLOUT);
+	event.events = EPOLLOUT;
+	epoll_ctl(other, EPOLL_CTL_ADD, fd, &event);
+	return other;
+}
+
+static int of_two_epolls_one_closed(void)
+{
+	close(watched_by_two());
+	return wait_now(8);
+}
+
+static int of_two_epolls_one_duplicated(void)
+{
+	int other = dup(watched_by_two());
+	struct epoll_event event;
+
+	return wait_now(8) + 4 * epoll_wait(other, &event, 1, 0);
+}
+
+static int reported_by_a_closed_epoll(void)
+{
+	int fd = watched(EPOLLOUT);
+
+	wait_now(8);
+	close(epfd);
+	epfd = epoll_create1(0);
+	return control(EPOLL_CTL_ADD, fd, EPOLLOUT) + 4 * wait_now(8);
+}
+
+static int with_the_number_of_a_closed_one(void)
+{
+	struct sockaddr_in here;
+	socklen_t size = sizeof(here);
+	int closed = watched(EPOLLOUT), client = socket(AF_INET, SOCK_STREAM, 0), fd;
+
+	getsockname(listener, (struct sockaddr *)&here, &size);
+	connect(client, (struct sockaddr *)&here, size);
+	close(closed);
+	fd = accept(listener, NULL, NULL);
+	control(EPOLL_CTL_ADD, fd, EPOLLOUT);
+	return wait_now(8) + 4 * (fd == closed);
+}
+
+static int closed_by_a_system_call(void)
+{
+	syscall(SYS_close, watched(EPOLLOUT));
+	watched(EPOLLOUT);
+	return wait_now(8);
+}
+
+/* poll() refuses more descriptors than the limit allows. */
+static int more_than_the_limit(void)
+{
+	struct rlimit limit;
+
+	for (int i = 0; i < 10; i++)
+		watched(EPOLLOUT);
+	getrlimit(RLIMIT_NOFILE, &limit);
+	limit.rlim_cur = 5;
+	setrlimit(RLIMIT_NOFILE, &limit);
+	return wait_now(16);
+}
+
+/* Its number is high, so that a test can tell its registration from others. */
+static int added_with_a_high_number(void)
+{
+	struct sockaddr_in here;
+	socklen_t size = sizeof(here);
+	int client, fd, before;
+
+	close(accepted());
+	for (int i = 0; i < 100; i++)
+		open("/dev/null", O_RDONLY);
+	client = socket(AF_INET, SOCK_STREAM, 0);
+	getsockname(listener, (struct sockaddr *)&here, &size);
+	connect(client, (struct sockaddr *)&here, size);
+	fd = accept(listener, NULL, NULL);
+	control(EPOLL_CTL_ADD, fd, EPOLLIN);
+	before = wait_now(8);
+	return before + 2 * (int)write(client, "x", 1) + 4 * wait_now(8);
+}
+
+static void *change(void *fd)
+{
+	control(EPOLL_CTL_MOD, *(int *)fd, EPOLLIN);
+	return NULL;
+}
+
+static int changed_by_another_thread(void)
+{
+	int fd = watched(EPOLLOUT);
+	pthread_t thread;
+
+	pthread_create(&thread, NULL, change, &fd);
+	pthread_join(thread, NULL);
+	return wait_now(8);
+}
+
+/* ---- calls that are refused, or that are about nothing that the library knows ---- */
+
+#define AT_ONCE_TOO (&(struct timeval){ 0 })
+static void *volatile nowhere = (void *)8;
+
+static int socket_refused(void)
+{
+	return socket(-1, SOCK_STREAM, 0);
+}
+static int listens_with_mptcp(void)
+{
+	int fd = socket(AF_INET, SOCK_STREAM, IPPROTO_MPTCP);
+
+	return fd < 0 ? -1 : listen(fd, 1);
+}
+static int connects_within_the_machine(void)
+{
+	struct sockaddr_un nowhere_to_go = { .sun_family = AF_UNIX, .sun_path = "/nonexistent" };
+
+	return connect(dup(socket(AF_UNIX, SOCK_STREAM, 0)), (struct sockaddr *)&nowhere_to_go, sizeof(nowhere_to_go));
+}
+static int epoll_create_refused(void)
+{
+	return epoll_create(-1);
+}
+static int dup_refused(void)
+{
+	return dup(-1);
+}
+static int unshare_refused(void)
+{
+	return unshare(-1);
+}
+static int unshare_nothing(void)
+{
+	return unshare(0);
+}
+static int shutdown_refused(void)
+{
+	return shutdown(listening(), 9);
+}
+static int fcntl64_(void)
+{
+	int copy = fcntl64(listening(), F_DUPFD, 100);
+
+	return (copy >= 100) + 2 * (accept(copy, NULL, NULL) >= 0);
+}
+static int option_of_tcp(void)
+{
+	int value = -1;
+	socklen_t size = sizeof(value);
+
+	return getsockopt(listening(), IPPROTO_TCP, TCP_NODELAY, &value, &size) + value;
+}
+static int option_of_ip(void)
+{
+	int fd = listening() - 1, value = -1; /* the connection to it */
+	socklen_t size = sizeof(value);
+
+	return getsockopt(fd, IPPROTO_IP, IP_TOS, &value, &size) + value;
+}
+static int connects_with_its_own_cpu(void)
+{
+	struct sockaddr_in here;
+	socklen_t size = sizeof(here);
+	int fd = socket(AF_INET, SOCK_STREAM, 0), cpu = 0;
+
+	getsockname(listening(), (struct sockaddr *)&here, &size);
+	return setsockopt(fd, SOL_SOCKET, SO_INCOMING_CPU, &cpu, sizeof(cpu)) +
+	       2 * connect(fd, (struct sockaddr *)&here, size);
+}
+static int datagrams_with_their_own_cpu(void)
+{
+	int cpu = 0;
+
+	return setsockopt(dup(socket(AF_INET, SOCK_DGRAM, 0)), SOL_SOCKET, SO_INCOMING_CPU, &cpu, sizeof(cpu));
+}
+static int seccomp_asked(void)
+{
+	unsigned int action = SECCOMP_RET_ALLOW;
+
+	return (int)syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action);
+}
+static int seccomp_refused(void)
+{
+	return (int)syscall(SYS_seccomp, -1, 0, NULL);
+}
+
+static int cpus_of(pid_t pid)
+{
+	cpu_set_t cpus;
+
+	return sched_getaffinity(pid, sizeof(cpus), &cpus) ? -1 : CPU_COUNT(&cpus);
+}
+static int cpus_of_this_thread(void)
+{
+	return cpus_of(gettid());
+}
+static int cpus_of_the_parent(void)
+{
+	return cpus_of(getppid());
+}
+static int cpus_into_too_little(void)
+{
+	cpu_set_t cpus;
+
+	return pthread_getaffinity_np(pthread_self(), 1, &cpus);
+}
+
+static int end_of_idle[2];
+
+static void *idle(void *unused)
+{
+	(void)!read(end_of_idle[0], &unused, 1);
+	return NULL;
+}
+
+static pthread_t start_idle(void)
+{
+	pthread_t thread;
+
+	if (pipe(end_of_idle) || pthread_create(&thread, NULL, idle, NULL))
+		perror("idle");
+	return thread;
+}
+
+static int cpus_of_another_thread(void)
+{
+	cpu_set_t cpus;
+
+	return pthread_getaffinity_np(start_idle(), sizeof(cpus), &cpus) ? -1 : CPU_COUNT(&cpus);
+}
+
+static int beside_a_thread_with_another_table(void)
+{
+	int result;
+
+	start_idle();
+	result = in_thread_with_own_table();
+	return result + 4 * dup(1) + 100 * listen(listening(), 5);
+}
+
+static int thread_refused(void)
+{
+	pthread_attr_t attributes;
+	pthread_t thread;
+
+	start_idle();
+	pthread_attr_init(&attributes);
+	pthread_attr_setstacksize(&attributes, (size_t)1 << 46);
+	return unshare(CLONE_FILES) + pthread_create(&thread, &attributes, idle, NULL);
+}
+
+static int poll_unreadable(void)
+{
+	return poll(nowhere, 1, 0);
+}
+static int poll_nothing(void)
+{
+	return poll(&(struct pollfd){ -1, POLLIN, 0 }, 1, 0);
+}
+static int select_nothing(void)
+{
+	fd_set in;
+
+	FD_ZERO(&in);
+	return select(0, &in, NULL, NULL, AT_ONCE_TOO);
+}
+static int select_long_sets(void)
+{
+	unsigned long in[64] = { 0 };
+
+	return select(4096, (fd_set *)in, NULL, NULL, AT_ONCE_TOO);
+}
+static int select_unreadable(void)
+{
+	return select(listening() + 1, nowhere, NULL, NULL, AT_ONCE_TOO);
+}
+static int select_unreadable_except(void)
+{
+	int fd = listening();
+	fd_set in;
+
+	FD_ZERO(&in);
+	FD_SET(fd, &in);
+	return select(fd + 1, &in, NULL, nowhere, AT_ONCE_TOO);
+}
+static int pselect_nothing(void)
+{
+	return pselect(0, NULL, NULL, NULL, AT_ONCE, NULL);
+}
+static int pselect_unreadable_out(void)
+{
+	int fd = listening();
+	fd_set in;
+
+	FD_ZERO(&in);
+	FD_SET(fd, &in);
+	return pselect(fd + 1, &in, nowhere, NULL, AT_ONCE, NULL);
+}
+static int pselect_bad_time(void)
+{
+	int fd = listening();
+	fd_set in;
+
+	FD_ZERO(&in);
+	FD_SET(fd, &in);
+	return pselect(fd + 1, &in, NULL, NULL, &(struct timespec){ .tv_nsec = -1 }, NULL);
+}
+static int pwait2_unreadable_time(void)
+{
+	struct epoll_event event;
+
+	return epoll_pwait2(watching(listening()), &event, 1, nowhere, NULL);
+}
+
+/* ---- messages without descriptors ---- */
+
+static int many_without_control(void)
+{
+	char byte = 'x';
+	struct iovec part = { &byte, 1 };
+	struct mmsghdr message = { .msg_hdr = { .msg_iov = &part, .msg_iovlen = 1 } };
+	int pair[2];
+
+	return socketpair(AF_UNIX, SOCK_DGRAM, 0, pair) + sendmmsg(pair[0], &message, 1, 0) +
+	       2 * recvmmsg(pair[1], &message, 1, 0, NULL);
+}
+
+static int with_credentials(void)
+{
+	union {
+		struct cmsghdr header;
+		char space[CMSG_SPACE(sizeof(struct ucred))];
+	} control = { .header = { CMSG_LEN(sizeof(struct ucred)), SOL_SOCKET, SCM_CREDENTIALS } };
+	struct ucred own = { getpid(), getuid(), getgid() };
+	char byte = 'x';
+	struct iovec part = { &byte, 1 };
+	struct msghdr message = {
+		.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)
+	};
+	int pair[2], on = 1;
+
+	memcpy(CMSG_DATA(&control.header), &own, sizeof(own));
+	return socketpair(AF_UNIX, SOCK_DGRAM, 0, pair) +
+	       setsockopt(pair[1], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) + (int)sendmsg(pair[0], &message, 0) +
+	       2 * (int)recvmsg(pair[1], &message, 0);
+}
+
+static int with_packet_information(void)
+{
+	struct sockaddr_in here = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t size = sizeof(here);
+	char control[CMSG_SPACE(sizeof(struct in_pktinfo))], byte = 'x';
+	struct iovec part = { &byte, 1 };
+	struct msghdr message = {
+		.msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)
+	};
+	int fd = socket(AF_INET, SOCK_DGRAM, 0), on = 1;
+
+	return bind(fd, (struct sockaddr *)&here, size) + getsockname(fd, (struct sockaddr *)&here, &size) +
+	       setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof(on)) +
+	       (int)sendto(fd, &byte, 1, 0, (struct sockaddr *)&here, size) + 2 * (int)recvmsg(fd, &message, 0);
+}
+
+/* ---- environments ---- */
+
+static int execve_much_environment(void)
+{
+	char *many[1101];
+
+	for (size_t i = 0; i < COUNT(many) - 1; i++)
+		many[i] = "A=1";
+	many[COUNT(many) - 1] = NULL;
+	return execve(ECHO, arguments, many);
+}
+
+static int execve_own_settings(void)
+{
+	return execve("/bin/sh", (char *[]){ "sh", "-c", "echo $FSOCKET_FAST_EPOLL $FSOCKET", NULL },
+	              (char *[]){ "FSOCKET_FAST_EPOLL=off", "FSOCKET=on", NULL });
+}
+
+static int execle_program_missing(void)
+{
+	return execle("/nonexistent", "echo", NULL, environment);
+}
+
 static const struct {
 	const char *name;
 	int (*call)(void);
@@ -358,6 +788,56 @@ static const struct {
 	{ "a connection closed before the wait", closed_before_the_wait },
 	{ "room for one of two connections", room_for_one },
 	{ "more connections than the library puts off", more_than_fit },
+	{ "a connection at each edge", at_each_edge },
+	{ "a connection added to no epoll", added_to_no_epoll },
+	{ "a connection added without an event", added_without_an_event },
+	{ "a connection changed before it is added", changed_before_it_is_added },
+	{ "a connection while its thread waits for no epoll", waits_for_no_epoll },
+	{ "connections of two epolls, one closed", of_two_epolls_one_closed },
+	{ "connections of two epolls, one duplicated", of_two_epolls_one_duplicated },
+	{ "a connection reported by a closed epoll", reported_by_a_closed_epoll },
+	{ "a connection with the number of a closed one", with_the_number_of_a_closed_one },
+	{ "a connection closed by a system call", closed_by_a_system_call },
+	{ "more connections than the limit of descriptors", more_than_the_limit },
+	{ "a connection added with a high number", added_with_a_high_number },
+	{ "a connection changed by another thread", changed_by_another_thread },
+	{ "socket refused", socket_refused },
+	{ "listens with mptcp", listens_with_mptcp },
+	{ "connects within the machine", connects_within_the_machine },
+	{ "epoll create refused", epoll_create_refused },
+	{ "dup refused", dup_refused },
+	{ "unshare refused", unshare_refused },
+	{ "unshare nothing", unshare_nothing },
+	{ "shutdown refused", shutdown_refused },
+	{ "fcntl64", fcntl64_ },
+	{ "option of tcp", option_of_tcp },
+	{ "option of ip", option_of_ip },
+	{ "connects with its own cpu", connects_with_its_own_cpu },
+	{ "datagrams with their own cpu", datagrams_with_their_own_cpu },
+	{ "seccomp asked", seccomp_asked },
+	{ "seccomp refused", seccomp_refused },
+	{ "cpus of this thread", cpus_of_this_thread },
+	{ "cpus of the parent", cpus_of_the_parent },
+	{ "cpus into too little", cpus_into_too_little },
+	{ "cpus of another thread", cpus_of_another_thread },
+	{ "beside a thread with another table", beside_a_thread_with_another_table },
+	{ "thread refused", thread_refused },
+	{ "poll unreadable", poll_unreadable },
+	{ "poll nothing", poll_nothing },
+	{ "select nothing", select_nothing },
+	{ "select long sets", select_long_sets },
+	{ "select unreadable", select_unreadable },
+	{ "select unreadable except", select_unreadable_except },
+	{ "pselect nothing", pselect_nothing },
+	{ "pselect unreadable out", pselect_unreadable_out },
+	{ "pselect bad time", pselect_bad_time },
+	{ "pwait2 unreadable time", pwait2_unreadable_time },
+	{ "many without control", many_without_control },
+	{ "with credentials", with_credentials },
+	{ "with packet information", with_packet_information },
+	{ "execve much environment", execve_much_environment },
+	{ "execve own settings", execve_own_settings },
+	{ "execle program missing", execle_program_missing },
 };
 
 int main(int argc, char *argv[])

@@ -30,7 +30,6 @@ LONGEST_NS = 2**37
 DIGITS = 3  # that a histogram keeps of a latency
 LATE_MS = 2.0  # of the 99th percentile, beyond which a schedule was not kept; by the seconds that an answer may take
 SURE = 1.95  # of Kolmogorov and Smirnov's test: a right generator fails it once in a thousand trials
-SAMPLE = 2000  # intervals that the program compares at most
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,22 @@ def open_loop(testbed: Testbed, cpus: Cpus, demand: Demand, ports: range, dialog
 
     Raises WorkloadError when the generator fails, or could not keep to its schedule.
     """
-    stay = ["--persistent", str(dialogue.connections)] if dialogue.connections else []
+    how = ["--rate", str(demand.rate), "--seconds", str(demand.seconds + WARM_UP_SECONDS)]
+    how += ["--persistent", str(dialogue.connections)] if dialogue.connections else []
+    return _run(testbed, cpus, demand.seconds, ports, dialogue, how)
+
+
+def closed_loop(testbed: Testbed, cpus: Cpus, seconds: int, ports: range, dialogue: Dialogue) -> Load:
+    """As many requests as the server takes, from as many connections for each of its CPUs as wrk has.
+
+    Raises WorkloadError.
+    """
+    each = max(1, limits.read().connections_per_core * len(cpus.server) // len(cpus.load))
+    how = ["--always", str(each), "--seconds", str(seconds + WARM_UP_SECONDS)]
+    return _run(testbed, cpus, seconds, ports, dialogue, how)
+
+
+def _run(testbed: Testbed, cpus: Cpus, seconds: int, ports: range, dialogue: Dialogue, how: list[str]) -> Load:
     command = [
         str(PROGRAM),
         *("--server", f"{testbed.server.IP()}:{ports.start}+{len(ports) - 1}"),
@@ -62,28 +76,26 @@ def open_loop(testbed: Testbed, cpus: Cpus, demand: Demand, ports: range, dialog
         *("--request", _escaped(dialogue.request)),
         *("--begins", _escaped(dialogue.begins)),
         *("--ends", _escaped(dialogue.ends)),
-        *("--rate", str(demand.rate)),
-        *("--seconds", str(demand.seconds + WARM_UP_SECONDS)),
         *("--warm-up", str(WARM_UP_SECONDS)),
         *("--patience", str(limits.read().answer_seconds)),
-        *stay,
+        *how,
     ]
     placed = testbed.command(testbed.client, cpus.load, command)
     with running(placed, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        result = json.loads(finish(process, "the load generator", demand.seconds))
+        result = json.loads(finish(process, "the load generator", seconds))
     return read(result, late_ms=LATE_MS * limits.read().answer_seconds)
 
 
 def read(result: dict[str, Any], late_ms: float) -> Load:
     """The program's result. Raises WorkloadError where it could not keep to its schedule."""
     lateness = histogram(result["lateness_ns"])
-    late, sent = lateness.get_value_at_percentile(99) / 1e6, lateness.get_total_count()
+    late = lateness.get_value_at_percentile(99) / 1e6
     remedy = "" if result["real_time"] else "; let it run at real-time priority (CAP_SYS_NICE)"
     if late > late_ms:
         raise WorkloadError(
             f"the load generator could not keep to its schedule: it was up to {late:.1f} ms late{remedy}"
         )
-    if result["distance"] > SURE / math.sqrt(min(max(sent, 1), SAMPLE)):
+    if result["distance"] > SURE / math.sqrt(max(result["intervals"], 1)):
         raise WorkloadError(f"the load generator could not send at the intervals that were asked for{remedy}")
     parts = {name.removesuffix("_ns"): histogram(counts) for name, counts in result.items() if name.endswith("_ns")}
     return Load(

@@ -82,12 +82,19 @@ struct schedule {
 
 /* The part of the schedule that falls to one of the threads. Exits where memory is missing. */
 struct schedule schedule_make(const struct options *options, size_t thread);
-/*
- * The distance of Kolmogorov and Smirnov between the times at which requests were sent and the process that was asked
- * for: the largest difference between the two distributions of intervals, over at most SAMPLE intervals.
- */
+
+/* Whether requests were sent as the process that was asked for. Each interval lasts RESOLUTION or longer, on average. */
 #define SAMPLE 2000
-double schedule_distance(const struct options *options, const uint64_t *sent, size_t length);
+#define RESOLUTION (NS_PER_SECOND / 1000.0) /* ns */
+struct check {
+	size_t intervals; /* that were compared, SAMPLE at most */
+	/*
+	 * Of a Poisson process, the distance of Kolmogorov and Smirnov: the largest difference between the distribution of
+	 * the intervals and the one that was asked for. Of a constant rate, the part of the intervals that was not even.
+	 */
+	double distance;
+};
+struct check schedule_check(const struct options *options, const uint64_t *sent, size_t length);
 
 /* ---- loop.c --------------------------------------------------------------------------------------------------- */
 

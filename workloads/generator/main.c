@@ -87,12 +87,13 @@ static void print_histogram(const char *name, const struct histogram *histogram)
 	printf("]");
 }
 
-static void print_result(const struct options *options, const struct result *result, double distance)
+static void print_result(const struct options *options, const struct result *result, const struct check *check)
 {
 	double seconds = result->ended < options->seconds ? result->ended : options->seconds;
 
-	printf("{\"requests\":%" PRIu64 ",\"seconds\":%.6f,\"cpu_seconds\":%.6f,\"distance\":%.6f,\"real_time\":%s",
-	       result->answered, seconds - options->warm_up, cpu_seconds(), distance,
+	printf("{\"requests\":%" PRIu64
+	       ",\"seconds\":%.6f,\"cpu_seconds\":%.6f,\"intervals\":%zu,\"distance\":%.6f,\"real_time\":%s",
+	       result->answered, seconds - options->warm_up, cpu_seconds(), check->intervals, check->distance,
 	       result->real_time ? "true" : "false");
 	for (size_t i = 0; i < ERRORS; i++)
 		printf("%s\"%s\":%" PRIu64, i ? "," : ",\"errors\":{", error_names[i], result->errors[i]);
@@ -148,6 +149,7 @@ int main(int count, char **arguments)
 {
 	static struct worker workers[MAX_THREADS];
 	static struct result total = { .real_time = true };
+	struct check check = { 0 };
 	struct options options;
 	uint64_t *sent;
 	size_t length;
@@ -158,7 +160,9 @@ int main(int count, char **arguments)
 	for (size_t i = 0; i < options.threads; i++)
 		merge(&total, &workers[i].result);
 	sent = all_sent(workers, options.threads, &length);
-	print_result(&options, &total, options.always ? 0 : schedule_distance(&options, sent, length));
+	if (!options.always)
+		check = schedule_check(&options, sent, length);
+	print_result(&options, &total, &check);
 	complain(&total);
 	free(sent);
 	return 0;

@@ -86,29 +86,63 @@ static double rate_at(const struct options *options, double ns)
 	return 0;
 }
 
-/* Intervals of a Poisson process, in units of their mean, are below x with this probability. */
-static double expected_below(double x)
+/*
+ * How many requests an interval of the check spans: so many that it lasts RESOLUTION on average. A thread cannot begin two
+ * requests in less time than a connect() takes, which is no small part of single intervals at a high rate.
+ */
+static size_t span(double rate)
 {
-	return -expm1(-x);
+	return (size_t)fmax(1, ceil(RESOLUTION * rate));
 }
 
-double schedule_distance(const struct options *options, const uint64_t *sent, size_t length)
+/* The time that a Poisson process takes for so many arrivals, in units of the mean interval, is below x with this
+ * probability (the Erlang distribution). */
+static double expected_below(double x, size_t arrivals)
 {
-	static double interval[SAMPLE];
-	size_t step = length > SAMPLE ? (length - 1) / SAMPLE : 1, n = 0;
-	double largest = 0;
+	double term = exp(-x), above = term;
 
-	for (size_t i = 0; i + 1 < length && n < SAMPLE; i += step)
-		interval[n++] = (double)(sent[i + 1] - sent[i]) * rate_at(options, (double)sent[i]);
-	if (!n)
-		return 0;
-	qsort(interval, n, sizeof(interval[0]), by_size);
-	for (size_t i = 0; i < n; i++) {
-		double below = expected_below(interval[i]);
+	for (size_t i = 1; i < arrivals; i++)
+		above += term *= x / (double)i;
+	return 1 - above;
+}
 
-		if (options->arrivals == CONSTANT) /* every interval is 1, within a tenth */
-			below = interval[i] < 0.9 ? 0 : interval[i] > 1.1 ? 1 : ((double)i + 0.5) / (double)n;
-		largest = fmax(largest, fmax(((double)i + 1) / (double)n - below, below - (double)i / (double)n));
-	}
+/* Whether so many even intervals took as long as they should, within a tenth. */
+static bool is_even(double x, size_t arrivals)
+{
+	return fabs(x / (double)arrivals - 1) <= 0.1;
+}
+
+/* The largest difference between the distribution of these values and the uniform one from 0 to 1. */
+static double distance_from_uniform(double *value, size_t length)
+{
+	double largest = 0, n = (double)length;
+
+	qsort(value, length, sizeof(*value), by_size);
+	for (size_t i = 0; i < length; i++)
+		largest = fmax(largest, fmax(((double)i + 1) / n - value[i], value[i] - (double)i / n));
 	return largest;
+}
+
+struct check schedule_check(const struct options *options, const uint64_t *sent, size_t length)
+{
+	static double below[SAMPLE];
+	size_t n = 0, uneven = 0, spread = length / SAMPLE;
+
+	for (size_t i = 0, arrivals; n<SAMPLE; i += arrivals> spread ? arrivals : spread) {
+		double rate = rate_at(options, i < length ? (double)sent[i] : 0), passed;
+
+		arrivals = span(rate);
+		if (i + arrivals >= length)
+			break;
+		passed = (double)(sent[i + arrivals] - sent[i]) * rate;
+		uneven += !is_even(passed, arrivals);
+		below[n++] = expected_below(passed, arrivals);
+	}
+	if (!n)
+		return (struct check){ 0 };
+	return (struct check){
+		.intervals = n,
+		.distance =
+			options->arrivals == CONSTANT ? (double)uneven / (double)n : distance_from_uniform(below, n),
+	};
 }

@@ -1,0 +1,153 @@
+"""Two runs of the same experiment: did what a variant brings become less?
+
+Two runs are not interleaved, so their levels cannot be compared: the machine differs from day to day. What can be is
+each variant's pairs with base of its own run.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from analysis.estimates import each, outcome, paired_logs, place
+from analysis.results import Result, results_in
+from analysis.statistics import MIN_BLOCKS, resolution, shift
+from analysis.verdicts import UNKNOWN
+from records.metrics import METRICS
+from records.run import Options, Run
+from records.trials import BASE
+
+PASSING = ("load before",)  # of fingerprints: another one each time
+
+
+class CompareError(Exception):
+    """Two runs that cannot be compared; the message says why."""
+
+    exit_status = 2
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a variant brings in the second run, over what it brings in the first. Below 1 is worse in any metric."""
+
+    experiment: str
+    workload: str
+    cores: int
+    variant: str
+    metric: str
+    role: str  # of analysis.verdicts, in the second run
+    first: float  # ratio to base
+    second: float
+    change: float
+    low: float
+    high: float
+    seen_from: float  # the smallest relative change that would have been seen
+    verdict: str  # REGRESSION, or as far as the interval allows
+
+    def __str__(self) -> str:
+        where = f"{place(self.workload, self.cores)}, {self.variant}: {METRICS[self.metric].called} over base"
+        said = f"{where} went from {self.first:.3f} to {self.second:.3f}, {self.verdict}: "
+        seen = f"; {100 * self.seen_from:.1f} % would have been seen" if self.verdict == SAME else ""
+        return f"{said}{self.change:.3f} times as good ({self.low:.3f}–{self.high:.3f}{seen})."
+
+
+REGRESSION, WORSE, SAME, BETTER = "a regression", "worse", "no difference", "better"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All changes, and what a reader has to know of the two runs."""
+
+    fail_below: float
+    warnings: list[str]
+    changes: list[Change]
+
+    @property
+    def regressions(self) -> list[Change]:
+        return [change for change in self.changes if change.verdict == REGRESSION]
+
+    def as_json(self) -> dict[str, object]:
+        return asdict(self) | {"regressions": len(self.regressions)}
+
+
+def compare(first: Path, second: Path, fail_below: float) -> Comparison:
+    """Raises RecordError, and CompareError for runs of different experiments, or without an interval in common."""
+    runs = [_by_experiment(results_in(directory)) for directory in (first, second)]
+    if runs[0].keys() != runs[1].keys():
+        named = [", ".join(sorted(run)) for run in runs]
+        raise CompareError(f"{first} is a run of {named[0]}, and {second} of {named[1]}: choose two of the same")
+    pairs = [(runs[0][name], runs[1][name]) for name in runs[0]]
+    for was, now in pairs:
+        _require_same_question(was.run.options, now.run.options)
+    changes = [change for was, now in pairs for change in _changes(was, now, fail_below)]
+    if not changes:
+        raise CompareError(
+            f"{first} and {second} have no variant at the same setting with {MIN_BLOCKS} complete blocks in both"
+        )
+    warnings = dict.fromkeys(warning for was, now in pairs for warning in _differences(was.run, now.run))
+    return Comparison(fail_below, list(warnings), changes)
+
+
+def _by_experiment(results: list[Result]) -> dict[str, Result]:
+    return {result.run.options.experiment: result for result in results if result.trials}
+
+
+def _require_same_question(was: Options, now: Options) -> None:
+    """Raises CompareError where the same name stands for something else."""
+    for name in ("rates", "day", "share", "neighbour", "nic", "observes"):
+        if getattr(was, name) != getattr(now, name):
+            raise CompareError(f"{was.experiment} had other {name}: {getattr(was, name)} and {getattr(now, name)}")
+
+
+def _differences(was: Run, now: Run) -> Iterator[str]:
+    for what, before, after in (
+        ("machine", was.fingerprint, now.fingerprint),
+        ("version", was.versions, now.versions),
+        ("limit", was.options.limits, now.options.limits),
+        ("setting", {"seconds": was.options.seconds}, {"seconds": now.options.seconds}),
+    ):
+        for name in {**before, **after}:
+            if before.get(name) != after.get(name) and name not in PASSING:
+                values = (said.get(name, "not known") for said in (before, after))
+                yield f"another {what}: {name} was {next(values)}, and is {next(values)}"
+
+
+def _changes(was: Result, now: Result, fail_below: float) -> Iterator[Change]:
+    metrics = set(outcome(now.run, now.summary).metric)
+    roles = {
+        (row.workload, row.cores, row.variant, row.metric): str(row.role)
+        for row in each(now.verdicts)
+        if row.over == BASE
+    }
+    for variant in now.run.options.variants:
+        before, after = (paired_logs(result.trials, [variant], [BASE]) for result in (was, now))
+        for setting in [setting for setting in after if setting in before and setting[2] in metrics]:
+            pairs = before[setting].ravel(), after[setting].ravel()
+            if variant != BASE and min(map(len, pairs)) >= 2 * MIN_BLOCKS:
+                workload, cores, metric = setting
+                sign = 1 if METRICS[metric].better == "higher" else -1
+                centre = shift(sign * pairs[0], sign * pairs[1])
+                change, low, high = (math.exp(value) for value in centre[:3])
+                yield Change(
+                    experiment=now.run.options.experiment,
+                    workload=workload,
+                    cores=cores,
+                    variant=variant,
+                    metric=metric,
+                    role=roles.get((workload, cores, variant, metric), UNKNOWN),
+                    first=_ratio(was, workload, cores, variant, metric),
+                    second=_ratio(now, workload, cores, variant, metric),
+                    change=change,
+                    low=low,
+                    high=high,
+                    seen_from=resolution(low, high) - 1,
+                    verdict=REGRESSION if high < fail_below else WORSE if high < 1 else BETTER if low > 1 else SAME,
+                )
+
+
+def _ratio(result: Result, workload: str, cores: int, variant: str, metric: str) -> float:
+    rows = result.summary
+    found = rows[
+        (rows.workload == workload) & (rows.cores == cores) & (rows.variant == variant) & (rows.metric == metric)
+    ]
+    return float(found.ratio_to_base.iloc[0])

