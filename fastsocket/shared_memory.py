@@ -29,7 +29,7 @@ from fastsocket.steering.cpus import machine_cpus
 
 MAPPING = "/memfd:fsocket (deleted)"
 MAGIC = b"FSOCKET"
-VERSION = 5
+VERSION = 6
 MAX_CPUS = 1024  # CPU_SETSIZE
 MAX_LISTENERS = 64
 MAX_ADOPTERS = 8
@@ -83,9 +83,8 @@ class ListenerHead(Structure):
     ]
 
 
-CACHE_LINE = 64
 COUNTERS_OFFSET = 64
-COUNTERS_STRIDE = -(-sizeof(CountersLine) // CACHE_LINE) * CACHE_LINE
+COUNTERS_STRIDE = 256  # more than sizeof(CountersLine)
 SEATS_OFFSET, SEATS_STRIDE = 320 + 2 * 8 * MAX_CPUS, 128  # behind the shards and the waiting
 LISTENERS_OFFSET = COUNTERS_OFFSET + MAX_CPUS * COUNTERS_STRIDE
 LISTENERS_STRIDE = SEATS_OFFSET + MAX_CPUS * SEATS_STRIDE

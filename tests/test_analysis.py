@@ -28,52 +28,12 @@ from bench.schedule import schedule
 from records.kinds import KINDS
 from records.metrics import COST, METRICS
 from records.run import Effect, Primary, RecordError, Run, runs_in, write_run
-from records.trials import CpuUse, Trial, append_trial, failed_trial
-from tests.harness.runs import BLOCKS, a_run
+from records.trials import Trial, append_trial, failed_trial
+from tests.harness.runs import BLOCKS, TRUTH, a_run, trials_of
 
-TRUTH = {"base": 1.0, "control": 1.0, "latest": 1.0, "fastsocket": 1.2}
 NO_PROBE = "tracing is not permitted"
 
 few = settings(max_examples=20, deadline=None)
-
-
-def trials_of(run: Run, cps=None, **changes) -> list[Trial]:
-    """A trial per slot; cps(slot's index, arm, cores) or the true effect with 2 % noise."""
-    noise = np.random.default_rng(3)
-
-    def rate(index, arm, cores):
-        return 20_000 * cores * TRUTH[arm] * math.exp(noise.normal(0, 0.02))
-
-    return [
-        a_trial(slot, (cps or rate)(slot.index, "control" if slot.control else slot.variant, slot.cores), changes)
-        for slot in schedule(run.options)
-    ]
-
-
-def a_trial(slot, cps: float, changes: dict) -> Trial:
-    use = {"system": 1.0, "softirq": 0.4, "irq": 0.0, "idle": 0.1, "iowait": 0.0, "steal": 0.0}
-    metrics = {
-        "cps": cps,
-        "latency_p50_ms": 1.5,
-        "latency_p99_ms": 20 - slot.index % 5,
-        "errors": 0.0,
-        "passive_local_percent": 99.9 if slot.variant == "fastsocket" else 49 + slot.index % 3,
-        "cpu_us_per_request": 80 + slot.index % 9,
-    }
-    made = Trial(
-        **vars(slot),
-        started=1.7e9 + slot.index,
-        seconds=2.0,
-        metrics=metrics,
-        unavailable={},
-        latency_ms={"50": 1.5},
-        load_errors={},
-        load_cpu_seconds=0.7,
-        library=None,
-        spoilt=[],
-        cpu=[CpuUse(cpu=cpu, user=0.5, **use) for cpu in range(slot.cores)],
-    )
-    return made.model_copy(update=changes)
 
 
 def steady(index: int, arm: str, cores: int) -> float:

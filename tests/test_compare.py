@@ -11,8 +11,7 @@ from records.metrics import COST
 from records.run import write_run
 from records.trials import append_trial
 from tests.harness.commands import assert_one_line, lab
-from tests.harness.runs import a_run
-from tests.test_analysis import trials_of
+from tests.harness.runs import a_run, trials_of
 
 
 def kept(directory, effect: float, run=None, seed=1, day=1.0):

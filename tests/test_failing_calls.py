@@ -76,6 +76,11 @@ def why_not(server: Server) -> list[str]:
         return [listener.why_not for listener in memory.listeners()]
 
 
+def assignments(environment: dict[str, str]) -> list[str]:
+    """For env(1), behind a launcher that the calls are not to fail in."""
+    return [f"{name}={value}" for name, value in environment.items()]
+
+
 def log_of(reason: str) -> str:
     return f"libfsocket: {reason}; the application runs without Fastsocket on this listener\n"
 
@@ -128,8 +133,10 @@ def test_a_worker_that_cannot_be_pinned_is_not(failing):
 
 
 def test_buffers_that_only_root_may_enlarge_are_as_large_as_others_may_have_them(failing):
+    """The clone of a worker that comes to a CPU which was not the server's copies what the listener has."""
     option = (socket.SOL_SOCKET, socket.SO_RCVBUF)
-    with Server(failing("setsockopt", a2=SO_RCVBUFFORCE)) as server:
+    environment = assignments(failing("setsockopt", a2=SO_RCVBUFFORCE))
+    with Server({}, launcher=["taskset", "--cpu-list", str(CPUS[1]), "env", *environment]) as server:
         server.listen()
         server.ask("set_option", *option, struct.pack("i", 40000).hex())
         worker = server.ask("fork", "a", CPUS[0])
@@ -141,7 +148,7 @@ def test_buffers_that_only_root_may_enlarge_are_as_large_as_others_may_have_them
 @pytest.mark.parametrize("what", NOT_TRIED)
 def test_an_old_kernel_that_cannot_be_tried_makes_no_clones(failing, what):
     call, arguments = NOT_TRIED[what]
-    environment = [f"{name}={value}" for name, value in failing(call, **arguments).items()]
+    environment = assignments(failing(call, **arguments))
     reason = "libfsocket: it could not be tried whether the kernel steers by SO_INCOMING_CPU (Operation not permitted)"
     with Server({}, log=reason, launcher=[*OLD_KERNEL, "env", *environment]) as server:
         server.listen()

@@ -19,9 +19,8 @@ from records.run import Placement, write_run
 from records.trials import OTHERS, TRIALS, CpuUse, append_trial, read_trials
 from tests.harness.commands import assert_one_line, lab
 from tests.harness.cpus import ALL_CPUS
-from tests.harness.runs import a_run
+from tests.harness.runs import a_run, trials_of
 from tests.harness.waiting import wait_until
-from tests.test_record import trial
 from workloads.load import Load
 from workloads.process import WorkloadError, family, running
 from workloads.variants import nameable
@@ -84,20 +83,21 @@ def test_answers_of_another_size_have_no_result():
 
 
 def test_a_full_disk_tears_no_line(tmp_path):
-    append_trial(tmp_path, trial(0))
+    first, second, *_ = trials_of(a_run())
+    append_trial(tmp_path, first)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     whole = (tmp_path / TRIALS).stat().st_size
     resource.setrlimit(resource.RLIMIT_FSIZE, (whole + 20, limit[1]))
     try:
         with pytest.raises(OSError, match=r"No space left on device.*trials\.jsonl"):
-            append_trial(tmp_path, trial(1))
+            append_trial(tmp_path, second)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     assert (tmp_path / TRIALS).stat().st_size == whole
-    append_trial(tmp_path, trial(1))
-    assert [each.index for each in read_trials(tmp_path)] == [0, 1]
+    append_trial(tmp_path, second)
+    assert read_trials(tmp_path) == [first, second]
 
 
 def test_a_path_with_a_space_can_be_preloaded(tmp_path):

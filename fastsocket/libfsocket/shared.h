@@ -17,7 +17,7 @@
 
 #define FSOCKET_SHARED_NAME "fsocket"
 #define FSOCKET_SHARED_MAGIC "FSOCKET"
-#define FSOCKET_SHARED_VERSION 5
+#define FSOCKET_SHARED_VERSION 6
 
 #define MAX_LISTENERS 64
 /*
@@ -27,9 +27,14 @@
 #define MAX_ADOPTERS 8
 
 struct cpu_counters {
+	union {
+		struct {
 #define COUNTER(name, component, meaning) _Atomic uint64_t name;
 #include "counters.def"
 #undef COUNTER
+		};
+		uint64_t room[32]; /* for more counters */
+	};
 } __attribute__((aligned(64)));
 
 /* Who accepts from the clone of one CPU. */
@@ -79,7 +84,7 @@ _Static_assert(CPU_SETSIZE == 1024, "MAX_CPUS");
 _Static_assert(offsetof(struct shared_memory, adopters) == 44 && offsetof(struct shared_memory, departures) == 48,
                "Header");
 _Static_assert(offsetof(struct shared_memory, cpu) == 64, "COUNTERS_OFFSET");
-_Static_assert(sizeof(struct cpu_counters) == 128, "COUNTERS_STRIDE");
+_Static_assert(sizeof(struct cpu_counters) == 256, "COUNTERS_STRIDE");
 _Static_assert(offsetof(struct seat, tended_ms) == 64 && offsetof(struct seat, accepted) == 72 &&
                        offsetof(struct seat, listening) == 80 && offsetof(struct seat, failing) == 84,
                "SeatLine");
@@ -90,7 +95,7 @@ _Static_assert(offsetof(struct shared_listener, creator) == 4 && offsetof(struct
                "ListenerHead");
 _Static_assert(offsetof(struct shared_listener, seat) == 320 + 2 * 8 * CPU_SETSIZE, "SEATS_OFFSET");
 _Static_assert(sizeof(struct shared_listener) == 320 + (2 * 8 + 128) * CPU_SETSIZE, "LISTENERS_STRIDE");
-_Static_assert(sizeof(struct shared_memory) == 64 + 128 * CPU_SETSIZE + MAX_LISTENERS * sizeof(struct shared_listener),
+_Static_assert(sizeof(struct shared_memory) == 64 + 256 * CPU_SETSIZE + MAX_LISTENERS * sizeof(struct shared_listener),
                "BYTES");
 
 /* Count the CPUs while there is a /sys to count them in: the application may go into a chroot. */
