@@ -150,7 +150,7 @@ def test_every_way_to_write_is_held(holding, call):
 
 
 # Answers after which the server waits, or gives the connection to another process, thread or descriptor.
-WAITS = ["keep", "sleep", "poll", "select", "read_pipe", "ask_queue", "duplicate", "fork", "spawn", "pass_on"]
+WAITS = ["keep", "sleep", "poll", "select", "read_pipe", "ask_queue", "duplicate", "fork", "spawn", "run", "pass_on"]
 WAITS += ["other_thread", "again", "large", "file"]
 
 

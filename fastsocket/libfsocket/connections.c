@@ -65,6 +65,14 @@ uint64_t connection_clear(int fd, uint64_t flags)
 	return atomic_fetch_and(&connections[fd], ~flags);
 }
 
+void connection_drop(int fd)
+{
+	uint64_t state = atomic_load(&connections[fd]);
+
+	if (!(state & OF_INTEREST))
+		atomic_compare_exchange_strong(&connections[fd], &state, 0);
+}
+
 size_t listener_of(uint64_t state)
 {
 	return state >> LISTENER_SHIFT & (MAX_LISTENERS - 1);

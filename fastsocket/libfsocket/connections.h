@@ -30,6 +30,7 @@
 #define OPENING (1U << 10) /* the application has opened it, and not written to it yet */
 #define WAITED (1U << 11)  /* and its thread has waited since */
 #define OF_TURN (HELD | WRITTEN | READ)
+#define OF_INTEREST (HELD | WATCHED | DELAYED | ASKED | SILENT | OPENING)
 #define LISTENER_SHIFT 16
 #define OWNER_SHIFT 32
 
@@ -48,6 +49,8 @@ void connection_add(int fd, size_t listener, uint64_t flags);
 uint64_t connection_remove(int fd);
 uint64_t connection_set(int fd, uint64_t flags);
 uint64_t connection_clear(int fd, uint64_t flags);
+/* If no part of the library has anything left to do with it. */
+void connection_drop(int fd);
 size_t listener_of(uint64_t state);
 bool is_owned_here(uint64_t state);
 /* Leaves alone all that are known; each is shown first. */

@@ -42,6 +42,7 @@ static void waits(int fd, uint64_t state)
 	answer_waits(fd, state);
 	ack_waits(fd, state);
 	opening_waits(fd, state);
+	connection_drop(fd);
 }
 
 void turn_end(void)
