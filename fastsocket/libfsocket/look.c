@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #define _GNU_SOURCE
 #include <errno.h>
-#include <string.h>
 
 #include "adopt.h"
 #include "affinity.h"
@@ -172,7 +171,8 @@ static void watch_added(struct listener *l, int epfd, int fd, const struct epoll
 {
 	struct watch *watch = watch_of(l, epfd, fd);
 
-	if (watch && watch == resting.watch && memcmp(&watch->event, event, sizeof(*event)) == 0) {
+	if (watch && watch == resting.watch && watch->event.events == event->events &&
+	    watch->event.data.u64 == event->data.u64) {
 		resting.watch = NULL;
 		return;
 	}
