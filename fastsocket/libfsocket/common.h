@@ -43,7 +43,8 @@
  * bell.c                 a sleeping worker is woken when a neighbour does not come
  * accept.c               from the clone first, then from the application's listener
  * rest.c                 a watch that the application ends only for a moment
- * look.c                 which epolls have a listener, and looking after them now and then
+ * watches.c              which epolls have a listener
+ * look.c                 looking after them now and then
  * take_over.c            a program gets the clones of the program before it
  * listeners.c            the application's listeners: found, duplicated, inherited, closed
  *

@@ -16,7 +16,7 @@
 #include "follow.h"
 #include "listeners.h"
 #include "log.h"
-#include "look.h"
+#include "watches.h"
 #include "mark.h"
 #include "places.h"
 #include "process.h"

@@ -13,7 +13,7 @@
 
 #include "preload.h"
 #include "affinity.h"
-#include "look.h"
+#include "watches.h"
 #include "process.h"
 #include "tables.h"
 #include "turn.h"

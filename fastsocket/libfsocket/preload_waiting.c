@@ -6,7 +6,7 @@
 #include "closing.h"
 #include "fast_epoll.h"
 #include "listeners.h"
-#include "look.h"
+#include "watches.h"
 #include "process.h"
 #include "readable.h"
 #include "shared.h"
