@@ -8,7 +8,6 @@
 #include "group.h"
 #include "look.h"
 #include "neighbours.h"
-#include "real.h"
 #include "rest.h"
 #include "seats.h"
 #include "watches.h"
