@@ -12,7 +12,6 @@
 #include "opening.h"
 #include "readable.h"
 #include "real.h"
-#include "settings.h"
 #include "sockopt.h"
 
 /* Two addresses may share a habit: the newer one begins anew. */
@@ -47,7 +46,7 @@ static uint32_t hash_of(const struct sockaddr *addr, socklen_t len)
 
 uint64_t opening_begins(int fd, const struct sockaddr *addr, socklen_t len)
 {
-	uint32_t hash = settings.delayed_ack && descriptor(fd) == OPENED ? hash_of(addr, len) : 0;
+	uint32_t hash = descriptor(fd) == OPENED ? hash_of(addr, len) : 0;
 	uint64_t state = OPENING | (uint64_t)(hash / 2 % HABITS) << LISTENER_SHIFT;
 	struct habit *habit = habit_of(state);
 

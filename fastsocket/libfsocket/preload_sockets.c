@@ -57,7 +57,8 @@ INTERPOSED int connect(int fd, const struct sockaddr *addr, socklen_t len)
 		turn_may_block(fd, 0);
 	if (!(connection(fd) & OPENING)) {
 		turn_leaves_alone(fd);
-		opening = opening_begins(fd, addr, len);
+		if (!likely(!settings.delayed_ack))
+			opening = opening_begins(fd, addr, len);
 	}
 	result = may_choose_port(fd) ? flow_deliver_connect(fd, addr, len) : REAL(connect)(fd, addr, len);
 	if (!likely(!opening))
@@ -199,7 +200,8 @@ INTERPOSED int shutdown(int fd, int how)
 	struct listener *l = find_listener(fd);
 	int result;
 
-	flow_deliver_any_port(fd);
+	if (!likely(!settings.flow_deliver))
+		flow_deliver_any_port(fd);
 	if (!likely(!connection(fd)))
 		turn_shuts_down(fd, how);
 	result = REAL(shutdown)(fd, how);
