@@ -338,7 +338,7 @@ def local_reads(server: str, run: str) -> str:
     return f"{base:.1f} % → {ours:.1f} %"
 
 
-@pytest.mark.parametrize(("page", "run"), [(README, "threads"), (DOCS / "results.md", "reference")], ids=name_of)
+@pytest.mark.parametrize("page, run", [(README, "threads"), (DOCS / "results.md", "reference")], ids=name_of)
 def test_tables_of_results_are_what_the_runs_say(page, run):
     table = page.read_text().partition("| | nginx | HAProxy | Redis |\n|---|---|---|---|\n")[2].partition("\n\n")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
