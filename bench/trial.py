@@ -108,9 +108,7 @@ class Bench:
     @contextmanager
     def _steered(self, workload: Workload, variant: Variant, testbed: Testbed, cpus: Cpus) -> Iterator[None]:
         ports = workload.cpu_of_port(cpus) if variant.steering == "perfect" else {}
-        for (
-            threads
-        ) in self._threads.values():  # those of the far ends: what arrives there goes by the kernel's own hash
+        for threads in self._threads.values():  # the plan then places those of the server itself
             threads.pin(cpus.load)
         with self._nic.steer(Plan(variant.steering, tuple(cpus.server), ports)):
             yield

@@ -14,6 +14,7 @@
 
 #include "common.h"
 #include "descriptors.h"
+#include "settings.h"
 #include "tables.h"
 
 /* The state of a connection; 0: the library leaves it alone. Above these bits are its listener and its owner. */
@@ -39,7 +40,8 @@ uint64_t known_connection(int fd);
 
 static inline uint64_t connection(int fd)
 {
-	return likely((unsigned int)fd >= MAX_FDS || !atomic_load_explicit(&connections[fd], memory_order_relaxed))
+	return likely(!settings.follows_connections || (unsigned int)fd >= MAX_FDS ||
+	              !atomic_load_explicit(&connections[fd], memory_order_relaxed))
 		       ? 0
 		       : known_connection(fd);
 }

@@ -90,8 +90,9 @@ static void read_pin(const char *value)
 
 static void note_whether_enabled(void)
 {
-	settings.enabled = settings.listen_table || settings.fast_epoll || settings.flow_deliver ||
-	                   settings.answer_with_fin || settings.delayed_ack || settings.defer_accept;
+	settings.follows_connections = settings.answer_with_fin || settings.delayed_ack || settings.defer_accept;
+	settings.enabled =
+		settings.listen_table || settings.fast_epoll || settings.flow_deliver || settings.follows_connections;
 }
 
 void read_settings(void)

@@ -17,6 +17,7 @@ struct settings {
 	bool answer_with_fin;
 	bool delayed_ack;
 	bool defer_accept;
+	bool follows_connections; /* any of these three is on */
 	enum { PIN_WHERE_FREE, PIN_ALWAYS, PIN_NEVER } pin;
 	bool strict;
 	bool verbose;
