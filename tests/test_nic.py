@@ -147,10 +147,10 @@ def test_plans_that_cannot_be_are_refused(mode, cpus, ports, named):
 
 
 def test_settings_are_what_the_program_reads():
-    values = struct.unpack("=4Ii128I1024H65536H", program.settings(Plan("perfect", (1, 4, 9), {80: 4}), 7, 24))
-    assert values[:5] == (2, 3, 24, 31, 7)
-    assert set(values[5:133]) == {1, 4, 9}
-    position, rules = values[133 : 133 + 1024], values[133 + 1024 :]
+    values = struct.unpack("=4IiI128I1024H65536H", program.settings(Plan("perfect", (1, 4, 9), {80: 4}), 7, 24))
+    assert values[:6] == (2, 3, 24, 31, 7, 0)
+    assert set(values[6:134]) == {1, 4, 9}
+    position, rules = values[134 : 134 + 1024], values[134 + 1024 :]
     assert {cpu: place for cpu, place in enumerate(position) if place} == {1: 1, 4: 2, 9: 3}
     assert {port: rule for port, rule in enumerate(rules) if rule} == {80: 5}
 

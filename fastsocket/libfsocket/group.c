@@ -12,6 +12,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "group.h"
 #include "real.h"
@@ -89,7 +90,11 @@ static enum answer members(const struct listener *l)
 	struct timeval soon = { .tv_usec = ANSWER_MS * 1000L };
 	int netlink = real.socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
 	enum answer answer = NO_ANSWER;
-	char part[8192] __attribute__((aligned(8)));
+	/*
+	 * Part of a dump is no longer than a page, or than 8192 bytes: NLMSG_GOODSIZE in include/linux/netlink.h. The stack
+	 * of a thread may be small.
+	 */
+	char part[sysconf(_SC_PAGESIZE) < 8192 ? 4096 : 8192] __attribute__((aligned(8)));
 	ssize_t size;
 
 	if (netlink < 0)
