@@ -6,9 +6,9 @@
 #include "closing.h"
 #include "fast_epoll.h"
 #include "listeners.h"
-#include "watches.h"
 #include "settings.h"
 #include "tables.h"
+#include "watches.h"
 
 static void close_listener(int fd)
 {

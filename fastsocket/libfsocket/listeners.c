@@ -16,7 +16,6 @@
 #include "follow.h"
 #include "listeners.h"
 #include "log.h"
-#include "watches.h"
 #include "mark.h"
 #include "places.h"
 #include "process.h"
@@ -25,6 +24,7 @@
 #include "settings.h"
 #include "sockopt.h"
 #include "take_over.h"
+#include "watches.h"
 
 /* Programs that pass listeners by exec put them among the first descriptors (sd_listen_fds(3) starts at 3). */
 #define INHERITED_END 256

@@ -13,10 +13,10 @@
 
 #include "preload.h"
 #include "affinity.h"
-#include "watches.h"
 #include "process.h"
 #include "tables.h"
 #include "turn.h"
+#include "watches.h"
 
 struct new_thread {
 	void *(*run)(void *);

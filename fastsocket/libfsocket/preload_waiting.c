@@ -6,12 +6,12 @@
 #include "closing.h"
 #include "fast_epoll.h"
 #include "listeners.h"
-#include "watches.h"
 #include "process.h"
 #include "readable.h"
 #include "shared.h"
 #include "turn.h"
 #include "waiting.h"
+#include "watches.h"
 
 static int epoll_created(int epfd)
 {
