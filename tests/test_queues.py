@@ -136,12 +136,9 @@ def test_a_worker_that_has_descriptors_again_gets_its_connections_again(server):
 
 
 def test_a_client_of_a_worker_that_works_for_long_is_answered_by_the_other_one(server):
-    """The worker runs, so it is given half a second."""
     worker, other = [server.ask("fork", name, cpu) for name, cpu in zip("ab", CPUS)]
     server.ask("tell", "a", "work")
-    began = time.monotonic()
     assert pids(server.request(CPUS[0], 1)) == {other["pid"]}
-    assert time.monotonic() - began > 0.4
     server.ask("tell", "a", "rest")
     wait_until(lambda: pids(server.request(CPUS[0], 1)) == {worker["pid"]}, "the worker serves again")
 
