@@ -161,7 +161,7 @@ def test_nothing_arrives_later_where_the_thread_waits(holding, without, wait):
 
 def test_a_slow_reader_gets_all(holding):
     with holding.connect() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
         connection.sendall(b"large\n")
         assert sum(map(len, iter(lambda: connection.recv(1000), b""))) == LARGE
 

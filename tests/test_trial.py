@@ -13,7 +13,7 @@ from records.run import Placement
 from tests.harness.cpus import ALL_CPUS, NEEDS_TWO_CPUS
 from tests.harness.locality import ALL, BY_CHANCE
 from topologies.namespace import inside
-from workloads import WORKLOADS
+from workloads import WORKLOADS, limits
 from workloads.nginx import Nginx
 from workloads.variants import SKB_DEFER_MAX, VARIANTS
 
@@ -81,7 +81,8 @@ def test_both_ways_to_see_reads_agree(trials, workload, variant):
         trial = measured(trials, workload, variant, meanwhile)
     (locality,) = seen
     if workload == "haproxy":  # each connection has one request
-        assert locality.accepts == pytest.approx(locality.passive_reads, rel=0.01)
+        under_way = limits.read().connections_per_core * len(ALL_CPUS)  # as the counting begins and ends
+        assert locality.accepts == pytest.approx(locality.passive_reads, abs=under_way)
     assert locality.passive_reads >= 0.99 * trial.metrics[WORKLOADS[workload].metric] * trial.seconds
     shares = {name: value for name, value in trial.metrics.items() if name.endswith("_local_percent")}
     assert len(shares) == (3 if workload == "haproxy" else 2)

@@ -34,4 +34,5 @@ def _percentiles(axes: Axes, view: View, rows: pd.DataFrame) -> None:
     axes.set_yscale("log")
     axes.set_xticks(list(at.values()), [METRICS[metric].heading.partition(",")[0] for metric in at])
     axes.set_ylabel("latency, ms")
-    axes.legend(title="95 % intervals", alignment="left")
+    if axes.get_legend_handles_labels()[0]:  # some trial did not fail
+        axes.legend(title="95 % intervals", alignment="left")
