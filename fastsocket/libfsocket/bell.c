@@ -14,7 +14,7 @@
 #include "sockopt.h"
 
 /* How often a worker whose bell has rung glances at the clones, and how often once it watches them itself. */
-#define GLANCE_MS 4
+#define GLANCE_MS 2
 #define GLANCE_AT_WATCHED_MS 20
 
 /* A bell that the calling thread has heard. */
