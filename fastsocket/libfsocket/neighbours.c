@@ -8,7 +8,7 @@
 #include "seats.h"
 
 /* A worker that runs, or waits for its CPU, may come soon: its connections may wait for so much longer. */
-#define MORE_BEHIND_WORK_MS 12
+#define MORE_BEHIND_WORK_MS 9
 
 static bool will_come(const struct seat *seat)
 {
