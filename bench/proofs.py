@@ -24,7 +24,7 @@ from hdrh.histogram import HdrHistogram
 from bench.experiment import usable_cpus
 from fastsocket.steering import EmulatedNic, Plan
 from topologies.pair import Pair
-from topologies.queue_threads import QueueThreads
+from topologies.queue_threads import threads_of
 from topologies.tag import RunTag
 from topologies.testbed import Testbed
 from workloads import generator, http
@@ -62,7 +62,7 @@ def serving(cpus: Cpus) -> Iterator[Testbed]:
         tag = stack.enter_context(RunTag())
         testbed = stack.enter_context(Testbed(Pair(), tag, len(usable_cpus())))
         (link,) = testbed.links_to(testbed.server)
-        threads = {end: stack.enter_context(QueueThreads(end)) for end in (link.sender, link.receiver)}
+        threads = stack.enter_context(threads_of([link]))
         threads[link.sender].pin(cpus.load)
         stack.enter_context(stack.enter_context(EmulatedNic([link], threads)).steer(Plan("rss", tuple(cpus.server))))
         directory = Path(stack.enter_context(TemporaryDirectory(dir=tag.directory)))

@@ -17,7 +17,7 @@ STOPPED, ENDED = "tT", "ZX"  # states of proc(5), /proc/PID/stat
 
 @contextmanager
 def unharmed(pids: list[int]) -> Iterator[None]:
-    """The processes of a server are the same afterwards, and none of them is stopped. Raises WorkloadError."""
+    """Meanwhile no process of the server ends or stops. Raises WorkloadError."""
     before = _members(pids)
     yield
     for pid in before:

@@ -25,7 +25,7 @@ from probes.trial import Probes
 from records.run import RUN, NicKind, Options, RecordError, Run, read_run, write_run
 from records.trials import Trial, append_trial, drop_torn_line, failed_trial, read_trials
 from setup.fingerprint import fingerprint, versions
-from topologies.queue_threads import QueueThreads
+from topologies.queue_threads import threads_of
 from topologies.tag import RunTag
 from topologies.testbed import Testbed
 from workloads import WORKLOADS, limits
@@ -120,8 +120,7 @@ def bench(workloads: list[str], queues: int, nic: NicKind) -> Iterator[tuple[Ben
         topologies = dict.fromkeys(WORKLOADS[name].topology for name in workloads)
         testbeds = {topology: stack.enter_context(Testbed(topology(), tag, queues)) for topology in topologies}
         links = [link for testbed in testbeds.values() for link in testbed.links_to(testbed.server)]
-        ends = [end for link in links for end in (link.sender, link.receiver)] if nic == "threads" else []
-        threads = {end: stack.enter_context(QueueThreads(end)) for end in ends}
+        threads = stack.enter_context(threads_of(links if nic == "threads" else []))
         emulated = stack.enter_context(EmulatedNic(links, threads))
         probes = stack.enter_context(Probes())
         yield Bench(tag, testbeds, emulated, threads, probes), probes

@@ -59,7 +59,7 @@ INTRODUCTION = """\
 # Kernels and machines
 
 Written by `python3 -m guest.matrix`, {date}: each cell is a check that ran in a guest of its own (`python3 lab.py
-guest`), emulated by QEMU. None of it is a timing. A cell in bold is a no, with its reason. Commits: {commits}.
+guest`), emulated by QEMU. No cell is a timing. A cell in bold is a no, with its reason. Commits: {commits}.
 """
 LACKS = """\
 ## What a kernel lacks
@@ -195,8 +195,8 @@ def said(status: int, output: str, complaint: str) -> dict[str, Any]:
 def page(kernels: dict[str, str], answers: Answers) -> str:
     """The table and what goes with it, in Markdown. kernels: what is asked for, and what it is."""
     columns = list(product(kernels, MACHINES))
-    known = [answers.of(Cell(*column, check)) for column in columns for check in CHECKS]
-    commits = Counter(answer["commit"] for answer in known if answer)
+    known = {(column, check): answers.of(Cell(*column, check)) for column in columns for check in CHECKS}
+    commits = Counter(answer["commit"] for answer in known.values() if answer)
     said = ", ".join(f"{commit} ({cells} cells)" for commit, cells in commits.most_common())
     lines = [INTRODUCTION.format(date=date.today(), commits=said or "none yet")]
     if len(kernels) < len(KERNELS):
@@ -206,7 +206,7 @@ def page(kernels: dict[str, str], answers: Answers) -> str:
         "|---" * (len(columns) + 1) + "|",
     ]
     lines += [
-        f"| {check.title} | " + " | ".join(_shown(answers.of(Cell(*column, check))) for column in columns) + " |"
+        f"| {check.title} | " + " | ".join(_shown(known[column, check]) for column in columns) + " |"
         for check in CHECKS
     ]
     return "\n".join([*lines, "", LACKS])

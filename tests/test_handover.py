@@ -73,6 +73,18 @@ def stored_listener(server: Server, path: str):
             os.close(descriptor)
 
 
+def assert_succeeds(successor: Server, server: Server, store: socket.socket, descriptor: int) -> None:
+    """The successor waits for the stored listener. It serves once the server's workers are gone."""
+    with store.accept()[0] as connection:
+        socket.send_fds(connection, [b"x"], [descriptor])
+    successor.know(successor.read())
+    workers = {successor.ask("fork", str(cpu), cpu)["pid"] for cpu in CPUS}
+    for cpu in CPUS:
+        server.ask("tell", str(cpu), "close")
+    for cpu in CPUS:
+        wait_until(lambda cpu=cpu: pids(successor.request(cpu, 5)) <= workers, "the successor serves")
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="system calls have other numbers")
 def test_a_successor_whose_filter_kills_who_takes_descriptors_serves(server, tmp_path):
     """SystemCallFilter=@system-service of systemd leaves out pidfd_getfd()."""
@@ -82,14 +94,7 @@ def test_a_successor_whose_filter_kills_who_takes_descriptors_serves(server, tmp
         Server(PRELOAD, launcher=launcher) as successor,
     ):
         successor.tell("receive", str(tmp_path / "store"))
-        with store.accept()[0] as connection:
-            socket.send_fds(connection, [b"x"], [descriptor])
-        successor.know(successor.read())
-        workers = {successor.ask("fork", str(cpu), cpu)["pid"] for cpu in CPUS}
-        for cpu in CPUS:
-            server.ask("tell", str(cpu), "close")
-        for cpu in CPUS:
-            wait_until(lambda cpu=cpu: pids(successor.request(cpu, 5)) <= workers, "the successor serves")
+        assert_succeeds(successor, server, store, descriptor)
 
 
 @pytest.mark.privileged
@@ -98,14 +103,7 @@ def test_a_successor_that_sees_no_other_process_serves(server, tmp_path):
     with stored_listener(server, str(tmp_path / "store")) as (store, descriptor), Server(PRELOAD) as successor:
         successor.ask("change_root", str(tmp_path))
         successor.tell("receive", "/store")
-        with store.accept()[0] as connection:
-            socket.send_fds(connection, [b"x"], [descriptor])
-        successor.know(successor.read())
-        workers = {successor.ask("fork", str(cpu), cpu)["pid"] for cpu in CPUS}
-        for cpu in CPUS:
-            server.ask("tell", str(cpu), "close")
-        for cpu in CPUS:
-            wait_until(lambda cpu=cpu: pids(successor.request(cpu, 5)) <= workers, "the successor serves")
+        assert_succeeds(successor, server, store, descriptor)
 
 
 def test_a_worker_that_watches_again_while_its_listener_is_passed_on_has_no_clone(server, tmp_path):

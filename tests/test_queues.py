@@ -127,19 +127,14 @@ def test_a_worker_that_goes_on_after_a_pause_gets_its_connections_again(server):
     assert pids(server.request(CPUS[0], 10)) == {worker["pid"]}
 
 
-def test_a_worker_that_has_descriptors_again_gets_its_connections_again(server):
+@pytest.mark.parametrize(
+    "trouble, relief, clients", [("use_up_descriptors", "free_descriptors", 5), ("work", "rest", 1)]
+)
+def test_a_worker_in_trouble_is_helped_out_until_it_accepts_again(server, trouble, relief, clients):
     worker, other = [server.ask("fork", name, cpu) for name, cpu in zip("ab", CPUS)]
-    server.ask("tell", "a", "use_up_descriptors")
-    assert pids(server.request(CPUS[0], 5)) == {other["pid"]}
-    server.ask("tell", "a", "free_descriptors")
-    wait_until(lambda: pids(server.request(CPUS[0], 1)) == {worker["pid"]}, "the worker serves again")
-
-
-def test_a_client_of_a_worker_that_works_for_long_is_answered_by_the_other_one(server):
-    worker, other = [server.ask("fork", name, cpu) for name, cpu in zip("ab", CPUS)]
-    server.ask("tell", "a", "work")
-    assert pids(server.request(CPUS[0], 1)) == {other["pid"]}
-    server.ask("tell", "a", "rest")
+    server.ask("tell", "a", trouble)
+    assert pids(server.request(CPUS[0], clients)) == {other["pid"]}
+    server.ask("tell", "a", relief)
     wait_until(lambda: pids(server.request(CPUS[0], 1)) == {worker["pid"]}, "the worker serves again")
 
 

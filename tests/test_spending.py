@@ -14,7 +14,7 @@ from bench.spending import Spending
 from fastsocket.steering import EmulatedNic, Plan
 from records.trials import UNTOLD
 from tests.harness.cpus import ALL_CPUS, NEEDS_TWO_CPUS
-from topologies.queue_threads import QueueThreads
+from topologies.queue_threads import threads_of
 from workloads import generator
 from workloads.generator import Dialogue, open_loop
 from workloads.load import Demand
@@ -47,7 +47,7 @@ def threads(testbed):
     """The queues' threads at both ends of the link, with packets steered to them."""
     (link,) = testbed.links_to(testbed.server)
     with ExitStack() as stack:
-        made = {end: stack.enter_context(QueueThreads(end)) for end in (link.sender, link.receiver)}
+        made = stack.enter_context(threads_of([link]))
         for queues in made.values():
             queues.pin(ALL_CPUS)
         stack.enter_context(stack.enter_context(EmulatedNic([link], made)).steer(Plan("rss", ALL_CPUS)))

@@ -15,7 +15,7 @@ from tests.harness.cpus import ALL_CPUS, NEEDS_TWO_CPUS
 from tests.harness.testbeds import SOURCES, active_connection_cpu, cpu_that_handled, listen, rss_cpu, run_in, steered
 from topologies.namespace import inside
 from topologies.pair import Pair
-from topologies.queue_threads import QueueThreads
+from topologies.queue_threads import threads_of
 from topologies.tag import leftovers, processes_of
 from topologies.testbed import SYSCTLS, Testbed, ipv6_address
 
@@ -26,8 +26,7 @@ pytestmark = pytest.mark.privileged
 def nic(testbed, request):
     links = testbed.links_to(testbed.server)
     with ExitStack() as stack:
-        ends = [end for link in links for end in (link.sender, link.receiver)] if request.param == "threads" else []
-        threads = {end: stack.enter_context(QueueThreads(end)) for end in ends}
+        threads = stack.enter_context(threads_of(links if request.param == "threads" else []))
         yield stack.enter_context(EmulatedNic(links, threads))
 
 

@@ -6,8 +6,8 @@ thread sleeps. The CPU time of the threads is what the receiver's NIC and its so
 """
 
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST, genlmsg
@@ -16,6 +16,7 @@ from pyroute2.netlink.generic import GenericNetlinkSocket
 
 from fastsocket.steering.command import Refused, run
 from fastsocket.steering.device import Device
+from fastsocket.steering.emulated import Link
 from records.run import NicKind
 
 NAPI_GET = 11  # NETDEV_CMD_NAPI_GET in <linux/netdev.h>
@@ -70,6 +71,14 @@ class QueueThreads(AbstractContextManager["QueueThreads"]):
         """Queue i to the i-th of these CPUs; further queues begin at the first CPU again."""
         for queue, pid in enumerate(self.pids):
             os.sched_setaffinity(pid, {cpus[queue % len(cpus)]})
+
+
+@contextmanager
+def threads_of(links: Sequence[Link]) -> Iterator[dict[Device, QueueThreads]]:
+    """Of the devices at both ends of these links. Raises Refused."""
+    with ExitStack() as stack:
+        ends = [end for link in links for end in (link.sender, link.receiver)]
+        yield {end: stack.enter_context(QueueThreads(end)) for end in ends}
 
 
 def choose(asked: NicKind | None) -> NicKind:

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #define _GNU_SOURCE
-#include <errno.h>
 #include <sched.h>
-#include <string.h>
 
 #include "bell.h"
 #include "clock.h"
@@ -11,7 +9,6 @@
 #include "poll_bell.h"
 #include "real.h"
 #include "seats.h"
-#include "sockopt.h"
 
 /* How often a worker whose bell has rung glances at the clones, and how often once it watches them itself. */
 #define GLANCE_MS 2
@@ -107,17 +104,13 @@ static bool change_bell(const struct watch *watch, int op, uint32_t events)
 
 static bool make_bell(struct watch *watch)
 {
-	int bell = out_of_the_way(real.epoll_create1(EPOLL_CLOEXEC));
+	int bell = bell_create();
 
-	if (bell < 0 || bell >= MAX_FDS) {
-		if (bell >= 0)
-			real.close(bell);
+	if (bell < 0)
 		return false;
-	}
 	watch->bell = bell;
 	for (size_t i = 0; i < BELL_CLONES; i++)
 		watch->guarded[i] = -1;
-	set_descriptor(bell, BELL);
 	if (!change_bell(watch, EPOLL_CTL_ADD, 0)) {
 		bell_take_down(watch);
 		return false;

@@ -25,7 +25,7 @@
  * connections.c          the connections, and what a thread did with them since it last waited
  * habits.c               what the connections of a listener nearly always do
  * answer_with_fin.c      what is written leaves together with the FIN
- * delayed_ack.c          what is read is acknowledged by the answer
+ * delayed_ack.c          the answer acknowledges the request
  * opening.c              the handshake of an outgoing connection is acknowledged by its first data
  * defer_accept.c         a connection is accepted when its first data is there
  *

@@ -5,16 +5,25 @@
 #include "real.h"
 #include "sockopt.h"
 
-static bool make_bell(struct listener *l)
+int bell_create(void)
 {
 	int bell = out_of_the_way(real.epoll_create1(EPOLL_CLOEXEC));
 
-	if (bell < 0 || bell >= MAX_FDS) {
-		if (bell >= 0)
-			real.close(bell);
-		return false;
+	if (bell >= MAX_FDS) {
+		real.close(bell);
+		return -1;
 	}
-	set_descriptor(bell, BELL);
+	if (bell >= 0)
+		set_descriptor(bell, BELL);
+	return bell;
+}
+
+static bool make_bell(struct listener *l)
+{
+	int bell = bell_create();
+
+	if (bell < 0)
+		return false;
 	l->poll_bell = bell;
 	CPU_ZERO(&l->polled);
 	return true;

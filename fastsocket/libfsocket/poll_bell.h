@@ -9,6 +9,8 @@
 
 #include "tables.h"
 
+/* An epoll of the library, of the kind BELL; -1: none. */
+int bell_create(void);
 /* The bell of the listener that has this descriptor, with the clones that listen now; -1: none. */
 int poll_bell(int fd);
 /* With the tables locked. */

@@ -59,7 +59,7 @@ def check(workload: str) -> str:
 
 
 def _how_late(trials: list[dict[str, Any]]) -> str:
-    """A neighbour serves a connection that has waited for 8 ms, or for 20 ms where its own worker runs."""
+    """A neighbour serves a connection that has waited for some milliseconds for its own worker."""
     counted = _counted(trials)
     waited = max(trial["metrics"].get("latency_p50_ms", 0) for trial in trials if trial["library"])
     share = 100 * counted["accepted_neighbour"] / max(1, sum(counted.values()))

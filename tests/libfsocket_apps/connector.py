@@ -121,7 +121,7 @@ class Connector:
         return call("listen", connection, 1) if how == "listen" else call("bind", connection, any_port, len(any_port))
 
     def connect_to_itself(self, cpu: int, how: str) -> Answer:
-        """A socket whose connect() came to nothing connects to the port that it had itself, where nobody listens."""
+        """connect() fails. Then the socket connects to its own former port, on which no socket listens."""
         port = self.listen(LOOPBACK["inet"], 0)
         if how == "shut down":  # the connection waits, because the listener's queue is full
             self.connect_many(4, cpu, LOOPBACK["inet"], port, {"nonblocking": True})
