@@ -409,7 +409,6 @@ DIFFERENT = {
         ("epoll_ctl", "ADD", "epoll#0", "listener#1", select.EPOLLIN, 0),
         ("epoll_wait", "epoll#0", 0),
     ],
-    "closes_what_it_does_not_know": [*LISTENING, *SERVING, CLIENT, ("closefrom", "epoll#0")],
     "blocks_where_it_watches": [
         *LISTENING,
         *SERVING,

@@ -313,10 +313,7 @@ void adopters_leave(struct listener *l)
 	l->cloned = false;
 }
 
-/*
- * The application may close descriptors that it did not open, such as all above 2. Other processes may hold the clone
- * open and go on listening.
- */
+/* The application may put a file of its own in its place. Other processes may hold the clone open and go on listening. */
 void clone_is_closed(int fd)
 {
 	struct listener *l = atomic_load(&listener_by_fd[fd]);

@@ -46,7 +46,7 @@ void reconsider(struct listener *l, struct watch *watch);
 void give_up(struct listener *l, struct watch *watch);
 /* No thread of this process accepts any longer. */
 void adopters_leave(struct listener *l);
-/* The application has closed a descriptor that is a clone's. */
+/* A descriptor that was a clone's is another file's, or about to become one's. */
 void clone_is_closed(int fd);
 
 #endif

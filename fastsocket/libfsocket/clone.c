@@ -119,6 +119,16 @@ int clone_of(const struct listener *l, int cpu)
 	return fd >= 0 && is_ours(&l->clone[cpu], fd) ? fd : -1;
 }
 
+bool is_clone(int fd)
+{
+	struct listener *l = atomic_load(&listener_by_fd[fd]);
+
+	for_each_clone(cpu, l)
+		if (atomic_load(&l->clone[cpu].fd) == fd)
+			return is_ours(&l->clone[cpu], fd);
+	return false;
+}
+
 static void note_watchers(struct listener *l, int cpu, int difference)
 {
 	atomic_fetch_add(&l->clone[cpu].watchers, difference);

@@ -3,9 +3,11 @@
 
 #include "adopt.h"
 #include "bell.h"
+#include "clone.h"
 #include "closing.h"
 #include "fast_epoll.h"
 #include "listeners.h"
+#include "real.h"
 #include "settings.h"
 #include "tables.h"
 #include "watches.h"
@@ -47,6 +49,32 @@ void known_descriptor_closing(int fd)
 }
 
 /*
+ * An application that closes every number, or every entry of /proc/self/fd, does not know the library's descriptors.
+ * They stay as long as the listener or the epoll that needs them.
+ */
+static bool is_kept(int fd)
+{
+	enum descriptor kind = descriptor(fd);
+	struct held held;
+	bool kept;
+
+	if ((kind != CLONE && kind != BELL) || !tables_are_ours())
+		return false;
+	lock_tables(&held);
+	kept = kind == BELL || is_clone(fd);
+	unlock_tables(&held);
+	return kept;
+}
+
+bool known_descriptor_closes(int fd)
+{
+	if (is_kept(fd))
+		return false;
+	known_descriptor_closing(fd);
+	return true;
+}
+
+/*
  * A number that the library knew is something new: the old descriptor was closed without the library's knowledge, or
  * the number is another process's.
  */
@@ -58,10 +86,26 @@ bool descriptor_is_replaced(int fd)
 	return true;
 }
 
-void descriptors_closing(unsigned int first, unsigned int last)
+/* With close_range() in pieces, around the descriptors that stay. */
+static int close_around_kept(unsigned int first, unsigned int last, int flags)
+{
+	unsigned int end = atomic_load_explicit(&descriptors_end, memory_order_relaxed), from = first;
+
+	for (unsigned int fd = first; fd <= last && fd < end; fd++) {
+		if (!is_kept((int)fd))
+			continue;
+		if (fd > from && real.close_range(from, fd - 1, flags))
+			return -1;
+		from = fd + 1;
+	}
+	return from > last && from > first ? 0 : real.close_range(from, last, flags);
+}
+
+int descriptors_close(unsigned int first, unsigned int last, int flags)
 {
 	unsigned int end = atomic_load_explicit(&descriptors_end, memory_order_relaxed);
 
 	for (unsigned int fd = first; fd <= last && fd < end; fd++)
-		descriptor_closing((int)fd);
+		descriptor_closes((int)fd);
+	return close_around_kept(first, last, flags);
 }

@@ -20,8 +20,7 @@
 INTERPOSED int close(int fd)
 {
 	turn_closes(fd);
-	descriptor_closing(fd);
-	return REAL(close)(fd);
+	return likely(descriptor_closes(fd)) ? REAL(close)(fd) : 0;
 }
 
 /* What was deferred has to be done before the descriptor has two names. */
@@ -165,17 +164,17 @@ INTERPOSED int close_range(unsigned int first, unsigned int last, int flags)
 	}
 	if ((unsigned int)flags & CLOSE_RANGE_UNSHARE)
 		gets_own_table();
-	if (!((unsigned int)flags & ~CLOSE_RANGE_UNSHARE)) { /* with any other flag nothing is closed now */
-		turn_leaves_all_alone();
-		descriptors_closing(first, last);
-	}
-	return REAL(close_range)(first, last, flags);
+	if ((unsigned int)flags & ~CLOSE_RANGE_UNSHARE) /* with any other flag nothing is closed now */
+		return REAL(close_range)(first, last, flags);
+	turn_leaves_all_alone();
+	return descriptors_close(first, last, flags);
 }
 
 INTERPOSED void closefrom(int first)
 {
 	turn_leaves_all_alone();
-	descriptors_closing((unsigned int)(first < 0 ? 0 : first), UINT_MAX);
-	if (REAL(closefrom)) /* glibc before 2.34 has no closefrom(), so no program is linked against it */
+	if (!REAL(closefrom)) /* glibc before 2.34 has neither, so no program is linked against them */
+		return;
+	if (descriptors_close((unsigned int)(first < 0 ? 0 : first), UINT_MAX, 0)) /* Linux before 5.9 */
 		REAL(closefrom)(first);
 }

@@ -13,6 +13,7 @@
 #include "rest.h"
 #include "seats.h"
 #include "watches.h"
+#include "withdrawal.h"
 
 static _Atomic uint32_t additions;
 
@@ -113,6 +114,13 @@ static bool serves_already(const struct listener *l)
 	return cpu >= 0 && l->cloned && atomic_load(&l->clone[cpu].watchers);
 }
 
+/* A clone in the same epoll would be reported once, too. */
+static void refuse_one_shot(struct listener *l, const struct epoll_event *event)
+{
+	if (event->events & EPOLLONESHOT)
+		refuse(l, ONE_SHOT);
+}
+
 /* The filter allows what the application has just called. */
 static void put_clone_back(struct listener *l, struct watch *watch)
 {
@@ -174,6 +182,7 @@ static void watch_added(struct listener *l, int epfd, int fd, const struct epoll
 	bell_take_down(watch);
 	*watch = (struct watch){ .used = true, .epfd = epfd, .fd = fd, .cpu = -1, .event = *event };
 	set_descriptor(epfd, WATCHING);
+	refuse_one_shot(l, event);
 	if (seccomp_was_installed()) {
 		put_clone_back(l, watch);
 		return;
@@ -197,6 +206,7 @@ static void watch_modified(struct listener *l, int epfd, int fd, const struct ep
 	if (!watch)
 		return;
 	watch->event = *event;
+	refuse_one_shot(l, event);
 	bell_follow(watch);
 	if (!(event->events & EPOLLIN) && !watch->inherited) { /* the application pauses the listener */
 		bell_take_down(watch);

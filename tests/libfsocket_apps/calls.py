@@ -110,6 +110,9 @@ class Calls:
     def modify(self, epoll: int, descriptor: int, events: int) -> None:
         self._epoll(epoll).modify(descriptor, events)
 
+    def wait(self, epoll: int) -> list[tuple[int, int]]:
+        return self._epoll(epoll).poll(0)
+
     def unwatch(self, epoll: int, descriptor: int) -> None:
         self._epoll(epoll).unregister(descriptor)
 

@@ -9,7 +9,6 @@ import socket
 
 from libc import option_of
 
-HIGHEST_OF_A_PROGRAM = 511
 WAITING = ("epoll_wait", "epoll_pwait")
 
 
@@ -43,12 +42,6 @@ def binds_beside_a_listener(program, operation, *arguments) -> bool:
     return (
         operation == "bind_like" and (program.would_share_a_port(*arguments) or program.was_accepted(arguments[0]))
     ) or (operation == "listen" and program.would_share_a_port(arguments[0], arguments[0]))
-
-
-def closes_what_it_does_not_know(program, operation, *arguments) -> bool:
-    """A clone is closed like any descriptor, and what waits for it is reset."""
-    closes = operation == "closefrom" or (operation == "close_range" and arguments[1] > HIGHEST_OF_A_PROGRAM)
-    return closes and program.watches_a_listener()
 
 
 def blocks_where_it_watches(program, operation, *arguments) -> bool:
@@ -141,10 +134,10 @@ def is_watched_by_two_names(program, operation, *arguments) -> bool:
 
 
 def watches_once_beside_a_clone(program, operation, *arguments) -> bool:
-    """With EPOLLONESHOT an epoll gets no clone, and sees what waits in another epoll's when that one is neglected."""
+    """An epoll with EPOLLONESHOT reports its listener, and apart from that what waited in a clone until then."""
     return (
         operation == "epoll_ctl"
-        and arguments[0] == "ADD"
+        and arguments[0] in ("ADD", "MOD")
         and bool(arguments[3] & select.EPOLLONESHOT)
         and program.is_watched(arguments[2])
     )
@@ -162,7 +155,6 @@ KNOWN = {
         connects_behind_older_connections,
         connects_after_a_takeover,
         binds_beside_a_listener,
-        closes_what_it_does_not_know,
         blocks_where_it_watches,
         watches_a_paused_listener,
         shuts_down_what_does_not_listen,

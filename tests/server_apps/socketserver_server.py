@@ -17,10 +17,12 @@ class Handler(socketserver.StreamRequestHandler):
 
 class ThreadingServer(socketserver.ThreadingTCPServer):
     request_queue_size = 128
+    allow_reuse_address = True  # as http.server; docs/library.md says what happens without
 
 
 class ForkingServer(socketserver.ForkingTCPServer):
     request_queue_size = 128
+    allow_reuse_address = True
 
 
 def main(kind: str, port: int) -> None:
