@@ -33,6 +33,7 @@ if __name__ == "__main__":
 
 import math
 import os
+import shlex
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -112,6 +113,9 @@ class Sweep:
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the schedule and its time, run nothing.")] = False
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: results/<date>-<experiment>.")] = None
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Draw it now, or later by lab.py report DIR.")
+    ] = True
     yes: Yes = False
 
     @property
@@ -138,7 +142,7 @@ def sweep(asked: Sweep) -> None:
     aim = _aim(asked, planned)
     with _results(asked.out, name) as directory:
         if aim is None:
-            status = _collector(asked.resume, asked.said).collect(planned, directory)
+            status = _collector(asked).collect(planned, directory)
         else:
             status = _collect_until(aim, asked, planned, directory)
     raise typer.Exit(status)
@@ -168,7 +172,8 @@ def _collect_until(aim: float, asked: Sweep, planned: "dict[str, Options]", dire
     from bench.precision import ADDED_BLOCKS, goes_on
     from records.run import RUN
 
-    collector = replace(_collector(asked.resume, asked.said), conclude=lambda _: None)
+    measured = _collector(asked)
+    collector = replace(measured, conclude=lambda _: None)
     status, precision = collector.collect(planned, directory), math.inf
     ((part, options),) = planned.items()
     while not status:
@@ -181,7 +186,7 @@ def _collect_until(aim: float, asked: Sweep, planned: "dict[str, Options]", dire
         again = replace(collector, resume=True, said=frozenset({"blocks"}), began=time.monotonic())
         status = again.collect(more, directory)
     if (directory / RUN).exists():
-        _conclude(directory)
+        measured.conclude(directory)
     end = "precise enough" if precision <= aim else "interrupted" if status else "the time is up"
     found = f"± {precision:.1%}" if math.isfinite(precision) else "no interval"
     typer.echo(f"{end}: {found} after {options.blocks} blocks; ± {aim:.1%} was asked for")
@@ -253,11 +258,18 @@ def _results(out: Path | None, name: str) -> Iterator[Path]:
         yield directory
 
 
-def _collector(resume: bool = False, said: frozenset[str] = frozenset()) -> "Collector":
+def _collector(asked: Sweep | None = None) -> "Collector":
+    """Of a sweep, or of a verb that has fewer options."""
     from analysis.live import LiveTable
     from bench.collection import Collector
 
-    return Collector(watch=LiveTable, conclude=_conclude, began=BEGAN, resume=resume, said=said)
+    asked = asked or Sweep()
+    conclude = _conclude if asked.report else _name_the_run
+    return Collector(watch=LiveTable, conclude=conclude, began=BEGAN, resume=asked.resume, said=asked.said)
+
+
+def _name_the_run(directory: Path) -> None:
+    typer.echo(f"measured; to draw it: lab.py report {shlex.quote(str(directory))}")
 
 
 def _conclude(directory: Path) -> None:
@@ -448,14 +460,20 @@ def run_tests(
     coverage: Annotated[bool, typer.Option("--coverage", help="Say which branches of the lab's Python ran.")] = False,
     yes: Yes = False,
 ) -> None:
-    """Build everything and run the tests. What follows goes to pytest: lab.py test -k nginx."""
+    """Build everything and run the tests. What follows goes to pytest: lab.py test -k nginx.
+
+    All tests take two rounds: first those that may run beside others, then those that need the CPUs for themselves.
+    """
     from fastsocket.build import build
     from workloads import generator
 
     build()
     generator.build()
     measured = ["coverage", "run", "-m"] if coverage else []
-    status = _python_module(*measured, "pytest", *context.args)
+    rounds = (
+        [context.args] if context.args else [["-n", "2", "--dist", "loadgroup", "-m", "crowd"], ["-m", "not crowd"]]
+    )
+    status = max([_python_module(*measured, "pytest", *arguments) for arguments in rounds])
     if coverage:
         _python_module("coverage", "combine", "--quiet")
         _python_module("coverage", "report")

@@ -20,7 +20,6 @@ from fastsocket.binary import check as check_binary
 from fastsocket.build import built_library
 from fastsocket.libbpf import BpfError
 from fastsocket.printable import printable
-from fastsocket.prometheus import exposition
 from fastsocket.servers import Ended, Server, absence, survey
 from fastsocket.status import tables
 from fastsocket.steering import BACKENDS, Device, Mode, Plan, lasting
@@ -189,6 +188,8 @@ def status(
     elif as_json:
         typer.echo(json.dumps([asdict(server) for server in found], indent=2))
     elif prometheus:
+        from fastsocket.prometheus import exposition  # here, so that the other verbs are quick
+
         typer.echo(exposition(found), nl=False)
     else:
         Console().print(tables(found))

@@ -20,6 +20,25 @@ from topologies.pair import Pair
 from topologies.tag import RunTag
 from topologies.testbed import Testbed
 
+# Tests of these files compute, compile, or ask a command; so do guests. A busy machine spoils none of them.
+CROWD = {
+    "tests.test_adding",
+    "tests.test_analysis",
+    "tests.test_arguments",
+    "tests.test_bootstrap",
+    "tests.test_check",
+    "tests.test_command",
+    "tests.test_compare",
+    "tests.test_floors",
+    "tests.test_record",
+    "tests.test_redraw",
+    "tests.test_report_in_browser",
+    "tests.test_rooms",
+    "tests.test_schedule",
+    "tests.test_statistics",
+    "tests.test_style",
+}
+
 
 @pytest.fixture(scope="session", autouse=True)
 def built_accelerator():
@@ -108,6 +127,10 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.get_closest_marker("image") or item.get_closest_marker("guest"):
             item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("guest"):  # one guest at a time
+            item.add_marker(pytest.mark.xdist_group("guest"))
+        if item.get_closest_marker("guest") or item.module.__name__ in CROWD:
+            item.add_marker(pytest.mark.crowd)
         marker = item.get_closest_marker("timeout")
         seconds = marker.args[0] if marker else config.getoption("timeout")
         item.add_marker(pytest.mark.timeout(patient(seconds)), append=False)

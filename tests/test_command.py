@@ -448,7 +448,9 @@ def test_a_machine_without_servers_is_no_error():
     assert json.loads(subprocess.run([*alone, "--json"], cwd=ROOT, capture_output=True, text=True).stdout) == []
 
 
-@pytest.mark.parametrize("pid, word", [(NO_PID, "has ended"), (os.getpid(), "without libfsocket.so")])
+@pytest.mark.parametrize(
+    "pid, word", [(NO_PID, "has ended"), (os.getpid(), "without libfsocket.so")], ids=["ended", "ours"]
+)
 def test_a_process_that_is_no_server_is_status_1_and_a_reason(pid, word):
     assert_one_line(fastsocket("status", pid), 1, str(pid), word)
 

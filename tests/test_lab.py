@@ -147,8 +147,8 @@ def test_a_person_who_is_not_root_is_told_to_become_it():
     assert_one_line(done, 3, "nginx", "only root can install", "sudo")
 
 
-def in_results(folder: Path, *arguments: str):
-    """A sweep that does not say where its results go."""
+def in_results(folder: Path):
+    """A sweep that does not say where its results go, and is to be drawn later."""
     return lab(
         "sweep",
         *SHORT,
@@ -156,7 +156,7 @@ def in_results(folder: Path, *arguments: str):
         "1",
         "--variant",
         "base",
-        *arguments,
+        "--no-report",
         env={**os.environ, "FASTSOCKET_LAB_RESULTS": str(folder)},
     )
 
@@ -173,9 +173,12 @@ def test_runs_that_begin_in_the_same_second_have_directories_of_their_own(tmp_pa
 @pytest.mark.privileged
 def test_results_may_have_another_place_which_has_to_be_there(tmp_path):
     assert_one_line(in_results(tmp_path / "none"), 2, str(tmp_path / "none"), "--out", "-v")
-    assert in_results(tmp_path).returncode == 0
+    done = in_results(tmp_path)
+    assert done.returncode == 0
     (run,) = tmp_path.iterdir()
     assert read_run(run).complete
+    assert not (run / "report.html").exists()
+    assert f"lab.py report {run}" in done.stdout
 
 
 @pytest.mark.privileged
@@ -311,7 +314,7 @@ def test_a_load_generator_that_does_not_end_costs_its_trials_and_not_the_sweep(t
     assert run.options.limits["grace_seconds"] == 1
     assert "Failed: 3 of 7 trials." in (tmp_path / "run" / "report.html").read_text()
     assert leftovers() == []
-    again = lab("sweep", "--resume", "--out", str(tmp_path / "run"))  # with the real one
+    again = lab("sweep", "--resume", "--no-report", "--out", str(tmp_path / "run"))  # with the real one
     assert again.returncode == 0, again.stderr
     assert len(read_trials(tmp_path / "run")) == 8 and not read_run(tmp_path / "run").left_out
 
@@ -457,10 +460,10 @@ def test_a_run_is_not_overwritten(finished_run):
 class Running:
     """A sweep in the background whose trials can be waited for."""
 
-    def __init__(self, directory, variants="base,fastsocket"):
+    def __init__(self, directory, *arguments, variants="base,fastsocket"):
         self.directory = directory
         self.process = subprocess.Popen(
-            [*LAB, "sweep", *SHORT, "--cores", "1", "--variant", variants, "--out", str(directory)],
+            [*LAB, "sweep", *SHORT, "--cores", "1", "--variant", variants, "--out", str(directory), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -499,12 +502,12 @@ def test_an_interrupted_sweep_keeps_its_trials_and_leaves_nothing_else(tmp_path,
 @pytest.mark.slow
 @pytest.mark.privileged
 def test_a_resumed_sweep_ends_with_the_schedule_of_one_that_was_never_stopped(tmp_path):
-    sweep = Running(tmp_path / "run")
+    sweep = Running(tmp_path / "run", "--no-report")
     sweep.wait_for_trials(2)
     sweep.process.send_signal(signal.SIGINT)
     sweep.process.communicate(timeout=patient(60))
     kept = read_trials(tmp_path / "run")
-    done = lab("sweep", "--resume", "--out", str(tmp_path / "run"))
+    done = lab("sweep", "--resume", "--no-report", "--out", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     trials = read_trials(tmp_path / "run")
     assert trials[: len(kept)] == kept
@@ -563,7 +566,7 @@ def test_the_next_sweep_removes_it_too(tmp_path):
     first.process.kill()
     first.process.communicate()
     (leftover,) = leftovers()
-    second = Running(tmp_path / "second")
+    second = Running(tmp_path / "second", "--no-report")
     second.wait_for_trials(1)
     assert processes_of(leftover.tag) == []
     assert not leftover.directory.exists()
