@@ -470,9 +470,8 @@ def run_tests(
     build()
     generator.build()
     measured = ["coverage", "run", "-m"] if coverage else []
-    rounds = (
-        [context.args] if context.args else [["-n", "2", "--dist", "loadgroup", "-m", "crowd"], ["-m", "not crowd"]]
-    )
+    all_tests = [["-n", "2", "--dist", "loadgroup", "-m", "crowd"], ["-m", "not crowd", "--durations=10"]]
+    rounds = [context.args] if context.args else all_tests
     status = max([_python_module(*measured, "pytest", *arguments) for arguments in rounds])
     if coverage:
         _python_module("coverage", "combine", "--quiet")
