@@ -55,19 +55,40 @@ static bool is_watched(struct listener *l)
 }
 
 /*
- * An epoll refuses a socket that it already holds. Once a clone is in the epoll, the clone is the proof, because the
- * application may have closed this name of its listener and kept another one.
+ * What the epoll of this watch holds. Once a clone is in the epoll, the clone is the proof, because the application may
+ * have closed this name of its listener and kept another one.
  */
-bool watch_is_proved(const struct listener *l, const struct watch *watch)
+static int held_by(const struct listener *l, const struct watch *watch)
 {
-	bool is_clone = watch->cpu >= 0 && l->cloned, has_name = find_listener(watch->fd) == l;
-	int fd = is_clone ? clone_of(l, watch->cpu) : has_name ? watch->fd : l->fd;
+	if (watch->cpu >= 0 && l->cloned)
+		return clone_of(l, watch->cpu);
+	return find_listener(watch->fd) == l ? watch->fd : l->fd;
+}
+
+static bool add(int epfd, int fd)
+{
 	struct epoll_event event = { 0 };
 
-	if (real.epoll_ctl(watch->epfd, EPOLL_CTL_ADD, fd, &event))
+	return !real.epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event);
+}
+
+static bool take_out(int epfd, int fd)
+{
+	struct epoll_event unused = { 0 };
+
+	return !real.epoll_ctl(epfd, EPOLL_CTL_DEL, fd, &unused);
+}
+
+/* An epoll refuses a socket that it already holds. */
+bool watch_is_proved(const struct listener *l, const struct watch *watch)
+{
+	int fd = held_by(l, watch);
+	bool can_be_proved = (watch->cpu >= 0 && l->cloned) || fd == watch->fd;
+
+	if (!add(watch->epfd, fd))
 		return errno == EEXIST;
-	real.epoll_ctl(watch->epfd, EPOLL_CTL_DEL, fd, &event);
-	return !is_clone && !has_name; /* no proof, but at least it is an epoll that is still open */
+	take_out(watch->epfd, fd);
+	return !can_be_proved; /* at least it is an epoll that is still open */
 }
 
 static void unwatch_neighbours(struct listener *l, int epfd)
@@ -235,6 +256,33 @@ void watch_changed(struct listener *l, int epfd, int op, int fd, const struct ep
 	unlock_tables(&held);
 }
 
+static bool is_only_watch(const struct listener *l, const struct watch *watch)
+{
+	for (size_t i = 0; i < MAX_WATCHES; i++)
+		if (l->watch[i].used && &l->watch[i] != watch)
+			return false;
+	return true;
+}
+
+/*
+ * Two epolls may hold the same socket. What is taken out of one epoll is gone under both of its names. After dup2() the
+ * first name is gone, and the second is believed.
+ */
+static bool is_same_epoll(const struct listener *l, const struct watch *watch, int epfd)
+{
+	struct epoll_event event = watch->cpu >= 0 ? exclusively(watch->event) : watch->event;
+	int fd = held_by(l, watch);
+	bool same;
+
+	if (!take_out(watch->epfd, fd))
+		return true;
+	same = add(epfd, fd);
+	if (same)
+		take_out(epfd, fd);
+	real.epoll_ctl(watch->epfd, EPOLL_CTL_ADD, fd, &event);
+	return same;
+}
+
 /* Another descriptor of the epoll that has this watch, or -1. A descriptor with a watch of its own is another epoll. */
 static int other_name(struct listener *l, const struct watch *watch)
 {
@@ -243,7 +291,8 @@ static int other_name(struct listener *l, const struct watch *watch)
 
 	for (uint32_t fd = 0; fd < end; fd++) {
 		other.epfd = (int)fd;
-		if (descriptor(other.epfd) == WATCHING && !any_watch_in(l, other.epfd) && watch_is_proved(l, &other))
+		if (descriptor(other.epfd) == WATCHING && !any_watch_in(l, other.epfd) && watch_is_proved(l, &other) &&
+		    (is_only_watch(l, watch) || (!watch->inherited && is_same_epoll(l, watch, other.epfd))))
 			return other.epfd;
 	}
 	return -1;

@@ -119,6 +119,9 @@ class Calls:
     def close(self, descriptor: int) -> None:
         os.close(descriptor)
 
+    def duplicate(self, descriptor: int) -> int:
+        return os.dup(descriptor)
+
     def close_up(self, first: int, last: int) -> None:
         os.closerange(first, last + 1)
 
