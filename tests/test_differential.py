@@ -5,8 +5,8 @@ without. A failure prints the shortest program found, with what it saw in either
 step by step: libfsocket_apps/differences.py.
 
 Each version of the library's sources meets 300 programs of its own, the same ones wherever it is tested.
-FSOCKET_DIFFERENTIAL=5000 runs 5000 random programs instead, FSOCKET_DIFFERENTIAL_SEED=<seed> those of an earlier run. The
-seed is printed.
+FSOCKET_DIFFERENTIAL=5000 runs 5000 random programs instead, FSOCKET_DIFFERENTIAL_SEED=<seed> those of an earlier run.
+The seed is printed.
 """
 
 import os
