@@ -70,6 +70,8 @@ TESTING = (
     Package("chromium", command="chromium"),
     Package("strace", command="strace"),
     Package("procps", command="sysctl"),
+    Package("apache2-bin", command="apache2"),
+    Package("h2o", command="h2o"),
 )
 # What guests run under. Only a static busybox is of use. Debian 12's QEMU brings virtiofsd; later ones do not.
 VIRTIOFSD = "/usr/libexec/virtiofsd"

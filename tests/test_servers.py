@@ -44,6 +44,10 @@ EXPECTED: list[tuple[Server, Acceleration]] = [
     (servers.MEMCACHED, Acceleration(GLOBAL, fallen_back=ONE)),  # only its main thread accepts
     (servers.LIGHTTPD, Acceleration(GLOBAL, fallen_back=ONE)),
     (servers.LIGHTTPD_WORKERS, Acceleration(LOCAL, adopted=BOTH)),
+    (servers.APACHE_EVENT, Acceleration(LOCAL, adopted=BOTH)),  # a thread of each child accepts
+    (servers.APACHE_WORKER, Acceleration(GLOBAL)),  # one child at a time waits, by poll()
+    (servers.APACHE_PREFORK, Acceleration(GLOBAL)),
+    (servers.H2O, Acceleration(LOCAL, adopted=BOTH)),
     (servers.ASYNCIO, Acceleration(GLOBAL, fallen_back=ONE)),
     (servers.THREADING, Acceleration(GLOBAL)),  # blocks, and uses poll()
     (servers.FORKING, Acceleration(GLOBAL)),
@@ -87,16 +91,18 @@ def assert_accepted(how: str, before: dict, after: dict) -> None:
         assert sum(local) > CONNECTIONS
 
 
-NEEDS_NODE = pytest.mark.needs("node")
+# Of servers that not every machine has, by the first word of their names.
+NEEDED = {
+    "node": pytest.mark.needs("node"),
+    "apache": pytest.mark.needs("apache2"),
+    "h2o": pytest.mark.needs("h2o"),
+}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "server, expected",
-    [
-        pytest.param(*row, id=row[0].name, marks=NEEDS_NODE if row[0].name.startswith("node") else ())
-        for row in EXPECTED
-    ],
+    [pytest.param(*row, id=row[0].name, marks=NEEDED.get(row[0].name.split()[0], ())) for row in EXPECTED],
 )
 def test_serves_and_is_accelerated_as_expected(server, expected, tmp_path):
     with served(server, tmp_path, preload=True) as one:

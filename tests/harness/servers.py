@@ -24,6 +24,7 @@ APPS = Path(__file__).parent.parent / "server_apps"
 PAGE = b"hello\n"
 HTTP_REQUEST = b"GET / HTTP/1.0\r\n\r\n"
 HTTP_ANSWER = re.compile(rb"HTTP/1\.[01] 200 OK\r\n(.*\r\n)+\r\n" + PAGE)
+HTTP_ANSWER_WITHOUT_NEWLINE = re.compile(rb"HTTP/1\.[01] 200 OK\r\n(.*\r\n)+\r\n" + PAGE.strip())
 
 NGINX_CONFIGURATION = """\
 {main}
@@ -67,6 +68,38 @@ server.max-worker = {workers}
 server.errorlog = "{directory}/error.log"
 index-file.names = ("index.txt")
 mimetype.assign = (".txt" => "text/plain")
+"""
+
+APACHE_CONFIGURATION = """\
+ServerRoot {directory}
+ServerName localhost
+PidFile {directory}/apache.pid
+ErrorLog {directory}/error.log
+LoadModule mpm_{mpm}_module {modules}/mod_mpm_{mpm}.so
+LoadModule authz_core_module {modules}/mod_authz_core.so
+LoadModule rewrite_module {modules}/mod_rewrite.so
+User www-data
+Group www-data
+Listen 127.0.0.1:{port}
+StartServers 2
+{limits}
+RewriteEngine on
+RewriteRule ^ - [R=200]
+ErrorDocument 200 "hello"
+"""
+
+H2O_CONFIGURATION = """\
+num-threads: 2
+user: root
+listen:
+  host: 127.0.0.1
+  port: {port}
+hosts:
+  default:
+    paths:
+      /:
+        file.dir: {pages}
+        file.index: [index.txt]
 """
 
 
@@ -137,6 +170,27 @@ def lighttpd(name: str, workers: int) -> Server:
     return Server(name, prepare, watchers=workers or 1, workers=workers)
 
 
+def apache(mpm: str, limits: str) -> Server:
+    """Two children, which may not read our files; ``limits`` go into its configuration."""
+
+    def prepare(directory: Path, port: int) -> list[str]:
+        configuration = directory / "apache.conf"
+        text = APACHE_CONFIGURATION.format(
+            directory=directory, port=port, mpm=mpm, limits=limits, modules="/usr/lib/apache2/modules"
+        )
+        configuration.write_text(text)
+        return ["apache2", "-DFOREGROUND", "-f", str(configuration)]
+
+    return Server(f"apache {mpm}", prepare, watchers=2, workers=2, answer=HTTP_ANSWER_WITHOUT_NEWLINE)
+
+
+def _h2o(directory: Path, port: int) -> list[str]:
+    configuration = directory / "h2o.conf"
+    (directory / "index.txt").write_bytes(PAGE)
+    configuration.write_text(H2O_CONFIGURATION.format(port=port, pages=directory))
+    return ["h2o", "-c", str(configuration)]
+
+
 def _redis(directory: Path, port: int) -> list[str]:
     return ["redis-server", "--bind", LOOPBACK, "--port", str(port), "--dir", str(directory), "--save", ""]
 
@@ -198,6 +252,11 @@ MEMCACHED = Server(
 )
 LIGHTTPD = lighttpd("lighttpd", 0)
 LIGHTTPD_WORKERS = lighttpd("lighttpd workers", 2)
+THREADED_MPM = "ThreadsPerChild 25\nMinSpareThreads 25\nMaxSpareThreads 75\nMaxRequestWorkers 50\nServerLimit 2"
+APACHE_EVENT = apache("event", THREADED_MPM)
+APACHE_WORKER = apache("worker", THREADED_MPM)
+APACHE_PREFORK = apache("prefork", "MinSpareServers 2\nMaxSpareServers 2\nServerLimit 2\nMaxRequestWorkers 2")
+H2O = Server("h2o", _h2o, watchers=2)
 ASYNCIO = Server("asyncio", _app(sys.executable, "asyncio_server.py"), watchers=1)
 THREADING = Server("ThreadingTCPServer", _app(sys.executable, "socketserver_server.py", "threading"), watchers=0)
 FORKING = Server("ForkingTCPServer", _app(sys.executable, "socketserver_server.py", "forking"), watchers=0)
