@@ -54,7 +54,7 @@ EXPECTED: list[tuple[Server, Acceleration]] = [
     (servers.GUNICORN, Acceleration(GLOBAL)),  # select()
     (servers.UVICORN, Acceleration(BEHIND, adopted=BOTH)),
     (servers.NODE_ROUND_ROBIN, Acceleration(GLOBAL, fallen_back=ONE)),  # only the primary accepts
-    (servers.NODE_SHARED, Acceleration(LOCAL, adopted=BOTH)),
+    (servers.NODE_SHARED, Acceleration(BEHIND, adopted=BOTH)),
 ]
 
 
