@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from itertools import product
 from typing import Any, Self
 
@@ -98,8 +98,9 @@ class Answers:
 
     def of(self, cell: Cell) -> dict[str, Any] | None:
         """The newest answer, of whichever commit."""
-        paths = sorted(self._all.glob(f"*/{_file(cell)}"), key=lambda path: path.stat().st_mtime)
-        return {**json.loads(paths[-1].read_text()), "commit": paths[-1].parent.name} if paths else None
+        paths = self._all.glob(f"*/{_file(cell)}")
+        known = [{**json.loads(path.read_text()), "commit": path.parent.name} for path in paths]
+        return max(known, key=lambda answer: answer["answered"], default=None)
 
     def has(self, cell: Cell) -> bool:
         """Whether it was answered at this commit."""
@@ -109,7 +110,7 @@ class Answers:
         path = self._all / self._commit / _file(cell)
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(".new")
-        new.write_text(json.dumps(answer) + "\n")
+        new.write_text(json.dumps({**answer, "answered": datetime.now(UTC).isoformat()}) + "\n")
         new.replace(path)
 
 
@@ -118,9 +119,9 @@ def _file(cell: Cell) -> str:
 
 
 def commit() -> str:
-    """Of the checkout, with CHANGED behind it if there are changes, other than to the page that we write."""
-    page = f":(exclude){PAGE.relative_to(ROOT)}"
-    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", page)
+    """Of the checkout, with CHANGED behind it if there are changes, other than to the page and the answers."""
+    ours = [f":(exclude){path.relative_to(ROOT)}" for path in (PAGE, ANSWERS)]
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *ours)
     return _git("rev-parse", "--short", "HEAD") + (CHANGED if changes else "")
 
 
