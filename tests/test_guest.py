@@ -510,19 +510,21 @@ def test_the_page_has_each_answer_in_its_place(answers):
     assert "Commits: 0123456 (2 cells), 7654321 (1 cells)." in shown
 
 
-def test_the_page_does_not_change_the_checkout_of_which_it_tells(tmp_path, monkeypatch):
+def test_the_page_and_its_answers_do_not_change_the_checkout_of_which_it_tells(tmp_path, monkeypatch):
     def git(*arguments: str) -> None:
         subprocess.run(["git", "-C", tmp_path, *arguments], check=True, capture_output=True)
 
     monkeypatch.setattr(matrix, "ROOT", tmp_path)
     monkeypatch.setattr(matrix, "PAGE", tmp_path / "docs" / "kernels.md")
-    (tmp_path / "docs").mkdir()
-    for name in ("docs/kernels.md", "code.py"):
+    monkeypatch.setattr(matrix, "ANSWERS", tmp_path / "kernels")
+    for name in ("docs/kernels.md", "kernels/answer.json", "code.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("before\n")
     git("init", "--quiet")
     git("add", ".")
     git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--message", "first")
     matrix.PAGE.write_text("after\n")
+    (matrix.ANSWERS / "answer.json").write_text("after\n")
     assert not matrix.commit().endswith(matrix.CHANGED)
     (tmp_path / "code.py").write_text("after\n")
     assert matrix.commit().endswith(matrix.CHANGED)
