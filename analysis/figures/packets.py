@@ -1,5 +1,7 @@
 """What a request takes: packets at the server's links by direction, its system calls, and its context switches."""
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -43,7 +45,7 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
     return figure, rows[["workload", "variant", "cores", "metric", "estimate", "ci_low", "ci_high"]]
 
 
-def _column(axes: Axes, view: View, rows: pd.DataFrame, metrics: tuple[str, ...]) -> None:
+def _column(axes: Axes, view: View, rows: Any, metrics: tuple[str, ...]) -> None:
     missing = [metric for metric in metrics if metric not in rows.index]
     if missing:
         say(axes, f"{NOT_AVAILABLE}: {view.run.unavailable.get(missing[0], NOT_MEASURED)}")
@@ -56,7 +58,7 @@ def _column(axes: Axes, view: View, rows: pd.DataFrame, metrics: tuple[str, ...]
     axes.grid(visible=False, axis="y")
 
 
-def _line(axes: Axes, y: int, colour: tuple[float, ...], parts: list[pd.Series]) -> None:
+def _line(axes: Axes, y: int, colour: tuple[float, ...], parts: list[Any]) -> None:
     """The parts of a sum one after the other, each paler than the last, with their intervals, and the sum behind."""
     total = 0.0
     for number, part in enumerate(parts):
