@@ -109,11 +109,11 @@ static void fail(int fd, uint64_t state)
 
 /*
  * A thread that waits while the connection is open is told so, and is to write before it waits again. A busy thread may
- * wait several times before the connection is open, and asking costs a system call: it is done less and less often.
+ * wait several times before the connection is open. To ask costs a system call, so the library asks twice.
  */
 static bool is_asked(unsigned int waited)
 {
-	return waited > 1 && (waited & (waited - 1)) == 0;
+	return waited == 2 || waited == MOST_WAITS;
 }
 
 void opening_waits(int fd, uint64_t state)
