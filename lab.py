@@ -161,7 +161,9 @@ def _aim(asked: Sweep, planned: "dict[str, Options]") -> float | None:
     if not 0 < aim < 1:
         raise UsageError(f"--precision {asked.precision!r} is no percentage such as 2%")
     if len(planned) > 1 or any(options.day or options.observes for options in planned.values()):
-        raise UsageError("--precision goes with one experiment, and with none that is a day, a profile or a walk")
+        raise UsageError(
+            "--precision goes with one experiment, and with none that is a day or that observes its trials"
+        )
     return aim
 
 

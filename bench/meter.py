@@ -1,4 +1,5 @@
-"""What a load cost the machine: CPU time by CPU and state, CPU time by owner, and interrupts between CPUs."""
+"""What a load cost the machine: CPU time by CPU and state, CPU time and context switches by owner, interrupts between
+CPUs, and packets."""
 
 import time
 from contextlib import AbstractContextManager
@@ -6,7 +7,8 @@ from typing import NamedTuple
 
 from bench.cpu import Snapshot, busy_time, difference, snapshot
 from bench.interrupts import between_cpus
-from bench.spending import Reading, Spending, spent
+from bench.packets import Packets, packets
+from bench.spending import Reading, Spending, spent, switches
 from records.trials import LAB, UNTOLD, CpuUse
 
 
@@ -15,25 +17,27 @@ class _State(NamedTuple):
     cpus: Snapshot
     interrupts: int
     own: float  # CPU seconds of the lab
+    packets: Packets
 
 
-def _state() -> _State:
-    return _State(time.monotonic(), snapshot(), between_cpus(), time.process_time())
+def _state(host: int) -> _State:
+    return _State(time.monotonic(), snapshot(), between_cpus(), time.process_time(), packets(host))
 
 
 class Meter(AbstractContextManager["Meter"]):
-    """Reads before and after what runs inside it."""
+    """Reads before and after what runs inside it. host: a process in the network namespace whose packets count."""
 
-    def __init__(self, spending: Spending):
+    def __init__(self, spending: Spending, host: int):
         self._spending = spending
+        self._host = host
 
     def __enter__(self) -> "Meter":
         self._tasks_before: Reading = self._spending.read()
-        self._before = _state()
+        self._before = _state(self._host)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._after = _state()
+        self._after = _state(self._host)
         self._tasks_after = self._spending.read()
 
     def use(self, cpus: list[int]) -> list[CpuUse]:
@@ -48,6 +52,14 @@ class Meter(AbstractContextManager["Meter"]):
     @property
     def interrupts(self) -> int:
         return self._after.interrupts - self._before.interrupts
+
+    @property
+    def packets(self) -> Packets:
+        return self._after.packets.since(self._before.packets)
+
+    def switches(self, owner: str) -> int:
+        """How often a CPU switched to one of the owner's tasks."""
+        return switches(self._tasks_before, self._tasks_after, owner)
 
     def spent(self, ended: dict[str, float]) -> dict[str, float]:
         """CPU seconds by owner; they add up to the busy time of all CPUs.

@@ -11,7 +11,10 @@ from records.walk import walk_path
 
 
 def observer(observes: str | None, run_directory: Path, trial: int) -> Observe | None:
-    """The observer of a trial, for Bench.run(). It leaves its file in the run directory."""
+    """The observer of a trial, for Bench.run(). It leaves its file in the run directory.
+
+    None where a probe observes (probes/trial.py): "calls" is a metric.
+    """
     if observes == "profile":
         return partial(profiled, stacks_path(run_directory, trial))
     return partial(walked, walk_path(run_directory, trial)) if observes == "walk" else None

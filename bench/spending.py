@@ -1,8 +1,8 @@
-"""Whose CPU time it was: the server's, its NIC's, the client's, and so on.
+"""Whose CPU time it was, and how often a CPU switched to whom: the server, its NIC, the client, and so on.
 
-A task's time is the first number of /proc/PID/task/TID/schedstat (Documentation/scheduler/sched-stats.rst), in ns. A
-process belongs to the host in whose network namespace it is. The threads of an emulated NIC's receive queues belong to
-the host that receives (topologies/queue_threads.py).
+/proc/PID/task/TID/schedstat (Documentation/scheduler/sched-stats.rst) has both: the first number is the task's time in
+ns, the third how often a CPU switched to the task. A process belongs to the host in whose network namespace it is. The
+threads of an emulated NIC's receive queues belong to the host that receives (topologies/queue_threads.py).
 """
 
 import os
@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from mininet.node import Host
 
@@ -20,11 +21,20 @@ from topologies.queue_threads import QueueThreads
 NS = 1e-9
 CLIENT = "client"  # the host on which load generators run
 
-Reading = Mapping[tuple[str, int], float]  # owner and number of a task -> seconds that it has run
+
+class Ran(NamedTuple):
+    """How long a task has run, and how often a CPU has switched to it."""
+
+    seconds: float
+    switches: int
+
+
+Reading = Mapping[tuple[str, int], Ran]  # by the owner and the number of the task
+_NOT_YET = Ran(0.0, 0)
 
 
 class Spending:
-    """Reads the CPU time of all tasks of the machine. hosts: of the testbed, by name."""
+    """Reads how long all tasks of the machine have run. hosts: of the testbed, by name."""
 
     def __init__(self, hosts: Mapping[str, Host], threads: Mapping[Device, QueueThreads]):
         self._owner_of_namespace = {_namespace(host.pid): name for name, host in hosts.items()}
@@ -39,10 +49,10 @@ class Spending:
     def read(self) -> Reading:
         """Of each task of the machine."""
         return {
-            (owner, task): seconds
+            (owner, task): ran
             for process in _numbers(Path("/proc"))
             for owner in [self._owner(process)]
-            for task, seconds in _seconds(process)
+            for task, ran in _ran(process)
         }
 
     def _owner(self, process: int) -> str:
@@ -55,15 +65,21 @@ class Spending:
 def spent(before: Reading, after: Reading) -> dict[str, float]:
     """Seconds by owner between two readings, of the tasks that are in the second."""
     total: defaultdict[str, float] = defaultdict(float)
-    for (owner, task), seconds in after.items():
-        total[owner] += seconds - before.get((owner, task), 0.0)
+    for key, ran in after.items():
+        total[key[0]] += ran.seconds - before.get(key, _NOT_YET).seconds
     return dict(total)
 
 
-def _seconds(process: int) -> Iterator[tuple[int, float]]:
+def switches(before: Reading, after: Reading, owner: str) -> int:
+    """How often a CPU switched to a task of this owner between two readings."""
+    return sum(ran.switches - before.get(key, _NOT_YET).switches for key, ran in after.items() if key[0] == owner)
+
+
+def _ran(process: int) -> Iterator[tuple[int, Ran]]:
     for task in _numbers(Path(f"/proc/{process}/task")):
         with suppress(OSError):  # it has just ended
-            yield task, NS * int(Path(f"/proc/{process}/task/{task}/schedstat").read_text().split()[0])
+            ns, _, times = Path(f"/proc/{process}/task/{task}/schedstat").read_text().split()
+            yield task, Ran(NS * int(ns), int(times))
 
 
 def _numbers(directory: Path) -> list[int]:

@@ -113,7 +113,7 @@ def remaining(directory: Path, run: Run) -> list[Slot]:
 
 
 @contextmanager
-def bench(workloads: list[str], queues: int, nic: NicKind) -> Iterator[tuple[Bench, Probes]]:
+def bench(workloads: list[str], queues: int, nic: NicKind, count_calls: bool = False) -> Iterator[tuple[Bench, Probes]]:
     """The Bench over the testbeds of these workloads, and its Probes. On leaving, all that they made here goes."""
     with ExitStack() as stack:
         tag = stack.enter_context(RunTag())
@@ -122,7 +122,7 @@ def bench(workloads: list[str], queues: int, nic: NicKind) -> Iterator[tuple[Ben
         links = [link for testbed in testbeds.values() for link in testbed.links_to(testbed.server)]
         threads = stack.enter_context(threads_of(links if nic == "threads" else []))
         emulated = stack.enter_context(EmulatedNic(links, threads))
-        probes = stack.enter_context(Probes())
+        probes = stack.enter_context(Probes(count_calls))
         yield Bench(tag, testbeds, emulated, threads, probes), probes
 
 
@@ -135,7 +135,8 @@ def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], Non
     """
     before, tolerance = run.wall_seconds, Tolerance()
     try:
-        with bench(run.options.workloads, len(usable_cpus()), run.options.nic) as (trials, probes):
+        options = run.options
+        with bench(options.workloads, len(usable_cpus()), options.nic, options.observes == "calls") as (trials, probes):
             run = run.model_copy(update={"unavailable": probes.unavailable})
             run = with_capacities(run, lambda slot: _run(trials, slot, run))
             write_run(directory, run)

@@ -19,7 +19,19 @@ from fastsocket.steering import Device, EmulatedNic, Plan
 from fastsocket.steering.journal import Journal
 from fastsocket.steering.rfs import Rfs
 from probes.trial import Probes
-from records.metrics import COST, ERRORS, INTERRUPTS, MAX, P50, P99, P999, SERVER_COST
+from records.metrics import (
+    COST,
+    ERRORS,
+    INTERRUPTS,
+    MAX,
+    P50,
+    P99,
+    P999,
+    PACKETS_IN,
+    PACKETS_OUT,
+    SERVER_COST,
+    SWITCHES,
+)
 from records.run import Placement
 from records.trials import NIC, CpuUse, LibraryCounters, Trial
 from topologies.queue_threads import QueueThreads
@@ -80,7 +92,7 @@ class Bench:
             demand = Demand(seconds, rate, workload.rehearse(testbed, cpus))
             library = _library(pids) if variant.has_local_listeners else None
             self._probes.start(pids[0], workload.ports(cpus))
-            meter = Meter(Spending(testbed.hosts, self._threads))
+            meter = Meter(Spending(testbed.hosts, self._threads), testbed.server.pid)
             started = time.time()
             with unharmed(pids), meter, (observe or _nothing_more)(pids[0], workload.ports(cpus), Path(directory)):
                 load = within_time(partial(workload.load, testbed, cpus, demand), seconds)
@@ -93,7 +105,7 @@ class Bench:
             started=started,
             seconds=load.seconds,
             rate=rate,
-            metrics={**_metrics(workload.metric, load, use), **_paid(load, spent, meter.interrupts), **observed},
+            metrics={**_metrics(workload.metric, load, use), **_paid(load, spent, meter), **observed},
             unavailable={**_untold(load, use), **_not_paid(load, spent), **self._probes.unavailable},
             latency_ms=load.latency_ms,
             histograms=load.histograms,
@@ -159,10 +171,16 @@ def _metrics(throughput: str, load: Load, use: list[CpuUse]) -> dict[str, float]
     return measured
 
 
-def _paid(load: Load, spent: Mapping[str, float], interrupts: int) -> dict[str, float]:
+def _paid(load: Load, spent: Mapping[str, float], meter: Meter) -> dict[str, float]:
     if not load.requests:
         return {}
-    paid = {INTERRUPTS: interrupts / load.requests}
+    counted = {
+        INTERRUPTS: meter.interrupts,
+        PACKETS_IN: meter.packets.received,
+        PACKETS_OUT: meter.packets.sent,
+        SWITCHES: meter.switches(SERVER),
+    }
+    paid = {metric: number / load.requests for metric, number in counted.items()}
     if SERVER_NIC in spent:
         paid[SERVER_COST] = 1e6 * (spent[SERVER] + spent[SERVER_NIC]) / load.requests
     return paid
@@ -171,7 +189,7 @@ def _paid(load: Load, spent: Mapping[str, float], interrupts: int) -> dict[str, 
 def _not_paid(load: Load, spent: Mapping[str, float]) -> dict[str, str]:
     """Each metric of _paid() that this trial cannot give, with the reason."""
     if not load.requests:
-        return {INTERRUPTS: "nothing was served", SERVER_COST: "nothing was served"}
+        return dict.fromkeys((INTERRUPTS, PACKETS_IN, PACKETS_OUT, SWITCHES, SERVER_COST), "nothing was served")
     return {} if SERVER_NIC in spent else {SERVER_COST: WITHOUT_THREADS}
 
 

@@ -1,4 +1,4 @@
-"""What eBPF shows of a trial: locality of reads and accepts, and lock contention."""
+"""What eBPF shows of a trial: locality of reads and accepts, lock contention, and system calls."""
 
 import struct
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ from typing import TypeVar
 from fastsocket.build import bpf_object
 from fastsocket.libbpf import BpfError, BpfObject
 from probes import reads
-from records.metrics import ACCEPT_LOCAL, ACTIVE_LOCAL, CONTENTIONS, PASSIVE_LOCAL
+from records.metrics import ACCEPT_LOCAL, ACTIVE_LOCAL, CALLS, CONTENTIONS, PASSIVE_LOCAL
 
 _LOCALITY = struct.Struct("=6Q")
-_CONTENTIONS = struct.Struct("=Q")
+_COUNT = struct.Struct("=Q")
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ def _sum_over_cpus(layout: struct.Struct, values: list[bytes]) -> list[int]:
     return [sum(column) for column in zip(*(layout.unpack(value[: layout.size]) for value in values))]
 
 
+def _namespace(pid: int) -> int:
+    """The inode number of a process's network namespace."""
+    return Path(f"/proc/{pid}/ns/net").stat().st_ino
+
+
 class LocalityProbe:
     """bpf/locality.bpf.c, attached to the tracepoint that shows reads best. Raises BpfError where there is none."""
 
@@ -57,8 +62,7 @@ class LocalityProbe:
 
     def watch(self, server_pid: int, ports: range) -> None:
         """Count in the network namespace of this process; connections to its ports are the passive ones."""
-        namespace = Path(f"/proc/{server_pid}/ns/net").stat().st_ino
-        self._object.write(".data", struct.pack("=III", namespace, ports[0], ports[-1]))
+        self._object.write(".data", struct.pack("=III", _namespace(server_pid), ports[0], ports[-1]))
 
     def read(self) -> list[int]:
         return _sum_over_cpus(_LOCALITY, self._object.read_per_cpu("totals"))
@@ -79,20 +83,46 @@ class ContentionProbe:
         self._object.attach("contention_begin")
 
     def read(self) -> list[int]:
-        return _sum_over_cpus(_CONTENTIONS, self._object.read_per_cpu("contentions"))
+        return _sum_over_cpus(_COUNT, self._object.read_per_cpu("contentions"))
 
 
-Probe = TypeVar("Probe", LocalityProbe, ContentionProbe)
+class CallsProbe:
+    """bpf/calls.bpf.c, attached: each system call of the machine is slower meanwhile. Raises BpfError."""
+
+    metrics = (CALLS,)
+
+    def __init__(self, stack: ExitStack):
+        self._object = stack.enter_context(BpfObject(bpf_object("calls")))
+        self._object.load()
+        self.detach = self._object.detach
+        self.attach()
+
+    def attach(self) -> None:
+        self._object.attach("sys_enter")
+
+    def watch(self, server_pid: int) -> None:
+        """Count in the network namespace of this process."""
+        self._object.write(".data", struct.pack("=I", _namespace(server_pid)))
+
+    def read(self) -> list[int]:
+        return _sum_over_cpus(_COUNT, self._object.read_per_cpu("calls"))
+
+
+Probe = TypeVar("Probe", LocalityProbe, ContentionProbe, CallsProbe)
 
 
 class Probes(AbstractContextManager["Probes"]):
-    """All probes that this kernel has. ``unavailable`` holds the metrics that it cannot give, each with the reason."""
+    """All probes that this kernel has. ``unavailable`` holds the metrics that it cannot give, each with the reason.
 
-    def __init__(self) -> None:
+    count_calls: system calls are counted, too.
+    """
+
+    def __init__(self, count_calls: bool = False) -> None:
         self.unavailable: dict[str, str] = {}
         self._stack = ExitStack()
         self._locality = self._open(LocalityProbe)
         self._contention = self._open(ContentionProbe)
+        self._calls = self._open(CallsProbe) if count_calls else None
 
     def _open(self, probe: type[Probe]) -> Probe | None:
         try:
@@ -105,12 +135,14 @@ class Probes(AbstractContextManager["Probes"]):
         """From here on a trial is counted."""
         if self._locality:
             self._locality.watch(server_pid, ports)
+        if self._calls:
+            self._calls.watch(server_pid)
         self._before = self._read()
 
     @contextmanager
     def taken_off(self) -> Iterator[None]:
         """Nothing is counted meanwhile, and nothing is paid for it."""
-        probes = [probe for probe in (self._locality, self._contention) if probe]
+        probes = [probe for probe in self._all if probe]
         for probe in probes:
             probe.detach()
         try:
@@ -119,17 +151,22 @@ class Probes(AbstractContextManager["Probes"]):
             for probe in probes:
                 probe.attach()
 
+    @property
+    def _all(self) -> tuple[LocalityProbe | None, ContentionProbe | None, CallsProbe | None]:
+        return self._locality, self._contention, self._calls
+
     def _read(self) -> list[list[int]]:
-        return [probe.read() if probe else [] for probe in (self._locality, self._contention)]
+        return [probe.read() if probe else [] for probe in self._all]
 
     def metrics(self, connections: int) -> dict[str, float]:
         """What was counted since start(), as metrics of a trial with so many connections."""
-        locality, contention = (
+        locality, contention, calls = (
             [now - was for now, was in zip(after, before)] for after, before in zip(self._read(), self._before)
         )
         found = Locality(*locality).percentages() if locality else {}
-        if contention and connections:
-            found[CONTENTIONS] = contention[0] / connections
+        for metric, number in ((CONTENTIONS, contention), (CALLS, calls)):
+            if number and connections:
+                found[metric] = number[0] / connections
         return found
 
     def __exit__(self, *exception: object) -> None:

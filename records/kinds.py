@@ -19,6 +19,7 @@ KINDS = {
     "ratios": Kind("ratios"),
     "tail": Kind("tail"),
     "interrupts": Kind("interrupts"),
+    "packets": Kind("packets", timed=False),
     "locality": Kind("locality", timed=False),
     "contention": Kind("contention"),
     "cpu": Kind("cpu"),

@@ -28,6 +28,9 @@ P50, P99, P999, MAX = "latency_p50_ms", "latency_p99_ms", "latency_p999_ms", "la
 COST = "cpu_us_per_request"  # of all CPUs, without the load generator's own time
 SERVER_COST = "server_cpu_us_per_request"  # of its processes and of the threads that take in its packets
 INTERRUPTS = "interrupts_per_request"  # by which one CPU wakes or calls another, on the whole machine
+PACKETS_IN, PACKETS_OUT = "packets_in_per_request", "packets_out_per_request"  # to and from the server, at its links
+CALLS = "calls_per_request"  # system calls of the server's processes
+SWITCHES = "switches_per_request"  # by which a CPU begins to run one of the server's processes
 COSTS = (SERVER_COST, COST)
 PASSIVE_LOCAL, ACCEPT_LOCAL, ACTIVE_LOCAL = "passive_local_percent", "accept_local_percent", "active_local_percent"
 CONTENTIONS = "contentions_per_connection"
@@ -62,6 +65,10 @@ METRICS = {
             called="the server's own CPU time per request",
         ),
         Metric(INTERRUPTS, "1", "interrupts between CPUs per request", 2, "lower"),
+        Metric(PACKETS_IN, "1", "packets to the server per request", 2, "lower", False),
+        Metric(PACKETS_OUT, "1", "packets from the server per request", 2, "lower", False),
+        Metric(CALLS, "1", "system calls of the server per request", 2, "lower"),
+        Metric(SWITCHES, "1", "context switches of the server per request", 2, "lower"),
         Metric(CONTENTIONS, "1", "contentions per connection", 3, "lower"),
         Metric(ERRORS, "1", "errors per trial", 1, "lower", False),
     )

@@ -61,7 +61,7 @@ class Asked(Record):
     share: float | None = None  # of what base takes at full speed: the rate of all arms
     neighbour: int | None = None  # nice value of a process that keeps the server's first CPU busy: bench/neighbour.py
     primary: Primary | None = None  # named before the run; all other ratios are adjusted or exploratory
-    observes: Literal["profile", "walk"] | None = None  # beside the metrics, in each trial: bench/observers.py
+    observes: Literal["profile", "walk", "calls"] | None = None  # beside the other metrics: bench/observers.py
 
 
 class Options(Asked):

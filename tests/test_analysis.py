@@ -475,6 +475,20 @@ def test_a_day_is_drawn_hour_by_hour(tmp_path):
     assert shown[["mean", "worst"]].to_numpy() == pytest.approx(95)
 
 
+def test_what_a_request_takes_is_drawn_by_variant_and_direction(tmp_path):
+    run = a_run(workloads=["nginx"], cores=[1, 2])
+    figures = figure_specs("packets", ["nginx"])
+    run = run.model_copy(update={"options": run.options.model_copy(update={"figures": figures})})
+    taken = {"packets_in_per_request": 5.0, "packets_out_per_request": 4.0, "switches_per_request": 0.25}
+    trials = [trial.model_copy(update={"metrics": {**trial.metrics, **taken}}) for trial in trials_of(run)]
+    draw_figures(result(tmp_path, run, trials))
+    said = texts(tmp_path, "packets")
+    assert "9.00" in said and "0.25" in said and "not available here: no trial measured it" in said
+    shown = data(tmp_path, "packets")
+    assert set(shown.cores) == {2} and set(shown.variant) == {"base", "latest", "fastsocket"}
+    assert set(shown.query("metric == 'packets_in_per_request'").estimate) == {5}
+
+
 def test_a_figure_says_nothing_of_sharing_where_nothing_is_shared(tmp_path):
     draw_all(tmp_path, a_run(shared=False), only="scalability-nginx")
     assert "shares" not in texts(tmp_path, "scalability-nginx")

@@ -141,6 +141,7 @@ CONNECTIONS = st.one_of(
         "recv", STREAMS, st.sampled_from([1, 4096]), st.sampled_from([0, 0, socket.MSG_DONTWAIT, socket.MSG_PEEK])
     ),
     operation("shutdown", DESCRIPTORS, st.sampled_from([socket.SHUT_WR, socket.SHUT_RD, socket.SHUT_RDWR])),
+    operation("answer", one_of_role("accepted", most=3), st.integers(1, 5), st.booleans()),
     operation("close", DESCRIPTORS),
 )
 WATCHING = st.one_of(
@@ -206,6 +207,7 @@ SERVING = [
 CLIENT = ("client", "listener#0", None, NONBLOCK)
 ACCEPTING = [CLIENT, ("accept", "listener#0", NONBLOCK, True)]
 REQUEST = ("send", "client#0", 3)
+LEARNING = [("habituate", "listener#0")]
 
 
 def joined(parts: tuple[list, ...]) -> list:
@@ -227,6 +229,8 @@ PREFACES = st.sampled_from(
         LISTENING + SERVING + ACCEPTING + [watch_accepted()],
         LISTENING + SERVING + ACCEPTING + [REQUEST, watch_accepted(select.EPOLLET)],
         LISTENING + SERVING + ACCEPTING + [watch_accepted(select.EPOLLET), REQUEST],
+        LISTENING + SERVING + LEARNING,
+        LISTENING + SERVING + LEARNING + ACCEPTING + [REQUEST],
     ]
 )
 WORKERS = st.tuples(st.sampled_from([[], SERVING, SERVING + ACCEPTING]), st.lists(PLAIN_STEPS)).map(joined)
@@ -291,6 +295,7 @@ class Shares:
     programs: int = 0
     adopting: int = 0
     accepting: int = 0
+    holding: int = 0  # answers until their connection was closed
 
 
 def compare_any_programs(pair: list[Interpreter], number: int, measured: Interpreter | None = None) -> Shares:
@@ -308,17 +313,21 @@ def compare_any_programs(pair: list[Interpreter], number: int, measured: Interpr
     def agree(program, pinned):
         before = counted(measured)
         compare(pair, program, pinned, list(DIFFERENT))
-        adopted, accepted = [now > then for now, then in zip(counted(measured), before)]
+        adopted, accepted, held = [now > then for now, then in zip(counted(measured), before)]
         shares.programs += 1
         shares.adopting += adopted
         shares.accepting += accepted
+        shares.holding += held
 
     agree()
     return shares
 
 
+COUNTED = ("adopted", "accepted_local", "answers_with_fin")
+
+
 def counted(interpreter: Interpreter | None) -> list[int]:
-    return [interpreter.total(name) if interpreter else 0 for name in ("adopted", "accepted_local")]
+    return [interpreter.total(name) if interpreter else 0 for name in COUNTED]
 
 
 @pytest.fixture
@@ -348,9 +357,13 @@ def test_programs_see_the_same_with_the_library(preload, announce):
     number = PROGRAMS_TO_RUN // (SANITIZED_IS_SLOWER if "ASAN_OPTIONS" in preload else 1)
     with interpreters(preload, {}) as pair:
         shares = compare_any_programs(pair, number, pair[0])
-    announce(f"{shares.programs} programs, {shares.adopting} adopt a clone, {shares.accepting} accept from one")
+    announce(
+        f"{shares.programs} programs, {shares.adopting} adopt a clone, {shares.accepting} accept from one, "
+        f"{shares.holding} send an answer with its FIN"
+    )
     assert shares.adopting >= shares.programs * FAIR_SHARE
     assert shares.accepting >= shares.programs * FAIR_SHARE / 2
+    assert bool(shares.holding) == ("FSOCKET_ANSWER_WITH_FIN" in preload)
 
 
 @pytest.fixture(scope="module")
@@ -463,6 +476,22 @@ DIFFERENT = {
         REQUEST,
         watch_accepted(select.EPOLLET),
         *[("epoll_wait", "epoll#0", 0)] * 2,
+    ],
+    "answers_unread": [
+        *LISTENING,
+        *SERVING,
+        *LEARNING,
+        *ACCEPTING,
+        REQUEST,
+        ("answer", "accepted#0", 3, False),
+        *[("recv", "client#0", 4096, socket.MSG_DONTWAIT)] * 2,
+    ],
+    "reads_quickack_of_a_connection": [
+        *LISTENING,
+        *SERVING,
+        *LEARNING,
+        *ACCEPTING,
+        ("get_option", "accepted#0", socket.IPPROTO_TCP, socket.TCP_QUICKACK),
     ],
 }
 

@@ -58,6 +58,12 @@ def test_an_accepted_socket_has_each_option_that_it_has_without_the_library(mome
         assert adopted > len(options) / 2
 
 
+def test_a_clone_keeps_quick_acks_off(preload):
+    """listen() turns them on again; HAProxy's tcp-smart-accept turns them off."""
+    with options_app({}) as plain, options_app(preload) as accelerated:
+        assert accelerated.ask("acks_at_once", LOOPBACK) == plain.ask("acks_at_once", LOOPBACK) == 0
+
+
 # ---- guards
 
 

@@ -343,7 +343,7 @@ def opening(request) -> Iterator[App]:
         yield client
 
 
-@pytest.mark.parametrize("how", ["write_first", "write_first_blocking"])
+@pytest.mark.parametrize("how", ["write_first", "write_first_when_told", "write_first_blocking"])
 def test_the_handshake_is_acknowledged_by_the_request(opening, without, how):
     opening.ask(how, without.port, TO_LEARN)
     without.capture.seen()

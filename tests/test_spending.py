@@ -1,4 +1,4 @@
-"""Whose CPU time it was, checked against a server of known cost, in real namespaces."""
+"""Whose CPU time it was, and what else a request took, checked against a server of known cost, in real namespaces."""
 
 import os
 import subprocess
@@ -24,9 +24,12 @@ PORT = 8080
 COST = 400e-6  # seconds of CPU time for each request
 ANSWER = "served\n"
 SERVER = f"""
-import socket, sys, time
+import resource, socket, sys, time
+def switches():
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_nvcsw + usage.ru_nivcsw
 listener = socket.create_server(("", {PORT}), backlog=4096)
-started = time.process_time()
+started, before = time.process_time(), switches()
 print("ready", flush=True)
 while True:
     connection, _ = listener.accept()
@@ -36,7 +39,7 @@ while True:
         pass
     connection.sendall({ANSWER.encode()})
     connection.close()
-    open(sys.argv[1], "w").write(str(time.process_time() - started))
+    open(sys.argv[1], "w").write(f"{{time.process_time() - started}} {{switches() - before}}")
 """
 
 pytestmark = [pytest.mark.privileged, pytest.mark.timeout(60)]
@@ -56,7 +59,7 @@ def threads(testbed):
 
 @pytest.fixture
 def told(testbed, tmp_path):
-    """A server that spends COST on each request, and the file in which it says how long it has run."""
+    """A server that spends COST on each request, and the file in which it says how long and how often it has run."""
     command = testbed.command(testbed.server, ALL_CPUS, [sys.executable, "-c", SERVER, str(tmp_path / "told")])
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -69,11 +72,15 @@ def told(testbed, tmp_path):
 def test_each_owner_has_its_own_time(testbed, threads, told):
     generator.build()
     cpus, dialogue = Cpus(ALL_CPUS, ALL_CPUS), Dialogue("ask\n", ANSWER, ANSWER)
-    with Meter(Spending(testbed.hosts, threads)) as meter:
+    with Meter(Spending(testbed.hosts, threads), testbed.server.pid) as meter:
         load = open_loop(testbed, cpus, Demand(seconds=2, rate=300), range(PORT, PORT + 1), dialogue)
     spent = meter.spent(ended={"client": load.cpu_seconds})
     assert load.requests > 400
-    assert spent["server"] == pytest.approx(float(told.read_text()), rel=0.02, abs=0.02)
+    for packets in meter.packets:  # SYN, ACK, request, ACK of the answer, FIN; and as many the other way
+        assert 4 <= packets / load.requests < 6
+    seconds, switches = map(float, told.read_text().split())
+    assert meter.switches("server") == pytest.approx(switches, rel=0.02, abs=5)
+    assert spent["server"] == pytest.approx(seconds, rel=0.02, abs=0.02)
     assert COST <= spent["server"] / load.requests <= 2 * COST
     assert 0 < spent["server NIC"] < spent["server"]
     assert 0 < spent["client NIC"] < spent["server"]

@@ -99,6 +99,19 @@ def test_a_server_in_an_empty_root_and_on_a_single_cpu_counts_there(preload, tmp
 
 
 @pytest.mark.privileged
+def test_on_a_machine_with_one_cpu_there_are_no_clones(preload, tmp_path):
+    (tmp_path / "possible").write_text("0\n")
+    shown = f'mount --bind {tmp_path}/possible /sys/devices/system/cpu/possible && exec "$@"'
+    with Server(preload, log="libfsocket: ", launcher=["unshare", "--mount", "sh", "-c", shown, "sh"]) as server:
+        server.listen()
+        worker = server.ask("fork", "a", CPUS[0])
+        assert pids(server.request(CPUS[0], 10)) == {worker["pid"]}
+        assert server.total("adopted") == 0
+        with shared_memory.SharedMemory(server.pid) as memory:
+            assert [listener.why_not for listener in memory.listeners()] == ["this machine has one CPU"]
+
+
+@pytest.mark.privileged
 def test_workers_that_drop_privileges_keep_their_listeners(preload):
     with Server(preload) as server:
         server.listen()

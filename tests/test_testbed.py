@@ -183,6 +183,16 @@ def test_the_probe_tells_local_reads_from_remote_ones(testbed, nic, reader_is_lo
     assert metrics["contentions_per_connection"] >= 0
 
 
+def test_the_probe_counts_the_system_calls_of_the_servers_network_alone(testbed):
+    with Probes(count_calls=True) as probes:
+        probes.start(testbed.server.pid, range(80, 81))
+        for host, calls in ((testbed.server, 1000), (testbed.client, 3000)):
+            with inside(host):
+                for _ in range(calls):
+                    os.getppid()
+        assert probes.metrics(connections=1000)["calls_per_request"] == pytest.approx(1, abs=0.05)
+
+
 def read_one_request(testbed, listener, source_port):
     with inside(testbed.client):
         client = socket.create_connection((testbed.server.IP(), 80), source_address=("", source_port))

@@ -101,6 +101,21 @@ VARIANTS = {
             "Answer with FIN and Delayed ACK alone",
             preload=replace(NO_LISTEN_TABLE, answer_with_fin=True, delayed_ack=True),
         ),
+        Variant("answer-with-fin", "Answer with FIN alone", preload=replace(NO_LISTEN_TABLE, answer_with_fin=True)),
+        Variant("delayed-ack", "Delayed ACK alone", preload=replace(NO_LISTEN_TABLE, delayed_ack=True)),
+        Variant("defer-accept-alone", "deferred accept() alone", preload=replace(NO_LISTEN_TABLE, defer_accept=True)),
+        Variant(
+            "fastsocket+answer-with-fin",
+            "fewer-packets without Delayed ACK",
+            preload=replace(DELIVERED, answer_with_fin=True),
+            steering="perfect",
+        ),
+        Variant(
+            "fastsocket+delayed-ack",
+            "fewer-packets without Answer with FIN",
+            preload=replace(DELIVERED, delayed_ack=True),
+            steering="perfect",
+        ),
         # How packets are steered, and who chooses the ports of active connections.
         Variant(
             "any-port", "fastsocket, but the kernel chooses source ports", preload=LISTEN_TABLE, steering="perfect"

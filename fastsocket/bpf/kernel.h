@@ -18,6 +18,12 @@ struct net {
 typedef struct {
 	struct net *net;
 } possible_net_t;
+struct nsproxy {
+	struct net *net_ns;
+};
+struct task_struct {
+	struct nsproxy *nsproxy;
+};
 struct net_device {
 	possible_net_t nd_net;
 };

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 #define _GNU_SOURCE
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -91,7 +93,11 @@ static enum reason make_listen(struct listener *l, int cpu)
 	if (!clone_marks_cpu(fd, cpu) || !options_make_equal(l->fd, fd))
 		return OPTION;
 	wait_for_predecessor(l);
-	return real.listen(fd, l->backlog) ? CLONE_CANNOT_LISTEN : NO_REASON;
+	if (real.listen(fd, l->backlog))
+		return CLONE_CANNOT_LISTEN;
+	/* listen() turns it on: inet_csk_delack_init() in net/ipv4/inet_connection_sock.c */
+	option_follows(l->fd, fd, IPPROTO_TCP, TCP_QUICKACK);
+	return NO_REASON;
 }
 
 /* The worker may have watched the clone as a neighbour until now. */

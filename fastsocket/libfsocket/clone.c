@@ -241,6 +241,8 @@ enum reason clones_make(struct listener *l)
 	cpu_set_t cpus;
 
 	errno = 0;
+	if (shared_cpus() == 1)
+		return ONE_CPU;
 	if (l->guarded)
 		return OPTION;
 	if (!affinity_own(&cpus))

@@ -29,7 +29,7 @@
 #define READ (1U << 8)     /* something was read in this turn, and not answered */
 #define SILENT (1U << 9)   /* nothing was read from it or written to it yet */
 #define OPENING (1U << 10) /* the application has opened it, and not written to it yet */
-#define WAITED (1U << 11)  /* and its thread has waited since */
+#define TOLD (1U << 11)    /* and its thread has been told that it is open */
 #define OF_TURN (HELD | WRITTEN | READ)
 #define OF_INTEREST (HELD | WATCHED | DELAYED | ASKED | SILENT | OPENING)
 #define LISTENER_SHIFT 16

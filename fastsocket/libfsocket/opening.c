@@ -66,7 +66,7 @@ void opening_goes_on(int fd, uint64_t state, int result)
 		waits[fd] = 0;
 		connection_add(fd, listener_of(state), (uint32_t)state | (result ? NONBLOCKING : 0));
 		if (turn_has_room(0))
-			turn_note(fd, result ? 0 : WAITED);
+			turn_note(fd, result ? 0 : TOLD);
 		else
 			ack_at_once(fd, connection_remove(fd));
 	} else {
@@ -81,7 +81,7 @@ void opening_written(int fd, uint64_t state)
 		return;
 	habit_shows(habit_of(state));
 	if (state & DELAYED) {
-		connection_clear(fd, OPENING | WAITED);
+		connection_clear(fd, OPENING | TOLD);
 		turn_leave(fd);
 	} else {
 		connection_remove(fd);
@@ -98,30 +98,41 @@ static bool is_open(int fd)
 	return ready != 0;
 }
 
-static void fail(uint64_t state)
+static void fail(int fd, uint64_t state)
 {
 	if (state & DELAYED)
 		habit_ends(habit_of(state));
 	else
 		habit_fails(habit_of(state));
+	ack_at_once(fd, connection_remove(fd));
 }
 
 /*
- * When the thread waits for the first time, it waits for the connection. It is woken when the connection is there, and
- * is to write before it waits again.
+ * A thread that waits while the connection is open is told so, and is to write before it waits again. A busy thread may
+ * wait several times before the connection is open. To ask costs a system call, so the library asks twice.
  */
+static bool is_asked(unsigned int waited)
+{
+	return waited == 2 || waited == MOST_WAITS;
+}
+
 void opening_waits(int fd, uint64_t state)
 {
-	bool open;
+	unsigned int waited;
 
 	if (!(state & OPENING) || !is_owned_here(state))
 		return;
-	open = state & WAITED && is_open(fd);
-	if (!open && waits[fd]++ < MOST_WAITS) {
-		turn_note(fd, WAITED);
-		return;
-	}
-	if (open)
-		fail(state);
-	ack_at_once(fd, connection_remove(fd));
+	waited = ++waits[fd];
+	if (state & TOLD)
+		fail(fd, state);
+	else if (waited <= MOST_WAITS)
+		turn_note(fd, is_asked(waited) && is_open(fd) ? TOLD : 0);
+	else
+		ack_at_once(fd, connection_remove(fd));
+}
+
+void opening_read(int fd, uint64_t state)
+{
+	if (state & OPENING)
+		fail(fd, state);
 }

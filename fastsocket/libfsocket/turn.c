@@ -55,6 +55,7 @@ void known_turn_has_read(int fd, ssize_t received, int flags)
 	if (received > 0 && !(flags & MSG_PEEK)) {
 		defer_read(fd, connection(fd));
 		ack_read(fd, connection(fd));
+		opening_read(fd, connection(fd));
 	}
 }
 

@@ -5,6 +5,8 @@ import os
 import select
 import socket
 import struct
+import termios
+from contextlib import suppress
 
 from libc import (
     ANY,
@@ -45,6 +47,13 @@ def has_something(connection: int) -> bool:
     asked = select.poll()
     asked.register(connection, select.POLLIN | select.POLLPRI | select.POLLRDHUP)
     return bool(asked.poll(0))
+
+
+def has_unread_data(connection: int) -> bool:
+    size = bytearray(4)
+    with suppress(OSError):
+        fcntl.ioctl(connection, termios.FIONREAD, size)
+    return any(size)
 
 
 def state_of(descriptor: int) -> int | None:

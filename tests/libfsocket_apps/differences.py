@@ -7,6 +7,7 @@ the library and without, so that both leave out the same.
 import select
 import socket
 
+from descriptors import has_unread_data
 from libc import option_of
 
 WAITING = ("epoll_wait", "epoll_pwait")
@@ -148,6 +149,20 @@ def waits_beside_an_unread_edge(program, operation, *arguments) -> bool:
     return operation in (*WAITING, "poll", "ppoll", "select") and program.has_unread_edges()
 
 
+def answers_unread(program, operation, *arguments) -> bool:
+    """close() of a connection with unread data makes the kernel reset it; an answer that is held leaves with a FIN."""
+    return operation == "answer" and not arguments[2] and has_unread_data(arguments[0])
+
+
+def reads_quickack_of_a_connection(program, operation, *arguments) -> bool:
+    """A connection inherits it from its listener, on which Delayed ACK has turned it off."""
+    return (
+        operation == "get_option"
+        and arguments[1:] == (socket.IPPROTO_TCP, socket.TCP_QUICKACK)
+        and not program.is_listener(arguments[0])
+    )
+
+
 KNOWN = {
     predicate.__name__: predicate
     for predicate in (
@@ -169,5 +184,7 @@ KNOWN = {
         has_a_table_of_its_own,
         watches_once_beside_a_clone,
         waits_beside_an_unread_edge,
+        answers_unread,
+        reads_quickack_of_a_connection,
     )
 }

@@ -21,14 +21,16 @@ import threading
 from barrier import Barrier
 from children import Journal, in_child
 from descriptor_calls import DescriptorCalls
+from descriptors import reachable
 from differences import KNOWN
-from libc import LOOPBACK, call, failed
+from libc import FAMILIES, LOOPBACK, call, failed, family_of, name_of
 from lines import Commands, say
 from memory import FIRST, LAST, MISSING
 from socket_calls import SocketCalls
 from waiting_calls import WaitingCalls
 
 NONBLOCK = socket.SOCK_NONBLOCK
+TO_LEARN = 40  # connections by which the library knows a habit: habits.c
 BARRIER = 0  # its descriptor in a program
 HUNG_AFTER_SECONDS = 10
 # What a program asks of what it has left open, by role; "it" is the descriptor.
@@ -71,6 +73,20 @@ class Program(SocketCalls, DescriptorCalls, WaitingCalls):
             return int(index)
         numbers = [number for number, its in sorted(self._roles.items()) if role in (its, "any")]
         return numbers[int(index) % len(numbers)] if numbers else MISSING
+
+    # ---- turns
+
+    def habituate(self, listener: int) -> None:
+        """Many short connections, each answered and closed in one turn. Nothing else may wait for the listener."""
+        address = reachable(name_of(listener))
+        for _ in range(TO_LEARN):
+            client = call("socket", FAMILIES[family_of(address)], socket.SOCK_STREAM, 0)
+            call("connect", client, address, len(address))
+            call("send", client, b"?", 1, 0)
+            self._barrier.wait()
+            accepted = call("accept4", listener, None, None, NONBLOCK)
+            self.answer(accepted, 1, True)
+            call("close", client)
 
     # ---- processes and threads
 

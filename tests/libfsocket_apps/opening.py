@@ -40,6 +40,16 @@ def write_first(port: int) -> socket.socket:
     return connection
 
 
+def write_first_when_told(port: int) -> socket.socket:
+    """As busy proxies do: the connection opens after a wait has begun that ends for another reason."""
+    connection = begin(port)
+    select.select([], [], [], 0)
+    until_ready(connection, select.EPOLLOUT)
+    connection.send(b"close\n")
+    until_ready(connection, select.EPOLLIN)
+    return connection
+
+
 def write_first_blocking(port: int) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", port))
     connection.send(b"close\n")

@@ -123,6 +123,19 @@ def accepted(host: str, moment: str, options: list) -> list:
     return [outcome_of(host, moment, *option) for option in options]
 
 
+def acks_at_once(host: str) -> int:
+    """TCP_QUICKACK of an accepted socket to which no data has come; it was turned off on the listener."""
+    with listening(host) as listener, select.epoll() as epoll:
+        listener.setblocking(False)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+        epoll.register(listener, select.EPOLLIN)
+        epoll.poll(0)
+        with socket.create_connection(listener.getsockname()[:2]):
+            epoll.poll()
+            with listener.accept()[0] as accepted:
+                return accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK)
+
+
 def outcome_of(host: str, moment: str, *option) -> dict | str:
     try:
         return accepted_has(host, moment, *option)
@@ -134,7 +147,7 @@ def main() -> int:
     commands = Commands(0)
     while command := commands.next():
         method, *arguments = command
-        say({"settable": settable, "accepted": accepted}[method](*arguments))
+        say({"settable": settable, "accepted": accepted, "acks_at_once": acks_at_once}[method](*arguments))
     return 0
 
 

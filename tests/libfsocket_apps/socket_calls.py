@@ -155,6 +155,14 @@ class SocketCalls(Memory):
         wait_until_arrived(descriptor)
         return answer
 
+    def answer(self, descriptor: int, size: int, after_reading: bool) -> list:
+        """Write and close at once: in one turn."""
+        received = self.recv(descriptor, 4096, socket.MSG_DONTWAIT) if after_reading else None
+        sent = call("send", descriptor, b"!" * size, size, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+        closed = call("close", descriptor)
+        self._closed(descriptor, descriptor)
+        return [received, sent, closed]
+
     def recv(self, descriptor: int, size: int, flags: int) -> list:
         buffer = ctypes.create_string_buffer(size)
         with interrupted():
