@@ -98,7 +98,7 @@ class Bench:
                 load = within_time(partial(workload.load, testbed, cpus, demand), seconds)
             use = meter.use(sorted({*cpus.server, *cpus.load}))
             spent = meter.spent(ended={CLIENT: load.cpu_seconds})
-            observed = self._probes.metrics(load.requests) if variant.observed else {}
+            observed = self._probes.metrics(load.served) if variant.observed else {}
             library = _since(library, _library(pids)) if library else None
         return Trial(
             **vars(slot),
@@ -167,7 +167,7 @@ def _metrics(throughput: str, load: Load, use: list[CpuUse]) -> dict[str, float]
         ERRORS: float(sum(load.errors.values())),
     }
     if load.requests and _others_seconds(load, use) > 0:
-        measured[COST] = 1e6 * _others_seconds(load, use) / load.requests
+        measured[COST] = 1e6 * _others_seconds(load, use) / load.served
     return measured
 
 
@@ -180,9 +180,9 @@ def _paid(load: Load, spent: Mapping[str, float], meter: Meter) -> dict[str, flo
         PACKETS_OUT: meter.packets.sent,
         SWITCHES: meter.switches(SERVER),
     }
-    paid = {metric: number / load.requests for metric, number in counted.items()}
+    paid = {metric: number / load.served for metric, number in counted.items()}
     if SERVER_NIC in spent:
-        paid[SERVER_COST] = 1e6 * (spent[SERVER] + spent[SERVER_NIC]) / load.requests
+        paid[SERVER_COST] = 1e6 * (spent[SERVER] + spent[SERVER_NIC]) / load.served
     return paid
 
 

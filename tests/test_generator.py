@@ -188,6 +188,7 @@ def result_with(lateness_ns: int, distance: float = 0.0, real_time: bool = True)
     counts = [[lateness_ns, 1000]]
     return {
         "requests": 1000,
+        "warmed_up": 0,
         "seconds": 1.0,
         "cpu_seconds": 0.1,
         "errors": {},

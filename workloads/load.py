@@ -22,7 +22,7 @@ class Load:
 
     A latency at full speed runs from sending a request to having its answer; a handshake before it is not in it. At a
     rate it runs from when the request was due, and histograms has it in parts, as HdrHistogram encodes them: connect,
-    first_byte, whole, and the lateness of the generator itself.
+    first_byte, whole, and the lateness of the generator itself. warmed_up: requests before the time that is measured.
     """
 
     requests: int
@@ -31,3 +31,9 @@ class Load:
     errors: dict[str, int]
     cpu_seconds: float
     histograms: dict[str, str] = field(default_factory=dict)
+    warmed_up: int = 0
+
+    @property
+    def served(self) -> int:
+        """All that the server had to work for."""
+        return self.requests + self.warmed_up

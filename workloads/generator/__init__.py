@@ -100,6 +100,7 @@ def read(result: dict[str, Any], late_ms: float) -> Load:
     parts = {name.removesuffix("_ns"): histogram(counts) for name, counts in result.items() if name.endswith("_ns")}
     return Load(
         requests=result["requests"],
+        warmed_up=result["warmed_up"],
         seconds=result["seconds"],
         latency_ms=percentiles(parts["whole"]),
         errors=result["errors"],

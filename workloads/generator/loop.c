@@ -110,7 +110,10 @@ static void close_connection(struct connection *connection)
 static void answered(struct loop *loop, struct connection *connection)
 {
 	note(loop, connection, &loop->result->whole, connection->due);
-	loop->result->answered += counts(loop, connection);
+	if (counts(loop, connection))
+		loop->result->answered++;
+	else
+		loop->result->warmed_up++;
 	if (!loop->options->persistent)
 		close_connection(connection);
 	is_idle(loop, connection);

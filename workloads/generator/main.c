@@ -66,6 +66,7 @@ static void merge(struct result *into, const struct result *other)
 	histogram_merge(&into->whole, &other->whole);
 	histogram_merge(&into->lateness, &other->lateness);
 	into->answered += other->answered;
+	into->warmed_up += other->warmed_up;
 	for (size_t i = 0; i < ERRORS; i++)
 		into->errors[i] += other->errors[i];
 	if (other->ended > into->ended)
@@ -91,10 +92,10 @@ static void print_result(const struct options *options, const struct result *res
 {
 	double seconds = result->ended < options->seconds ? result->ended : options->seconds;
 
-	printf("{\"requests\":%" PRIu64
+	printf("{\"requests\":%" PRIu64 ",\"warmed_up\":%" PRIu64
 	       ",\"seconds\":%.6f,\"cpu_seconds\":%.6f,\"intervals\":%zu,\"distance\":%.6f,\"real_time\":%s",
-	       result->answered, seconds - options->warm_up, cpu_seconds(), check->intervals, check->distance,
-	       result->real_time ? "true" : "false");
+	       result->answered, result->warmed_up, seconds - options->warm_up, cpu_seconds(), check->intervals,
+	       check->distance, result->real_time ? "true" : "false");
 	for (size_t i = 0; i < ERRORS; i++)
 		printf("%s\"%s\":%" PRIu64, i ? "," : ",\"errors\":{", error_names[i], result->errors[i]);
 	printf("}");
