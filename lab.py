@@ -311,12 +311,13 @@ def figures(
     yes: Yes = False,
 ) -> None:
     """Draw the figures of a run again."""
-    from analysis.figures import draw_stored
+    from analysis.figures import draw_all
+    from analysis.results import stored_result
     from records.run import runs_in
     from setup.ownership import owned_like_its_folder
 
     with owned_like_its_folder(directory):
-        for path in draw_stored(runs_in(directory), only):
+        for path in draw_all([stored_result(part) for part in runs_in(directory)], only):
             typer.echo(path)
 
 

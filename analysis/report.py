@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from analysis.emulated import BANNER, is_emulated
 from analysis.estimates import counted, each, place
-from analysis.figures import draw_figures
+from analysis.figures import draw_all
 from analysis.figures.overview import draw_overview
 from analysis.figures.profile import FLAME
 from analysis.results import Result, results_in
@@ -61,14 +61,14 @@ def write_report(directory: Path, results: list[Result]) -> Path:
 
     The figures are drawn anew, so that they show the same trials as the rest of the report.
     """
-    path = directory / "report.html"
+    path, drawn = directory / "report.html", [path for path in draw_all(results) if path.suffix == ".svg"]
     path.write_text(
         template(TEMPLATE).render(
             banner=BANNER if any(is_emulated(result.run) for result in results) else "",
             title=_title(results),
             in_short=in_short(results),
             overview=_overview(results),
-            sections=[_section(result) for result in results],
+            sections=[_section(result, drawn) for result in results],
             run=results[0].run,
             versions={tool: said for result in results for tool, said in result.run.versions.items()},
         )
@@ -87,10 +87,10 @@ def _overview(results: list[Result]) -> str:
     return _svg_url(draw_overview(found)) if found else ""
 
 
-def _section(result: Result) -> dict[str, Any]:
+def _section(result: Result, drawn: list[Path]) -> dict[str, Any]:
     run, trials, summary = result.run, result.trials, result.summary
-    drawn = {path.stem: path for path in draw_figures(result) if path.suffix == ".svg"}
-    figures = [_figure(spec, drawn[spec.id]) for spec in run.options.figures]
+    here = {path.stem: path for path in drawn if path.parent.parent == result.directory}
+    figures = [_figure(spec, here[spec.id]) for spec in run.options.figures]
     if run.options.why_not:
         return {"run": run, "why_not": run.options.why_not, "figures": figures}
     verdicts = readable_verdicts(result.verdicts)
@@ -104,7 +104,7 @@ def _section(result: Result) -> dict[str, Any]:
         "summary_table": Markup(html(readable_summary(run, summary), f"{name}-summary")),
         "verdicts_table": Markup(html(verdicts, f"{name}-verdicts")) if len(verdicts) else None,
         "figures": figures,
-        "flame_graphs": [(stem, _data_url(path)) for stem, path in drawn.items() if stem.startswith(FLAME)],
+        "flame_graphs": [(stem, _data_url(path)) for stem, path in here.items() if stem.startswith(FLAME)],
         "cpu_table": None
         if is_emulated(run) or run.options.observes
         else Markup(html(readable_cpu(cpu_by_core(run, trials)), f"{name}-cpu")),

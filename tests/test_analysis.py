@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from matplotlib.image import imread
 from rich.console import Console
 
-from analysis.estimates import COLUMNS, comparisons, contrasts, estimate
+from analysis.estimates import COLUMNS, comparisons, contrasts, each, estimate
 from analysis.figures import FigureError, draw_figures, figure_ids, require_figure
 from analysis.figures.effects import published
 from analysis.live import LiveTable, print_outcome
 from analysis.report import outcomes, warnings, write_all, write_report
 from analysis.results import Result, result, results_in
+from analysis.scale import SWEEP, enlarge
 from analysis.statistics import MIN_BLOCKS
 from analysis.summary import in_short
 from analysis.tables import cpu_by_core, readable_summary, write_tables
@@ -622,6 +623,14 @@ def test_no_difference_is_said_with_what_would_have_been_seen(tmp_path):
         r"no difference seen .*; \d\.\d % would have been seen\)",
         outcomes(run, result(tmp_path, run, trials).verdicts)[0],
     )
+
+
+def test_a_run_is_enlarged_to_so_many_trials_whose_blocks_are_whole(tmp_path):
+    enlarge(SWEEP, tmp_path, 600, workloads=["nginx"], variants=["base", "fastsocket"], cores=[2])
+    [found] = results_in(tmp_path)
+    assert len(found.trials) == 600 and found.run.options.blocks == 100
+    [row] = each(found.verdicts[found.verdicts.metric == "cps"])
+    assert 1 < row.low < row.ratio < row.high < 1.2
 
 
 def test_what_this_machine_cannot_run_has_its_place_in_the_report(tmp_path):

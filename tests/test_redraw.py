@@ -28,11 +28,8 @@ class Absent:
 
 sys.meta_path.insert(0, Absent())
 from pathlib import Path
-from analysis.figures import draw_stored
 from analysis.report import write_all
-directory = Path(sys.argv[1])
-draw_stored([directory])
-write_all(directory)
+write_all(Path(sys.argv[1]))
 """
 
 
