@@ -244,13 +244,15 @@ def _print_schedules(planned: "list[Options]") -> None:
 
 @contextmanager
 def _results(out: Path | None, name: str) -> Iterator[Path]:
-    """The directory of a run, on a machine that is ready to measure."""
+    """The directory of a run, on a machine that is ready to measure, and measures nothing else."""
+    from bench.alone import alone
     from bench.collection import results_in
 
     _need_root()
-    _remove_leftovers()
-    with results_in(out, name) as directory:
-        yield directory
+    with alone():
+        _remove_leftovers()
+        with results_in(out, name) as directory:
+            yield directory
 
 
 def _collector(resume: bool = False, said: frozenset[str] = frozenset()) -> "Collector":

@@ -17,6 +17,7 @@ import pandas
 import pytest
 
 from bench import collection
+from bench.alone import SCOPE, alone
 from fastsocket.steering.rfs import SOCKET_TABLE, Rfs
 from records.run import read_run
 from records.trials import TRIALS, read_trials
@@ -159,6 +160,26 @@ def in_results(folder: Path, *arguments: str):
         *arguments,
         env={**os.environ, "FASTSOCKET_LAB_RESULTS": str(folder)},
     )
+
+
+@pytest.mark.privileged
+def test_a_second_run_is_told_of_the_first_until_that_ends_however_it_ends(tmp_path):
+    holding = "from bench.alone import alone\nwith alone():\n    print('holds', flush=True)\n    input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", holding], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as first:
+        assert first.stdout.readline() == b"holds\n"
+        second = lab("sweep", *SHORT, "--cores", "1", "--out", str(tmp_path / "run"))
+        assert_one_line(second, 3, "another run is measuring here", f"process {first.pid}:", SCOPE)
+        assert not (tmp_path / "run").exists()
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv(SCOPE, "another one")
+            with alone():
+                pass
+        first.kill()
+        first.wait()
+        with alone():
+            pass
 
 
 @pytest.mark.privileged
