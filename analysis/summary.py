@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.circumstances import differing
 from analysis.emulated import is_emulated
 from analysis.estimates import counted, each
 from analysis.results import Result
@@ -232,5 +233,7 @@ def _doubts(results: list[Result]) -> Iterator[str]:
         sum(bool(trial.failed) for result in results for trial in result.trials),
         sum(len(result.trials) for result in results),
     )
+    if apart := differing([result.run for result in results]):
+        yield f"The runs of this report were not all got with the same: {', '.join(apart)}."
     if marked or failed:
         yield f"Of {total} trials, {failed} failed and {marked} are marked as less trustworthy."

@@ -110,6 +110,7 @@ class Run(Record):
     options: Options
     started: str  # ISO 8601 with time zone
     fingerprint: dict[str, str]  # the machine: kernel, CPU, memory, …
+    kernel_settings: dict[str, str] = {}  # of its build, and sysctls
     machine_cpus: int | None = None  # the highest possible CPU number, plus 1; None: from before it was recorded
     versions: dict[str, str]  # of the servers, the tools and the libraries
     placements: list[Placement]
