@@ -7,6 +7,7 @@ python3 lab.py doctor    what this machine can do, what is missing, how to get i
 python3 lab.py figures   draw the figures of a run again
 python3 lab.py report    write the tables, figures and report of a run again
 python3 lab.py compare   say whether a run is worse than another one of the same experiment
+python3 lab.py ledger    the A/A controls of many runs, and what runs of the same experiment say together
 python3 lab.py guest     run a verb, a command or a shell in a guest with other CPUs and another kernel
 python3 lab.py clean     remove what a killed run left, and nothing else
 python3 lab.py test      build everything and run the tests
@@ -357,6 +358,29 @@ def compare(
     else:
         typer.echo("\n".join([*found.warnings, *map(str, found.changes), _conclusion(len(found.regressions))]))
     raise typer.Exit(int(bool(found.regressions)))
+
+
+@app.command()
+def ledger(
+    directories: Annotated[
+        list[Path] | None, typer.Argument(metavar="[DIR]...", help="Folders of runs, at any depth (default: results/).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    yes: Yes = False,
+) -> None:
+    """List the A/A controls of many runs, and what runs of the same experiment say together, each run as one value."""
+    import json
+
+    from analysis.ledger import pooled, ratios, runs_below, sentences
+    from bench.collection import results_folder
+
+    runs, left_out = runs_below(directories or [results_folder()])
+    found = ratios(runs)
+    if as_json:
+        tables = {"ratios": found, "pooled": pooled(found)}
+        typer.echo(json.dumps({name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}))
+    else:
+        typer.echo("\n".join([*left_out, *sentences(found)]))
 
 
 def _conclusion(regressions: int) -> str:

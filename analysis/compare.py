@@ -93,9 +93,8 @@ def _by_experiment(results: list[Result]) -> dict[str, Result]:
 
 def _require_same_question(was: Options, now: Options) -> None:
     """Raises CompareError where the same name stands for something else."""
-    for name in ("rates", "day", "share", "neighbour", "nic", "observes"):
-        if getattr(was, name) != getattr(now, name):
-            raise CompareError(f"{was.experiment} had other {name}: {getattr(was, name)} and {getattr(now, name)}")
+    if was.question != now.question:
+        raise CompareError(f"{was.experiment} was another experiment before: {was.question}; and now: {now.question}")
 
 
 def _warnings(was: Run, now: Run) -> Iterator[str]:

@@ -84,9 +84,9 @@ def _signed_rank_cdf(count: int) -> Values:
     return chances.cumsum()
 
 
-def mean_interval(values: Values) -> tuple[float, float]:
-    """Student's 95 % interval of the mean of blocks; NaN for fewer than MIN_BLOCKS."""
-    if len(values) < MIN_BLOCKS:
+def mean_interval(values: Values, least: int = MIN_BLOCKS) -> tuple[float, float]:
+    """Student's 95 % interval of a mean, such as that of blocks; NaN for fewer values than the least."""
+    if len(values) < least:
         return np.nan, np.nan
     half = t.ppf(1 - _TAIL, len(values) - 1) * sem(values)
     return values.mean() - half, values.mean() + half

@@ -83,6 +83,12 @@ class Options(Asked):
         """The metric that says what a request costs: the server alone, if the emulated NIC has threads of its own."""
         return SERVER_COST if self.nic == "threads" else COST
 
+    @property
+    def question(self) -> str:
+        """The same for two runs of one experiment whose results can be compared."""
+        names = ("rates", "day", "share", "neighbour", "nic", "observes")
+        return ", ".join(f"{name} {getattr(self, name)}" for name in names)
+
     def at_rate(self, workload: str) -> bool:
         """Whether all variants get the same load, so that what they cost is the outcome and not what they serve."""
         return workload in self.rates or self.share is not None
