@@ -12,7 +12,7 @@ from analysis.figures import draw_figures
 from analysis.results import result
 from fastsocket.steering.ports import core_of_port
 from records.run import FigureSpec, Options, Placement, Run, read_run
-from records.trials import Trial
+from records.trials import LibraryCounters, Trial
 from records.walk import ACTIVE_STEPS, PASSIVE_STEPS, Step, walk_path, write_walk
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,7 +53,7 @@ def walk_of(cpu: int, port: int, number: int) -> list[Step]:
 
 @pytest.mark.parametrize("server_cpus, machine_cpus", [([4, 5, 6, 7], 8), ([1, 3], 4), ([0, 5], 6)])
 def test_walks_on_cpus_with_gaps_are_drawn_on_those_cpus(tmp_path, server_cpus, machine_cpus):
-    kinds = {"listen": "listen-table", "active": "active-connections", "deliver": "flow-deliver"}
+    kinds = {"listen": "listen-table", "queues": "accept-queues", "active": "active-connections", "deliver": "flow-deliver"}
     options = Options(
         experiment="walk",
         workloads=["haproxy"],
@@ -81,20 +81,23 @@ def test_walks_on_cpus_with_gaps_are_drawn_on_those_cpus(tmp_path, server_cpus, 
     ]
     steps = [step for number, where in enumerate(zip(server_cpus, ports)) for step in walk_of(*where, number)]
     write_walk(walk_path(tmp_path, 0), steps)
-    draw_figures(result(tmp_path, run, [a_trial(len(server_cpus))]))
+    draw_figures(result(tmp_path, run, [a_trial(server_cpus)]))
     assert "core that connects: fastsocket 100.0 %" in texts(tmp_path, "deliver")
     assert re.findall(r"core (\d+)", texts(tmp_path, "active")) == [str(cpu) for cpu in server_cpus]
     assert texts(tmp_path, "active").count("100 % (") == len(ACTIVE_STEPS)
+    assert [texts(tmp_path, "queues").count(f"{part} %") for part in ("20.0", "80.0")] == [len(server_cpus)] * 2
 
 
-def a_trial(cores: int) -> Trial:
+def a_trial(server_cpus: list[int]) -> Trial:
+    """On each CPU four of five connections come from the local queue."""
+    accepted = {"adopted": 2, "accepted_local": 4, "accepted_global": 1, "accepted_neighbour": 0}
     return Trial(
         index=0,
         block=0,
         workload="haproxy",
         variant="fastsocket",
         control=False,
-        cores=cores,
+        cores=len(server_cpus),
         started=1.0,
         seconds=1.0,
         metrics={"cps": 100.0},
@@ -103,7 +106,7 @@ def a_trial(cores: int) -> Trial:
         load_errors={},
         cpu=[],
         load_cpu_seconds=0.1,
-        library=None,
+        library=[LibraryCounters(cpu=cpu, **accepted) for cpu in server_cpus],
         spoilt=[],
     )
 

@@ -105,7 +105,8 @@ def _unavailable(view: View, why_not: str) -> tuple[Figure, pd.DataFrame]:
     figure = Figure(figsize=(6, 2), layout="constrained")
     axes = figure.subplots()
     axes.set_title(view.spec.title, loc="left")
-    say(axes, why := f"{NOT_AVAILABLE}: {why_not}")
+    why, slides = f"{NOT_AVAILABLE}: {why_not}", f". In the slides: {view.spec.slides}" if view.spec.slides else ""
+    say(axes, why + slides)
     return figure, pd.DataFrame({"unavailable": [why]})
 
 

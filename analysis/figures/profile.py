@@ -42,7 +42,7 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
     _list(
         published,
         theirs,
-        f"published: {PUBLISHED_AS.get(variant, 'nothing of it')}",
+        f"published: {PUBLISHED_AS.get(variant, 'nothing of it')}".replace(" on ", "\non "),
         {"color": QUIET, "marker": "D", "markerfacecolor": "none", "markersize": 6},
     )
     for axes in (mine, published):  # one scale for all lists, before and after, ours and theirs
@@ -92,7 +92,12 @@ def _differences(view: View) -> pd.DataFrame:
         (*where, of_ours.mean(), *mean_interval(of_ours.to_numpy()), of_control.mean())
         for where, (of_ours, of_control) in parts.items()
     ]
-    return pd.DataFrame(rows, columns=columns).sort_values("difference")
+    return pd.DataFrame(rows, columns=columns).sort_values("difference", key=_all_last)
+
+
+def _all_last(differences: pd.Series) -> pd.Series:
+    """The last row, which is of all functions, comes last in the order, too, and so at the top of the figure."""
+    return differences.where(differences.index < len(differences) - 1, np.inf)
 
 
 def write_flame_graphs(directory: Path, trials: list[Trial]) -> list[Path]:
