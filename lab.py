@@ -22,15 +22,20 @@ import time
 from pathlib import Path
 
 BEGAN = time.monotonic()
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while modules load just ends, without a traceback
 
 from setup import bootstrap
 
 if __name__ == "__main__":
+    bootstrap.complete_path()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # an installation undoes what it began
     if "doctor" in sys.argv[1:2] and "--help" not in sys.argv:  # it answers on a bare machine, too
         from setup import doctor
 
         sys.exit(doctor.main(sys.argv[2:]))
     bootstrap.ensure(sys.argv[1:], __doc__)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import math
 import os
@@ -229,6 +234,7 @@ def _planned(asked: Sweep, name: str) -> "dict[str, Options]":
 
 
 def _print_schedules(planned: "list[Options]") -> None:
+    from analysis.estimates import counted
     from bench.schedule import expected_seconds, schedule
 
     trials, seconds = 0, 0.0
@@ -237,7 +243,7 @@ def _print_schedules(planned: "list[Options]") -> None:
         slots = schedule(options)
         for slot in slots:
             arm = "control" if slot.control else slot.variant
-            typer.echo(f"{slot.index:5}  block {slot.block:3}  {slot.workload} {arm} on {slot.cores} cores")
+            typer.echo(f"{slot.index:5}  block {slot.block:3}  {slot.workload} {arm} on {counted(slot.cores)}")
         trials, seconds = trials + len(slots), seconds + expected_seconds(slots, options)
     minutes, rest = divmod(round(seconds), 60)
     typer.echo(f"{trials} trials, about {minutes} min {rest} s")
@@ -276,7 +282,7 @@ def _conclude(directory: Path) -> None:
 def profile(
     workload: Annotated[str, typer.Argument(metavar="WORKLOAD", help="A server, such as nginx.")],
     variant: Annotated[str, typer.Option(metavar="V", help="Such as base, latest or fastsocket.")] = "fastsocket",
-    cores: Annotated[str | None, typer.Option(metavar="N", help="Of the server (default: all).")] = None,
+    cores: Annotated[str | None, typer.Option(metavar="LIST", help="Of the server (default: all).")] = None,
     seconds: Annotated[int, typer.Option(min=1, metavar="S", help="Of load, in each of two trials.")] = 5,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: results/<date>-profile.")] = None,
     yes: Yes = False,

@@ -9,7 +9,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from analysis.emulated import BANNER, is_emulated
-from analysis.estimates import counted, each, place
+from analysis.estimates import called, counted, each, place
 from analysis.figures import draw_all
 from analysis.figures.overview import draw_overview
 from analysis.figures.profile import FLAME
@@ -28,7 +28,7 @@ from analysis.tables import (
 )
 from analysis.templates import template
 from analysis.verdicts import ADJUSTED, HIGHER, LOWER, PRIMARY, UNKNOWN
-from records.metrics import COSTS, METRICS, THROUGHPUT
+from records.metrics import COSTS, METRICS, P99, THROUGHPUT
 from records.run import FigureSpec, Run
 from records.trials import BASE, Trial
 
@@ -236,7 +236,7 @@ def _sharing(run: Run) -> list[str]:
 
 def _lacking(run: Run) -> list[str]:
     return [
-        f"{workload} is not run as {variant}: {why}."
+        f"{called(workload)} is not run as {variant}: {why}."
         for workload, lacking in run.options.lacking.items()
         for variant, why in lacking.items()
     ]
@@ -313,6 +313,12 @@ def _method(run: Run, trials: list[Trial]) -> list[str]:
             "A ratio to base is the Hodges-Lehmann estimate from pairs, one in each half of each block; its 95 % "
             "interval is Wilcoxon's, so about one control in twenty is off by chance. A level, such as CPS, is the "
             "mean of the blocks' means with Student's interval."
+        )
+    if any(P99 in trial.metrics and trial.rate is None for trial in trials):
+        sentences.append(
+            "At full speed a latency is that of a closed loop, from when the request is sent: a slow answer delays the "
+            "next request, and the handshake is not in it. wrk adds samples of its own for slow requests. Only a "
+            "latency at a given rate runs from when the request was due."
         )
     if options.limits:
         sentences.append(f"Not as usual: {', '.join(f'{name} {value}' for name, value in options.limits.items())}.")

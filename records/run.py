@@ -1,5 +1,6 @@
 """run.json: what was asked for, and the circumstances of the run."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -54,6 +55,7 @@ class Primary(Record):
 class Asked(Record):
     """What an experiment file asks for, and the run keeps as it stands there unless the caller says otherwise."""
 
+    title: str = ""  # empty: the run is from before it was kept
     workloads: list[str]
     variants: list[str]
     rates: dict[str, int] = {}  # workload -> requests per second and core; without one, as many as the server takes
@@ -140,7 +142,10 @@ RUN = "run.json"
 def write_run(directory: Path, run: Run) -> None:
     """Replace run.json in one step."""
     new = directory / (RUN + ".new")
-    new.write_text(run.model_dump_json(indent=2) + "\n")
+    with open(new, "w") as file:
+        file.write(run.model_dump_json(indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # else a crash of the machine could leave an empty file under the name
     new.replace(directory / RUN)
 
 

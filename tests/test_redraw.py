@@ -53,7 +53,12 @@ def walk_of(cpu: int, port: int, number: int) -> list[Step]:
 
 @pytest.mark.parametrize("server_cpus, machine_cpus", [([4, 5, 6, 7], 8), ([1, 3], 4), ([0, 5], 6)])
 def test_walks_on_cpus_with_gaps_are_drawn_on_those_cpus(tmp_path, server_cpus, machine_cpus):
-    kinds = {"listen": "listen-table", "queues": "accept-queues", "active": "active-connections", "deliver": "flow-deliver"}
+    kinds = {
+        "listen": "listen-table",
+        "queues": "accept-queues",
+        "active": "active-connections",
+        "deliver": "flow-deliver",
+    }
     options = Options(
         experiment="walk",
         workloads=["haproxy"],

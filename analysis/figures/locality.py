@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from analysis.estimates import called
 from analysis.figures.style import curve, look, note, say, side_by_side
 from analysis.figures.view import View
 from analysis.tables import NOT_AVAILABLE, NOT_MEASURED
@@ -24,7 +25,7 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
     ]
     figure = Figure(figsize=(1.6 + 2.4 * len(panels), 3.6), layout="constrained")
     for (workload, metric), axes in zip(panels, figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]):
-        axes.set_title(f"{workload},\n{_KINDS[metric]} connections", loc="left")
+        axes.set_title(f"{called(workload)},\n{_KINDS[metric]} connections", loc="left")
         _local_share(axes, view, rows[(rows.workload == workload) & (rows.metric == metric)], metric)
     figure.axes[0].set_ylabel("handled on the reader's core")
     handles = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels())}

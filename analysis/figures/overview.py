@@ -6,10 +6,10 @@ from typing import Any
 import matplotlib
 import pandas as pd
 
-from analysis.estimates import counted
+from analysis.estimates import called, counted
 from analysis.figures import forest
 from analysis.figures.style import FASTSOCKET, STYLE, Look
-from analysis.summary import Answers, called
+from analysis.summary import Answers
 from analysis.verdicts import HIGHER, LOWER
 from records.metrics import COST, COSTS, METRICS, P99, SERVER_COST, THROUGHPUT
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.estimates import each
+from analysis.estimates import called, each
 from analysis.figures.style import QUIET, Look, bar, look, note, say
 from analysis.figures.view import View
 from analysis.profile.flamegraph import flame_graph
@@ -38,7 +38,7 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
     ours, theirs = _shares(view, variant), pd.read_csv(PUBLISHED).query("system == @variant").head(ROWS)
     figure = Figure(figsize=(11, 1.6 + 0.34 * ROWS), layout="constrained")
     mine, published = figure.subplots(1, 2)
-    _list(mine, ours, f"{' and '.join(view.workloads)}, {view.label(variant)}: here", look(view, variant))
+    _list(mine, ours, f"{' and '.join(map(called, view.workloads))}, {view.label(variant)}: here", look(view, variant))
     _list(
         published,
         theirs,

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.estimates import throughput
+from analysis.estimates import called, throughput
 from analysis.figures.style import QUIET, core_axis, curve, look, name_curves, note, published_look, say, side_by_side
 from analysis.figures.view import View
 from analysis.statistics import MIN_BLOCKS
@@ -31,11 +31,11 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
     for number, workload in enumerate(view.workloads):
         ours, theirs = served[served.workload == workload], published[published.workload == workload]
         curves, ratios = grid[2 * number], grid[2 * number + 1]
-        curves[0].set_title(f"{workload}, this machine", loc="left")
+        curves[0].set_title(f"{called(workload)}, this machine", loc="left")
         _our_curves(curves[0], view, ours)
         _our_ratios(ratios[0], view, ours)
         if columns == 2:
-            curves[1].set_title(f"{workload}, as published", loc="left")
+            curves[1].set_title(f"{called(workload)}, as published", loc="left")
             _published_curves(curves[1], view, theirs, workload)
             _published_ratios(ratios[1], view, theirs)
     note(
@@ -43,7 +43,7 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
         "Bars, ours: 95 % intervals. Those of ratios come from pairs in the same blocks, without the machine's drift.",
         "Grey: the cores that were measured here."
         if columns == 2
-        else f"No curve of {' or '.join(view.workloads)} was published.",
+        else f"No curve of {' or '.join(map(called, view.workloads))} was published.",
         view.shared(),
     )
     return figure, _data(view, published)
@@ -102,7 +102,7 @@ def _arm(system: str) -> str:
 
 def _published_curves(axes: Axes, view: View, published: pd.DataFrame, workload: str) -> None:
     if published.empty:
-        say(axes, f"No curve of {workload} was published.")
+        say(axes, f"No curve of {called(workload)} was published.")
         return
     ends = []
     for name, points in published.groupby("system", sort=False):
