@@ -90,6 +90,11 @@ def test_without_nginx_and_without_yes_it_says_what_to_install(tmp_path):
     assert_one_line(done, 3, "nginx", "no apt-get")
 
 
+def test_servers_are_found_on_the_path_of_a_plain_user():
+    done = lab("sweep", *SHORT, "--dry-run", env={**os.environ, "PATH": "/usr/bin:/bin"})
+    assert done.returncode == 0, done.stderr
+
+
 def test_missing_packages_are_named_before_anything_is_installed(tmp_path):
     environment = path_without("wrk", tmp_path)
     (tmp_path / "apt-get").symlink_to("/usr/bin/apt-get")
@@ -385,6 +390,10 @@ def test_a_part_that_cannot_be_measured_does_not_end_the_others(tmp_path, parts,
     assert "redis-benchmark failed" in read_run(tmp_path / "run" / "redis").options.why_not
     assert read_run(tmp_path / "run" / "overhead").complete
     assert "redis-benchmark failed" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_doctor_refuses_what_it_does_not_know():
+    assert_one_line(lab("doctor", "--jsno"), 2, "--jsno", "--json")
 
 
 @pytest.mark.privileged
