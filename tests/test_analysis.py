@@ -225,7 +225,7 @@ def test_a_control_that_is_off_is_named_and_only_that(tmp_path):
     assert not any(control.is_off for control in result(tmp_path, run, trials_of(run, steady)).controls)
     [off] = [control for control in result(tmp_path, run, trials_of(run, biased)).controls if control.is_off]
     sentence = str(off)
-    assert "nginx on 1 core:" in sentence and re.search(r"1\.100 \(1\.0\d+–1\.1\d+\) in cps", sentence)
+    assert "nginx on 1 core:" in sentence and re.search(r"1\.100 \(1\.0\d+–1\.1\d+\) in CPS", sentence)
 
 
 def test_requests_per_second_count_as_throughput_too(tmp_path):
