@@ -66,7 +66,8 @@ def _wanted_stamp() -> str:
 
 def has_environment() -> bool:
     """Whether the virtual environment is whole, and made here, from today's requirements."""
-    return STAMP.exists() and VENV_PYTHON.exists() and STAMP.read_text() == _wanted_stamp()
+    can_run = os.access(VENV_PYTHON, os.X_OK)  # its target may be where only root can look
+    return can_run and STAMP.exists() and STAMP.read_text() == _wanted_stamp()
 
 
 def lacks_checks(arguments: list[str]) -> bool:

@@ -34,7 +34,7 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
     figure.axes[0].set_ylabel("% of the CPU's time")
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside right upper")
-    note(figure, "Ours: all that ran on these CPUs, load generator and backend, too.", view.shared())
+    note(figure, "Ours: all that ran on these CPUs, load generator and backend, too.", view.shared(view.cores[-1:]))
     return figure, shown
 
 

@@ -27,7 +27,8 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
             _busy(axes, view, of_workload, column)
         _offered(line[0], of_workload)
     line[-1].legend()
-    note(figure, *_savings(view), "Base and fastsocket took turns at each point of the day.", view.shared())
+    hour = f"An hour of this day is two trials of {view.run.options.seconds} s of each variant, which took turns."
+    note(figure, *_savings(view), hour, "The load generator's time is in all of it.", view.shared())
     return figure, rows
 
 

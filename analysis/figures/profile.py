@@ -54,7 +54,7 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
 def draw_difference(view: View) -> tuple[Figure, pd.DataFrame]:
     """CPU time per request, fastsocket less base, in all and of the functions that differ most; hollow: the control."""
     shown = _differences(view)
-    figure = Figure(figsize=(8.5, 1.6 + 0.3 * 2 * ROWS), layout="constrained")
+    figure = Figure(figsize=(8.5, 1.8 + 0.3 * ROWS), layout="constrained")
     figure.suptitle(view.spec.title, x=0.02, ha="left", fontweight="bold")
     axes = figure.subplots()
     if shown.empty:
@@ -85,7 +85,7 @@ def _differences(view: View) -> pd.DataFrame:
     changed, control = _paired(rates, OURS), _paired(rates, CONTROL)
     if changed.empty or control.empty:
         return pd.DataFrame(columns=columns)
-    largest = changed.mean().abs().sort_values(ascending=False, kind="stable").index[: 2 * ROWS]
+    largest = changed.mean().abs().sort_values(ascending=False, kind="stable").index[:ROWS]
     parts = {where: (changed[where], control[where]) for where in largest}
     parts["kernel", "all functions"] = changed.sum(axis=1), control.sum(axis=1)
     rows = [
