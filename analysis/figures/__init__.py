@@ -1,6 +1,8 @@
 """The figures of a run, drawn without a display and the same, byte for byte, from the same data."""
 
+import ctypes
 import os
+import signal
 from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
 from multiprocessing import get_context
@@ -22,6 +24,7 @@ from records.run import Run
 
 matplotlib.use("Agg")
 
+_PR_SET_PDEATHSIG = 1  # in <linux/prctl.h>
 _FLAMES = "flame graphs"  # all of a run: drawn at once, from the same samples
 _PROCESSES = min(8, len(os.sched_getaffinity(0)))  # of 100 MB each
 
@@ -57,13 +60,20 @@ def draw_all(results: list[Result], only: str | None = None) -> list[Path]:
             for name in (*figure_ids(result.run), _FLAMES)
             if only in (None, name)
         ]
-        return [path for drawn in drawing for path in drawn.result()]
+        try:
+            return [path for drawn in drawing for path in drawn.result()]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # where we were interrupted, the rest is not drawn
 
 
 _shared: list[Result] = []  # of a process that draws: as a fork it has them without a copy
 
 
 def _begin(results: list[Result]) -> None:
+    """In a process that draws. It ends with ours, even where that is killed, and at a Ctrl-C unless ours ignores it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     _shared[:] = results
 
 
