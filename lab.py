@@ -7,6 +7,7 @@ python3 lab.py doctor    what this machine can do, what is missing, how to get i
 python3 lab.py figures   draw the figures of a run again
 python3 lab.py report    write the tables, figures and report of a run again
 python3 lab.py compare   say whether a run is worse than another one of the same experiment
+python3 lab.py ledger    the A/A controls of many runs, and what runs of the same experiment say together
 python3 lab.py guest     run a verb, a command or a shell in a guest with other CPUs and another kernel
 python3 lab.py clean     remove what a killed run left, and nothing else
 python3 lab.py test      build everything and run the tests
@@ -21,15 +22,20 @@ import time
 from pathlib import Path
 
 BEGAN = time.monotonic()
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while modules load just ends, without a traceback
 
 from setup import bootstrap
 
 if __name__ == "__main__":
+    bootstrap.complete_path()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # an installation undoes what it began
     if "doctor" in sys.argv[1:2] and "--help" not in sys.argv:  # it answers on a bare machine, too
         from setup import doctor
 
         sys.exit(doctor.main(sys.argv[2:]))
     bootstrap.ensure(sys.argv[1:], __doc__)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import math
 import os
@@ -235,6 +241,7 @@ def _planned(asked: Sweep, name: str) -> "dict[str, Options]":
 
 
 def _print_schedules(planned: "list[Options]") -> None:
+    from analysis.estimates import counted
     from bench.schedule import expected_seconds, schedule
 
     trials, seconds = 0, 0.0
@@ -243,7 +250,7 @@ def _print_schedules(planned: "list[Options]") -> None:
         slots = schedule(options)
         for slot in slots:
             arm = "control" if slot.control else slot.variant
-            typer.echo(f"{slot.index:5}  block {slot.block:3}  {slot.workload} {arm} on {slot.cores} cores")
+            typer.echo(f"{slot.index:5}  block {slot.block:3}  {slot.workload} {arm} on {counted(slot.cores)}")
         trials, seconds = trials + len(slots), seconds + expected_seconds(slots, options)
     minutes, rest = divmod(round(seconds), 60)
     typer.echo(f"{trials} trials, about {minutes} min {rest} s")
@@ -251,13 +258,15 @@ def _print_schedules(planned: "list[Options]") -> None:
 
 @contextmanager
 def _results(out: Path | None, name: str) -> Iterator[Path]:
-    """The directory of a run, on a machine that is ready to measure."""
+    """The directory of a run, on a machine that is ready to measure, and measures nothing else."""
+    from bench.alone import alone
     from bench.collection import results_in
 
     _need_root()
-    _remove_leftovers()
-    with results_in(out, name) as directory:
-        yield directory
+    with alone():
+        _remove_leftovers()
+        with results_in(out, name) as directory:
+            yield directory
 
 
 def _collector(asked: Sweep | None = None) -> "Collector":
@@ -287,7 +296,7 @@ def _conclude(directory: Path) -> None:
 def profile(
     workload: Annotated[str, typer.Argument(metavar="WORKLOAD", help="A server, such as nginx.")],
     variant: Annotated[str, typer.Option(metavar="V", help="Such as base, latest or fastsocket.")] = "fastsocket",
-    cores: Annotated[str | None, typer.Option(metavar="N", help="Of the server (default: all).")] = None,
+    cores: Annotated[str | None, typer.Option(metavar="LIST", help="Of the server (default: all).")] = None,
     seconds: Annotated[int, typer.Option(min=1, metavar="S", help="Of load, in each of two trials.")] = 5,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: results/<date>-profile.")] = None,
     yes: Yes = False,
@@ -325,12 +334,13 @@ def figures(
     yes: Yes = False,
 ) -> None:
     """Draw the figures of a run again."""
-    from analysis.figures import draw_stored
+    from analysis.figures import draw_all
+    from analysis.results import stored_result
     from records.run import runs_in
     from setup.ownership import owned_like_its_folder
 
     with owned_like_its_folder(directory):
-        for path in draw_stored(runs_in(directory), only):
+        for path in draw_all([stored_result(part) for part in runs_in(directory)], only):
             typer.echo(path)
 
 
@@ -368,6 +378,29 @@ def compare(
     else:
         typer.echo("\n".join([*found.warnings, *map(str, found.changes), _conclusion(len(found.regressions))]))
     raise typer.Exit(int(bool(found.regressions)))
+
+
+@app.command()
+def ledger(
+    directories: Annotated[
+        list[Path] | None, typer.Argument(metavar="[DIR]...", help="Folders of runs, at any depth (default: results/).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    yes: Yes = False,
+) -> None:
+    """List the A/A controls of many runs, and what runs of the same experiment say together, each run as one value."""
+    import json
+
+    from analysis.ledger import pooled, ratios, runs_below, sentences
+    from bench.collection import results_folder
+
+    runs, left_out = runs_below(directories or [results_folder()])
+    found = ratios(runs)
+    if as_json:
+        tables = {"ratios": found, "pooled": pooled(found)}
+        typer.echo(json.dumps({name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}))
+    else:
+        typer.echo("\n".join([*left_out, *sentences(found)]))
 
 
 def _conclusion(regressions: int) -> str:

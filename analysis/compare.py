@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from analysis.circumstances import differences
 from analysis.estimates import each, outcome, paired_logs, place
 from analysis.results import Result, results_in
 from analysis.statistics import MIN_BLOCKS, resolution, shift
@@ -16,8 +17,6 @@ from analysis.verdicts import UNKNOWN
 from records.metrics import METRICS
 from records.run import Options, Run
 from records.trials import BASE
-
-PASSING = ("load before",)  # of fingerprints: another one each time
 
 
 class CompareError(Exception):
@@ -84,7 +83,7 @@ def compare(first: Path, second: Path, fail_below: float) -> Comparison:
         raise CompareError(
             f"{first} and {second} have no variant at the same setting with {MIN_BLOCKS} complete blocks in both"
         )
-    warnings = dict.fromkeys(warning for was, now in pairs for warning in _differences(was.run, now.run))
+    warnings = dict.fromkeys(warning for was, now in pairs for warning in _warnings(was.run, now.run))
     return Comparison(fail_below, list(warnings), changes)
 
 
@@ -94,22 +93,14 @@ def _by_experiment(results: list[Result]) -> dict[str, Result]:
 
 def _require_same_question(was: Options, now: Options) -> None:
     """Raises CompareError where the same name stands for something else."""
-    for name in ("rates", "day", "share", "neighbour", "nic", "observes"):
-        if getattr(was, name) != getattr(now, name):
-            raise CompareError(f"{was.experiment} had other {name}: {getattr(was, name)} and {getattr(now, name)}")
+    if was.question != now.question:
+        raise CompareError(f"{was.experiment} was another experiment before: {was.question}; and now: {now.question}")
 
 
-def _differences(was: Run, now: Run) -> Iterator[str]:
-    for what, before, after in (
-        ("machine", was.fingerprint, now.fingerprint),
-        ("version", was.versions, now.versions),
-        ("limit", was.options.limits, now.options.limits),
-        ("setting", {"seconds": was.options.seconds}, {"seconds": now.options.seconds}),
-    ):
-        for name in {**before, **after}:
-            if before.get(name) != after.get(name) and name not in PASSING:
-                values = (said.get(name, "not known") for said in (before, after))
-                yield f"another {what}: {name} was {next(values)}, and is {next(values)}"
+def _warnings(was: Run, now: Run) -> Iterator[str]:
+    yield from differences(was, now)
+    if was.options.seconds != now.options.seconds:
+        yield f"trials of {was.options.seconds} s before, and of {now.options.seconds} s now"
 
 
 def _changes(was: Result, now: Result, fail_below: float) -> Iterator[Change]:

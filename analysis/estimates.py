@@ -37,6 +37,7 @@ COLUMNS = [
 ]
 
 _SETTING = ["workload", "cores", "metric"]
+_NAMES = {"haproxy": "HAProxy", "redis": "Redis", "memcached": "Memcached"}  # where it is not the workload's own
 _NO_RATIO = Centre(np.nan, np.nan, np.nan, np.nan)
 
 
@@ -105,9 +106,14 @@ def each(table: pd.DataFrame) -> Iterator[Any]:
     yield from table.itertuples()
 
 
+def called(workload: str) -> str:
+    """How sentences and figures name a server."""
+    return _NAMES.get(workload, workload)
+
+
 def place(workload: str, cores: int) -> str:
     """How sentences name a setting, as in "nginx on 2 cores"."""
-    return f"{workload} on {counted(cores)}"
+    return f"{called(workload)} on {counted(cores)}"
 
 
 def counted(number: int, thing: str = "core") -> str:

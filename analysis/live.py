@@ -129,7 +129,7 @@ def print_outcome(results: list[Result], report: Path, wall_seconds: float) -> N
 
 def _print_numbers(result: Result, report: Path, wall_seconds: float) -> None:
     """The estimates with their intervals, reasons to doubt them, and where the rest is."""
-    console, emulated = Console(), is_emulated(result.run)
+    console, emulated = _console(), is_emulated(result.run)
     console.print(_localities(result.summary) if emulated else _outcome(result.summary))
     verdicts = readable_verdicts(result.verdicts)
     if len(verdicts):
@@ -139,6 +139,12 @@ def _print_numbers(result: Result, report: Path, wall_seconds: float) -> None:
     count, seconds = len(result.trials), max(result.run.wall_seconds, wall_seconds)
     share = sum(trial.seconds for trial in result.trials) / seconds
     console.print(f"{count} trials, {share:.0%} of {seconds:.0f} s measuring; report: {report}", soft_wrap=True)
+
+
+def _console() -> Console:
+    """Wide enough for numbers: a narrow terminal wraps lines instead of dropping columns, and a file has no width."""
+    console = Console()
+    return Console(width=max(console.width, 80 if console.is_terminal else 160))
 
 
 def _doubts(result: Result) -> list[str]:

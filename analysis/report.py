@@ -9,8 +9,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from analysis.emulated import BANNER, is_emulated
-from analysis.estimates import counted, each, place
-from analysis.figures import draw_figures
+from analysis.estimates import called, counted, each, place
+from analysis.figures import draw_all
 from analysis.figures.overview import draw_overview
 from analysis.figures.profile import FLAME
 from analysis.results import Result, results_in
@@ -28,7 +28,7 @@ from analysis.tables import (
 )
 from analysis.templates import template
 from analysis.verdicts import ADJUSTED, HIGHER, LOWER, PRIMARY, UNKNOWN
-from records.metrics import COSTS, METRICS, THROUGHPUT
+from records.metrics import COSTS, METRICS, P99, THROUGHPUT
 from records.run import FigureSpec, Run
 from records.trials import BASE, Trial
 
@@ -61,14 +61,14 @@ def write_report(directory: Path, results: list[Result]) -> Path:
 
     The figures are drawn anew, so that they show the same trials as the rest of the report.
     """
-    path = directory / "report.html"
+    path, drawn = directory / "report.html", [path for path in draw_all(results) if path.suffix == ".svg"]
     path.write_text(
         template(TEMPLATE).render(
             banner=BANNER if any(is_emulated(result.run) for result in results) else "",
             title=_title(results),
             in_short=in_short(results),
             overview=_overview(results),
-            sections=[_section(result) for result in results],
+            sections=[_section(result, drawn) for result in results],
             run=results[0].run,
             versions={tool: said for result in results for tool, said in result.run.versions.items()},
         )
@@ -87,10 +87,10 @@ def _overview(results: list[Result]) -> str:
     return _svg_url(draw_overview(found)) if found else ""
 
 
-def _section(result: Result) -> dict[str, Any]:
+def _section(result: Result, drawn: list[Path]) -> dict[str, Any]:
     run, trials, summary = result.run, result.trials, result.summary
-    drawn = {path.stem: path for path in draw_figures(result) if path.suffix == ".svg"}
-    figures = [_figure(spec, drawn[spec.id]) for spec in run.options.figures]
+    here = {path.stem: path for path in drawn if path.parent.parent == result.directory}
+    figures = [_figure(spec, here[spec.id]) for spec in run.options.figures]
     if run.options.why_not:
         return {"run": run, "why_not": run.options.why_not, "figures": figures}
     verdicts = readable_verdicts(result.verdicts)
@@ -104,7 +104,7 @@ def _section(result: Result) -> dict[str, Any]:
         "summary_table": Markup(html(readable_summary(run, summary), f"{name}-summary")),
         "verdicts_table": Markup(html(verdicts, f"{name}-verdicts")) if len(verdicts) else None,
         "figures": figures,
-        "flame_graphs": [(stem, _data_url(path)) for stem, path in drawn.items() if stem.startswith(FLAME)],
+        "flame_graphs": [(stem, _data_url(path)) for stem, path in here.items() if stem.startswith(FLAME)],
         "cpu_table": None
         if is_emulated(run) or run.options.observes
         else Markup(html(readable_cpu(cpu_by_core(run, trials)), f"{name}-cpu")),
@@ -236,7 +236,7 @@ def _sharing(run: Run) -> list[str]:
 
 def _lacking(run: Run) -> list[str]:
     return [
-        f"{workload} is not run as {variant}: {why}."
+        f"{called(workload)} is not run as {variant}: {why}."
         for workload, lacking in run.options.lacking.items()
         for variant, why in lacking.items()
     ]
@@ -313,6 +313,12 @@ def _method(run: Run, trials: list[Trial]) -> list[str]:
             "A ratio to base is the Hodges-Lehmann estimate from pairs, one in each half of each block; its 95 % "
             "interval is Wilcoxon's, so about one control in twenty is off by chance. A level, such as CPS, is the "
             "mean of the blocks' means with Student's interval."
+        )
+    if any(P99 in trial.metrics and trial.rate is None for trial in trials):
+        sentences.append(
+            "At full speed a latency is that of a closed loop, from when the request is sent: a slow answer delays the "
+            "next request, and the handshake is not in it. wrk adds samples of its own for slow requests. Only a "
+            "latency at a given rate runs from when the request was due."
         )
     if options.limits:
         sentences.append(f"Not as usual: {', '.join(f'{name} {value}' for name, value in options.limits.items())}.")

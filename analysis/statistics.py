@@ -1,7 +1,7 @@
 """The statistics of all verdicts. analysis/study.py tries them on noise, and docs/statistics.md has its tables."""
 
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ MIN_BLOCKS = 5  # fewer have no interval: it would be of little use
 CONFIDENCE = 0.95
 POWER = 0.9  # of the smallest difference that a run could see
 _TAIL = (1 - CONFIDENCE) / 2
+_EXACT = 500  # values; for more, the normal approximation of their signed ranks has the same first four digits
 _RESOLUTION = 1 + norm.ppf(POWER) / norm.ppf(1 - _TAIL)  # in half widths of an interval
 
 
@@ -28,15 +29,15 @@ class Centre(NamedTuple):
 def pseudomedian(values: Values) -> Centre:
     """The Hodges-Lehmann estimate of the centre of values that are independent and symmetric around it.
 
-    It is the median of all means of two values, and a few wild values hardly move it. Interval and p are exact, and
-    agree: both come from Wilcoxon's signed ranks (Hollander, Wolfe, Chicken: Nonparametric Statistical Methods, 3.2).
+    It is the median of all means of two values, and a few wild values hardly move it. Interval and p agree: both come
+    from Wilcoxon's signed ranks (Hollander, Wolfe, Chicken: Nonparametric Statistical Methods, 3.2).
     Fewer than six values have no 95 % interval: their bounds are infinite.
     """
-    means, place = np.sort(means_of_two(values)), place_of_bounds(len(values))
-    low, high = (means[place - 1], means[-place]) if place else (-np.inf, np.inf)
+    means, place = means_of_two(values), place_of_bounds(len(values))
+    low, high = np.partition(means, [place - 1, -place])[[place - 1, -place]] if place else (-np.inf, np.inf)
     above = (means > 0).sum() + (means == 0).sum() / 2
-    p = 2 * _signed_rank_cdf(len(values))[int(min(above, len(means) - above))]
-    return Centre(float(np.median(means)), float(low), float(high), min(1.0, float(p)))
+    p = 2 * _signed_rank_chance(len(values), int(min(above, len(means) - above)))
+    return Centre(float(np.median(means)), float(low), float(high), min(1.0, p))
 
 
 def shift(first: Values, second: Values) -> Centre:
@@ -53,13 +54,25 @@ def shift(first: Values, second: Values) -> Centre:
 
 def means_of_two(values: Values) -> Values:
     """Of each two of the last axis, each with itself, too."""
-    first, second = np.triu_indices(values.shape[-1])
-    return (values[..., first] + values[..., second]) / 2
+    sums = [values[..., place:] + values[..., place : place + 1] for place in range(values.shape[-1])]
+    return np.concatenate(sums, axis=-1) / 2
 
 
 def place_of_bounds(count: int) -> int:
     """Which of the ordered means of two is the lower bound, counted from 1; the upper one, from the end. 0: none is."""
+    if count > _EXACT:
+        return int(_signed_rank_normal(count).ppf(_TAIL) + 0.5)
     return int(np.searchsorted(_signed_rank_cdf(count), _TAIL, side="right"))
+
+
+def _signed_rank_chance(count: int, most: int) -> float:
+    """That the sum below is no larger."""
+    return float(_signed_rank_normal(count).cdf(most + 0.5) if count > _EXACT else _signed_rank_cdf(count)[most])
+
+
+def _signed_rank_normal(count: int) -> Any:
+    """The normal distribution with its mean and spread."""
+    return norm(count * (count + 1) / 4, (count * (count + 1) * (2 * count + 1) / 24) ** 0.5)
 
 
 @cache
@@ -71,9 +84,9 @@ def _signed_rank_cdf(count: int) -> Values:
     return chances.cumsum()
 
 
-def mean_interval(values: Values) -> tuple[float, float]:
-    """Student's 95 % interval of the mean of blocks; NaN for fewer than MIN_BLOCKS."""
-    if len(values) < MIN_BLOCKS:
+def mean_interval(values: Values, least: int = MIN_BLOCKS) -> tuple[float, float]:
+    """Student's 95 % interval of a mean, such as that of blocks; NaN for fewer values than the least."""
+    if len(values) < least:
         return np.nan, np.nan
     half = t.ppf(1 - _TAIL, len(values) - 1) * sem(values)
     return values.mean() - half, values.mean() + half

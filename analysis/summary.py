@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.circumstances import differing
 from analysis.emulated import is_emulated
-from analysis.estimates import counted, each
+from analysis.estimates import called, counted, each
 from analysis.results import Result
 from analysis.verdicts import EXPLORATORY, HIGHER, LOWER, PRIMARY, UNKNOWN
 from records.metrics import ACTIVE_LOCAL, COST, COSTS, METRICS, P50, P99, PASSIVE_LOCAL, SERVER_COST, THROUGHPUT
@@ -16,7 +17,6 @@ from records.run import Run
 from records.trials import BASE
 
 OURS = "fastsocket"
-NAMES = {"haproxy": "HAProxy", "redis": "Redis", "memcached": "Memcached"}  # where it is not the workload's own
 WHAT = (
     "Fastsocket gives each worker of a server a listener of its own, and has a connection's packets handled on the "
     "core of the worker that reads them. Here it is a library that is preloaded, and a program that steers packets; "
@@ -52,11 +52,6 @@ def in_short(results: list[Result]) -> Short:
 def absence(run: Run) -> str:
     """Why a run has no trials."""
     return f"{run.options.experiment} is not available here: {run.options.why_not}."
-
-
-def called(workload: str) -> str:
-    """How sentences name a server."""
-    return NAMES.get(workload, workload)
 
 
 Answers = dict[tuple[str, int, bool, str], Any]  # workload, core count, at a given rate, metric -> verdict over base
@@ -232,5 +227,7 @@ def _doubts(results: list[Result]) -> Iterator[str]:
         sum(bool(trial.failed) for result in results for trial in result.trials),
         sum(len(result.trials) for result in results),
     )
+    if apart := differing([result.run for result in results]):
+        yield f"The runs of this report were not all got with the same: {', '.join(apart)}."
     if marked or failed:
         yield f"Of {total} trials, {failed} failed and {marked} are marked as less trustworthy."

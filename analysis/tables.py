@@ -7,7 +7,7 @@ import pandas as pd
 from great_tables import GT
 
 from analysis.emulated import is_emulated
-from analysis.estimates import counted, each, place, throughput
+from analysis.estimates import called, counted, each, place, throughput
 from analysis.results import SUMMARY, Result
 from analysis.verdicts import EXPLORATORY, PRIMARY
 from records.metrics import COSTS, METRICS, TABULATED, THROUGHPUT
@@ -89,7 +89,7 @@ def failures(run: Run, trials: list[Trial]) -> list[str]:
         f"{place(workload, cores)} as {arm}: {counted(count, 'trial')} failed, and no number has any of it: {why}."
         for (workload, cores, arm, why), count in failed.items()
     ] + [
-        f"The rest of {workload} was left out, because one trial after the other failed: {why}."
+        f"The rest of {called(workload)} was left out, because one trial after the other failed: {why}."
         for workload, why in run.left_out.items()
     ]
 
@@ -111,7 +111,7 @@ def readable_summary(run: Run, summary: pd.DataFrame) -> pd.DataFrame:
                 "workload": row.workload,
                 "cores": str(row.cores),
                 "variant": row.variant,
-                **({} if is_emulated(run) else {rate: _with_interval(row), "ratio to base": ratio(row)}),
+                **({} if is_emulated(run) else {"ratio to base": ratio(row), rate: _with_interval(row)}),
                 **{
                     metric.heading: _value(
                         known.get((row.workload, row.cores, row.variant, metric.name)), metric.digits
@@ -205,8 +205,13 @@ def _value(value: float | None, decimals: int) -> str:
 
 
 def _with_interval(row: Any) -> str:
-    interval = "" if pd.isna(row.ci_low) else f" ({row.ci_low:,.0f}–{row.ci_high:,.0f})"
-    return f"{row.estimate:,.0f}{interval}"
+    interval = "" if pd.isna(row.ci_low) else f" ({_rounded(row.ci_low)}–{_rounded(row.ci_high)})"
+    return f"{_rounded(row.estimate)}{interval}"
+
+
+def _rounded(value: float) -> str:
+    """To three digits: no level is known more precisely."""
+    return f"{float(f'{value:.3g}'):,.0f}"
 
 
 def _markdown(table: pd.DataFrame) -> str:

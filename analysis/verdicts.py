@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis.estimates import each, outcome, place
 from analysis.statistics import CONFIDENCE, holm, resolution
-from records.metrics import THROUGHPUT
+from records.metrics import METRICS, THROUGHPUT
 from records.run import Run
 from records.trials import BASE, CONTROL
 
@@ -112,7 +112,8 @@ class Control(NamedTuple):
         return self.is_off or self.is_wide
 
     def __str__(self) -> str:
-        found = f"base against itself gives {self.ratio:.3f} ({self.low:.3f}–{self.high:.3f}) in {self.metric}"
+        called = METRICS[self.metric].called
+        found = f"base against itself gives {self.ratio:.3f} ({self.low:.3f}–{self.high:.3f}) in {called}"
         seen = f"differences below {resolution(self.low, self.high) - 1:.1%} would often be missed".replace("%", " %")
         if self.is_off:
             return f"{place(self.workload, self.cores)}: the A/A control is off, {found}."

@@ -25,6 +25,7 @@ from probes.trial import Probes
 from records.run import RUN, NicKind, Options, RecordError, Run, read_run, write_run
 from records.trials import Trial, append_trial, drop_torn_line, failed_trial, read_trials
 from setup.fingerprint import fingerprint, versions
+from setup.kernel_settings import kernel_settings
 from topologies.queue_threads import threads_of
 from topologies.tag import RunTag
 from topologies.testbed import Testbed
@@ -50,6 +51,7 @@ def new_run(directory: Path, options: Options) -> Run:
         options=options,
         started=datetime.now().astimezone().isoformat(timespec="seconds"),
         fingerprint={**fingerprint(), "reads seen by": reads.tracepoint(), "emulated NIC": options.nic},
+        kernel_settings=kernel_settings(),
         machine_cpus=machine_cpus(),
         versions={**versions(), **installed},
         placements=place(options.cores, cores_first(usable_cpus())),

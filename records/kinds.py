@@ -30,5 +30,6 @@ KINDS = {
     "related": Kind("related", timed=False),
     "listen-table": Kind("walk", "draw_passive", timed=False),
     "active-connections": Kind("walk", "draw_active", timed=False),
+    "accept-queues": Kind("queues", timed=False),
     "flow-deliver": Kind("walk", "draw_delivery", timed=False),
 }

@@ -1,5 +1,6 @@
 """run.json: what was asked for, and the circumstances of the run."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -54,6 +55,7 @@ class Primary(Record):
 class Asked(Record):
     """What an experiment file asks for, and the run keeps as it stands there unless the caller says otherwise."""
 
+    title: str = ""  # empty: the run is from before it was kept
     workloads: list[str]
     variants: list[str]
     rates: dict[str, int] = {}  # workload -> requests per second and core; without one, as many as the server takes
@@ -83,6 +85,12 @@ class Options(Asked):
         """The metric that says what a request costs: the server alone, if the emulated NIC has threads of its own."""
         return SERVER_COST if self.nic == "threads" else COST
 
+    @property
+    def question(self) -> str:
+        """The same for two runs of one experiment whose results can be compared."""
+        names = ("rates", "day", "share", "neighbour", "nic", "observes")
+        return ", ".join(f"{name} {getattr(self, name)}" for name in names)
+
     def at_rate(self, workload: str) -> bool:
         """Whether all variants get the same load, so that what they cost is the outcome and not what they serve."""
         return workload in self.rates or self.share is not None
@@ -110,6 +118,7 @@ class Run(Record):
     options: Options
     started: str  # ISO 8601 with time zone
     fingerprint: dict[str, str]  # the machine: kernel, CPU, memory, …
+    kernel_settings: dict[str, str] = {}  # of its build, and sysctls
     machine_cpus: int | None = None  # the highest possible CPU number, plus 1; None: from before it was recorded
     versions: dict[str, str]  # of the servers, the tools and the libraries
     placements: list[Placement]
@@ -133,7 +142,10 @@ RUN = "run.json"
 def write_run(directory: Path, run: Run) -> None:
     """Replace run.json in one step."""
     new = directory / (RUN + ".new")
-    new.write_text(run.model_dump_json(indent=2) + "\n")
+    with open(new, "w") as file:
+        file.write(run.model_dump_json(indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # else a crash of the machine could leave an empty file under the name
     new.replace(directory / RUN)
 
 

@@ -60,13 +60,14 @@ def needed_packages(verb: str = "") -> tuple[Package, ...]:
 
 def _wanted_stamp() -> str:
     """The place counts, because the command fastsocket is installed with its full path."""
-    project = tomllib.loads(PROJECT.read_text())["project"]
+    project = tomllib.loads(PROJECT.read_text("utf-8"))["project"]
     return hashlib.sha256(REQUIREMENTS.read_bytes() + f"{project} {ROOT}".encode()).hexdigest()
 
 
 def has_environment() -> bool:
     """Whether the virtual environment is whole, and made here, from today's requirements."""
-    return STAMP.exists() and VENV_PYTHON.exists() and STAMP.read_text() == _wanted_stamp()
+    can_run = os.access(VENV_PYTHON, os.X_OK)  # its target may be where only root can look
+    return can_run and STAMP.exists() and STAMP.read_text() == _wanted_stamp()
 
 
 def lacks_checks(arguments: list[str]) -> bool:
@@ -74,6 +75,13 @@ def lacks_checks(arguments: list[str]) -> bool:
     if "test" not in verbs(arguments) or is_finished():
         return False
     return not CHECKS_STAMP.exists() or CHECKS_STAMP.read_text() != CHECKS.read_text()
+
+
+def complete_path() -> None:
+    """Servers are in /usr/sbin, which the PATH of plain users lacks, and Debian's su leaves it to root."""
+    known = os.environ.get("PATH", "").split(os.pathsep)
+    if "/usr/bin" in known:
+        os.environ["PATH"] = os.pathsep.join([*known, *(path for path in ("/usr/sbin", "/sbin") if path not in known)])
 
 
 def ensure(arguments: list[str], usage: str) -> None:
@@ -94,6 +102,7 @@ def ensure(arguments: list[str], usage: str) -> None:
             _pip("pip install", *LOCKED, str(CHECKS))
             CHECKS_STAMP.write_text(CHECKS.read_text())
     if Path(sys.prefix) != VENV:
+        os.environ["PYTHONUTF8"] = "1"  # whatever the locale: all our files are UTF-8
         os.execv(VENV_PYTHON, [str(VENV_PYTHON), *sys.argv])
 
 

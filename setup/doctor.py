@@ -6,6 +6,7 @@ import resource
 import socket
 import struct
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -235,7 +236,10 @@ def _try_contention() -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Print all checks; 1 when a required one fails."""
+    """Print all checks; 1 when a required one fails, 2 for an unknown argument."""
+    if unknown := [argument for argument in arguments if argument not in ("--json", "--yes")]:
+        print(f"lab.py doctor: there is no {unknown[0]}; there are --json and --yes", file=sys.stderr)
+        return 2
     found = list(checks())
     if "--json" in arguments:
         print(json.dumps([asdict(check) for check in found], indent=2))

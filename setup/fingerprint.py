@@ -9,21 +9,55 @@ from importlib.metadata import version
 from pathlib import Path
 
 from setup import container
+from setup.kernel_settings import UNKNOWN, read
 
 LIBRARIES = ("mininet", "pyroute2", "pandas", "scipy")
 ROOT = Path(__file__).resolve().parent.parent
+CPUS = Path("/sys/devices/system/cpu")
 
 
-def _first(pattern: str, path: str) -> str:
-    found = re.search(pattern, Path(path).read_text(), re.MULTILINE)
-    return found.group(1).strip() if found else "unknown"
+def _first(pattern: str, text: str) -> str:
+    found = re.search(pattern, text, re.MULTILINE)
+    return found.group(1).strip() if found else UNKNOWN
+
+
+def _of_cpu(name: str) -> str:
+    return _first(rf"^{name}\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text())
 
 
 def _mitigations() -> str:
-    """Whether the kernel pays for the CPU's flaws, which makes system calls dearer."""
-    folder = Path("/sys/devices/system/cpu/vulnerabilities")
-    active = [file.name for file in sorted(folder.glob("*")) if file.read_text().startswith("Mitigation")]
-    return ", ".join(active) or "none active"
+    """What the kernel does about the CPU's flaws, which makes system calls dearer, and what it leaves."""
+    told = {file.name: read(file) for file in sorted((CPUS / "vulnerabilities").glob("*"))}
+    return "; ".join(f"{flaw}: {said}" for flaw, said in told.items() if said != "Not affected") or "none"
+
+
+def _frequency() -> str:
+    """Its limits, and who decides. Virtual machines are not told."""
+    policy = CPUS / "cpufreq" / "policy0"
+    if not policy.exists():
+        return f"{_of_cpu('cpu MHz').partition('.')[0]} MHz; no cpufreq"
+    least, most = (read(policy / f"scaling_{which}_freq").removesuffix("000") for which in ("min", "max"))
+    return f"{least} to {most} MHz, {read(policy / 'scaling_driver')}, governor {read(policy / 'scaling_governor')}"
+
+
+def _nic() -> str:
+    """Those of the machine. A run has emulated ones, but other traffic comes this way."""
+    nics = [path for path in sorted(Path("/sys/class/net").glob("*")) if (path / "device").exists()]
+    return (
+        ", ".join(
+            f"{path.name}: {(path / 'device/driver').resolve().name}, {len(list(path.glob('queues/rx-*')))} queues"
+            for path in nics
+        )
+        or "none"
+    )
+
+
+def _virtual_machine() -> str:
+    if " hypervisor" not in Path("/proc/cpuinfo").read_text():
+        return "no"
+    said = subprocess.run(["lscpu"], capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}).stdout
+    product = read(Path("/sys/class/dmi/id/product_name"))
+    return f"{_first(r'^Hypervisor vendor:(.*)$', said)}, product {product}"
 
 
 def _guest() -> str:
@@ -35,14 +69,23 @@ def _guest() -> str:
 
 
 def fingerprint() -> dict[str, str]:
-    """What of the machine can change a result."""
+    """What of the machine can change a result, beside the kernel's settings."""
     return {
         "kernel": platform.release(),
+        "kernel built": platform.version(),
         "architecture": platform.machine(),
-        "cpu": _first(r"^model name\s*:\s*(.*)$", "/proc/cpuinfo"),
+        "cpu": _of_cpu("model name"),
+        "microcode": _of_cpu("microcode"),
         "cpus": f"{len(os.sched_getaffinity(0))} usable of {os.cpu_count()}",
-        "memory": _first(r"^MemTotal:\s*(.*)$", "/proc/meminfo"),
-        "virtual machine": "yes" if " hypervisor" in Path("/proc/cpuinfo").read_text() else "no",
+        "sibling threads in use": {"0": "no", "1": "yes"}.get(read(CPUS / "smt" / "active"), UNKNOWN),
+        "NUMA nodes": f"{len(list(Path('/sys/devices/system/node').glob('node*')))}",
+        "frequency": _frequency(),
+        "idle states": f"{read(CPUS / 'cpuidle/current_driver')}, {read(CPUS / 'cpuidle/current_governor_ro')}",
+        "clock": read(Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")),
+        "memory": _first(r"^MemTotal:\s*(.*)$", Path("/proc/meminfo").read_text()),
+        "huge pages": read(Path("/sys/kernel/mm/transparent_hugepage/enabled")),
+        "NIC": _nic(),
+        "virtual machine": _virtual_machine(),
         "guest": _guest(),
         "container": f"{container.engine()}, {platform.node()}" if container.engine() else "no",
         "mitigations": _mitigations(),

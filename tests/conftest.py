@@ -10,6 +10,7 @@ import pytest
 
 pytest.register_assert_rewrite("tests.harness")  # so that its assertions show what they compared
 
+from bench.alone import SCOPE
 from fastsocket.build import build
 from tests.harness.apps import SANITIZED, Server, compiled, preloading
 from tests.harness.commands import FASTSOCKET
@@ -98,6 +99,7 @@ def own_network():
 
 def pytest_configure():
     give_the_lab_time()
+    os.environ.setdefault(SCOPE, f"tests of {os.getpid()}")  # whatever else measures on this machine
 
 
 def pytest_addoption(parser):

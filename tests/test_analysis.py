@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from matplotlib.image import imread
 from rich.console import Console
 
-from analysis.estimates import COLUMNS, comparisons, contrasts, estimate
+from analysis.estimates import COLUMNS, comparisons, contrasts, each, estimate
 from analysis.figures import FigureError, draw_figures, figure_ids, require_figure
 from analysis.figures.effects import published
 from analysis.live import LiveTable, print_outcome
 from analysis.report import outcomes, warnings, write_all, write_report
 from analysis.results import Result, result, results_in
+from analysis.scale import SWEEP, enlarge
 from analysis.statistics import MIN_BLOCKS
 from analysis.summary import in_short
 from analysis.tables import cpu_by_core, readable_summary, write_tables
@@ -224,7 +225,7 @@ def test_a_control_that_is_off_is_named_and_only_that(tmp_path):
     assert not any(control.is_off for control in result(tmp_path, run, trials_of(run, steady)).controls)
     [off] = [control for control in result(tmp_path, run, trials_of(run, biased)).controls if control.is_off]
     sentence = str(off)
-    assert "nginx on 1 core:" in sentence and re.search(r"1\.100 \(1\.0\d+–1\.1\d+\) in cps", sentence)
+    assert "nginx on 1 core:" in sentence and re.search(r"1\.100 \(1\.0\d+–1\.1\d+\) in CPS", sentence)
 
 
 def test_requests_per_second_count_as_throughput_too(tmp_path):
@@ -446,7 +447,7 @@ def test_figures_say_what_they_show_and_what_they_lack(drawn):
         "load generator shares CPUs",
     ):
         assert said in curves
-    assert "No curve of redis was published." in texts(directory, "scalability-redis")
+    assert "No curve of Redis was published." in texts(directory, "scalability-redis")
     assert texts(directory, "local-reads").count(f"not available here: {NO_PROBE}") == 2  # nginx, redis
     assert "published: 5.8" in texts(directory, "speedup")
     assert "not available here: no trial measured it" in texts(directory, "contention")
@@ -638,6 +639,14 @@ def test_no_difference_is_said_with_what_would_have_been_seen(tmp_path):
     )
 
 
+def test_a_run_is_enlarged_to_so_many_trials_whose_blocks_are_whole(tmp_path):
+    enlarge(SWEEP, tmp_path, 600, workloads=["nginx"], variants=["base", "fastsocket"], cores=[2])
+    [found] = results_in(tmp_path)
+    assert len(found.trials) == 600 and found.run.options.blocks == 100
+    [row] = each(found.verdicts[found.verdicts.metric == "cps"])
+    assert 1 < row.low < row.ratio < row.high < 1.2
+
+
 def test_what_this_machine_cannot_run_has_its_place_in_the_report(tmp_path):
     run = a_run()
     run = run.model_copy(update={"options": run.options.model_copy(update={"why_not": "it has <no> siblings"})})
@@ -681,7 +690,6 @@ def test_the_report_says_what_a_reader_has_to_know(tmp_path):
         ("3", "Summary"),
         ("3", "Verdicts"),
         ("3", "Figures"),
-        ("3", "CPU by core"),
         ("3", "How it was measured"),
         ("2", "Machine"),
         ("2", "Versions"),
@@ -697,7 +705,7 @@ def test_a_variant_that_a_server_lacks_is_left_out_with_the_reason(tmp_path):
     assert not [trial for trial in trials if (trial.workload, trial.variant) == ("redis", "latest")]
     assert [trial for trial in trials if (trial.workload, trial.variant) == ("nginx", "latest")]
     page = write_report(tmp_path, [result(tmp_path, run, trials)]).read_text()
-    assert "redis is not run as latest: a single thread accepts." in page
+    assert "Redis is not run as latest: a single thread accepts." in page
     assert "latest has no measured trial" not in page
 
 
@@ -733,7 +741,7 @@ def test_a_workload_of_which_all_trials_failed_costs_only_itself(tmp_path, exper
     )
     trials = [fails(trial) if trial.workload == "redis" else trial for trial in trials_of(run, steady, rate=1000.0)]
     page = write_all(stored(tmp_path, run, trials)).read_text()
-    assert f"The rest of redis was left out, because one trial after the other failed: {TIMED_OUT}." in page
+    assert f"The rest of Redis was left out, because one trial after the other failed: {TIMED_OUT}." in page
     assert "nginx on 2 cores: fastsocket is faster than base" in page
     assert all((tmp_path / "figures" / f"{name}.svg").exists() for name in figure_ids(run))
 

@@ -62,7 +62,7 @@ def test_the_verb_says_it_in_words_in_json_and_by_its_exit_status(tmp_path):
     before, worse = kept(tmp_path / "before", 1.2), kept(tmp_path / "worse", 1.0, run=run)
     said = lab("compare", str(before), str(worse))
     assert said.returncode == 1 and not said.stderr
-    assert "another machine: kernel was 6.18 <test> & more, and is another" in said.stdout
+    assert "another machine or version: kernel was 6.18 <test> & more, and is another" in said.stdout
     assert "load before" not in said.stdout
     assert "nginx on 2 cores, fastsocket: CPS over base went from 1.2" in said.stdout and "a regression" in said.stdout
     assert said.stdout.endswith("1 regression\n")

@@ -383,6 +383,19 @@ def test_figures_and_pages_do_not_contradict_each_other(name):
     assert said in " ".join(RESULTS.split())
 
 
+@pytest.mark.parametrize("server", ["nginx", "haproxy"])
+def test_what_a_second_run_says_of_one_core_is_told_too(server):
+    with (REFERENCE / f"single-core-{server}" / "summary.csv").open() as file:
+        (row,) = (row for row in csv.DictReader(file) if (row["variant"], row["metric"]) == ("fastsocket", "cps"))
+    said = "{:.3f} ({:.3f}–{:.3f})".format(*(float(row[f"ratio_{of}"]) for of in ("to_base", "low", "high")))
+    assert said in " ".join(RESULTS.split())
+
+
+def test_the_readme_says_by_how_much_a_proxy_loses_without_interrupts():
+    fewer = 100 - 100 * float(summary("threads")["haproxy", "fastsocket", "2", "cps"]["ratio_to_base"])
+    assert f"no interrupts are saved: {fewer:.0f} % fewer connections" in " ".join(README.read_text().split())
+
+
 def test_the_reference_runs_tables_are_what_the_code_computes_from_its_trials():
     for result in results_in(REFERENCE):
         if result.trials:

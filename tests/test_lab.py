@@ -17,6 +17,7 @@ import pandas
 import pytest
 
 from bench import collection
+from bench.alone import SCOPE, alone
 from fastsocket.steering.rfs import SOCKET_TABLE, Rfs
 from records.run import read_run
 from records.trials import TRIALS, read_trials
@@ -89,6 +90,11 @@ def test_without_nginx_and_without_yes_it_says_what_to_install(tmp_path):
     assert_one_line(done, 3, "nginx", "no apt-get")
 
 
+def test_servers_are_found_on_the_path_of_a_plain_user():
+    done = lab("sweep", *SHORT, "--dry-run", env={**os.environ, "PATH": "/usr/bin:/bin"})
+    assert done.returncode == 0, done.stderr
+
+
 def test_missing_packages_are_named_before_anything_is_installed(tmp_path):
     environment = path_without("wrk", tmp_path)
     (tmp_path / "apt-get").symlink_to("/usr/bin/apt-get")
@@ -159,6 +165,26 @@ def in_results(folder: Path):
         "--no-report",
         env={**os.environ, "FASTSOCKET_LAB_RESULTS": str(folder)},
     )
+
+
+@pytest.mark.privileged
+def test_a_second_run_is_told_of_the_first_until_that_ends_however_it_ends(tmp_path):
+    holding = "from bench.alone import alone\nwith alone():\n    print('holds', flush=True)\n    input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", holding], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as first:
+        assert first.stdout.readline() == b"holds\n"
+        second = lab("sweep", *SHORT, "--cores", "1", "--out", str(tmp_path / "run"))
+        assert_one_line(second, 3, "another run is measuring here", f"process {first.pid}:", SCOPE)
+        assert not (tmp_path / "run").exists()
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv(SCOPE, "another one")
+            with alone():
+                pass
+        first.kill()
+        first.wait()
+        with alone():
+            pass
 
 
 @pytest.mark.privileged
@@ -367,6 +393,10 @@ def test_a_part_that_cannot_be_measured_does_not_end_the_others(tmp_path, parts,
     assert "redis-benchmark failed" in read_run(tmp_path / "run" / "redis").options.why_not
     assert read_run(tmp_path / "run" / "overhead").complete
     assert "redis-benchmark failed" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_doctor_refuses_what_it_does_not_know():
+    assert_one_line(lab("doctor", "--jsno"), 2, "--jsno", "--json")
 
 
 @pytest.mark.privileged

@@ -1,6 +1,8 @@
 """A run directory is drawn and reported where nothing can be measured, and on CPUs whose numbers have gaps."""
 
+import os
 import re
+import select
 import shutil
 import subprocess
 import sys
@@ -12,8 +14,12 @@ from analysis.figures import draw_figures
 from analysis.results import result
 from fastsocket.steering.ports import core_of_port
 from records.run import FigureSpec, Options, Placement, Run, read_run
-from records.trials import Trial
+from records.trials import LibraryCounters, Trial
 from records.walk import ACTIVE_STEPS, PASSIVE_STEPS, Step, walk_path, write_walk
+from tests.harness.commands import LAB
+from tests.harness.patience import patient
+from tests.harness.waiting import wait_until
+from workloads.process import children
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "results" / "reference"
@@ -28,11 +34,8 @@ class Absent:
 
 sys.meta_path.insert(0, Absent())
 from pathlib import Path
-from analysis.figures import draw_stored
 from analysis.report import write_all
-directory = Path(sys.argv[1])
-draw_stored([directory])
-write_all(directory)
+write_all(Path(sys.argv[1]))
 """
 
 
@@ -46,6 +49,17 @@ def test_a_report_needs_nothing_of_what_measures(tmp_path, name):
     assert specs and all((directory / "figures" / f"{spec.id}.svg").exists() for spec in specs)
 
 
+def test_processes_that_draw_end_with_one_that_is_killed(tmp_path):
+    run = shutil.copytree(REFERENCE / "profile", tmp_path / "run")
+    with subprocess.Popen([*LAB, "figures", run], stdout=subprocess.DEVNULL) as drawing:
+        wait_until(lambda: children(drawing.pid), "a process draws")
+        descriptors = [os.pidfd_open(pid) for pid in children(drawing.pid)]
+        drawing.kill()
+        for descriptor in descriptors:
+            assert select.select([descriptor], [], [], patient(10))[0], "it goes on"
+            os.close(descriptor)
+
+
 def walk_of(cpu: int, port: int, number: int) -> list[Step]:
     """A connection that stays on one CPU."""
     return [
@@ -56,7 +70,12 @@ def walk_of(cpu: int, port: int, number: int) -> list[Step]:
 
 @pytest.mark.parametrize("server_cpus, machine_cpus", [([4, 5, 6, 7], 8), ([1, 3], 4), ([0, 5], 6)])
 def test_walks_on_cpus_with_gaps_are_drawn_on_those_cpus(tmp_path, server_cpus, machine_cpus):
-    kinds = {"listen": "listen-table", "active": "active-connections", "deliver": "flow-deliver"}
+    kinds = {
+        "listen": "listen-table",
+        "queues": "accept-queues",
+        "active": "active-connections",
+        "deliver": "flow-deliver",
+    }
     options = Options(
         experiment="walk",
         workloads=["haproxy"],
@@ -84,20 +103,23 @@ def test_walks_on_cpus_with_gaps_are_drawn_on_those_cpus(tmp_path, server_cpus, 
     ]
     steps = [step for number, where in enumerate(zip(server_cpus, ports)) for step in walk_of(*where, number)]
     write_walk(walk_path(tmp_path, 0), steps)
-    draw_figures(result(tmp_path, run, [a_trial(len(server_cpus))]))
+    draw_figures(result(tmp_path, run, [a_trial(server_cpus)]))
     assert "core that connects: fastsocket 100.0 %" in texts(tmp_path, "deliver")
     assert re.findall(r"core (\d+)", texts(tmp_path, "active")) == [str(cpu) for cpu in server_cpus]
     assert texts(tmp_path, "active").count("100 % (") == len(ACTIVE_STEPS)
+    assert [texts(tmp_path, "queues").count(f"{part} %") for part in ("20.0", "80.0")] == [len(server_cpus)] * 2
 
 
-def a_trial(cores: int) -> Trial:
+def a_trial(server_cpus: list[int]) -> Trial:
+    """On each CPU four of five connections come from the local queue."""
+    accepted = {"adopted": 2, "accepted_local": 4, "accepted_global": 1, "accepted_neighbour": 0}
     return Trial(
         index=0,
         block=0,
         workload="haproxy",
         variant="fastsocket",
         control=False,
-        cores=cores,
+        cores=len(server_cpus),
         started=1.0,
         seconds=1.0,
         metrics={"cps": 100.0},
@@ -106,7 +128,7 @@ def a_trial(cores: int) -> Trial:
         load_errors={},
         cpu=[],
         load_cpu_seconds=0.1,
-        library=None,
+        library=[LibraryCounters(cpu=cpu, **accepted) for cpu in server_cpus],
         spoilt=[],
     )
 

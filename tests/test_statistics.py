@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, wilcoxon
 
+from analysis import statistics
 from analysis.statistics import MIN_BLOCKS, holm, mean_interval, pseudomedian, resolution, shift
 from analysis.study import (
     CHOSEN,
@@ -43,6 +44,13 @@ def test_interval_and_probability_say_the_same(values):
 def test_all_runs_at_once_have_the_bounds_of_each(values):
     low, high = hodges_lehmann(np.array([values]))
     assert (low[0], high[0]) == pseudomedian(np.array(values))[1:3]
+
+
+def test_many_values_have_the_bounds_and_the_probability_of_few(monkeypatch):
+    values = np.random.default_rng(4).normal(0.02, 0.2, statistics._EXACT)
+    exact = pseudomedian(values)
+    monkeypatch.setattr(statistics, "_EXACT", 0)
+    assert tuple(pseudomedian(values)) == pytest.approx(tuple(exact), rel=0.01)
 
 
 def test_one_wild_value_hardly_moves_it():

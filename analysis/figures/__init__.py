@@ -1,8 +1,11 @@
 """The figures of a run, drawn without a display and the same, byte for byte, from the same data."""
 
+import ctypes
+import os
+import signal
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
 from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +17,16 @@ from analysis.emulated import is_emulated
 from analysis.figures import profile
 from analysis.figures.style import STYLE, say
 from analysis.figures.view import View
-from analysis.results import Result, stored_result
+from analysis.results import Result
 from analysis.tables import NOT_AVAILABLE
 from records.kinds import KINDS
-from records.run import Run, read_run
-from records.trials import read_trials
+from records.run import Run
 
 matplotlib.use("Agg")
+
+_PR_SET_PDEATHSIG = 1  # in <linux/prctl.h>
+_FLAMES = "flame graphs"  # all of a run: drawn at once, from the same samples
+_PROCESSES = min(8, len(os.sched_getaffinity(0)))  # of 100 MB each
 
 _PLAIN: dict[str, dict[str, Any]] = {
     "svg": {"metadata": {"Date": None, "Creator": None}},  # no dates and versions: the same data, the same bytes
@@ -37,31 +43,42 @@ class FigureError(Exception):
 
 def draw_figures(result: Result, only: str | None = None) -> list[Path]:
     """Draw all figures, or the one with the id ``only``, into figures/: .svg, .png, .pdf, and its data as .csv."""
-    options, folder = result.run.options, result.directory / "figures"
+    folder = result.directory / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = [spec for spec in options.figures if only in (None, spec.id)]
+    chosen = [spec for spec in result.run.options.figures if only in (None, spec.id)]
     drawn = [path for spec in chosen for path in _drawn(folder, View(spec, result))]
-    has_flames = options.observes == "profile" and not only
-    return drawn + (profile.write_flame_graphs(result.directory, result.trials) if has_flames else [])
+    return drawn + (profile.write_flame_graphs(result.directory, result.trials) if only in (None, _FLAMES) else [])
 
 
-def draw_stored(directories: list[Path], only: str | None = None) -> list[Path]:
-    """Draw the figures of runs from what write_all() stored, all CPUs at work. Raises RecordError, FigureError."""
-    runs = {part: read_run(part) for part in directories}
-    require_figure(only, list(runs.values()))
-    chosen = [(part, spec.id) for part, run in runs.items() for spec in run.options.figures if only in (None, spec.id)]
-    profiled = [part for part, run in runs.items() if run.options.observes == "profile" and not only]
-    with ProcessPoolExecutor() as pool:
-        flames = [pool.submit(profile.write_flame_graphs, part, read_trials(part)) for part in profiled]
-        drawn = [pool.submit(_draw_one, part, name) for part, name in chosen]
-        return [path for done in drawn + flames for path in done.result()]
+def draw_all(results: list[Result], only: str | None = None) -> list[Path]:
+    """As draw_figures() does, of several results and on several CPUs. Raises FigureError."""
+    require_figure(only, [result.run for result in results])
+    with ProcessPoolExecutor(_PROCESSES, get_context("fork"), _begin, (results,)) as pool:
+        drawing = [
+            pool.submit(_draw_one, number, name)
+            for number, result in enumerate(results)
+            for name in (*figure_ids(result.run), _FLAMES)
+            if only in (None, name)
+        ]
+        try:
+            return [path for drawn in drawing for path in drawn.result()]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # where we were interrupted, the rest is not drawn
 
 
-def _draw_one(directory: Path, name: str) -> list[Path]:
-    return draw_figures(_stored(directory), name)
+_shared: list[Result] = []  # of a process that draws: as a fork it has them without a copy
 
 
-_stored = cache(stored_result)  # one process draws several figures of a run
+def _begin(results: list[Result]) -> None:
+    """In a process that draws. It ends with ours, even where that is killed, and at a Ctrl-C unless ours ignores it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _shared[:] = results
+
+
+def _draw_one(number: int, name: str) -> list[Path]:
+    return draw_figures(_shared[number], name)
 
 
 def require_figure(name: str | None, runs: list[Run]) -> None:
@@ -98,7 +115,8 @@ def _unavailable(view: View, why_not: str) -> tuple[Figure, pd.DataFrame]:
     figure = Figure(figsize=(6, 2), layout="constrained")
     axes = figure.subplots()
     axes.set_title(view.spec.title, loc="left")
-    say(axes, why := f"{NOT_AVAILABLE}: {why_not}")
+    why, slides = f"{NOT_AVAILABLE}: {why_not}", f". In the slides: {view.spec.slides}" if view.spec.slides else ""
+    say(axes, why + slides)
     return figure, pd.DataFrame({"unavailable": [why]})
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.estimates import called
 from analysis.figures.style import note
 from analysis.figures.view import View
 from analysis.tables import cpu_by_core
@@ -28,12 +29,12 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
     panels = list(shown.groupby(["workload", "system"], sort=False))
     figure = Figure(figsize=(1.2 + 3.2 * len(panels), 3.8), layout="constrained")
     for axes, ((workload, system), cpus) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels):
-        axes.set_title(f"{workload}\n{system}", loc="left")
+        axes.set_title(f"{called(str(workload))}\n{system}", loc="left")
         _stack(axes, cpus)
     figure.axes[0].set_ylabel("% of the CPU's time")
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside right upper")
-    note(figure, "Ours: all that ran on these CPUs, load generator and backend, too.", view.shared())
+    note(figure, "Ours: all that ran on these CPUs, load generator and backend, too.", view.shared(view.cores[-1:]))
     return figure, shown
 
 

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from analysis.estimates import each
+from analysis.estimates import called, each
 from analysis.figures.effects import claimed
 from analysis.figures.style import look, note
 from analysis.figures.view import View
@@ -23,11 +23,12 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
     for workload, line in zip(view.workloads, figure.subplots(len(view.workloads), len(_PANELS), squeeze=False)):
         of_workload = rows[rows.workload == workload]
         for (column, title), axes in zip(_PANELS.items(), line):
-            axes.set_title(f"{workload}: {title}", loc="left")
+            axes.set_title(f"{called(workload)}: {title}", loc="left")
             _busy(axes, view, of_workload, column)
         _offered(line[0], of_workload)
     line[-1].legend()
-    note(figure, *_savings(view), "Base and fastsocket took turns at each point of the day.", view.shared())
+    hour = f"An hour of this day is two trials of {view.run.options.seconds} s of each variant, which took turns."
+    note(figure, *_savings(view), hour, "The load generator's time is in all of it.", view.shared())
     return figure, rows
 
 

@@ -18,7 +18,9 @@ CLAIMS = Path(__file__).parent.parent / "published" / "claims.csv"
 def draw(view: View) -> tuple[Figure, pd.DataFrame]:
     """In the file's order, without those that have no interval. Published ratios are drawn hollow."""
     rows = _rows(view)
-    figure, _ = forest.draw(rows, view.spec.title, "ratio of throughputs, 95 % intervals")
+    settings = rows.group.unique()
+    title = f"{settings[0]}: {view.spec.title}" if len(settings) == 1 else view.spec.title
+    figure, _ = forest.draw(rows, title, "ratio of throughputs, 95 % intervals")
     note(figure, f"Slides: {view.spec.slides}." if view.spec.slides else "", view.shared())
     return figure, rows.drop(columns="look")
 

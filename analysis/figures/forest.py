@@ -15,8 +15,8 @@ _PUBLISHED: Look = {"color": QUIET, "markerfacecolor": "none", "markersize": 7, 
 
 
 def draw(rows: pd.DataFrame, title: str, axis: str) -> tuple[Figure, Axes]:
-    """rows: columns group (drawn apart), label, ratio, low, high, look (of matplotlib's plot), and published, which may
-    be NaN."""
+    """rows: columns group (drawn apart), label, ratio, low, high, look (of matplotlib's plot), published, which may be
+    NaN, and if there is one, remark."""
     figure = Figure(figsize=(8.5, 1.5 + LINE_INCHES * max(len(rows), 3)), layout="constrained")
     axes = figure.subplots()
     axes.set_title(title, loc="left")
@@ -36,8 +36,8 @@ def _line(axes: Axes, y: int, row: Any) -> None:
     axes.plot(row.ratio, y, **row.look)
     published = "" if pd.isna(row.published) else f"   published: {row.published:g}"
     axes.annotate(
-        f"{row.ratio:.3f} ({row.low:.3f}–{row.high:.3f}){published}",
-        (1.035, y),
+        f"{row.ratio:.3f} ({row.low:.3f}–{row.high:.3f}){published}   {getattr(row, 'remark', '')}".rstrip(),
+        (1.05, y),
         xycoords=("axes fraction", "data"),
         va="center",
         fontsize="small",

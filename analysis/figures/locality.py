@@ -1,35 +1,37 @@
 """The share of packets that softirq handled on the core whose application reads them, by kind of connection."""
 
-from typing import Any
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from analysis.figures.style import curve, look, say, side_by_side
+from analysis.estimates import called
+from analysis.figures.style import curve, look, note, say, side_by_side
 from analysis.figures.view import View
 from analysis.tables import NOT_AVAILABLE, NOT_MEASURED
 from records.metrics import ACTIVE_LOCAL, PASSIVE_LOCAL
 
-_KINDS = {PASSIVE_LOCAL: "passive connections", ACTIVE_LOCAL: "active connections"}
+_KINDS = {PASSIVE_LOCAL: "clients'", ACTIVE_LOCAL: "its own"}  # connections: passive and active ones
 
 
 def draw(view: View) -> tuple[Figure, pd.DataFrame]:
-    """A row of axes per workload; active connections only where some workload makes any."""
+    """Axes for each workload and kind of connection that it has. On one core all reads are local, so it is left out."""
     rows = view.summary[view.summary.metric.isin(_KINDS) & view.summary.variant.isin(view.variants)]
-    shown = [metric for metric in _KINDS if metric in set(rows.metric)] or list(_KINDS)[:1]
-    figure = Figure(figsize=(2.2 + 4 * len(shown), 3.6 * len(view.workloads)), layout="constrained")
-    grid = figure.subplots(len(view.workloads), len(shown), squeeze=False)
-    for workload, line in zip(view.workloads, grid):
-        of_workload = rows[rows.workload == workload]
-        for metric, axes in zip(shown, line):
-            if metric not in set(of_workload.metric) and len(of_workload):  # a server that opens no connections
-                axes.set_axis_off()
-                continue
-            axes.set_title(f"{workload}: {_KINDS[metric]}", loc="left")
-            _local_share(axes, view, of_workload[of_workload.metric == metric], metric)
-    _legend(figure, grid)
+    panels = [
+        (workload, metric)
+        for workload in view.workloads
+        for metric in _KINDS
+        if metric == PASSIVE_LOCAL or metric in set(rows[rows.workload == workload].metric)
+    ]
+    figure = Figure(figsize=(1.6 + 2.4 * len(panels), 3.6), layout="constrained")
+    for (workload, metric), axes in zip(panels, figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]):
+        axes.set_title(f"{called(workload)},\n{_KINDS[metric]} connections", loc="left")
+        _local_share(axes, view, rows[(rows.workload == workload) & (rows.metric == metric)], metric)
+    figure.axes[0].set_ylabel("handled on the reader's core")
+    handles = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels())}
+    if handles:
+        figure.legend(handles=list(handles.values()), labels=list(handles), loc="outside right upper")
+    note(figure, "Bars: 95 % intervals.")
     return figure, rows[["workload", "variant", "cores", "metric", "estimate", "ci_low", "ci_high"]]
 
 
@@ -37,36 +39,15 @@ def _local_share(axes: Axes, view: View, rows: pd.DataFrame, metric: str) -> Non
     if rows.empty or metric in view.run.unavailable:
         say(axes, f"{NOT_AVAILABLE}: {view.run.unavailable.get(metric, NOT_MEASURED)}")
         return
-    positions = {cores: position for position, cores in enumerate(view.cores)}
+    several = [cores for cores in view.cores if cores > 1] or view.cores
+    positions = {cores: position for position, cores in enumerate(several)}
     for arm, offset in side_by_side(view.variants, 0.25):
-        of_arm = rows[rows.variant == arm]
-        if of_arm.empty:
-            continue
-        curve(
-            axes,
-            {**look(view, arm), "linestyle": "none"},
-            of_arm.cores.map(positions) + offset,
-            of_arm.estimate,
-            of_arm.ci_low,
-            of_arm.ci_high,
-            label=view.label(arm),
-        )
+        points, drawn = rows[(rows.variant == arm) & rows.cores.isin(several)], look(view, arm)
+        if len(points):
+            x, bounds = points.cores.map(positions) + offset, (points.ci_low, points.ci_high)
+            curve(axes, {**drawn, "linestyle": "none"}, x, points.estimate, *bounds, label=view.label(arm))
     axes.set_xticks(list(positions.values()), [f"{cores}" for cores in positions])
     axes.set_xlim(-0.5, len(positions) - 0.5)
     axes.set_xlabel("server cores")
     axes.set_ylim(-3, 103)
     axes.yaxis.set_major_formatter(PercentFormatter(decimals=0, symbol=" %"))
-    axes.set_ylabel("handled on their own core")
-
-
-def _legend(figure: Figure, grid: Any) -> None:
-    """One for all axes, with every arm that any of them shows."""
-    handles = {label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels())}
-    if handles:
-        figure.legend(
-            handles=list(handles.values()),
-            labels=list(handles),
-            title="95 % intervals",
-            alignment="left",
-            loc="outside right upper",
-        )

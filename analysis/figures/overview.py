@@ -6,17 +6,19 @@ from typing import Any
 import matplotlib
 import pandas as pd
 
-from analysis.estimates import counted
+from analysis.estimates import called, counted
 from analysis.figures import forest
-from analysis.figures.style import STYLE, Look
-from analysis.summary import Answers, called
+from analysis.figures.style import FASTSOCKET, STYLE, Look
+from analysis.summary import Answers
 from analysis.verdicts import HIGHER, LOWER
-from records.metrics import COSTS, METRICS, P99, THROUGHPUT
+from records.metrics import COST, COSTS, METRICS, P99, SERVER_COST, THROUGHPUT
 
 LARGEST_ONLY = (*COSTS, P99)  # at fewer cores they are in the report's sentences where they differ
-_BETTER: Look = {"color": "#018571", "marker": "D", "markersize": 5, "linestyle": "none"}
-_WORSE: Look = {**_BETTER, "color": "#a6611a", "marker": "X", "markersize": 7}
-_LEVEL: Look = {**_BETTER, "color": "0.45", "marker": "o"}
+_SHORT = {COST: "CPU per request, less the load's", SERVER_COST: "the server's CPU per request", P99: "p99"}
+_BETTER: Look = {"color": FASTSOCKET, "marker": "D", "markersize": 5, "linestyle": "none"}
+_WORSE: Look = {**_BETTER, "marker": "X", "markersize": 7}
+_UNCLEAR: Look = {**_BETTER, "marker": "o", "markerfacecolor": "none"}
+_LOOKS = {"better": _BETTER, "worse": _WORSE, "unclear": _UNCLEAR}
 
 
 def draw_overview(answers: Answers) -> bytes:
@@ -24,27 +26,28 @@ def draw_overview(answers: Answers) -> bytes:
     most = {workload: max(cores for name, cores, *_ in answers if name == workload) for workload, *_ in answers}
     rows = pd.DataFrame(
         [
-            (called(row.workload), _label(row, at_rate), row.ratio, row.low, row.high, float("nan"), _look(row))
+            (
+                *(called(row.workload), _label(row, at_rate), row.ratio, row.low, row.high, float("nan")),
+                *(_LOOKS[_word(row)], _word(row)),
+            )
             for (workload, cores, at_rate, metric), row in answers.items()
             if metric in THROUGHPUT or (metric in LARGEST_ONLY and cores == most[workload])
         ],
-        columns=["group", "label", "ratio", "low", "high", "published", "look"],
+        columns=["group", "label", "ratio", "low", "high", "published", "look", "remark"],
     )
     with matplotlib.rc_context(STYLE):
-        figure, _ = forest.draw(
-            rows, "With Fastsocket, over without", "ratio, 95 % intervals. Green: better; brown ×: worse; grey: unclear"
-        )
+        figure, _ = forest.draw(rows, "With Fastsocket, over without", "ratio, 95 % intervals")
         drawn = BytesIO()
         figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
     return drawn.getvalue()
 
 
 def _label(row: Any, at_rate: bool) -> str:
-    metric, where = METRICS[row.metric], f"{called(row.workload)}, {counted(row.cores)}"
-    return f"{where}{', same load' if at_rate else ''}: {metric.called or metric.heading}"
+    where = f"{called(row.workload)}, {counted(row.cores)}{', same load' if at_rate else ''}"
+    return f"{where}: {_SHORT.get(row.metric) or METRICS[row.metric].heading}"
 
 
-def _look(row: Any) -> Look:
+def _word(row: Any) -> str:
     if row.verdict not in (HIGHER, LOWER):
-        return _LEVEL
-    return _BETTER if (row.verdict == HIGHER) == (METRICS[row.metric].better == "higher") else _WORSE
+        return "unclear"
+    return "better" if (row.verdict == HIGHER) == (METRICS[row.metric].better == "higher") else "worse"

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.estimates import each
+from analysis.estimates import called, each
 from analysis.figures.style import QUIET, Look, bar, look, note, say
 from analysis.figures.view import View
 from analysis.profile.flamegraph import flame_graph
@@ -38,11 +38,11 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
     ours, theirs = _shares(view, variant), pd.read_csv(PUBLISHED).query("system == @variant").head(ROWS)
     figure = Figure(figsize=(11, 1.6 + 0.34 * ROWS), layout="constrained")
     mine, published = figure.subplots(1, 2)
-    _list(mine, ours, f"{' and '.join(view.workloads)}, {view.label(variant)}: here", look(view, variant))
+    _list(mine, ours, f"{' and '.join(map(called, view.workloads))}, {view.label(variant)}: here", look(view, variant))
     _list(
         published,
         theirs,
-        f"published: {PUBLISHED_AS.get(variant, 'nothing of it')}",
+        f"published: {PUBLISHED_AS.get(variant, 'nothing of it')}".replace(" on ", "\non "),
         {"color": QUIET, "marker": "D", "markerfacecolor": "none", "markersize": 6},
     )
     for axes in (mine, published):  # one scale for all lists, before and after, ours and theirs
@@ -54,7 +54,7 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
 def draw_difference(view: View) -> tuple[Figure, pd.DataFrame]:
     """CPU time per request, fastsocket less base, in all and of the functions that differ most; hollow: the control."""
     shown = _differences(view)
-    figure = Figure(figsize=(8.5, 1.6 + 0.3 * 2 * ROWS), layout="constrained")
+    figure = Figure(figsize=(8.5, 1.8 + 0.3 * ROWS), layout="constrained")
     figure.suptitle(view.spec.title, x=0.02, ha="left", fontweight="bold")
     axes = figure.subplots()
     if shown.empty:
@@ -85,14 +85,19 @@ def _differences(view: View) -> pd.DataFrame:
     changed, control = _paired(rates, OURS), _paired(rates, CONTROL)
     if changed.empty or control.empty:
         return pd.DataFrame(columns=columns)
-    largest = changed.mean().abs().sort_values(ascending=False, kind="stable").index[: 2 * ROWS]
+    largest = changed.mean().abs().sort_values(ascending=False, kind="stable").index[:ROWS]
     parts = {where: (changed[where], control[where]) for where in largest}
     parts["kernel", "all functions"] = changed.sum(axis=1), control.sum(axis=1)
     rows = [
         (*where, of_ours.mean(), *mean_interval(of_ours.to_numpy()), of_control.mean())
         for where, (of_ours, of_control) in parts.items()
     ]
-    return pd.DataFrame(rows, columns=columns).sort_values("difference")
+    return pd.DataFrame(rows, columns=columns).sort_values("difference", key=_all_last)
+
+
+def _all_last(differences: pd.Series) -> pd.Series:
+    """The last row, which is of all functions, comes last in the order, too, and so at the top of the figure."""
+    return differences.where(differences.index < len(differences) - 1, np.inf)
 
 
 def write_flame_graphs(directory: Path, trials: list[Trial]) -> list[Path]:

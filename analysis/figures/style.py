@@ -27,6 +27,7 @@ QUIET = "0.35"
 
 _PALETTE = seaborn.color_palette("colorblind")
 _COLOURS = [_PALETTE[index] for index in (0, 1, 2, 7, 4, 8, 9, 5, 3, 6)]  # control, the fourth, is grey
+FASTSOCKET = _COLOURS[2]
 _MARKERS = "osD^vP*X"
 _FIRST = [BASE, "latest", "fastsocket", CONTROL]  # these look the same in every run
 
@@ -91,7 +92,7 @@ def core_axis(axes: Axes, cores: Iterable[int]) -> None:
 def note(figure: Figure, *sentences: str) -> None:
     """The sentences that are not empty, beneath the figure."""
     if said := "  ".join(filter(None, sentences)):
-        figure.supxlabel(fill(said, 120), fontsize="small", color=QUIET)
+        figure.supxlabel(fill(said, int(11 * figure.get_figwidth())), fontsize="small", color=QUIET)
 
 
 def say(axes: Axes, text: str) -> None:

@@ -1,5 +1,6 @@
 """Throughput by cores: this machine's curves, and the published ones beside them on axes of their own."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -7,26 +8,44 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.estimates import throughput
+from analysis.estimates import called, throughput
 from analysis.figures.style import QUIET, core_axis, curve, look, name_curves, note, published_look, say, side_by_side
 from analysis.figures.view import View
+from analysis.statistics import MIN_BLOCKS
+from records.trials import BASE
 
 PUBLISHED = Path(__file__).parent.parent / "published" / "throughput_by_cores.csv"
 
 _LABELS = {"cps": "thousand connections per second", "rps": "thousand requests per second"}
-_SYSTEMS = ("base", "latest", "fastsocket")
+_MEASURED = "0.9"  # the published cores that this machine has, too
+_SYSTEMS = (BASE, "latest", "fastsocket")
 
 
 def draw(view: View) -> tuple[Figure, pd.DataFrame]:
-    """A row of axes per workload."""
-    figure = Figure(figsize=(10.5, 4.2 * len(view.workloads)), layout="constrained")
-    published, served = pd.read_csv(PUBLISHED), throughput(view.summary)
-    for workload, (ours, theirs) in zip(view.workloads, figure.subplots(len(view.workloads), 2, squeeze=False)):
-        _our_curves(ours, view, served[served.workload == workload])
-        ours.set_title(f"{workload}, this machine", loc="left")
-        _published_curves(theirs, view, published[published.workload == workload], workload)
-        theirs.set_title(f"{workload}, as published", loc="left")
-    note(figure, "Bars, ours: 95 % intervals.", view.shared())
+    """For each workload our curves above our ratios to base, and beside them the published ones, if there are any."""
+    served, known = throughput(view.summary), pd.read_csv(PUBLISHED)
+    published = known[known.workload.isin(view.workloads)]
+    columns, rows = 2 if len(published) else 1, len(view.workloads)
+    figure = Figure(figsize=(5.25 * columns, 5.6 * rows), layout="constrained")
+    grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[3, 2] * rows)
+    for number, workload in enumerate(view.workloads):
+        ours, theirs = served[served.workload == workload], published[published.workload == workload]
+        curves, ratios = grid[2 * number], grid[2 * number + 1]
+        curves[0].set_title(f"{called(workload)}, this machine", loc="left")
+        _our_curves(curves[0], view, ours)
+        _our_ratios(ratios[0], view, ours)
+        if columns == 2:
+            curves[1].set_title(f"{called(workload)}, as published", loc="left")
+            _published_curves(curves[1], view, theirs, workload)
+            _published_ratios(ratios[1], view, theirs)
+    note(
+        figure,
+        "Bars, ours: 95 % intervals. Those of ratios come from pairs in the same blocks, without the machine's drift.",
+        "Grey: the cores that were measured here."
+        if columns == 2
+        else f"No curve of {' or '.join(map(called, view.workloads))} was published.",
+        view.shared(),
+    )
     return figure, _data(view, published)
 
 
@@ -48,17 +67,50 @@ def _our_curves(axes: Axes, view: View, served: pd.DataFrame) -> None:
     name_curves(axes, ends)
 
 
+def _our_ratios(axes: Axes, view: View, served: pd.DataFrame) -> None:
+    arms = [arm for arm in view.variants if arm != BASE]
+    for arm, offset in side_by_side(arms, 0.012 * (view.cores[-1] - view.cores[0])):
+        points = served[served.variant == arm].dropna(subset="ratio_low").sort_values("cores")
+        bounds = points.ratio_low, points.ratio_high
+        curve(axes, look(view, arm), points.cores + offset, points.ratio_to_base, *bounds, label=view.label(arm))
+    _ratio_axes(axes, view.cores)
+    if served.ratio_low.isna().all():
+        say(axes, f"No ratio has an interval: it takes {MIN_BLOCKS} complete blocks.")
+
+
+def _published_ratios(axes: Axes, view: View, published: pd.DataFrame) -> None:
+    by_arm = {_arm(str(name)): points.set_index("cores") for name, points in published.groupby("system")}
+    for arm in (arm for arm in by_arm if arm != BASE):
+        points, base = by_arm[arm], by_arm[BASE]
+        low, high = (
+            (points.kcps + sign * points.error_kcps) / (base.kcps - sign * base.error_kcps) for sign in (-1, 1)
+        )
+        curve(axes, published_look(view, arm), points.index, points.kcps / base.kcps, low, high, label=arm)
+    axes.axvspan(view.cores[0], view.cores[-1], color=_MEASURED)
+    _ratio_axes(axes, published.cores.unique())
+
+
+def _ratio_axes(axes: Axes, cores: Iterable[int]) -> None:
+    axes.axhline(1, color=QUIET, linewidth=1)
+    core_axis(axes, cores)
+    axes.set_ylabel("ratio to base")
+
+
+def _arm(system: str) -> str:
+    return next(arm for arm in _SYSTEMS if arm in system.lower())
+
+
 def _published_curves(axes: Axes, view: View, published: pd.DataFrame, workload: str) -> None:
     if published.empty:
-        say(axes, f"No curve of {workload} was published.")
+        say(axes, f"No curve of {called(workload)} was published.")
         return
     ends = []
     for name, points in published.groupby("system", sort=False):
-        system = str(name)
-        arm = next(arm for arm in _SYSTEMS if arm in system.lower())
+        system, arm = str(name), _arm(str(name))
         low, high = points.kcps - points.error_kcps, points.kcps + points.error_kcps
         curve(axes, published_look(view, arm), points.cores, points.kcps, low, high, label=system)
         ends.append((system, points.sort_values("cores").kcps.iloc[-1], published_look(view, arm)["color"]))
+    axes.axvspan(view.cores[0], view.cores[-1], color=_MEASURED)
     core_axis(axes, published.cores.unique())
     axes.set_ylabel(_LABELS["cps"])
     axes.set_ylim(bottom=0)
@@ -76,18 +128,18 @@ def _sources(published: pd.DataFrame) -> str:
 
 
 def _data(view: View, published: pd.DataFrame) -> pd.DataFrame:
-    """Per second: workload, system, cores, estimate, low, high, source."""
+    """Per second: workload, system, cores, estimate, low, high, source; of ours also the ratios."""
     served = throughput(view.summary)
     ours = (
         served[served.variant.isin(view.variants)]
         .rename(columns={"variant": "system", "ci_low": "low", "ci_high": "high"})
         .assign(source="measured here")
     )
-    theirs = published[published.workload.isin(view.workloads)]
-    theirs = theirs.assign(
-        estimate=1000 * theirs.kcps,
-        low=1000 * (theirs.kcps - theirs.error_kcps),
-        high=1000 * (theirs.kcps + theirs.error_kcps),
+    theirs = published.assign(
+        estimate=1000 * published.kcps,
+        low=1000 * (published.kcps - published.error_kcps),
+        high=1000 * (published.kcps + published.error_kcps),
     )
     columns = ["workload", "system", "cores", "estimate", "low", "high", "source"]
-    return pd.concat([ours[columns], theirs[columns]])
+    ratios = ["ratio_to_base", "ratio_low", "ratio_high"]
+    return pd.concat([ours[columns + ratios], theirs[columns]])

@@ -55,7 +55,8 @@ class View:
     def label(self, arm: str) -> str:
         return self.spec.labels.get(arm, arm)
 
-    def shared(self) -> str:
-        """A note on where the load generator takes CPU time from the server, empty if nowhere."""
-        cores = [f"{placement.cores}" for placement in self.run.placements if placement.shared]
+    def shared(self, shown: list[int] | None = None) -> str:
+        """A note on where the load generator takes CPU time from the server, empty if nowhere. shown: core counts."""
+        placements = [one for one in self.run.placements if one.shared and one.cores in (shown or self.cores)]
+        cores = [f"{placement.cores}" for placement in placements]
         return f"At {', '.join(cores)} cores the load generator shares CPUs with the server." if cores else ""

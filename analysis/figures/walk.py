@@ -14,6 +14,7 @@ from analysis.figures.style import Look, look, note, say
 from analysis.figures.view import View
 from fastsocket.steering.ports import core_of_port, port_mask
 from records.run import Placement, Run
+from records.trials import BASE
 from records.walk import ACTIVE_STEPS, APPLICATION_STEP, PASSIVE_STEPS, read_walk, walk_path
 
 _STEPS = {  # step -> what the slides say happens; whether in softirq or for the application
@@ -34,17 +35,17 @@ _COLUMNS = ["variant", "trial", "connection", "step", "cpu", "us", "source_port"
 
 def draw_passive(view: View) -> tuple[Figure, pd.DataFrame]:
     """Steps 1 to 9: from the SYN to the read."""
-    return _draw_walks(view, PASSIVE_STEPS, "(1) listen() was before. ")
+    return _draw_walks(view, PASSIVE_STEPS, "(1) listen() was before.", _by_chance(view))
 
 
 def draw_active(view: View) -> tuple[Figure, pd.DataFrame]:
     """Steps 10 to 15: the proxy's own connection to the backend."""
-    return _draw_walks(view, ACTIVE_STEPS, "")
+    return _draw_walks(view, ACTIVE_STEPS)
 
 
 def draw_delivery(view: View) -> tuple[Figure, pd.DataFrame]:
     """Where the NIC delivers the first packet of each kind, by the core of the application that it is for."""
-    walks = _walks(view)
+    walks = traced_walks(view)
     kinds = {"passive": 3, "active": 13}
     figure = Figure(figsize=(2 + 3.4 * len(view.variants), 7.2), layout="constrained")
     figure.suptitle(view.spec.title, x=0.02, ha="left", fontweight="bold")
@@ -63,10 +64,15 @@ def _hits(view: View, chosen: pd.DataFrame) -> str:
     """How many source ports stand for the CPU that connects, in the steps that choose them."""
     count = _machine_cpus(view.run)
     is_hit = chosen.source_port.map(lambda port: core_of_port(port, count)) == chosen.cpu
-    hits = is_hit.groupby(chosen.variant).mean()
-    said = "; ".join(f"{view.label(name)} {100 * hits[name]:.1f} %" for name in view.variants if name in hits)
+    hits = is_hit.groupby(chosen.variant).agg(["sum", "size"])
+    said = "; ".join(f"{view.label(name)} {_share(*hits.loc[name])}" for name in view.variants if name in hits.index)
     hashed = f"hash(p) = p & {port_mask(count)} of the proxy's source port is the core that connects"
-    return f"{hashed}: {said}." if said else ""
+    return f"{hashed}: {said}; by chance {100 / (port_mask(count) + 1):.0f} %." if said else ""
+
+
+def _share(count: int, of: int) -> str:
+    interval = binomtest(int(count), int(of)).proportion_ci(method="wilson")
+    return f"{100 * count / of:.1f} % ({100 * interval.low:.1f}–{100 * interval.high:.1f})"
 
 
 def _machine_cpus(run: Run) -> int:
@@ -78,7 +84,7 @@ def _used(placement: Placement) -> list[int]:
     return sorted({*placement.server_cpus, *placement.load_cpus})
 
 
-def _walks(view: View) -> pd.DataFrame:
+def traced_walks(view: View) -> pd.DataFrame:
     """A row per step of each connection of the view's trials; the A/A control is base."""
     rows = [
         (trial.variant, trial.index, *step)
@@ -90,8 +96,8 @@ def _walks(view: View) -> pd.DataFrame:
     return walks[walks.variant.isin(view.variants)]
 
 
-def _draw_walks(view: View, steps: tuple[int, ...], preface: str) -> tuple[Figure, pd.DataFrame]:
-    walks = _walks(view)
+def _draw_walks(view: View, steps: tuple[int, ...], *said: str) -> tuple[Figure, pd.DataFrame]:
+    walks = traced_walks(view)
     figure = Figure(figsize=(5.2 + 3.3 * len(view.variants), 1.8 + 0.55 * len(steps)), layout="constrained")
     figure.suptitle(view.spec.title, x=0.02, ha="left", fontweight="bold")
     rows = []
@@ -105,11 +111,24 @@ def _draw_walks(view: View, steps: tuple[int, ...], preface: str) -> tuple[Figur
     figure.axes[0].set_ylim(len(steps) - 0.5, -0.5)
     note(
         figure,
-        f"{preface}Lines: all walks, as wide as they are common. Circles: the application's own; squares: softirq. "
+        *said,
+        "Lines: all walks, as wide as they are common. Circles: the application's own; squares: softirq. "
         "Right: how many of all connections do that step on the application's core, 95 % intervals.",
         _counted(walks),
     )
     return figure, pd.concat(rows)
+
+
+def _by_chance(view: View) -> str:
+    """What to compare base's shares with: they are of a load that leaves the CPUs idle."""
+    times = [(use.idle, sum(use.model_dump(exclude={"cpu"}).values())) for trial in view.trials for use in trial.cpu]
+    if BASE not in view.variants or not times:
+        return ""
+    cores, idle = view.cores[-1], sum(idle for idle, _ in times) / sum(whole for _, whole in times)
+    return (
+        f"By chance base has {100 / cores:.0f} %, as at full speed. Here the CPUs are {100 * idle:.0f} % idle: the "
+        "core that took the packet in is awake, and its worker probably comes first more often."
+    )
 
 
 def _server_cpus(view: View, cpus: pd.DataFrame) -> list[int]:
@@ -180,7 +199,7 @@ def _draw_matrix(axes: Axes, told: Counter[tuple[int, int]], title: str) -> None
     axes.imshow(shares, cmap="Greys", vmin=0, vmax=1)
     for y, row in enumerate(shares):
         for x, share in enumerate(row):
-            axes.text(x, y, f"{100 * share:.1f} %", ha="center", va="center", color="white" if share > 0.5 else "black")
+            axes.text(x, y, f"{100 * share:.1f} %", ha="center", va="center", color="white" if share > 0.6 else "black")
     axes.set_xticks(range(len(cpus)), [f"{cpu}" for cpu in cpus])
     axes.set_yticks(range(len(cpus)), [f"{cpu}" for cpu in cpus])
     axes.set(xlabel="core that the NIC chose", ylabel="application's core")
@@ -189,6 +208,5 @@ def _draw_matrix(axes: Axes, told: Counter[tuple[int, int]], title: str) -> None
 
 def _counted(walks: pd.DataFrame) -> str:
     traced = walks.drop_duplicates(["variant", "trial", "connection"]).groupby("variant", sort=False).size()
-    return (
-        "Traced connections: " + (", ".join(f"{variant} {count}" for variant, count in traced.items()) or "none") + "."
-    )
+    said = [f"{variant}{' with its control' if variant == BASE else ''} {count}" for variant, count in traced.items()]
+    return f"Traced connections: {', '.join(said) or 'none'}."

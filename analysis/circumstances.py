@@ -1,0 +1,30 @@
+"""What runs were got with, and where they differ in it."""
+
+from collections.abc import Iterator
+
+from records.run import Run
+
+PASSING = ("load before",)  # of fingerprints: another one each time
+
+
+def circumstances(run: Run) -> dict[str, str]:
+    """All that a run tells of machine, kernel, software and limits."""
+    limits = ", ".join(f"{name} {value}" for name, value in run.options.limits.items()) or "as usual"
+    told = {**run.fingerprint, **run.kernel_settings, **run.versions, "limits": limits}
+    return {name: value for name, value in told.items() if name not in PASSING}
+
+
+def differences(was: Run, now: Run) -> Iterator[str]:
+    """A sentence for each circumstance that both runs tell of, and one for those that only one of them does."""
+    before, after = circumstances(was), circumstances(now)
+    for name in differing([was, now]):
+        yield f"another machine or version: {name} was {before[name]}, and is {after[name]}"
+    if unknown := [name for name in {**before, **after} if not (name in before and name in after)]:
+        yield f"told by one of the two runs alone: {', '.join(unknown)}"
+
+
+def differing(runs: list[Run]) -> list[str]:
+    """The circumstances of which runs tell different things."""
+    told = [circumstances(run) for run in runs]
+    names = dict.fromkeys(name for one in told for name in one)
+    return [name for name in names if len({one[name] for one in told if name in one}) > 1]
