@@ -15,6 +15,7 @@ from fastsocket.steering.rfs import Rfs
 
 LIBRARY_OFF = Wishes(
     listen_table=False,
+    balance=False,
     fast_epoll=False,
     flow_deliver=False,
     answer_with_fin=False,

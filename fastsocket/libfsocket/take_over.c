@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "adopt.h"
+#include "balance.h"
 #include "clone.h"
 #include "mark.h"
 #include "process.h"
@@ -125,5 +126,6 @@ bool take_over(struct listener *l)
 	l->cloned = true;
 	atomic_store(&l->shared->withdrawn_ms, 0);
 	share_out(l);
+	balance_load(l);
 	return true;
 }

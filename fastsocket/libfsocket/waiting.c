@@ -9,6 +9,7 @@
 #include "look.h"
 #include "neighbours.h"
 #include "poll_bell.h"
+#include "pulse.h"
 #include "readable.h"
 #include "real.h"
 #include "settings.h"
@@ -93,7 +94,7 @@ static int what_else_is_ready(const struct wait *wait, int found)
 	return more > 0 ? without_rings(wait, more, found) : 0;
 }
 
-int wait_for_events(struct wait *wait)
+static int look_and_wait(struct wait *wait)
 {
 	int saved_errno = errno;
 	int slice_ms, ready;
@@ -105,7 +106,18 @@ int wait_for_events(struct wait *wait)
 	errno = saved_errno;
 	if (ready > 0)
 		return ready + what_else_is_ready(wait, ready);
-	return slice_ms < 0 ? wait_as_asked(wait) : wait_in_slices(wait, slice_ms);
+	if (slice_ms < 0)
+		return wait_as_asked(wait);
+	pulse_sleeps();
+	return wait_in_slices(wait, slice_ms);
+}
+
+int wait_for_events(struct wait *wait)
+{
+	int ready = look_and_wait(wait);
+
+	pulse_wakes();
+	return ready;
 }
 
 /* ---- poll() and select() ---- */
@@ -242,6 +254,7 @@ int poll_in_slices(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
 	bool idle = false;
 	int ready, look_in;
 
+	pulse_sleeps();
 	do {
 		look_in = look_at_polled(fds, n, idle);
 		idle = true;
@@ -257,6 +270,7 @@ int poll_in_slices(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
 		if (left != FOREVER)
 			left = deadline > now_ns() ? deadline - now_ns() : 0;
 	} while (ready == 0 && left != 0);
+	pulse_wakes();
 	return ready;
 }
 
@@ -349,6 +363,7 @@ int select_in_slices(int n, fd_set *in, fd_set *out, fd_set *except, const struc
 	for (size_t i = 0; i < COUNT(given); i++)
 		if (given[i])
 			memcpy(&asked[i], given[i], set_bytes(n));
+	pulse_sleeps();
 	do {
 		look_in = look_at_selected(n, &asked[0]);
 		round.bells = 0;
@@ -367,5 +382,6 @@ int select_in_slices(int n, fd_set *in, fd_set *out, fd_set *except, const struc
 		if (left != FOREVER)
 			left = deadline > now_ns() ? deadline - now_ns() : 0;
 	} while (ready == 0 && left != 0);
+	pulse_wakes();
 	return ready;
 }
