@@ -94,7 +94,7 @@ def _by_experiment(results: list[Result]) -> dict[str, Result]:
 
 def _require_same_question(was: Options, now: Options) -> None:
     """Raises CompareError where the same name stands for something else."""
-    for name in ("rates", "day", "share", "neighbour", "nic", "observes"):
+    for name in ("rates", "day", "share", "neighbour", "pause", "one_queue", "nic", "observes"):
         if getattr(was, name) != getattr(now, name):
             raise CompareError(f"{was.experiment} had other {name}: {getattr(was, name)} and {getattr(now, name)}")
 

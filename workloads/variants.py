@@ -84,6 +84,12 @@ VARIANTS = {
         Variant(
             "fastsocket", "libfsocket.so preloaded, steering by perfect filters", preload=DELIVERED, steering="perfect"
         ),
+        Variant(
+            "balanced",
+            "fastsocket with the program that gives connections to another worker where their own is away",
+            preload=replace(DELIVERED, balance=True),
+            steering="perfect",
+        ),
         Variant("off", "libfsocket.so preloaded with everything off", preload=LIBRARY_OFF),
         Variant(
             "fewer-packets",
