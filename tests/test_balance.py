@@ -5,7 +5,8 @@ import os
 import re
 import signal
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,7 @@ def test_a_worker_that_writes_garbage_where_the_program_reads_misplaces_connecti
     server.ask("reap", "scribbler")
     for cpu in CPUS:
         assert pids(server.request(cpu, LATER)) <= set(server.workers)
+    wait_until(lambda: answering(server) == {server.workers[0]}, "the workers have written what is so")
     with stopped(server.workers[0]):
         assert answering(server) == {server.workers[1]}
 
@@ -162,28 +164,54 @@ def test_without_the_capability_all_is_as_without_the_program():
         for cpu in CPUS:
             server.ask("fork", str(cpu), cpu)
             assert len(server.request(cpu, LATER)) == LATER
-        assert server.per_cpu("accepted_local") == [LATER, LATER]
+        assert server.per_cpu("adopted") == [1, 1]
         assert programs(server.pid) == set()
         assert "not balanced: Operation not permitted" in fastsocket("status", server.pid).stdout
 
 
-def test_a_successor_balances_once_the_server_before_has_let_go(server, tmp_path):
-    with Server(BALANCED) as successor, socket.socket(socket.AF_UNIX) as store:
-        store.bind(str(tmp_path / "store"))
+@contextmanager
+def succeeded(server: Server, directory: Path, environment: dict[str, str]) -> Iterator[Server]:
+    """By a server that got the listener over a Unix socket; the first server has closed it."""
+    with Server(environment) as successor, socket.socket(socket.AF_UNIX) as store:
+        store.bind(str(directory / "store"))
         store.listen()
-        assert server.ask("send", str(tmp_path / "store")) == ""
+        assert server.ask("send", str(directory / "store")) == ""
         with store.accept()[0] as connection:
             (descriptor,) = socket.recv_fds(connection, 100, 1)[1]
-        successor.tell("receive", str(tmp_path / "store"))
+        successor.tell("receive", str(directory / "store"))
         with store.accept()[0] as connection:
             socket.send_fds(connection, [b"x"], [descriptor])
         os.close(descriptor)
         successor.know(successor.read())
-        (before,) = programs(server.pid)
         successor.workers = [successor.ask("fork", str(cpu), cpu, False, NOBODY)["pid"] for cpu in CPUS]
         for cpu in CPUS:
             server.ask("tell", str(cpu), "close")
         server.ask("close")
-        wait_until(lambda: not is_in_the_kernel(before), "the old program is gone")
         wait_until(lambda: answering(successor) == {successor.workers[0]}, "the successor serves")
+        yield successor
+
+
+def test_a_successor_balances_once_the_server_before_has_let_go(server, tmp_path):
+    (before,) = programs(server.pid)
+    with succeeded(server, tmp_path, BALANCED) as successor:
         wait_until(lambda: gives_away(successor), "the new program chooses")
+        assert not is_in_the_kernel(before)
+
+
+def test_a_successor_that_does_not_balance_has_no_program(server, tmp_path):
+    (before,) = programs(server.pid)
+    with succeeded(server, tmp_path, PRELOAD) as successor:
+        wait_until(lambda: not is_in_the_kernel(before), "the program is gone")
+        with stopped(successor.workers[0]):
+            assert answering(successor) == {successor.workers[1]}
+        assert successor.total("given_away") == 0
+
+
+def test_the_program_comes_back_with_the_next_workers(server):
+    """While there was none, a filter was in its place."""
+    for cpu in CPUS:
+        server.ask("tell", str(cpu), "close")
+    server.workers = [server.ask("fork", f"next {cpu}", cpu, False, NOBODY)["pid"] for cpu in CPUS]
+    wait_until(lambda: answering(server) == {server.workers[0]}, "the next worker serves")
+    with stopped(server.workers[0]):
+        assert_given_away(server)

@@ -192,10 +192,10 @@ static bool open_pulses(void)
 	return true;
 }
 
-/* Returns 1, or the negative error. */
-static int load(struct listener *l)
+/* Returns the program's id, or the negative error. */
+static int32_t load(struct listener *l)
 {
-	int error;
+	int32_t error;
 
 	if (open_pulses())
 		l->clones_map = make_map(BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, sizeof(uint64_t), 0);
@@ -203,7 +203,7 @@ static int load(struct listener *l)
 		l->program = load_program(pulses_map.fd, l->clones_map.fd);
 	error = -errno;
 	if (l->program.fd)
-		return 1;
+		return (int32_t)l->program.id;
 	balance_close(l);
 	return error;
 }
@@ -222,10 +222,17 @@ void balance_add(const struct listener *l, int cpu)
 		change_clones(l, BPF_MAP_UPDATE_ELEM, cpu);
 }
 
+/* Not after another program of the server, or none, has taken its place. */
 void balance_attach(const struct listener *l)
 {
-	if (l->program.fd)
+	if (l->program.fd && atomic_load(&l->shared->balance) == (int32_t)l->program.id)
 		real.setsockopt(l->fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, &l->program.fd, sizeof(l->program.fd));
+}
+
+void balance_again(const struct listener *l)
+{
+	if (l->program.fd)
+		atomic_store(&l->shared->balance, (int32_t)l->program.id);
 }
 
 void balance_empty(const struct listener *l)

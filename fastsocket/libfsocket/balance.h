@@ -22,6 +22,8 @@ void balance_load(struct listener *l);
 void balance_add(const struct listener *l, int cpu);
 /* Give the group the program. Call it only for a group that is this server's. */
 void balance_attach(const struct listener *l);
+/* The successor that had the listener has ended: this process's program is the server's again. */
+void balance_again(const struct listener *l);
 /* No clone is to be chosen any longer. */
 void balance_empty(const struct listener *l);
 /* The process needs the listener's clones no longer. */

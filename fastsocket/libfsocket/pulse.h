@@ -38,7 +38,10 @@ void pulses_use(struct pulse *pulses);
 void pulse_begins(int cpu);
 void pulse_forget(void);
 
-/* The calling thread begins to wait for its epoll. */
+/*
+ * The calling thread begins to wait for its epoll, or goes on waiting: a neighbour may have found it to be away just when
+ * it had come back.
+ */
 static inline void pulse_sleeps(void)
 {
 	if (!likely(!pulse))

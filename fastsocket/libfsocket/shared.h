@@ -54,7 +54,7 @@ struct shared_listener {
 	struct sockaddr_storage address;
 	char why_not[112];                     /* a text of reasons.def, or empty while the clones work */
 	_Atomic uint32_t tickets;              /* adoptions by workers that the application had not pinned */
-	_Atomic int32_t balance;               /* 1: the program is loaded; an error, negative; 0: not asked for */
+	_Atomic int32_t balance;               /* the id of its program; an error, negative; 0: not asked for */
 	_Atomic uint64_t withdrawn_ms;         /* since when the clones are to receive nothing; 0: they receive */
 	_Atomic uint64_t resume_ms;            /* until then another program empties its clones; 0: ours receive */
 	_Atomic uint32_t unattended;           /* all clones lack a worker: the listener gets the new connections */

@@ -125,7 +125,7 @@ bool take_over(struct listener *l)
 	}
 	l->cloned = true;
 	atomic_store(&l->shared->withdrawn_ms, 0);
-	share_out(l);
 	balance_load(l);
+	share_out(l);
 	return true;
 }

@@ -70,11 +70,13 @@ static int wait_in_slices(const struct wait *wait, int slice_ms)
 
 	for (;;) {
 		bool is_last = left != FOREVER && left <= slice_ms * NS_PER_MS;
-		int reported = !is_last   ? wait_for_ms(wait, slice_ms)
-		               : as_asked ? wait_as_asked(wait)
-		                          : wait_for_ms(wait, (int)((left + NS_PER_MS - 1) / NS_PER_MS));
-		int ready = without_rings(wait, reported, 0);
+		int reported, ready;
 
+		pulse_sleeps();
+		reported = !is_last   ? wait_for_ms(wait, slice_ms)
+		           : as_asked ? wait_as_asked(wait)
+		                      : wait_for_ms(wait, (int)((left + NS_PER_MS - 1) / NS_PER_MS));
+		ready = without_rings(wait, reported, 0);
 		if (ready || (is_last && !reported))
 			return ready;
 		slice_ms = look_after(wait->epfd, !reported);
@@ -106,10 +108,7 @@ static int look_and_wait(struct wait *wait)
 	errno = saved_errno;
 	if (ready > 0)
 		return ready + what_else_is_ready(wait, ready);
-	if (slice_ms < 0)
-		return wait_as_asked(wait);
-	pulse_sleeps();
-	return wait_in_slices(wait, slice_ms);
+	return slice_ms < 0 ? wait_as_asked(wait) : wait_in_slices(wait, slice_ms);
 }
 
 int wait_for_events(struct wait *wait)
@@ -254,8 +253,8 @@ int poll_in_slices(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
 	bool idle = false;
 	int ready, look_in;
 
-	pulse_sleeps();
 	do {
+		pulse_sleeps();
 		look_in = look_at_polled(fds, n, idle);
 		idle = true;
 		round.bells = 0;
@@ -363,8 +362,8 @@ int select_in_slices(int n, fd_set *in, fd_set *out, fd_set *except, const struc
 	for (size_t i = 0; i < COUNT(given); i++)
 		if (given[i])
 			memcpy(&asked[i], given[i], set_bytes(n));
-	pulse_sleeps();
 	do {
+		pulse_sleeps();
 		look_in = look_at_selected(n, &asked[0]);
 		round.bells = 0;
 		for (int fd = 0; fd < n; fd++)

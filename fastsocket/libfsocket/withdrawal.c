@@ -188,7 +188,9 @@ bool withdrawal_tend(struct listener *l, uint64_t now)
 		program_comes(l);
 		return false;
 	}
-	if (!withdrawn && process_is_dead(marked_process(l->fd)))
+	if (!withdrawn && process_is_dead(marked_process(l->fd))) {
 		mark_unless_creator(l); /* so that a successor finds a process that lives */
+		balance_again(l);
+	}
 	return withdrawn != 0;
 }
