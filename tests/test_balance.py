@@ -21,6 +21,7 @@ from tests.harness.waiting import wait_until
 BALANCED = PRELOAD | {"FSOCKET_BALANCE": "on"}
 LIMIT_MS = patient(10)
 LATER = 5
+NOTICED_SECONDS = patient(1.9)  # the library asks once a second; two seconds later it stops to listen
 WITHOUT_CAPABILITY = ["setpriv", "--bounding-set", "-bpf,-sys_admin"]
 libbpf = ctypes.CDLL("libbpf.so.1", use_errno=True)
 
@@ -155,7 +156,7 @@ def test_a_foreign_member_of_the_group_gets_its_part():
         other.listen("127.0.0.1", False, True, server.port, "", True)
         foreigners = {other.ask("fork", str(cpu), cpu)["pid"] for cpu in CPUS}
         for cpu in CPUS:
-            wait_until(lambda cpu=cpu: pids(server.request(cpu, 1)) <= foreigners, "the other server gets its part")
+            wait_until(lambda cpu=cpu: pids(server.request(cpu, 1)) <= foreigners, "it gets its part", NOTICED_SECONDS)
 
 
 def test_without_the_capability_all_is_as_without_the_program():
@@ -202,9 +203,10 @@ def test_a_successor_that_does_not_balance_has_no_program(server, tmp_path):
     (before,) = programs(server.pid)
     with succeeded(server, tmp_path, PRELOAD) as successor:
         wait_until(lambda: not is_in_the_kernel(before), "the program is gone")
+        given = successor.total("given_away")
         with stopped(successor.workers[0]):
             assert answering(successor) == {successor.workers[1]}
-        assert successor.total("given_away") == 0
+        assert successor.total("given_away") == given
 
 
 def test_the_program_comes_back_with_the_next_workers(server):

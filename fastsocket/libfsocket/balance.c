@@ -142,17 +142,15 @@ static struct loaded load_program(int pulses, int clones)
 	return kept(bpf(BPF_PROG_LOAD, &wanted));
 }
 
-static void change_clones(const struct listener *l, enum bpf_cmd command, int cpu)
+static void change_clones(const struct listener *l, enum bpf_cmd command, int cpu, const uint64_t *fd)
 {
-	uint64_t fd = (uint64_t)clone_of(l, cpu);
 	uint32_t key = (uint32_t)cpu;
 	union bpf_attr wanted;
 
 	memset(&wanted, 0, sizeof(wanted));
 	wanted.map_fd = (uint32_t)l->clones_map.fd;
 	wanted.key = (uint64_t)(uintptr_t)&key;
-	wanted.value = (uint64_t)(uintptr_t)&fd;
-	wanted.flags = command == BPF_MAP_UPDATE_ELEM ? BPF_NOEXIST : 0;
+	wanted.value = (uint64_t)(uintptr_t)fd;
 	bpf(command, &wanted);
 }
 
@@ -218,8 +216,12 @@ void balance_load(struct listener *l)
 
 void balance_add(const struct listener *l, int cpu)
 {
-	if (l->program.fd && clone_listens(l, cpu))
-		change_clones(l, BPF_MAP_UPDATE_ELEM, cpu);
+	uint64_t fd;
+
+	if (!l->program.fd || !clone_listens(l, cpu))
+		return;
+	fd = (uint64_t)clone_of(l, cpu);
+	change_clones(l, BPF_MAP_UPDATE_ELEM, cpu, &fd);
 }
 
 /* Not after another program of the server, or none, has taken its place. */
@@ -239,7 +241,7 @@ void balance_empty(const struct listener *l)
 {
 	for_each_clone(cpu, l)
 		if (l->program.fd)
-			change_clones(l, BPF_MAP_DELETE_ELEM, cpu);
+			change_clones(l, BPF_MAP_DELETE_ELEM, cpu, NULL);
 }
 
 void balance_close(struct listener *l)
