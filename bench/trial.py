@@ -74,9 +74,16 @@ class Bench:
         self._probes = probes
 
     def run(
-        self, slot: Slot, placement: Placement, seconds: int, rate: float | None = None, observe: Observe | None = None
+        self,
+        slot: Slot,
+        placement: Placement,
+        seconds: int,
+        rate: float | None = None,
+        observe: Observe | None = None,
+        one_queue: bool = False,
     ) -> Trial:
-        """rate: requests per second in all, None: as many as the server takes.
+        """rate: requests per second in all, None: as many as the server takes. one_queue: all packets to the server are
+        handled on its first CPU.
 
         Raises WorkloadError when the server or the load generator fails.
         """
@@ -84,7 +91,7 @@ class Bench:
         testbed, cpus = self._testbeds[workload.topology], Cpus(placement.server_cpus, placement.load_cpus)
         with (
             nullcontext() if variant.observed else self._probes.taken_off(),
-            self._steered(workload, variant, testbed, cpus),
+            self._steered(workload, variant, testbed, cpus, one_queue),
             self._set_up(variant, testbed, cpus),
             TemporaryDirectory(dir=self._tag.directory) as directory,
             workload.serve(testbed, variant, cpus, Path(directory)) as pids,
@@ -118,11 +125,13 @@ class Bench:
         )
 
     @contextmanager
-    def _steered(self, workload: Workload, variant: Variant, testbed: Testbed, cpus: Cpus) -> Iterator[None]:
-        ports = workload.cpu_of_port(cpus) if variant.steering == "perfect" else {}
+    def _steered(
+        self, workload: Workload, variant: Variant, testbed: Testbed, cpus: Cpus, one_queue: bool
+    ) -> Iterator[None]:
+        ports = workload.cpu_of_port(cpus) if variant.steering == "perfect" and not one_queue else {}
         for threads in self._threads.values():  # the plan then places those of the server itself
             threads.pin(cpus.load)
-        with self._nic.steer(Plan(variant.steering, tuple(cpus.server), ports)):
+        with self._nic.steer(Plan(variant.steering, tuple(cpus.server[:1] if one_queue else cpus.server), ports)):
             yield
 
     @contextmanager

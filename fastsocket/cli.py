@@ -45,6 +45,13 @@ def fastsocket() -> None:
 # The options of run, in the order of its --help.
 Command = Annotated[list[str], typer.Argument(metavar="COMMAND", help="The server and its arguments, best after --.")]
 ListenTable = Annotated[bool | None, typer.Option(help="Give each CPU a listener (the library's default: on).")]
+Balance = Annotated[
+    bool | None,
+    typer.Option(
+        help="The kernel gives a connection to another worker where its own is away; "
+        "that takes CAP_BPF and CAP_NET_ADMIN (the library's default: off)."
+    ),
+]
 FastEpoll = Annotated[
     bool | None,
     typer.Option(help="Put a connection into the epoll only when it has to wait (the library's default: off)."),
@@ -81,6 +88,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="The library says
 def run(
     command: Command,
     listen_table: ListenTable = None,
+    balance: Balance = None,
     fast_epoll: FastEpoll = None,
     flow_deliver: FlowDeliver = None,
     answer_with_fin: AnswerWithFin = None,
@@ -106,6 +114,7 @@ def run(
     ports = arguments.only_ports(only or [])
     wishes = launch.Wishes(
         listen_table,
+        balance,
         fast_epoll,
         flow_deliver,
         answer_with_fin,

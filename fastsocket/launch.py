@@ -23,7 +23,7 @@ class LaunchError(Exception):
 
 
 # The parts of the library that can be switched on and off, by their names in Wishes and in the environment.
-PARTS = ("listen_table", "fast_epoll", "flow_deliver", "answer_with_fin", "delayed_ack", "defer_accept")
+PARTS = ("listen_table", "balance", "fast_epoll", "flow_deliver", "answer_with_fin", "delayed_ack", "defer_accept")
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Wishes:
     """What was asked of the library. None: nothing, so what the environment says already stays."""
 
     listen_table: bool | None = None
+    balance: bool | None = None
     fast_epoll: bool | None = None
     flow_deliver: bool | None = None
     answer_with_fin: bool | None = None

@@ -29,7 +29,7 @@ from fastsocket.steering.cpus import machine_cpus
 
 MAPPING = "/memfd:fsocket (deleted)"
 MAGIC = b"FSOCKET"
-VERSION = 6
+VERSION = 7
 MAX_CPUS = 1024  # CPU_SETSIZE
 MAX_LISTENERS = 64
 MAX_ADOPTERS = 8
@@ -80,6 +80,8 @@ class ListenerHead(Structure):
         ("cookie", c_uint64),
         ("address", c_uint8 * 128),
         ("why_not", c_char * 112),
+        ("tickets", c_uint32),
+        ("balance", c_int32),
     ]
 
 
@@ -147,6 +149,7 @@ class Listener:
     port: int
     creator: int | None  # the process that listened; None once it has let go, or ended
     why_not: str  # why connections do not go to the workers' own CPUs; empty: they do
+    balance: str  # "on" where the library's program may give a connection to another worker; "off"; or why it cannot
     cpus: list[LocalListener]  # those that listen, or have an adopter
 
     def __str__(self) -> str:
@@ -307,8 +310,14 @@ def _listener(head: ListenerHead, seats: bytes, cpus: int) -> Listener:
         port,
         creator,
         printable(head.why_not.decode(errors="replace")),
+        _balance(head.balance),
         [clone for clone in clones if clone.listening or clone.adopters],
     )
+
+
+def _balance(number: int) -> str:
+    """A negative number is the error with which the kernel refused the program."""
+    return os.strerror(-number) if number < 0 else "on" if number else "off"
 
 
 def _local_listener(cpu: int, line: SeatLine) -> LocalListener:

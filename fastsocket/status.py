@@ -39,6 +39,8 @@ def _table(*columns: str) -> Table:
 def _listener(listener: Listener) -> Iterator[RenderableType]:
     ailment = Text(f"  not accelerated: {listener.why_not}" if listener.why_not else "", style="yellow")
     yield Text.assemble(str(listener), ailment)
+    if listener.balance not in ("on", "off"):
+        yield Text(f"  not balanced: {listener.balance} (it takes CAP_BPF, CAP_NET_ADMIN and no seccomp filter)")
     if listener.cpus:
         table = _table("CPU", "adopters", "last waited for")
         for cpu in listener.cpus:

@@ -62,6 +62,8 @@ class Asked(Record):
     day: bool = False  # those rates are the peak of a day, whose blocks are its hours: bench/rate.py
     share: float | None = None  # of what base takes at full speed: the rate of all arms
     neighbour: int | None = None  # nice value of a process that keeps the server's first CPU busy: bench/neighbour.py
+    pause: int | None = None  # milliseconds for which one worker is stopped in each trial: bench/pause.py
+    one_queue: bool = False  # all packets to the server are handled on its first CPU
     primary: Primary | None = None  # named before the run; all other ratios are adjusted or exploratory
     observes: Literal["profile", "walk", "calls"] | None = None  # beside the other metrics: bench/observers.py
 
@@ -88,7 +90,7 @@ class Options(Asked):
     @property
     def question(self) -> str:
         """The same for two runs of one experiment whose results can be compared."""
-        names = ("rates", "day", "share", "neighbour", "nic", "observes")
+        names = ("rates", "day", "share", "neighbour", "pause", "one_queue", "nic", "observes")
         return ", ".join(f"{name} {getattr(self, name)}" for name in names)
 
     def at_rate(self, workload: str) -> bool:

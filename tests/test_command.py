@@ -124,6 +124,7 @@ PRELOADS = st.lists(st.tuples(NAMES | st.just(str(LIBRARY)), st.sampled_from([":
 WISHES = st.builds(
     Wishes,
     listen_table=st.none() | st.booleans(),
+    balance=st.none() | st.booleans(),
     fast_epoll=st.none() | st.booleans(),
     flow_deliver=st.none() | st.booleans(),
     answer_with_fin=st.none() | st.booleans(),
@@ -137,6 +138,7 @@ WISHES = st.builds(
 OURS = [
     "FSOCKET",
     "FSOCKET_LISTEN_TABLE",
+    "FSOCKET_BALANCE",
     "FSOCKET_FAST_EPOLL",
     "FSOCKET_FLOW_DELIVER",
     "FSOCKET_ANSWER_WITH_FIN",
@@ -175,6 +177,7 @@ def test_running_under_run_is_running_under_the_inner_one(inherited, wishes):
 def test_wishes_in_the_words_of_the_library():
     wishes = Wishes(
         listen_table=True,
+        balance=True,
         fast_epoll=False,
         flow_deliver=True,
         answer_with_fin=True,
@@ -188,6 +191,7 @@ def test_wishes_in_the_words_of_the_library():
     assert environment({}, Path("/l.so"), wishes) == {
         "LD_PRELOAD": "/l.so",
         "FSOCKET_LISTEN_TABLE": "on",
+        "FSOCKET_BALANCE": "on",
         "FSOCKET_FAST_EPOLL": "off",
         "FSOCKET_FLOW_DELIVER": "on",
         "FSOCKET_ANSWER_WITH_FIN": "on",
@@ -413,7 +417,7 @@ def test_status_for_programs(app):
     (server,) = json.loads(fastsocket("status", "--json", app.pid).stdout)
     assert set(server) == {"pid", "command", "processes", "listeners", "counters"}
     (listener,) = server["listeners"]
-    assert set(listener) == {"address", "port", "creator", "why_not", "cpus"}
+    assert set(listener) == {"address", "port", "creator", "why_not", "balance", "cpus"}
     assert set(listener["cpus"][0]) == {"cpu", "listening", "adopters", "tended_ms_ago"}
     assert set(server["counters"][0]) == {"cpu", *COUNTER_NAMES}
 

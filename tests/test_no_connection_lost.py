@@ -11,11 +11,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from fastsocket.shared_memory import SharedMemory
 from tests.harness import servers
 from tests.harness.apps import LOOPBACK
 from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
@@ -151,6 +152,28 @@ def test_no_connection_is_lost_that_is_not_lost_without(scenario, tmp_path, is_l
     )
     assert under["refused"] == under["hung"] == under["wrong"] == 0, (without, under)
     assert lost(under) <= max(lost(without), scenario.may_lose * times), (without, under)
+
+
+BALANCED = {"FSOCKET_BALANCE": "on"}
+WITH_THE_PROGRAM = [
+    pytest.param(servers.NGINX_DAEMON, [nginx_reload, nginx_upgrade], 0, id="nginx reload, upgrade"),
+    pytest.param(servers.NGINX_WORKERS, [worker_killed], 2 * CONCURRENCY, id="nginx worker killed"),
+    pytest.param(servers.HAPROXY_THREADS, [haproxy_takeover], 0, id="haproxy takeover"),
+]
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("server, happenings, may_lose", WITH_THE_PROGRAM)
+def test_no_connection_is_lost_with_the_program_that_balances(server, happenings, may_lose, tmp_path):
+    with served(replace(server, environment=BALANCED), tmp_path, True) as one:
+        with one.load(CPUS) as load:
+            for happen in happenings:
+                more_connections(load)
+                happen(one, load)
+            more_connections(load)
+        assert lost(load.total()) <= may_lose
+        with SharedMemory(one.pid) as memory:
+            assert {listener.balance for listener in memory.listeners()} == {"on"}
 
 
 def waiting_connections(one: Served) -> list[socket.socket]:

@@ -5,55 +5,29 @@ While no worker is in such trouble, none wakes for another one.
 
 import os
 import re
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
-from statistics import median
 
 import pytest
 
 from tests.harness.apps import PRELOAD, Server
 from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
+from tests.harness.delays import assert_short, longest, stopped
 from tests.harness.patience import patient
 from tests.harness.servers import NGINX_WORKERS, Served, served
-from tests.harness.waiting import wait_until
 from tests.libfsocket_apps.loopback import on_cpus
 
 LIMIT_MS = patient(25)
-# A busy machine lets all wait for their CPU, and a neighbour has to be woken a few times. So each time the same is
-# measured without the library, too.
-TIMES_WOKEN = 4
-ATTEMPTS = 3  # of which the median counts
 LATER = 5
 REQUESTS = 64
 PAUSE_SECONDS = 0.02  # after it, a bell that has rung can ring again
 SECONDS_AWAY = 0.3
 
 pytestmark = [pytest.mark.timeout(60), NEEDS_TWO_CPUS]
-
-
-def milliseconds(ask: Callable[[], object]) -> float:
-    began = time.monotonic()
-    ask()
-    return 1000 * (time.monotonic() - began)
-
-
-def longest(ask: Callable[[], object], number: int) -> float:
-    return max(milliseconds(ask) for _ in range(number))
-
-
-@contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "it is stopped")
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager
@@ -68,12 +42,6 @@ TROUBLES = {
     "computing": lambda server, pid: away(server, "computing"),
     "polling": lambda server, pid: away(server, "polling"),
 }
-
-
-def assert_short(waits: Callable[[bool], float]) -> None:
-    """waits: the milliseconds that a client waits, with the library or without."""
-    late = [waits(True) - TIMES_WOKEN * waits(False) for _ in range(ATTEMPTS)]
-    assert median(late) <= LIMIT_MS, late
 
 
 def wait_beside(trouble: str, way: str, preload: bool) -> float:
@@ -92,7 +60,7 @@ def wait_beside(trouble: str, way: str, preload: bool) -> float:
 )
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_no_client_of_a_worker_in_trouble_waits_long(trouble, way):
-    assert_short(lambda preload: wait_beside(trouble, way, preload))
+    assert_short(lambda preload: wait_beside(trouble, way, preload), LIMIT_MS)
 
 
 def times_slept(pid: int) -> int:
@@ -146,7 +114,7 @@ def test_no_client_of_a_stopped_nginx_worker_waits_long(tmp_path):
         with nginx(tmp_path / next(names), preload) as one, stopped(one.workers()[0]):
             return max(longest(partial(request, one, cpu), LATER) for cpu in CPUS)
 
-    assert_short(wait)
+    assert_short(wait, LIMIT_MS)
 
 
 def worker_of(one: Served, cpu: int) -> int:

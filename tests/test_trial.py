@@ -58,6 +58,13 @@ def test_every_connection_of_a_proxy_is_delivered(trials):
     assert sum(cpu.undelivered for cpu in trial.library) <= 0.001 * delivered
 
 
+def test_all_packets_come_by_one_core_where_that_is_asked_for(trials):
+    slot = Slot(0, 0, "haproxy", "fastsocket", False, len(ALL_CPUS))
+    first, *others = trials.run(slot, PLACEMENT, seconds=1, one_queue=True).library
+    assert first.accepted_local > 0
+    assert not any(other.accepted_local for other in others)
+
+
 def test_instances_get_their_packets_on_their_cores(trials):
     assert measured(trials, "redis", "base").metrics["passive_local_percent"] == BY_CHANCE
     assert measured(trials, "redis", "fastsocket").metrics["passive_local_percent"] >= ALL

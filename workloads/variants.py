@@ -15,6 +15,7 @@ from fastsocket.steering.rfs import Rfs
 
 LIBRARY_OFF = Wishes(
     listen_table=False,
+    balance=False,
     fast_epoll=False,
     flow_deliver=False,
     answer_with_fin=False,
@@ -82,6 +83,12 @@ VARIANTS = {
         Variant("rfs", "latest, and Receive Flow Steering", own_reuseport=True, rfs=True),
         Variant(
             "fastsocket", "libfsocket.so preloaded, steering by perfect filters", preload=DELIVERED, steering="perfect"
+        ),
+        Variant(
+            "balanced",
+            "fastsocket with the program that gives connections to another worker where their own is away",
+            preload=replace(DELIVERED, balance=True),
+            steering="perfect",
         ),
         Variant("off", "libfsocket.so preloaded with everything off", preload=LIBRARY_OFF),
         Variant(

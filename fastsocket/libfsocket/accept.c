@@ -8,6 +8,7 @@
 #include "accept.h"
 #include "adopt.h"
 #include "neighbours.h"
+#include "pulse.h"
 #include "real.h"
 #include "seats.h"
 #include "sockopt.h"
@@ -62,12 +63,13 @@ static struct attempt accept_clone(const struct acceptance *asked, int cpu)
 
 /*
  * Was the handshake handled on the CPU that reads? Where a CPU has no clone that listens, the kernel gives its SYNs to
- * any other clone; the accepted socket tells its CPU (sk_clone_lock() in net/core/sock.c).
+ * any other clone, and the program of balance.h some SYNs of others; the accepted socket tells its CPU (sk_clone_lock() in net/core/sock.c).
  */
 static bool is_local(const struct listener *l, int cpu, int connection)
 {
-	return sched_getcpu() == cpu && (atomic_load_explicit(&l->covered, memory_order_relaxed) ||
-	                                 get_int(connection, SOL_SOCKET, SO_INCOMING_CPU, -1) == cpu);
+	bool all_are_local = atomic_load_explicit(&l->covered, memory_order_relaxed) && !pulse_is_mixed(cpu);
+
+	return sched_getcpu() == cpu && (all_are_local || get_int(connection, SOL_SOCKET, SO_INCOMING_CPU, -1) == cpu);
 }
 
 static void count_accepted(const struct listener *l, int cpu, int connection)

@@ -7,6 +7,7 @@
 
 #include "adopt.h"
 #include "affinity.h"
+#include "balance.h"
 #include "clock.h"
 #include "clone.h"
 #include "group.h"
@@ -14,6 +15,7 @@
 #include "mark.h"
 #include "options.h"
 #include "process.h"
+#include "pulse.h"
 #include "real.h"
 #include "seats.h"
 #include "settings.h"
@@ -36,6 +38,7 @@ void adoptions_forget(void)
 {
 	memset(adoptions, 0, sizeof(adoptions));
 	memset(fallbacks, 0, sizeof(fallbacks));
+	pulse_forget();
 }
 
 /* For a worker that the application has not pinned: a CPU without a worker, or else the next CPU in turn. */
@@ -120,6 +123,7 @@ static enum reason serve_clone(struct listener *l, int cpu, const struct watch *
 		clone_marks_cpu(clone_of(l, cpu), cpu);
 	seat_join(seat);
 	atomic_store(&seat->listening, 1);
+	balance_add(l, cpu);
 	unattended_ends(l);
 	if (!watch_own_clone(l, cpu, watch)) {
 		refuse(l, CLONE_CANNOT_BE_WATCHED); /* no other worker can watch it either: the epolls are full */
@@ -222,6 +226,7 @@ static void now_serves(struct listener *l, struct watch *watch, int cpu, bool ag
 	if (fallback->generation == l->generation)
 		atomic_fetch_sub(&counters_of(fallback->cpu)->fallen_back, 1);
 	fallback->generation = 0;
+	pulse_begins(cpu);
 	adoptions[l - listeners] = (struct adoption){ l->generation, cpu, ACCEPTS_PER_GLOBAL_TURN };
 	tell(l, NO_REASON);
 }
@@ -316,6 +321,7 @@ void adopters_leave(struct listener *l)
 		unattended_begins(l);
 	if (l->cloned)
 		clones_close(l);
+	balance_close(l);
 	l->cloned = false;
 }
 

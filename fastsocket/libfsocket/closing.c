@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 
 #include "adopt.h"
+#include "balance.h"
 #include "bell.h"
 #include "clone.h"
 #include "closing.h"
@@ -27,6 +28,8 @@ static void close_listener(int fd)
 		epoll_is_closed(fd);
 	else if (descriptor(fd) == BELL)
 		bell_is_closed(fd);
+	else if (descriptor(fd) == PROGRAM)
+		balance_is_closed(fd);
 	unlock_tables(&held);
 }
 
@@ -40,7 +43,7 @@ void known_descriptor_closing(int fd)
 
 	if (settings.fast_epoll && (kind == PLAIN || kind == WATCHING) && tables_are_ours())
 		fast_epoll_epoll_closing(fd);
-	if (kind == LISTENER || kind == CLONE || kind == WATCHING || kind == BELL)
+	if (kind == LISTENER || kind == CLONE || kind == WATCHING || kind == BELL || kind == PROGRAM)
 		close_listener(fd);
 	else if (is_free_to_change(kind) || kind == FRESH)
 		set_descriptor(fd, UNKNOWN); /* set_descriptor() ignores a thread with a descriptor table of its own */
@@ -58,10 +61,10 @@ static bool is_kept(int fd)
 	struct held held;
 	bool kept;
 
-	if ((kind != CLONE && kind != BELL) || !tables_are_ours())
+	if ((kind != CLONE && kind != BELL && kind != PROGRAM) || !tables_are_ours())
 		return false;
 	lock_tables(&held);
-	kept = kind == BELL || is_clone(fd);
+	kept = kind != CLONE || is_clone(fd);
 	unlock_tables(&held);
 	return kept;
 }

@@ -18,6 +18,7 @@
  * shared.c               memory that all processes of a server share: counters, and who serves what
  * seats.c                which threads accept from which clone, and which of them live
  * places.c               the places for listeners in the shared memory
+ * pulse.c                when a worker last came back to its loop
  * reasons.c              why a listener or a worker is not accelerated
  * tables.c               the process's listeners, and the lock on them
  *
@@ -35,6 +36,7 @@
  * group.c                whether another server listens on the same address
  * mark.c                 which process has the clones of a listener, written on the listener
  * clone.c                sockets bound to the address of a listener, one for each CPU
+ * balance.c              the kernel gives a connection to another worker where its own is away
  * withdrawal.c           no new connection goes to the clones, until a successor has them
  * follow.c               what the application sets on a listener, its clones get too
  * adopt.c                a worker takes the clone of its CPU

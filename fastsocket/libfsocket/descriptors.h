@@ -21,6 +21,7 @@ enum descriptor {
 	CLONE,     /* a clone of the library */
 	WATCHING,  /* an epoll that has a listener in it, or an epoll that has such an epoll in it */
 	BELL,      /* an epoll of the library: bell.h */
+	PROGRAM,   /* a program or a map of the library: balance.h */
 	GUARDED,   /* a TCP socket with an option that no clone can get */
 	FRESH,     /* a connection just accepted, in no epoll */
 	DELIVERED, /* connected, or about to be, from a port of its CPU, and confined to that port */
@@ -54,6 +55,9 @@ static inline void set_descriptor(int fd, enum descriptor kind)
 		extend_descriptors((uint32_t)fd + 1);
 	atomic_store_explicit(&descriptors[fd], (uint8_t)kind, memory_order_release);
 }
+
+/* Makes a descriptor one of the library's own, of this kind, and out of the application's way; -1: it cannot be. */
+int keep_descriptor(int fd, enum descriptor kind);
 
 /* False: another thread has changed it meanwhile. */
 static inline bool change_descriptor(int fd, enum descriptor from, enum descriptor to)

@@ -9,6 +9,7 @@
 
 #include "adopt.h"
 #include "affinity.h"
+#include "balance.h"
 #include "bell.h"
 #include "clock.h"
 #include "clone.h"
@@ -105,6 +106,7 @@ static void describe(struct listener *l, int fd, int backlog, enum origin origin
 	l->origin = origin;
 	l->cloned = false;
 	l->sharded = false;
+	l->program = l->clones_map = (struct loaded){ 0 };
 	l->cpus_end = 0;
 	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
 		atomic_store(&l->clone[cpu].fd, -1);
@@ -183,6 +185,8 @@ static enum reason prepare(struct listener *l)
 		return problem;
 	problem = unwanted ? unwanted : clones_make(l);
 	l->why_not = problem ? problem : NO_WORKER_WAITS;
+	if (l->cloned)
+		balance_load(l);
 	snprintf(l->shared->why_not, sizeof(l->shared->why_not), "%s", reason_text(l->why_not));
 	return problem;
 }
@@ -201,6 +205,7 @@ static void close_memory_unless_needed(void)
 	for (size_t i = 0; i < MAX_LISTENERS; i++)
 		if (listeners[i].generation && listeners[i].cloned)
 			return;
+	pulses_close();
 	shared_close();
 }
 

@@ -2,12 +2,14 @@
 #define _GNU_SOURCE
 
 #include "adopt.h"
+#include "balance.h"
 #include "bell.h"
 #include "clock.h"
 #include "follow.h"
 #include "group.h"
 #include "look.h"
 #include "neighbours.h"
+#include "pulse.h"
 #include "rest.h"
 #include "seats.h"
 #include "watches.h"
@@ -69,6 +71,7 @@ static void check_group(struct listener *l, uint64_t now)
 		refuse(l, NEIGHBOUR);
 	else
 		refuse_no_longer(l, NEIGHBOUR);
+	program_comes(l);
 }
 
 static bool look_at(struct listener *l, struct watch *watch, uint64_t patience, uint64_t now)
@@ -90,6 +93,9 @@ static bool look_at(struct listener *l, struct watch *watch, uint64_t patience, 
 		reconsider(l, watch);
 	if (watch->cpu >= 0)
 		atomic_store(&l->shared->seat[watch->cpu].tended_ms, now);
+	if (watch->cpu >= 0 && !withdrawn)
+		balance_add(l, watch->cpu);
+	pulses_count();
 	soon = l->cloned && neighbours_tend(l, watch, patience, now);
 	if (l->cloned)
 		bell_hang(l, watch);

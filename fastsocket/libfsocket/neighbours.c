@@ -4,11 +4,14 @@
 #include "clock.h"
 #include "clone.h"
 #include "neighbours.h"
+#include "pulse.h"
 #include "real.h"
 #include "seats.h"
 
 /* A worker that runs, or waits for its CPU, may come soon: its connections may wait for so much longer. */
 #define MORE_BEHIND_WORK_MS 9
+/* The kernel wakes a worker that waits. If that one neither comes nor runs, it is stopped. */
+#define PATIENCE_WITH_THE_STILL_MS 2
 
 static bool will_come(const struct seat *seat)
 {
@@ -27,7 +30,7 @@ static bool holds_something(const struct listener *l, int cpu)
 static bool is_stuck(struct listener *l, int cpu, uint64_t patience, uint64_t now)
 {
 	struct clone *clone = &l->clone[cpu];
-	uint64_t accepted = atomic_load(&l->shared->seat[cpu].accepted);
+	uint64_t accepted = atomic_load(&l->shared->seat[cpu].accepted), waited;
 	bool waits = holds_something(l, cpu);
 
 	if (!waits || !clone->pending_ms || clone->pending_accepted != accepted) {
@@ -35,8 +38,13 @@ static bool is_stuck(struct listener *l, int cpu, uint64_t patience, uint64_t no
 		clone->pending_accepted = accepted;
 		return false;
 	}
-	return now >= clone->pending_ms + patience &&
-	       (now >= clone->pending_ms + patience + MORE_BEHIND_WORK_MS || !will_come(&l->shared->seat[cpu]));
+	waited = now - clone->pending_ms;
+	if (waited < patience + MORE_BEHIND_WORK_MS &&
+	    (waited < (pulse_is_still(cpu) ? PATIENCE_WITH_THE_STILL_MS : patience) ||
+	     will_come(&l->shared->seat[cpu])))
+		return false;
+	pulse_is_away(cpu);
+	return true;
 }
 
 bool is_neglected(const struct listener *l, int cpu)
@@ -45,7 +53,9 @@ bool is_neglected(const struct listener *l, int cpu)
 	const struct clone *clone = &l->clone[cpu];
 
 	return atomic_load(&seat->listening) &&
-	       ((clone->pending_ms && atomic_load(&seat->accepted) == clone->pending_accepted) || !seat_is_taken(seat));
+	       ((clone->pending_ms && atomic_load(&seat->accepted) == clone->pending_accepted &&
+	         (!pulse_is_asleep(cpu) || atomic_load(&seat->failing))) ||
+	        !seat_is_taken(seat));
 }
 
 bool is_own(const struct listener *l, int cpu)
@@ -64,6 +74,7 @@ static bool take_care(struct listener *l, int cpu, const struct watch *watch)
 		return true;
 	event.events &= ~(uint32_t)EPOLLEXCLUSIVE;
 	atomic_fetch_add(&l->neighbours, 1);
+	pulse_is_away(cpu); /* of a worker that was killed while it waited */
 	if (clone_of(l, cpu) >= 0 && clone_watch(l, cpu, watch->epfd, event))
 		return true;
 	atomic_store(&clone->neighbour_epfd, -1);

@@ -3,19 +3,10 @@
 #include "clone.h"
 #include "poll_bell.h"
 #include "real.h"
-#include "sockopt.h"
 
 int bell_create(void)
 {
-	int bell = out_of_the_way(real.epoll_create1(EPOLL_CLOEXEC));
-
-	if (bell >= MAX_FDS) {
-		real.close(bell);
-		return -1;
-	}
-	if (bell >= 0)
-		set_descriptor(bell, BELL);
-	return bell;
+	return keep_descriptor(real.epoll_create1(EPOLL_CLOEXEC), BELL);
 }
 
 static bool make_bell(struct listener *l)

@@ -14,6 +14,7 @@
 #include "preload.h"
 #include "affinity.h"
 #include "process.h"
+#include "pulse.h"
 #include "tables.h"
 #include "turn.h"
 #include "watches.h"
@@ -90,6 +91,7 @@ INTERPOSED int pthread_getaffinity_np(pthread_t thread, size_t size, cpu_set_t *
 static void has_own_filter(void)
 {
 	seccomp_installed();
+	pulse_sleeps(); /* from now on the thread does not say that it comes back */
 	atomic_store(&is_inert, !any_adopted_here());
 }
 

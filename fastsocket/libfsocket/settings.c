@@ -21,6 +21,7 @@ static const char *const names[MAX_SETTINGS_VARIABLES] = {
 	"FSOCKET_STRICT",       "FSOCKET_VERBOSE",
 	"FSOCKET_FLOW_DELIVER", "FSOCKET_ANSWER_WITH_FIN",
 	"FSOCKET_DELAYED_ACK",  "FSOCKET_DEFER_ACCEPT",
+	"FSOCKET_BALANCE",
 };
 
 char *settings_assignments[MAX_SETTINGS_VARIABLES];
@@ -103,6 +104,7 @@ void read_settings(void)
 		remember(i);
 	all = is_on("FSOCKET", true);
 	settings.listen_table = all && is_on("FSOCKET_LISTEN_TABLE", true);
+	settings.balance = settings.listen_table && is_on("FSOCKET_BALANCE", false);
 	settings.fast_epoll = all && is_on("FSOCKET_FAST_EPOLL", false);
 	settings.flow_deliver = all && is_on("FSOCKET_FLOW_DELIVER", false);
 	settings.answer_with_fin = all && is_on("FSOCKET_ANSWER_WITH_FIN", false);

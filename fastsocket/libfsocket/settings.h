@@ -7,11 +7,12 @@
 #include <stdint.h>
 
 #define MAX_ONLY_PORTS 16
-#define MAX_SETTINGS_VARIABLES 12
+#define MAX_SETTINGS_VARIABLES 13
 
 struct settings {
 	bool enabled; /* any of the next six is on */
 	bool listen_table;
+	bool balance; /* the listen table's */
 	bool fast_epoll;
 	bool flow_deliver;
 	bool answer_with_fin;

@@ -17,7 +17,7 @@
 
 #define FSOCKET_SHARED_NAME "fsocket"
 #define FSOCKET_SHARED_MAGIC "FSOCKET"
-#define FSOCKET_SHARED_VERSION 6
+#define FSOCKET_SHARED_VERSION 7
 
 #define MAX_LISTENERS 64
 /*
@@ -54,6 +54,7 @@ struct shared_listener {
 	struct sockaddr_storage address;
 	char why_not[112];                     /* a text of reasons.def, or empty while the clones work */
 	_Atomic uint32_t tickets;              /* adoptions by workers that the application had not pinned */
+	_Atomic int32_t balance;               /* the id of its program; an error, negative; 0: not asked for */
 	_Atomic uint64_t withdrawn_ms;         /* since when the clones are to receive nothing; 0: they receive */
 	_Atomic uint64_t resume_ms;            /* until then another program empties its clones; 0: ours receive */
 	_Atomic uint32_t unattended;           /* all clones lack a worker: the listener gets the new connections */
@@ -91,7 +92,8 @@ _Static_assert(offsetof(struct seat, tended_ms) == 64 && offsetof(struct seat, a
 _Static_assert(sizeof(struct seat) == 128, "SEATS_STRIDE");
 _Static_assert(offsetof(struct shared_listener, creator) == 4 && offsetof(struct shared_listener, cookie) == 8 &&
                        offsetof(struct shared_listener, address) == 16 &&
-                       offsetof(struct shared_listener, why_not) == 144,
+                       offsetof(struct shared_listener, why_not) == 144 &&
+                       offsetof(struct shared_listener, balance) == 260,
                "ListenerHead");
 _Static_assert(offsetof(struct shared_listener, seat) == 320 + 2 * 8 * CPU_SETSIZE, "SEATS_OFFSET");
 _Static_assert(sizeof(struct shared_listener) == 320 + (2 * 8 + 128) * CPU_SETSIZE, "LISTENERS_STRIDE");

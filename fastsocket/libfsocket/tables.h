@@ -46,6 +46,12 @@ struct watch {
 };
 #define MAX_WATCHES 256
 
+/* A program or a map of the library in the kernel. */
+struct loaded {
+	int fd;      /* 0: none */
+	uint32_t id; /* tells whether that descriptor is still it */
+};
+
 /* Where a listener comes from. */
 enum origin { LISTENED, INHERITED_BY_EXEC, RECEIVED };
 
@@ -76,6 +82,7 @@ struct listener {
 	atomic_int watched;          /* the sum of the clones' watchers */
 	int poll_bell;               /* poll_bell.h; 0: none */
 	cpu_set_t polled;            /* the CPUs whose clones are in it */
+	struct loaded program, clones_map; /* balance.h */
 	struct shared_listener *shared;
 	struct watch watch[MAX_WATCHES];
 	struct clone clone[CPU_SETSIZE];

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "adopt.h"
+#include "balance.h"
 #include "clone.h"
 #include "mark.h"
 #include "process.h"
@@ -124,6 +125,7 @@ bool take_over(struct listener *l)
 	}
 	l->cloned = true;
 	atomic_store(&l->shared->withdrawn_ms, 0);
+	balance_load(l);
 	share_out(l);
 	return true;
 }

@@ -9,6 +9,7 @@
 #include "look.h"
 #include "neighbours.h"
 #include "poll_bell.h"
+#include "pulse.h"
 #include "readable.h"
 #include "real.h"
 #include "settings.h"
@@ -69,11 +70,13 @@ static int wait_in_slices(const struct wait *wait, int slice_ms)
 
 	for (;;) {
 		bool is_last = left != FOREVER && left <= slice_ms * NS_PER_MS;
-		int reported = !is_last   ? wait_for_ms(wait, slice_ms)
-		               : as_asked ? wait_as_asked(wait)
-		                          : wait_for_ms(wait, (int)((left + NS_PER_MS - 1) / NS_PER_MS));
-		int ready = without_rings(wait, reported, 0);
+		int reported, ready;
 
+		pulse_sleeps();
+		reported = !is_last   ? wait_for_ms(wait, slice_ms)
+		           : as_asked ? wait_as_asked(wait)
+		                      : wait_for_ms(wait, (int)((left + NS_PER_MS - 1) / NS_PER_MS));
+		ready = without_rings(wait, reported, 0);
 		if (ready || (is_last && !reported))
 			return ready;
 		slice_ms = look_after(wait->epfd, !reported);
@@ -93,7 +96,7 @@ static int what_else_is_ready(const struct wait *wait, int found)
 	return more > 0 ? without_rings(wait, more, found) : 0;
 }
 
-int wait_for_events(struct wait *wait)
+static int look_and_wait(struct wait *wait)
 {
 	int saved_errno = errno;
 	int slice_ms, ready;
@@ -106,6 +109,14 @@ int wait_for_events(struct wait *wait)
 	if (ready > 0)
 		return ready + what_else_is_ready(wait, ready);
 	return slice_ms < 0 ? wait_as_asked(wait) : wait_in_slices(wait, slice_ms);
+}
+
+int wait_for_events(struct wait *wait)
+{
+	int ready = look_and_wait(wait);
+
+	pulse_wakes();
+	return ready;
 }
 
 /* ---- poll() and select() ---- */
@@ -243,6 +254,7 @@ int poll_in_slices(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
 	int ready, look_in;
 
 	do {
+		pulse_sleeps();
 		look_in = look_at_polled(fds, n, idle);
 		idle = true;
 		round.bells = 0;
@@ -257,6 +269,7 @@ int poll_in_slices(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
 		if (left != FOREVER)
 			left = deadline > now_ns() ? deadline - now_ns() : 0;
 	} while (ready == 0 && left != 0);
+	pulse_wakes();
 	return ready;
 }
 
@@ -350,6 +363,7 @@ int select_in_slices(int n, fd_set *in, fd_set *out, fd_set *except, const struc
 		if (given[i])
 			memcpy(&asked[i], given[i], set_bytes(n));
 	do {
+		pulse_sleeps();
 		look_in = look_at_selected(n, &asked[0]);
 		round.bells = 0;
 		for (int fd = 0; fd < n; fd++)
@@ -367,5 +381,6 @@ int select_in_slices(int n, fd_set *in, fd_set *out, fd_set *except, const struc
 		if (left != FOREVER)
 			left = deadline > now_ns() ? deadline - now_ns() : 0;
 	} while (ready == 0 && left != 0);
+	pulse_wakes();
 	return ready;
 }

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <linux/filter.h>
 
+#include "balance.h"
 #include "clock.h"
 #include "clone.h"
 #include "group.h"
@@ -41,9 +42,18 @@ static bool is_empty(const struct listener *l, int cpu)
 	return real.poll(&queue, 1, 0) == 0;
 }
 
+/* The group belongs to this server alone, as it was seen at the adoption and is each second: check_group(). */
+void program_comes(const struct listener *l)
+{
+	if (l->program.fd && !l->guarded && !atomic_load(&l->shared->unattended) && !is_marked_withdrawn(l->fd) &&
+	    !refusal_of(l))
+		balance_attach(l);
+}
+
 /* While this server has no worker, another server's listeners in the group get their part. */
 static void leave_group(struct listener *l)
 {
+	balance_empty(l);
 	for_each_clone(cpu, l) {
 		clone_marks_cpu(clone_of(l, cpu), -1);
 		if (atomic_load(&l->shared->seat[cpu].listening) && is_empty(l, cpu))
@@ -64,6 +74,7 @@ void unattended_ends(const struct listener *l)
 {
 	if (atomic_exchange(&l->shared->unattended, 0) && !is_marked_withdrawn(l->fd))
 		detach_filter(l);
+	program_comes(l);
 }
 
 static bool send_all_to_first(const struct listener *l)
@@ -99,6 +110,8 @@ void withdraw(struct listener *l)
 /* Without a filter the kernel still gives the clones connections by hash, until they are empty and stop listening. */
 static void withdraw_without_filter(struct listener *l)
 {
+	balance_empty(l);
+	detach_filter(l);
 	for_each_clone(cpu, l)
 		clone_marks_cpu(atomic_load(&l->clone[cpu].fd), -1);
 	atomic_store(&l->shared->withdrawn_ms, now_ms());
@@ -160,6 +173,7 @@ bool withdrawal_tend(struct listener *l, uint64_t now)
 		return false;
 	if (resume && atomic_compare_exchange_strong(&l->shared->resume_ms, &resume, 0)) {
 		share_out(l);
+		program_comes(l);
 		return false;
 	}
 	if (!withdrawn && is_marked_withdrawn(l->fd)) {
@@ -171,9 +185,12 @@ bool withdrawal_tend(struct listener *l, uint64_t now)
 	if (withdrawn && now - withdrawn > SUCCEEDING_MS && !refusal_of(l) && !is_marked_by_successor(l)) {
 		atomic_store(&l->shared->withdrawn_ms, 0);
 		share_out(l);
+		program_comes(l);
 		return false;
 	}
-	if (!withdrawn && process_is_dead(marked_process(l->fd)))
+	if (!withdrawn && process_is_dead(marked_process(l->fd))) {
 		mark_unless_creator(l); /* so that a successor finds a process that lives */
+		balance_again(l);
+	}
 	return withdrawn != 0;
 }

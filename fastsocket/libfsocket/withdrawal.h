@@ -26,6 +26,9 @@ void wait_for_predecessor(struct listener *l);
 /* Now and then. Returns whether the clones are withdrawn: no worker is to adopt one. */
 bool withdrawal_tend(struct listener *l, uint64_t now);
 
+/* The group gets the program of balance.h, unless it has the filter or the clones are not to be used. */
+void program_comes(const struct listener *l);
+
 /* The last worker has left the clones, or a worker has come again. */
 void unattended_begins(struct listener *l);
 void unattended_ends(const struct listener *l);

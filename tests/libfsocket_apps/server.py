@@ -317,10 +317,10 @@ class Worker:
         shared = [int(name) for name in os.listdir("/proc/self/fd") if is_shared_memory(f"/proc/self/fd/{name}")]
         return [errno_of(os.ftruncate, descriptor, 0) for descriptor in shared]
 
-    def scribble(self, pattern: str) -> int:
+    def scribble(self, pattern: str, mapping: str = "/memfd:fsocket") -> int:
         """Overwrite all shared memory but the first eight bytes; how much that was. It ends before it trips over it."""
         with open("/proc/self/maps") as maps:
-            shared = [line.split()[0] for line in maps if "/memfd:fsocket" in line]
+            shared = [line.split()[0] for line in maps if mapping in line]
         for span in shared:
             begin, end = (int(number, 16) for number in span.split("-"))
             size = end - begin - 8
