@@ -235,7 +235,7 @@ def test_requests_per_second_count_as_throughput_too(tmp_path):
 
     run = a_run()
     found = result(tmp_path, run, [as_rps(trial) for trial in trials_of(run)]).controls
-    assert len(found) == 2 and all(control.is_off and "rps" in str(control) for control in found)
+    assert len(found) == 2 and all(control.is_off and "RPS" in str(control) for control in found)
 
 
 def test_a_control_is_of_the_outcome_and_fails_where_it_is_wider_than_the_claim(tmp_path):
