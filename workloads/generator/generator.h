@@ -106,7 +106,7 @@ struct result {
 	struct histogram lateness;                     /* ns from when it was due until it was begun */
 	uint64_t answered, errors[ERRORS];
 	uint64_t warmed_up; /* answered in the warm-up, and counted nowhere else */
-	uint64_t *sent; /* of the open loop: when each request was begun, ns from the beginning */
+	uint64_t *sent;     /* of the open loop: when each request was begun, ns from the beginning */
 	size_t length;
 	double ended;   /* seconds from the beginning */
 	bool real_time; /* the thread runs as soon as something is due */
