@@ -70,6 +70,7 @@ TESTING = (
     Package("chromium", command="chromium"),
     Package("strace", command="strace"),
     Package("procps", command="sysctl"),
+    Package("openssl", command="openssl"),
     Package("apache2-bin", command="apache2"),
     Package("h2o", command="h2o"),
 )

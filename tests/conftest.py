@@ -123,6 +123,7 @@ def pytest_runtest_setup(item):
         need(*marker.args)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which looks for groups
 def pytest_collection_modifyitems(config, items):
     """Fast unit tests first, so that a plain mistake shows at once. And time-outs as long as it takes here."""
     items.sort(key=lambda item: item.get_closest_marker("privileged") is not None)

@@ -496,6 +496,7 @@ DIFFERENT = {
 }
 
 ON_TWO_CPUS = {"is_served_by_several_cpus"}  # which one a client runs on is chance, and so is what it sees
+LEARNED = {"answers_unread"}  # the library does not learn it where a program waits for a CPU in between
 
 
 @pytest.mark.parametrize(
@@ -504,7 +505,9 @@ ON_TWO_CPUS = {"is_served_by_several_cpus"}  # which one a client runs on is cha
         pytest.param(
             name,
             marks=pytest.mark.xfail(
-                strict=name not in ON_TWO_CPUS, raises=AssertionError, reason="the library is known to answer otherwise"
+                strict=name not in ON_TWO_CPUS | LEARNED,
+                raises=AssertionError,
+                reason="the library is known to answer otherwise",
             ),
         )
         for name in DIFFERENT

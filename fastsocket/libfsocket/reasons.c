@@ -15,5 +15,5 @@ const char *reason_text(enum reason reason)
 
 bool is_wanted_so(enum reason reason)
 {
-	return reason == LISTEN_TABLE_IS_OFF || reason == OTHER_PORTS_ONLY;
+	return reason == LISTEN_TABLE_IS_OFF || reason == OTHER_PORTS_ONLY || reason == ONE_CPU;
 }

@@ -14,7 +14,7 @@ enum reason {
 
 /* Empty for NO_REASON. */
 const char *reason_text(enum reason reason);
-/* Did the settings ask for it? */
+/* It is no fault: the settings ask for it, or there is nothing to gain. */
 bool is_wanted_so(enum reason reason);
 
 #endif

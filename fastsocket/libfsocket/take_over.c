@@ -124,8 +124,9 @@ bool take_over(struct listener *l)
 		return false;
 	}
 	l->cloned = true;
-	atomic_store(&l->shared->withdrawn_ms, 0);
 	balance_load(l);
 	share_out(l);
+	atomic_store(&l->shared->withdrawn_ms,
+	             0); /* last: until then a worker of the other program finds a reason to set it */
 	return true;
 }

@@ -179,6 +179,8 @@ bool withdrawal_tend(struct listener *l, uint64_t now)
 	if (!withdrawn && is_marked_withdrawn(l->fd)) {
 		withdrawn = now;
 		atomic_store(&l->shared->withdrawn_ms, withdrawn);
+		if (!is_marked_withdrawn(l->fd)) /* a successor has taken over meanwhile */
+			atomic_compare_exchange_strong(&l->shared->withdrawn_ms, &now, 0);
 	}
 	if (withdrawn && now - withdrawn > EMPTYING_MS)
 		close_empty_clones(l);

@@ -15,7 +15,7 @@ from fastsocket.libbpf import BpfError
 from fastsocket.steering.cpus import machine_cpus
 from fastsocket.steering.program import SteeringProgram
 from guest.checks import ROOT, No, answer
-from probes.trial import ContentionProbe, LocalityProbe
+from probes.trial import CallsProbe, ContentionProbe, LocalityProbe
 
 RECEIVED = (6, 3), "sock_recv_length came with Linux 6.3 (6e6eda44b939)"
 SINCE = {"locality": RECEIVED, "walk": RECEIVED}
@@ -24,6 +24,7 @@ LOADED: dict[str, Callable[[ExitStack], object]] = {  # name in fastsocket/bpf -
     "cpumap": lambda stack: stack.enter_context(SteeringProgram("cpumap", {"cpus": machine_cpus()})),
     "locality": LocalityProbe,
     "contention": ContentionProbe,
+    "calls": CallsProbe,
     "walk": lambda stack: stack.enter_context(_walk(Path(stack.enter_context(tempfile.TemporaryDirectory())))),
 }
 
