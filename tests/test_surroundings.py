@@ -102,7 +102,7 @@ def test_a_server_in_an_empty_root_and_on_a_single_cpu_counts_there(preload, tmp
 def test_on_a_machine_with_one_cpu_there_are_no_clones(preload, tmp_path):
     (tmp_path / "possible").write_text("0\n")
     shown = f'mount --bind {tmp_path}/possible /sys/devices/system/cpu/possible && exec "$@"'
-    with Server(preload, log="libfsocket: ", launcher=["unshare", "--mount", "sh", "-c", shown, "sh"]) as server:
+    with Server(preload, launcher=["unshare", "--mount", "sh", "-c", shown, "sh"]) as server:
         server.listen()
         worker = server.ask("fork", "a", CPUS[0])
         assert pids(server.request(CPUS[0], 10)) == {worker["pid"]}
