@@ -377,14 +377,14 @@ SECOND = ("socket", "inet", "stream", NONBLOCK)
 DIFFERENT = {
     "connects_a_listener": [*LISTENING, *SERVING, CLIENT, ("disconnect", "listener#0")],
     "connects_behind_older_connections": [*LISTENING, CLIENT, *SERVING, *ACCEPTING, ("send", "accepted#0", 1)],
-    "connects_after_a_takeover": [
+    "connects_while_passed_on": [
         *LISTENING,
         *SERVING,
+        ("epoll_wait", "epoll#0", 0),
+        ("close", "epoll#0"),
+        CLIENT,
         ("pass_on", "listener#0", False),
-        CLIENT,
-        ("spawn", "posix_spawn"),
-        CLIENT,
-        REQUEST,
+        ("fork", [CLIENT, ("accept", "listener#0", NONBLOCK, True)]),
     ],
     "binds_beside_a_listener": [
         *LISTENING,

@@ -27,12 +27,12 @@ def connects_behind_older_connections(program, operation, *arguments) -> bool:
     )
 
 
-def connects_after_a_takeover(program, operation, *arguments) -> bool:
-    """What came while a listener was passed on waits for the listener itself; once a program has taken the clones over,
-    it is accepted after what comes to those.
+def connects_while_passed_on(program, operation, *arguments) -> bool:
+    """What comes while a listener is passed on waits for the listener itself, and what comes to its clones, before or
+    after that, is accepted apart from it.
     """
-    return (operation == "client" and program.was_taken_over(arguments[0])) or (
-        operation == "connect" and program.was_taken_over(arguments[1])
+    return (operation == "client" and program.was_passed_on(arguments[0])) or (
+        operation == "connect" and program.was_passed_on(arguments[1])
     )
 
 
@@ -168,7 +168,7 @@ KNOWN = {
     for predicate in (
         connects_a_listener,
         connects_behind_older_connections,
-        connects_after_a_takeover,
+        connects_while_passed_on,
         binds_beside_a_listener,
         blocks_where_it_watches,
         watches_a_paused_listener,

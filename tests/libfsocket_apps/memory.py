@@ -19,7 +19,6 @@ class Memory:
         self._watched: set[int] = set()  # listeners that were added to an epoll, as cookies
         self._older: dict[int, int] = {}  # of those with a clone: connections still waiting that came before it did
         self._passed_on: set[Answer] = set()  # listeners, as cookies
-        self._taken_over: set[Answer] = set()  # of those: when another program was run
         self._added: set[tuple[int, Answer]] = set()  # listeners to epolls, as descriptors and cookies
         self._began_to_watch: set[int] = set()  # in this process
         self._named: set[int] = set()  # sockets bound to a port that the program named, as cookies
@@ -83,9 +82,9 @@ class Memory:
         """That is, older than the adoption of its clone."""
         return self._older.get(cookie_of(descriptor), 0) > 0
 
-    def was_taken_over(self, descriptor: int) -> bool:
-        """A listener that was passed on, and then inherited by another program."""
-        return cookie_of(descriptor) in self._taken_over
+    def was_passed_on(self, descriptor: int) -> bool:
+        """A listener of which a descriptor went over a Unix socket."""
+        return cookie_of(descriptor) in self._passed_on
 
     def has_unread_edges(self) -> bool:
         """An accepted connection that was reported edge-triggered, and still has something to report."""
@@ -114,7 +113,7 @@ class Memory:
         self._watched.add(cookie)
 
     def _begin_to_wait(self) -> None:
-        """Now the library may adopt clones of what is watched."""
+        """Now the library may adopt clones of what is watched, for the first time or again."""
         for descriptor, cookie in self._added:
-            if cookie_of(descriptor) == cookie and cookie not in self._older and is_nonblocking(descriptor):
+            if cookie_of(descriptor) == cookie and is_nonblocking(descriptor):
                 self._older[cookie] = waiting_connections(descriptor)
