@@ -123,15 +123,12 @@ def pytest_runtest_setup(item):
         need(*marker.args)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which looks for groups
 def pytest_collection_modifyitems(config, items):
     """Fast unit tests first, so that a plain mistake shows at once. And time-outs as long as it takes here."""
     items.sort(key=lambda item: item.get_closest_marker("privileged") is not None)
     for item in items:
         if item.get_closest_marker("image") or item.get_closest_marker("guest"):
             item.add_marker(pytest.mark.slow)
-        if item.get_closest_marker("guest"):  # one guest at a time
-            item.add_marker(pytest.mark.xdist_group("guest"))
         if item.get_closest_marker("guest") or item.module.__name__ in CROWD:
             item.add_marker(pytest.mark.crowd)
         marker = item.get_closest_marker("timeout")
