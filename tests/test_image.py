@@ -97,9 +97,14 @@ def owners(results: Path) -> set[int]:
     return {path.stat().st_uid for path in results.rglob("*")}
 
 
-def assert_local(run: Path) -> None:
+def local_percent(run: Path) -> pandas.Series:
+    """By variant."""
     summary = pandas.read_csv(run / "summary.csv")
-    local = summary[summary.metric == "passive_local_percent"].set_index("variant").estimate
+    return summary[summary.metric == "passive_local_percent"].set_index("variant").estimate
+
+
+def assert_local(run: Path) -> None:
+    local = local_percent(run)
     assert local["fastsocket"] >= 99
     if len(CPUS) > 1:
         assert local["base"] == pytest.approx(100 / len(CPUS), abs=10)
@@ -262,4 +267,5 @@ def test_two_at_once_are_told_apart(image, results):
     runs = list(results.iterdir())
     assert len({read_run(run).fingerprint["container"] for run in runs}) == len(runs) == 2
     for run in runs:
-        assert_local(run)
+        local = local_percent(run)  # on CPUs that the other one keeps busy neighbours help out
+        assert local["fastsocket"] > local["base"]
