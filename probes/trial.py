@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from fastsocket.build import bpf_object
 from fastsocket.libbpf import BpfError, BpfObject
@@ -68,44 +68,42 @@ class LocalityProbe:
         return _sum_over_cpus(_LOCALITY, self._object.read_per_cpu("totals"))
 
 
-class ContentionProbe:
-    """bpf/contention.bpf.c, attached. Raises BpfError without the tracepoint (Linux 5.19, commit 16edd9b511a1)."""
+class _CountingProbe:
+    """A program of bpf/, attached, that counts in a map how often a tracepoint is passed. Raises BpfError."""
 
-    metrics = (CONTENTIONS,)
+    program: ClassVar[str]
+    tracepoint: ClassVar[str]
+    counts: ClassVar[str]  # the map
 
     def __init__(self, stack: ExitStack):
-        self._object = stack.enter_context(BpfObject(bpf_object("contention")))
+        self._object = stack.enter_context(BpfObject(bpf_object(self.program)))
         self._object.load()
         self.detach = self._object.detach
         self.attach()
 
     def attach(self) -> None:
-        self._object.attach("contention_begin")
+        self._object.attach(self.tracepoint)
 
     def read(self) -> list[int]:
-        return _sum_over_cpus(_COUNT, self._object.read_per_cpu("contentions"))
+        return _sum_over_cpus(_COUNT, self._object.read_per_cpu(self.counts))
 
 
-class CallsProbe:
-    """bpf/calls.bpf.c, attached: each system call of the machine is slower meanwhile. Raises BpfError."""
+class ContentionProbe(_CountingProbe):
+    """Raises BpfError without the tracepoint (Linux 5.19, commit 16edd9b511a1)."""
+
+    metrics = (CONTENTIONS,)
+    program, tracepoint, counts = "contention", "contention_begin", "contentions"
+
+
+class CallsProbe(_CountingProbe):
+    """Each system call of the machine is slower meanwhile."""
 
     metrics = (CALLS,)
-
-    def __init__(self, stack: ExitStack):
-        self._object = stack.enter_context(BpfObject(bpf_object("calls")))
-        self._object.load()
-        self.detach = self._object.detach
-        self.attach()
-
-    def attach(self) -> None:
-        self._object.attach("sys_enter")
+    program, tracepoint, counts = "calls", "sys_enter", "calls"
 
     def watch(self, server_pid: int) -> None:
         """Count in the network namespace of this process."""
         self._object.write(".data", struct.pack("=I", _namespace(server_pid)))
-
-    def read(self) -> list[int]:
-        return _sum_over_cpus(_COUNT, self._object.read_per_cpu("calls"))
 
 
 Probe = TypeVar("Probe", LocalityProbe, ContentionProbe, CallsProbe)
