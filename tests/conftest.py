@@ -21,7 +21,7 @@ from topologies.pair import Pair
 from topologies.tag import RunTag
 from topologies.testbed import Testbed
 
-# Tests of these files compute, compile, or ask a command; so do guests. A busy machine spoils none of them.
+# A busy machine spoils no test of these files: the tests compute, compile, or ask a command. Nor does it spoil a guest.
 CROWD = {
     "tests.test_adding",
     "tests.test_analysis",

@@ -1,7 +1,6 @@
 """TLS, HTTP/2, large files and WebSockets of real servers: nothing arrives later with fewer packets."""
 
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,7 +12,7 @@ import pytest
 from fastsocket import shared_memory
 from tests.harness.dialogues import connected, http2, https, websocket
 from tests.harness.patience import patient
-from tests.harness.servers import APPS, HTTP_REQUEST, LOOPBACK, PAGE, Served, Server, served
+from tests.harness.servers import HAPROXY_PAGE, HTTP_REQUEST, LOOPBACK, PAGE, Served, Server, served, uvicorn
 
 TO_LEARN = 60  # connections after which the library knows a listener's habit
 TRIES = 10  # on a busy machine any of them may be late
@@ -48,17 +47,7 @@ http {{
 }}
 """
 
-HAPROXY_CONFIGURATION = """\
-defaults
-    mode http
-    timeout client 10s
-    timeout server 10s
-    timeout connect 10s
-frontend page
-    bind {host}:{port}
-    bind {host}:{tls_port} ssl crt {directory}/both.pem alpn h2,http/1.1
-    http-request return status 200 content-type text/plain string "hello\\n"
-"""
+HAPROXY_CONFIGURATION = HAPROXY_PAGE + "    bind {host}:{tls_port} ssl crt {directory}/both.pem alpn h2,http/1.1\n"
 
 
 def configured(template: str, directory: Path, port: int) -> str:
@@ -80,11 +69,6 @@ def nginx(directory: Path, port: int) -> list[str]:
 
 def haproxy(directory: Path, port: int) -> list[str]:
     return ["haproxy", "-db", "-f", configured(HAPROXY_CONFIGURATION, directory, port)]
-
-
-def uvicorn(directory: Path, port: int) -> list[str]:
-    options = ["--port", str(port), "--app-dir", str(APPS), "--no-access-log"]
-    return [sys.executable, "-m", "uvicorn", *options, "web:asgi"]
 
 
 def on_tls_port(dialogue: Callable[..., bytes], *arguments: str) -> Callable[[int], bytes]:

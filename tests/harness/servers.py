@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from fastsocket.build import LIBRARY
@@ -44,21 +45,26 @@ http {{
 }}
 """
 
-HAPROXY_CONFIGURATION = """\
-global
-    nbthread 2
-    stats socket {directory}/haproxy.sock mode 600 level admin expose-fd listeners
-    hard-stop-after 10s
-    {options}
+HAPROXY_PAGE = """\
 defaults
     mode http
     timeout client 10s
     timeout server 10s
     timeout connect 10s
 frontend page
-    bind 127.0.0.1:{port}
     http-request return status 200 content-type text/plain string "hello\\n"
+    bind 127.0.0.1:{port}
 """
+HAPROXY_CONFIGURATION = (
+    """\
+global
+    nbthread 2
+    stats socket {directory}/haproxy.sock mode 600 level admin expose-fd listeners
+    hard-stop-after 10s
+    {options}
+"""
+    + HAPROXY_PAGE
+)
 
 LIGHTTPD_CONFIGURATION = """\
 server.document-root = "{directory}"
@@ -215,13 +221,13 @@ def _gunicorn(directory: Path, port: int) -> list[str]:
     ]
 
 
-def _uvicorn(directory: Path, port: int) -> list[str]:
+def uvicorn(directory: Path, port: int, workers: int = 1) -> list[str]:
     return [
         sys.executable,
         "-m",
         "uvicorn",
         "--workers",
-        "2",
+        str(workers),
         "--port",
         str(port),
         "--app-dir",
@@ -261,7 +267,7 @@ ASYNCIO = Server("asyncio", _app(sys.executable, "asyncio_server.py"), watchers=
 THREADING = Server("ThreadingTCPServer", _app(sys.executable, "socketserver_server.py", "threading"), watchers=0)
 FORKING = Server("ForkingTCPServer", _app(sys.executable, "socketserver_server.py", "forking"), watchers=0)
 GUNICORN = Server("gunicorn", _gunicorn, watchers=0, workers=2)
-UVICORN = Server("uvicorn", _uvicorn, watchers=2)
+UVICORN = Server("uvicorn", partial(uvicorn, workers=2), watchers=2)
 NODE_ROUND_ROBIN = Server("node cluster", _app("node", "cluster.js"), watchers=1, workers=2)
 NODE_SHARED = Server(
     "node cluster, shared handle",
