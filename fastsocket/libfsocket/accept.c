@@ -63,7 +63,8 @@ static struct attempt accept_clone(const struct acceptance *asked, int cpu)
 
 /*
  * Was the handshake handled on the CPU that reads? Where a CPU has no clone that listens, the kernel gives its SYNs to
- * any other clone, and the program of balance.h some SYNs of others; the accepted socket tells its CPU (sk_clone_lock() in net/core/sock.c).
+ * any other clone. The program of balance.h gives a clone SYNs of other CPUs, too. The accepted socket tells its CPU
+ * (sk_clone_lock() in net/core/sock.c).
  */
 static bool is_local(const struct listener *l, int cpu, int connection)
 {

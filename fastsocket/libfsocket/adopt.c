@@ -329,14 +329,12 @@ void adopters_leave(struct listener *l)
 void clone_is_closed(int fd)
 {
 	struct listener *l = atomic_load(&listener_by_fd[fd]);
+	int cpu = cpu_of_clone(l, fd);
 
-	for_each_clone(cpu, l) {
-		if (atomic_load(&l->clone[cpu].fd) != fd)
-			continue;
-		leave_seat(&l->shared->seat[cpu]);
-		if (clone_of(l, cpu) == fd && !has_adopter(l))
-			clone_stop_listening(l, cpu);
-		clone_forget(l, cpu);
-		break;
-	}
+	if (cpu < 0)
+		return;
+	leave_seat(&l->shared->seat[cpu]);
+	if (clone_of(l, cpu) == fd && !has_adopter(l))
+		clone_stop_listening(l, cpu);
+	clone_forget(l, cpu);
 }

@@ -119,14 +119,20 @@ int clone_of(const struct listener *l, int cpu)
 	return fd >= 0 && is_ours(&l->clone[cpu], fd) ? fd : -1;
 }
 
-bool is_clone(int fd)
+int cpu_of_clone(const struct listener *l, int fd)
 {
-	struct listener *l = atomic_load(&listener_by_fd[fd]);
-
 	for_each_clone(cpu, l)
 		if (atomic_load(&l->clone[cpu].fd) == fd)
-			return is_ours(&l->clone[cpu], fd);
-	return false;
+			return cpu;
+	return -1;
+}
+
+bool is_clone(int fd)
+{
+	const struct listener *l = atomic_load(&listener_by_fd[fd]);
+	int cpu = cpu_of_clone(l, fd);
+
+	return cpu >= 0 && is_ours(&l->clone[cpu], fd);
 }
 
 static void note_watchers(struct listener *l, int cpu, int difference)

@@ -13,6 +13,8 @@ void clone_forget(struct listener *l, int cpu);
 void clones_close(struct listener *l);
 /* The clone of a CPU, or -1 where there is none. */
 int clone_of(const struct listener *l, int cpu);
+/* The CPU of a descriptor of the listener's clones, or -1. */
+int cpu_of_clone(const struct listener *l, int fd);
 /* Is the descriptor, which was a clone's, a clone still? */
 bool is_clone(int fd);
 bool clone_marks_cpu(int fd, int cpu);

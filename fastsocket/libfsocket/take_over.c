@@ -126,7 +126,7 @@ bool take_over(struct listener *l)
 	l->cloned = true;
 	balance_load(l);
 	share_out(l);
-	atomic_store(&l->shared->withdrawn_ms,
-	             0); /* last: until then a worker of the other program finds a reason to set it */
+	/* Last: until the mark is ours, a worker of the program before finds a reason to set the time again. */
+	atomic_store(&l->shared->withdrawn_ms, 0);
 	return true;
 }
