@@ -36,13 +36,23 @@ def preloading(kind: str) -> dict[str, str]:
     return sanitized_environment() if kind == "sanitized" else KINDS[kind]
 
 
+def without_library(kind: str) -> dict[str, str]:
+    """What preloading() loads besides the library: AddressSanitizer makes a program slow by itself."""
+    return _address_sanitizer() if kind == "sanitized" else {}
+
+
 def sanitized_environment() -> dict[str, str]:
     """Loads the library that was built with AddressSanitizer, which is loaded first."""
-    need("gcc")
     build("sanitized")
-    asan = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout
+    sanitizer = _address_sanitizer()
     library = LIBRARY.parent / "address" / LIBRARY.name
-    return {"LD_PRELOAD": f"{asan.strip()} {library}", "ASAN_OPTIONS": "detect_leaks=0"} | EVERYTHING_ON
+    return sanitizer | {"LD_PRELOAD": f"{sanitizer['LD_PRELOAD']} {library}"} | EVERYTHING_ON
+
+
+def _address_sanitizer() -> dict[str, str]:
+    need("gcc")
+    library = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout
+    return {"LD_PRELOAD": library.strip(), "ASAN_OPTIONS": "detect_leaks=0"}
 
 
 def compiled(source: str, directory: Path, *options: str) -> Path:
