@@ -244,16 +244,15 @@ def _print_schedules(planned: "list[Options]") -> None:
     from analysis.estimates import counted
     from bench.schedule import expected_seconds, schedule
 
-    trials, seconds = 0, 0.0
-    for options in planned:
+    schedules = [(options, schedule(options)) for options in planned]
+    trials = sum(len(slots) for _, slots in schedules)
+    minutes, rest = divmod(round(sum(expected_seconds(slots, options) for options, slots in schedules)), 60)
+    typer.echo(f"{trials} trials, about {minutes} min {rest} s")
+    for options, slots in schedules:
         typer.echo(f"{options.experiment}, {options.seconds} s per trial")
-        slots = schedule(options)
         for slot in slots:
             arm = "control" if slot.control else slot.variant
             typer.echo(f"{slot.index:5}  block {slot.block:3}  {slot.workload} {arm} on {counted(slot.cores)}")
-        trials, seconds = trials + len(slots), seconds + expected_seconds(slots, options)
-    minutes, rest = divmod(round(seconds), 60)
-    typer.echo(f"{trials} trials, about {minutes} min {rest} s")
 
 
 @contextmanager

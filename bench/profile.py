@@ -12,10 +12,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from records.profile import FREQUENCY, IDLE, OTHER, SERVER, Stack, write_stacks
+from records.profile import FREQUENCY, IDLE, NO_SYMBOL, OTHER, SERVER, Stack, write_stacks
 from workloads.process import WorkloadError, family, running
 
-NO_SYMBOL = "[no symbol]"
 _RECORD = ["perf", "record", "--quiet", "--event=cpu-clock", "--all-cpus", "-g", "--kernel-callchains", "--delay=-1"]
 _REPORT = ["perf", "report", "--stdio", "--no-children", "--show-nr-samples", "--sort=comm,dso,sym"]
 _FOLDED = ["--call-graph=folded,0,caller,count", "--field-separator=\t"]

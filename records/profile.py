@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 FREQUENCY = 4999  # samples per second and CPU; prime, so that it does not beat with the kernel's ticks
+NO_SYMBOL = "[no symbol]"  # in place of a function that perf cannot name
 SERVER, IDLE, OTHER = "server", "idle", "other"
 
 

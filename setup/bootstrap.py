@@ -103,6 +103,7 @@ def ensure(arguments: list[str], usage: str) -> None:
             CHECKS_STAMP.write_text(CHECKS.read_text())
     if Path(sys.prefix) != VENV:
         os.environ["PYTHONUTF8"] = "1"  # whatever the locale: all our files are UTF-8
+        os.environ.setdefault("MPLCONFIGDIR", str(VENV / "matplotlib"))  # and nothing of ours in the user's home
         os.execv(VENV_PYTHON, [str(VENV_PYTHON), *sys.argv])
 
 

@@ -7,13 +7,15 @@ from matplotlib.ticker import PercentFormatter
 
 from analysis.estimates import called, each
 from analysis.figures.effects import claimed
-from analysis.figures.style import look, note
+from analysis.figures.style import curve, look, note
 from analysis.figures.view import View
 from analysis.summary import OURS
 from analysis.tables import cpu_by_core
 from records.metrics import METRICS
+from records.trials import Trial
 
 _PANELS = {"mean": "mean of all CPUs", "worst": "busiest CPU"}
+_OVER_TRIALS = {"": "mean", "_low": "min", "_high": "max"}
 
 
 def draw(view: View) -> tuple[Figure, pd.DataFrame]:
@@ -28,6 +30,7 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
         _offered(line[0], of_workload)
     line[-1].legend()
     hour = f"An hour of this day is two trials of {view.run.options.seconds} s of each variant, which took turns."
+    hour += " Bars reach from the one to the other."
     note(figure, *_savings(view), hour, "The load generator's time is in all of it.", view.shared())
     return figure, rows
 
@@ -35,7 +38,8 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
 def _busy(axes: Axes, view: View, rows: pd.DataFrame, column: str) -> None:
     for variant in view.variants:
         of_variant = rows[rows.variant == variant]
-        axes.plot(of_variant.hour, of_variant[column], label=view.label(variant), **look(view, variant))
+        low, high = of_variant[f"{column}_low"], of_variant[f"{column}_high"]
+        curve(axes, look(view, variant), of_variant.hour, of_variant[column], low, high, label=view.label(variant))
     axes.set_xticks(range(0, 25, 6), [f"{hour}:00" for hour in range(0, 25, 6)])
     axes.set_ylim(0, 100)
     axes.yaxis.set_major_formatter(PercentFormatter(decimals=0, symbol=" %"))
@@ -64,14 +68,21 @@ def _savings(view: View) -> list[str]:
 
 
 def _rows(view: View) -> pd.DataFrame:
-    """A row per workload, variant and block: hour, rate in 1/s, mean and worst in percent, over the block's trials."""
-    found = []
-    for block in sorted({trial.block for trial in view.trials}):
-        trials = [trial for trial in view.trials if trial.block == block and not trial.control]
-        cpu = cpu_by_core(view.run, trials)
-        busy = 100 - cpu.idle_percent - cpu.iowait_percent - cpu.steal_percent
-        rates = {trial.workload: trial.rate for trial in trials}
-        for (workload, variant), of_variant in busy.groupby([cpu.workload, cpu.variant]):
-            hour, rate = view.run.options.hour(block), rates[str(workload)]
-            found.append((workload, variant, hour, rate, of_variant.mean(), of_variant.max()))
-    return pd.DataFrame(found, columns=["workload", "variant", "hour", "rate", "mean", "worst"])
+    """A row per workload, variant and block: hour, rate in 1/s, mean and worst in percent, each with its least and
+    greatest over the block's trials."""
+    options = view.run.options
+    trials = pd.DataFrame(
+        [_busy_cpus(view, trial) for trial in view.trials if not trial.control and not trial.failed],
+        columns=["workload", "variant", "block", "rate", *_PANELS],
+    )
+    found = trials.groupby(["workload", "variant", "block"], as_index=False).agg(
+        rate=("rate", "first"),
+        **{column + name: (column, how) for column in _PANELS for name, how in _OVER_TRIALS.items()},
+    )
+    return found.assign(hour=found.block.map(options.hour)).drop(columns="block").sort_values("hour", kind="stable")
+
+
+def _busy_cpus(view: View, trial: Trial) -> tuple[object, ...]:
+    cpu = cpu_by_core(view.run, [trial])
+    busy = 100 - cpu.idle_percent - cpu.iowait_percent - cpu.steal_percent
+    return trial.workload, trial.variant, trial.block, trial.rate, busy.mean(), busy.max()

@@ -17,7 +17,7 @@ from analysis.profile.speedscope import speedscope
 from analysis.statistics import mean_interval
 from analysis.summary import OURS
 from records.metrics import THROUGHPUT
-from records.profile import FREQUENCY, Stack
+from records.profile import FREQUENCY, NO_SYMBOL, Stack
 from records.trials import BASE, CONTROL, Trial
 
 PUBLISHED = Path(__file__).parent.parent / "published" / "profile.csv"
@@ -143,6 +143,8 @@ def _name_rows(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _called(row: Any) -> str:
+    if row.symbol == NO_SYMBOL:
+        return f"code of {row.object}, which has no symbols"
     return row.symbol if row.object in ("kernel", row.symbol) else f"{row.symbol}  ({row.object})"
 
 

@@ -9,7 +9,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.estimates import called, throughput
-from analysis.figures.style import QUIET, core_axis, curve, look, name_curves, note, published_look, say, side_by_side
+from analysis.figures.style import (
+    QUIET,
+    Look,
+    core_axis,
+    curve,
+    look,
+    name_curves,
+    note,
+    published_look,
+    say,
+    side_by_side,
+)
 from analysis.figures.view import View
 from analysis.statistics import MIN_BLOCKS
 from records.trials import BASE
@@ -18,6 +29,7 @@ PUBLISHED = Path(__file__).parent.parent / "published" / "throughput_by_cores.cs
 
 _LABELS = {"cps": "thousand connections per second", "rps": "thousand requests per second"}
 _MEASURED = "0.9"  # the published cores that this machine has, too
+_IDEAL: Look = {"color": QUIET, "linestyle": ":", "linewidth": 1, "zorder": 1, "label": "_ideal"}
 _SYSTEMS = (BASE, "latest", "fastsocket")
 
 
@@ -41,6 +53,7 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
     note(
         figure,
         "Bars, ours: 95 % intervals. Those of ratios come from pairs in the same blocks, without the machine's drift.",
+        "Dotted: base, if each core served as much as the first." if len(view.cores) > 1 else "",
         "Grey: the cores that were measured here."
         if columns == 2
         else f"No curve of {' or '.join(map(called, view.workloads))} was published.",
@@ -61,10 +74,20 @@ def _our_curves(axes: Axes, view: View, served: pd.DataFrame) -> None:
     if served.empty:
         say(axes, "No trial is done yet.")
         return
+    base = served[served.variant == BASE]
+    _ideal(axes, base.cores, base.estimate / 1000)
     core_axis(axes, view.cores)
     axes.set_ylabel(" or ".join(_LABELS[metric] for metric in sorted(set(served.metric))))
     axes.set_ylim(bottom=0)
     name_curves(axes, ends)
+
+
+def _ideal(axes: Axes, cores: pd.Series, served: pd.Series) -> None:
+    """What base would serve if each core served as much as the first ones do."""
+    if cores.nunique() < 2:
+        return
+    fewest = served[cores == cores.min()].iloc[0]
+    axes.plot([cores.min(), cores.max()], [fewest, fewest * cores.max() / cores.min()], **_IDEAL)
 
 
 def _our_ratios(axes: Axes, view: View, served: pd.DataFrame) -> None:
@@ -110,6 +133,8 @@ def _published_curves(axes: Axes, view: View, published: pd.DataFrame, workload:
         low, high = points.kcps - points.error_kcps, points.kcps + points.error_kcps
         curve(axes, published_look(view, arm), points.cores, points.kcps, low, high, label=system)
         ends.append((system, points.sort_values("cores").kcps.iloc[-1], published_look(view, arm)["color"]))
+    base = published[published.system.map(_arm) == BASE]
+    _ideal(axes, base.cores, base.kcps)
     axes.axvspan(view.cores[0], view.cores[-1], color=_MEASURED)
     core_axis(axes, published.cores.unique())
     axes.set_ylabel(_LABELS["cps"])
