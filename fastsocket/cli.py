@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -20,9 +20,12 @@ from fastsocket.binary import check as check_binary
 from fastsocket.build import built_library
 from fastsocket.libbpf import BpfError
 from fastsocket.printable import printable
-from fastsocket.servers import Ended, Server, absence, survey
+from fastsocket.servers import Ended, OutOfReach, Server, absence, survey
 from fastsocket.status import tables
 from fastsocket.steering import BACKENDS, Device, Mode, Plan, lasting
+
+if TYPE_CHECKING:
+    from fastsocket.attach.plan import Given
 
 INTERRUPTED = 130
 
@@ -39,6 +42,7 @@ def fastsocket() -> None:
     fastsocket run -- nginx -g 'daemon off;' run it accelerated
     fastsocket status                        what runs, and how well
     fastsocket nic eth0 perfect              packets to the CPU that handles their connection
+    fastsocket attach $(cat /run/nginx.pid)  locality for a server that runs already, without the library
     """
 
 
@@ -279,6 +283,81 @@ def _steering_line(found: dict[str, Any]) -> str:
         return f"{found['device']}: off"
     ports = "".join(f", port {port} to CPU {cpu}" for port, cpu in found["ports"].items())
     return f"{found['device']}: {found['mode']} by {found['backend']}, CPUs {','.join(map(str, found['cpus']))}{ports}"
+
+
+@app.command()
+def attach(
+    pid: Annotated[int, typer.Argument(metavar="PID", help="Any process of the server.")],
+    pin: Annotated[bool, typer.Option("--pin", help="Confine each worker to a CPU of its own meanwhile.")] = False,
+    watch: Annotated[
+        float | None,
+        typer.Option("--watch", "-w", metavar="SECONDS", min=0.1, help="Look again so often: follows reloads."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: a line whenever something changes.")] = False,
+) -> None:
+    """Give a running server's listeners to the CPUs of its workers.
+
+    For servers that cannot be preloaded, or not be restarted: static ones, too. Their workers need SO_REUSEPORT
+    listeners of their own. It lasts until Ctrl-C, until fastsocket detach, or until this process ends in any other way;
+    then the server is as it was found. Needs root. What cannot be done is exit status 3, and changes nothing.
+
+    \b
+    fastsocket attach $(cat /run/nginx.pid)
+    fastsocket attach --pin --watch 1 $(pidof -s haproxy)
+    """
+    from fastsocket.attach.session import attach as attached  # here, so that the other verbs are quick
+
+    server = _server_of(pid)
+
+    def tell(given: "list[Given]") -> None:
+        typer.echo(json.dumps(_given(server, given)) if as_json else _given_lines(server, given))
+
+    why = "interrupted"
+    with suppress(KeyboardInterrupt):
+        why = attached(server, pin, watch, tell, _say)
+    _say(f"everything is put back: {why}")
+
+
+@app.command()
+def detach(pid: Annotated[int, typer.Argument(metavar="PID", help="Any process of the server.")]) -> None:
+    """End an attach, and put everything back.
+
+    When nothing is attached to the server, that is exit status 1.
+
+    \b
+    fastsocket detach $(cat /run/nginx.pid)
+    """
+    from fastsocket.attach.guard import put_back
+
+    server = _server_of(pid)
+    if not put_back(server):
+        _say(f"nothing is attached to process {server}")
+        raise typer.Exit(1)
+
+
+def _server_of(pid: int) -> int:
+    from fastsocket.attach.workers import server_of
+
+    try:
+        return server_of(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        raise Ended(f"there is no process {pid}") from None
+    except PermissionError:
+        raise OutOfReach(f"process {pid} could not be looked into: run this as root") from None
+
+
+def _given(server: int, given: "list[Given]") -> dict[str, Any]:
+    return {
+        "server": server,
+        "listeners": [
+            {"address": one.address, "inode": one.inode, "cpu": one.cpu, "worker": one.worker.thread} for one in given
+        ],
+    }
+
+
+def _given_lines(server: int, given: "list[Given]") -> str:
+    lines = [f"{one.address}  CPU {one.cpu}  worker {one.worker.thread}" for one in given]
+    return "\n".join([*lines, f"until Ctrl-C, or: fastsocket detach {server}"])
 
 
 @app.command()

@@ -1,0 +1,97 @@
+"""Which listener goes to which CPU, or why none does."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from fastsocket.attach.workers import Listener, Worker
+
+EACH_ITS_OWN = "give each worker its own: nginx `listen … reuseport`, HAProxy `bind … shards by-thread`"
+CONFINED = "nginx `worker_cpu_affinity auto`, HAProxy `cpu-map`, or attach --pin"
+
+
+class CannotAttach(Exception):
+    """Nothing was changed; the message says why, and what helps."""
+
+    exit_status = 3
+
+
+@dataclass(frozen=True)
+class Given:
+    """A listener and the CPU whose connections it gets."""
+
+    inode: int
+    address: str
+    worker: Worker
+    cpu: int
+    pins: bool  # the worker is to be confined to that CPU
+
+
+def plan(found: list[Listener], pin: bool) -> list[Given]:
+    """Where each listener goes. Raises CannotAttach with the reasons when none can."""
+    groups = defaultdict(list)
+    for listener in found:
+        groups[listener.address].append(listener)
+    if not groups:
+        raise CannotAttach("it listens on no TCP port")
+    given: list[Given] = []
+    why_not = []
+    for address, group in groups.items():
+        try:
+            given += _placed(address, group, pin)
+        except CannotAttach as reason:
+            why_not.append(f"{address}: {reason}")
+    if not given:
+        raise CannotAttach("; ".join(why_not))
+    return given
+
+
+def _placed(address: str, group: list[Listener], pin: bool) -> list[Given]:
+    workers = [_watcher(listener, len(group)) for listener in group]
+    cpus = _cpus(workers, pin)
+    return [
+        Given(listener.inode, address, worker, cpu, worker.cpus() != {cpu})
+        for listener, worker, cpu in zip(group, workers, cpus)
+    ]
+
+
+def _watcher(listener: Listener, in_group: int) -> Worker:
+    """The one worker of a listener that may be given away."""
+    if not listener.is_ours:
+        raise CannotAttach("another server has a listener there, too, whose part of the connections would change")
+    if in_group == 1:
+        workers = len(listener.workers)
+        raise CannotAttach(f"one listener, which {workers} workers share; {EACH_ITS_OWN}" if workers > 1 else _ALONE)
+    if len(listener.workers) != 1:
+        raise CannotAttach(f"a listener is watched by {len(listener.workers) or 'none'} of the workers; {EACH_ITS_OWN}")
+    (worker,) = listener.workers
+    return worker
+
+
+_ALONE = "one listener with one worker, which has all connections already"
+
+
+def _cpus(workers: list[Worker], pin: bool) -> list[int]:
+    """A CPU for each worker: the one to which it is confined, or, with pin, one of those where it may run."""
+    if len(set(workers)) < len(workers):
+        raise CannotAttach("a worker watches several listeners of the same address; attach knows one for each")
+    allowed = [worker.cpus() for worker in workers]
+    if pin and any(len(cpus) > 1 for cpus in allowed):
+        allowed = spread(allowed)
+    for worker, cpus in zip(workers, allowed):
+        if len(cpus) > 1:
+            raise CannotAttach(f"worker {worker.thread} moves between {len(cpus)} CPUs: confine it: {CONFINED}")
+    chosen = [min(cpus) for cpus in allowed]
+    if len(set(chosen)) < len(chosen):
+        raise CannotAttach(f"some of {len(workers)} workers share a CPU: {sorted(chosen)}; let there be one for each")
+    return chosen
+
+
+def spread(allowed: list[set[int]]) -> list[set[int]]:
+    """A CPU of its own for each worker, those with the least choice first."""
+    chosen: dict[int, int] = {}
+    for number in sorted(range(len(allowed)), key=lambda at: (len(allowed[at]), at)):
+        free = allowed[number] - set(chosen.values())
+        if not free:
+            raise CannotAttach(f"{len(allowed)} workers may run on {len(set().union(*allowed))} CPUs: no CPU for each")
+        chosen[number] = min(free)
+    return [{chosen[number]} for number in range(len(allowed))]
