@@ -117,6 +117,43 @@ def test_a_32_bit_target_is_refused_in_one_sentence(tmp_path, option):
     assert not (tmp_path / "fastsocket/build/libfsocket.so").exists()
 
 
+CROSS, EMULATOR, ROOT_OF_ARM = "aarch64-linux-gnu-gcc", "qemu-aarch64", "/usr/aarch64-linux-gnu"
+EMULATOR_LACKS_SO_COOKIE = (
+    "libfsocket: the listener cannot be cloned (Invalid argument); the application runs without Fastsocket on this "
+    "listener\n"
+)
+SAYS_WHERE_IT_LISTENS = """\
+#include <stdio.h>
+#include <netinet/in.h>
+int main(void)
+{
+	struct sockaddr_in own = { .sin_family = AF_INET };
+	socklen_t size = sizeof(own);
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	if (bind(fd, (struct sockaddr *)&own, size) || listen(fd, 5) || getsockname(fd, (struct sockaddr *)&own, &size))
+		return 1;
+	printf("%d\\n", own.sin_port != 0);
+	return 0;
+}
+"""
+
+
+def test_64_bit_arm(tmp_path, is_long):
+    """It builds without a warning, loads, and a program with a listener ends as it should."""
+    if not is_long or not shutil.which(CROSS) or not shutil.which(EMULATOR):
+        pytest.skip("only with --long, and gcc-aarch64-linux-gnu, libc6-dev-arm64-cross and qemu-user")
+    shutil.copytree(HERE, tmp_path / "fastsocket", ignore=shutil.ignore_patterns("build"))
+    making = ["make", "-s", "-C", tmp_path / "fastsocket", f"CC={CROSS}", "build/libfsocket.so"]
+    assert subprocess.run(making, capture_output=True, text=True, check=True).stderr == ""
+    library, source, program = (tmp_path / name for name in ("fastsocket/build/libfsocket.so", "says.c", "says"))
+    source.write_text(SAYS_WHERE_IT_LISTENS)
+    subprocess.run([CROSS, "-o", program, source], check=True)
+    emulated = [EMULATOR, "-L", ROOT_OF_ARM, "-E", f"LD_PRELOAD={library}", program]
+    done = subprocess.run(emulated, capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+    assert done.stderr in ("", EMULATOR_LACKS_SO_COOKIE)
+
+
 # ---- the environment that run composes
 
 NAMES = st.text("abc/.", min_size=1, max_size=8)
