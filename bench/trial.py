@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 from mininet.topo import Topo
 
+from bench.attached import attached
 from bench.cpu import busy_seconds, steal_share
 from bench.meter import Meter
 from bench.schedule import Slot
@@ -95,6 +96,7 @@ class Bench:
             self._set_up(variant, testbed, cpus),
             TemporaryDirectory(dir=self._tag.directory) as directory,
             workload.serve(testbed, variant, cpus, Path(directory)) as pids,
+            attached(pids if variant.attached and len(cpus.server) > 1 else []),
         ):
             demand = Demand(seconds, rate, workload.rehearse(testbed, cpus))
             library = _library(pids) if variant.has_local_listeners else None

@@ -44,6 +44,11 @@ def test_a_proxy_has_both_kinds_of_connections_on_their_cores(trials):
         assert fastsocket[kind] >= ALL
 
 
+@pytest.mark.parametrize("workload", ["nginx", "haproxy"])
+def test_an_attached_server_has_its_passive_connections_on_their_cores(trials, workload):
+    assert measured(trials, workload, "attached").metrics["passive_local_percent"] >= ALL
+
+
 def test_without_chosen_ports_only_atr_finds_the_cores_of_active_connections(trials):
     """Perfect filters have nothing to go by, and rules that are told nothing are no better than RSS."""
     assert measured(trials, "haproxy", "any-port").metrics["active_local_percent"] == BY_CHANCE

@@ -24,7 +24,7 @@ class Instances(Workload):
 
     metric = "rps"
     first_port: int
-    lacks = {"latest": "a single thread accepts: there is nothing to share out"}
+    lacks = dict.fromkeys(("latest", "attached"), "a single thread accepts: there is nothing to share out")
 
     def ports(self, cpus: Cpus) -> range:
         return range(self.first_port, self.first_port + len(cpus.server))

@@ -36,6 +36,7 @@ class Variant:
     name: str
     description: str
     own_reuseport: bool = False  # the server opens a SO_REUSEPORT listener per worker itself
+    attached: bool = False  # with fastsocket attach, where it has more than one worker
     preload: Wishes | None = None  # what is asked of libfsocket.so; None: it is not preloaded
     steering: Mode = "rss"  # the emulated NIC's mode
     rfs: bool = False  # the kernel passes packets on to the CPU that reads
@@ -80,6 +81,12 @@ VARIANTS = {
     for variant in (
         Variant("base", "one listener shared by all workers"),
         Variant("latest", "the server's own SO_REUSEPORT listeners", own_reuseport=True),
+        Variant(
+            "attached",
+            "latest, and fastsocket attach gives each listener to the CPU of its worker",
+            own_reuseport=True,
+            attached=True,
+        ),
         Variant("rfs", "latest, and Receive Flow Steering", own_reuseport=True, rfs=True),
         Variant(
             "fastsocket", "libfsocket.so preloaded, steering by perfect filters", preload=DELIVERED, steering="perfect"
