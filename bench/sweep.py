@@ -12,7 +12,7 @@ from bench.experiment import UsageError, usable_cpus
 from bench.neighbour import neighbour
 from bench.observers import observer
 from bench.placement import place
-from bench.rate import offered
+from bench.rate import of_latencies, offered
 from bench.schedule import Slot, schedule
 from bench.soundness import BUSY
 from bench.threads import cores_first
@@ -188,7 +188,8 @@ def _run(trials: Bench, slot: Slot, run: Run, rate: float | None = None, observe
     with ExitStack() as stack:
         if run.options.neighbour is not None:
             stack.enter_context(neighbour(placement.server_cpus[0], run.options.neighbour))
-        trial = trials.run(slot, placement, run.options.seconds, rate, observe, run.options.one_queue)
+        calmer = of_latencies(run.options, slot.workload, slot.cores, run.capacities)
+        trial = trials.run(slot, placement, run.options.seconds, rate, observe, run.options.one_queue, calmer)
     if run.options.neighbour is None:
         return trial
     return trial.model_copy(update={"spoilt": [reason for reason in trial.spoilt if reason != BUSY]})  # as asked

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,6 +40,7 @@ from topologies.tag import JOURNAL, RunTag
 from topologies.testbed import Testbed
 from workloads import WORKLOADS
 from workloads.load import Demand, Load
+from workloads.marks import mark
 from workloads.variants import VARIANTS, Variant
 from workloads.workload import Cpus, Workload
 
@@ -81,9 +83,10 @@ class Bench:
         rate: float | None = None,
         observe: Observe | None = None,
         one_queue: bool = False,
+        latency_rate: float | None = None,
     ) -> Trial:
         """rate: requests per second in all, None: as many as the server takes. one_queue: all packets to the server are
-        handled on its first CPU.
+        handled on its first CPU. latency_rate: of a second load, from which the latencies are.
 
         Raises WorkloadError when the server or the load generator fails.
         """
@@ -96,9 +99,11 @@ class Bench:
             TemporaryDirectory(dir=self._tag.directory) as directory,
             workload.serve(testbed, variant, cpus, Path(directory)) as pids,
         ):
+            if variant.mark:
+                mark(variant.mark, pids[0], workload.ports(cpus)[0])
             demand = Demand(seconds, rate, workload.rehearse(testbed, cpus))
             library = _library(pids) if variant.has_local_listeners else None
-            self._probes.start(pids[0], workload.ports(cpus))
+            self._probes.start(pids[0], workload.ports(cpus), len(cpus.server))
             meter = Meter(Spending(testbed.hosts, self._threads), testbed.server.pid)
             started = time.time()
             with unharmed(pids), meter, (observe or _nothing_more)(pids[0], workload.ports(cpus), Path(directory)):
@@ -107,11 +112,16 @@ class Bench:
             spent = meter.spent(ended={CLIENT: load.cpu_seconds})
             observed = self._probes.metrics(load.served) if variant.observed else {}
             library = _since(library, _library(pids)) if library else None
+            if latency_rate:
+                calmer = replace(demand, rate=latency_rate)
+                with unharmed(pids):
+                    load = _with_latencies(load, within_time(partial(workload.load, testbed, cpus, calmer), seconds))
         return Trial(
             **vars(slot),
             started=started,
             seconds=load.seconds,
             rate=rate,
+            latency_rate=latency_rate,
             metrics={**_metrics(workload.metric, load, use), **_paid(load, spent, meter), **observed},
             unavailable={**_untold(load, use), **_not_paid(load, spent), **self._probes.unavailable},
             latency_ms=load.latency_ms,
@@ -146,6 +156,12 @@ class Bench:
             for link in testbed.links_to(testbed.server) if variant.rfs else []:
                 Rfs().apply(link.receiver, Plan("atr", tuple(cpus.server)), journal)
             yield
+
+
+def _with_latencies(load: Load, other: Load) -> Load:
+    """The load, with the latencies of the other one, and the errors of both."""
+    errors = {kind: load.errors.get(kind, 0) + other.errors.get(kind, 0) for kind in {**load.errors, **other.errors}}
+    return replace(load, latency_ms=other.latency_ms, histograms=other.histograms, errors=errors)
 
 
 def _library(pids: list[int]) -> list[LibraryCounters]:

@@ -20,6 +20,7 @@ KINDS = {
     "tail": Kind("tail"),
     "interrupts": Kind("interrupts"),
     "packets": Kind("packets", timed=False),
+    "peers": Kind("peers"),
     "locality": Kind("locality", timed=False),
     "contention": Kind("contention"),
     "cpu": Kind("cpu"),

@@ -490,6 +490,19 @@ def test_what_a_request_takes_is_drawn_by_variant_and_direction(tmp_path):
     assert set(shown.query("metric == 'packets_in_per_request'").estimate) == {5}
 
 
+def test_peers_stand_beside_each_other_and_are_compared_with_their_own_base(tmp_path):
+    run = a_run(workloads=["nginx", "envoy"], cores=[2])
+    asked = {"figures": figure_specs("peers", ["nginx", "envoy"]), "latency_share": 0.6}
+    run = run.model_copy(update={"options": run.options.model_copy(update=asked)})
+    slow = trials_of(run, lambda index, arm, cores: 100.0 if arm == "latest" else 200.0)
+    trials = [mine if mine.workload == "envoy" else other for mine, other in zip(slow, trials_of(run))]
+    draw_figures(result(tmp_path, run, trials))
+    said = texts(tmp_path, "peers")
+    assert "Envoy:  one listener" in said and "at 60% of what base takes" in said and "0.500" in said
+    shown = data(tmp_path, "peers").query("variant == 'latest' and metric == 'cps'").set_index("workload").value
+    assert shown["envoy"] == pytest.approx(0.5) and shown["nginx"] == pytest.approx(1, abs=0.02)
+
+
 def test_a_figure_says_nothing_of_sharing_where_nothing_is_shared(tmp_path):
     draw_all(tmp_path, a_run(shared=False), only="scalability-nginx")
     assert "shares" not in texts(tmp_path, "scalability-nginx")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from fastsocket.build import LIBRARY
 from fastsocket.launch import Wishes
@@ -29,6 +30,9 @@ NO_LISTEN_TABLE = Wishes(listen_table=False)
 SKB_DEFER_MAX = "net/core/skb_defer_max"  # Linux 6.0, commit 39564c3fdc66: an skb is freed on the CPU that allocated it
 
 
+Mark = Literal["incoming-cpu", "cbpf"]
+
+
 @dataclass(frozen=True)
 class Variant:
     """One way to run a server, the same for every server."""
@@ -36,6 +40,8 @@ class Variant:
     name: str
     description: str
     own_reuseport: bool = False  # the server opens a SO_REUSEPORT listener per worker itself
+    way: str = ""  # in which a server of this kind alone shares out connections: a key of Workload.ways
+    mark: Mark | None = None  # what the lab does to the server's own listeners: workloads/marks.py
     preload: Wishes | None = None  # what is asked of libfsocket.so; None: it is not preloaded
     steering: Mode = "rss"  # the emulated NIC's mode
     rfs: bool = False  # the kernel passes packets on to the CPU that reads
@@ -89,6 +95,36 @@ VARIANTS = {
             "fastsocket with the program that gives connections to another worker where their own is away",
             preload=replace(DELIVERED, balance=True),
             steering="perfect",
+        ),
+        Variant(
+            "latest+fastsocket",
+            "latest with libfsocket.so preloaded, steering by perfect filters",
+            own_reuseport=True,
+            preload=DELIVERED,
+            steering="perfect",
+        ),
+        # What else steers connections to the worker of a CPU: by hand, and what other servers bring.
+        Variant(
+            "incoming-cpu",
+            "latest, each listener marked with the CPU of its worker (SO_INCOMING_CPU)",
+            own_reuseport=True,
+            mark="incoming-cpu",
+        ),
+        Variant(
+            "cbpf",
+            "latest, and a classic BPF program that chooses the listener by the CPU (SO_ATTACH_REUSEPORT_CBPF)",
+            own_reuseport=True,
+            mark="cbpf",
+        ),
+        Variant("multi-queue", "HAProxy gives a connection to the less loaded of two threads", way="multi-queue"),
+        Variant("multi-queue-fair", "HAProxy gives connections to its threads in turn", way="multi-queue-fair"),
+        Variant("by-group", "HAProxy opens a listener for each half of its threads", way="by-group"),
+        Variant("exact-balance", "Envoy gives a connection to the worker that has the fewest", way="exact-balance"),
+        Variant(
+            "cpu-locality",
+            "Envoy has a BPF program choose the listener by the CPU",
+            own_reuseport=True,
+            way="cpu-locality",
         ),
         Variant("off", "libfsocket.so preloaded with everything off", preload=LIBRARY_OFF),
         Variant(
