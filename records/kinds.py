@@ -28,6 +28,7 @@ KINDS = {
     "effects": Kind("effects"),
     "profile": Kind("profile"),
     "profile-difference": Kind("profile", "draw_difference"),
+    "components": Kind("components"),
     "related": Kind("related", timed=False),
     "listen-table": Kind("walk", "draw_passive", timed=False),
     "active-connections": Kind("walk", "draw_active", timed=False),

@@ -6,12 +6,15 @@ import pytest
 
 from bench.schedule import Slot
 from bench.sweep import bench
+from bench.trial import _with_latencies
 from records.run import Placement
 from setup import bootstrap, peers
 from tests.harness.cpus import ALL_CPUS, NEEDS_TWO_CPUS
 from tests.harness.locality import ALL, BY_CHANCE
 from topologies import queue_threads
 from workloads import WORKLOADS
+from workloads.load import Load
+from workloads.process import WorkloadError
 from workloads.variants import VARIANTS
 
 PLACEMENT = Placement(cores=len(ALL_CPUS), server_cpus=ALL_CPUS, load_cpus=ALL_CPUS)
@@ -107,3 +110,25 @@ def test_connections_go_where_a_peer_promises(trials, name, variant, promise):
     assert 1 <= trial.metrics["busiest_core_over_mean"] <= len(ALL_CPUS)
     local = trial.metrics["passive_local_percent"]
     assert {LOCAL: local >= ALL, CHANCE: local == BY_CHANCE, UNTOLD: True}[promise]
+
+
+@pytest.mark.privileged
+def test_latencies_are_those_of_a_calmer_load(trials):
+    one = Slot(0, 0, "nginx", "base", False, len(ALL_CPUS))
+    trial = trials.run(one, PLACEMENT, seconds=1, latency_rate=200)
+    assert trial.rate is None and trial.latency_rate == 200 < trial.metrics["cps"]
+    told = "latency_p99_ms" in trial.metrics and {"connect", "first_byte", "whole"} <= trial.histograms.keys()
+    assert told or "the load generator could not" in trial.unavailable["latency_p99_ms"]
+
+
+def test_a_calmer_load_that_cannot_be_made_costs_the_latencies_alone():
+    def refused() -> Load:
+        raise WorkloadError("the load generator could not keep to its schedule")
+
+    fast = Load(requests=100, seconds=1.0, latency_ms={"99": 9.0}, errors={"connect": 1}, cpu_seconds=0.5)
+    calm = Load(requests=10, seconds=1.0, latency_ms={"99": 1.0}, errors={"connect": 2}, cpu_seconds=0.1)
+    both, why = _with_latencies(fast, lambda: calm, 1)
+    assert (both.requests, both.latency_ms, both.errors, why) == (100, {"99": 1.0}, {"connect": 3}, "")
+    alone, why = _with_latencies(fast, refused, 1)
+    assert (alone.requests, alone.latency_ms, alone.errors) == (100, {}, {"connect": 1})
+    assert why == "the load generator could not keep to its schedule"

@@ -13,6 +13,7 @@ from fastsocket.launch import Wishes
 from fastsocket.launch import environment as preloaded
 from fastsocket.steering import Mode
 from fastsocket.steering.rfs import Rfs
+from topologies.namespace import ESTABLISHED_TABLE
 
 LIBRARY_OFF = Wishes(
     listen_table=False,
@@ -44,8 +45,10 @@ class Variant:
     mark: Mark | None = None  # what the lab does to the server's own listeners: workloads/marks.py
     preload: Wishes | None = None  # what is asked of libfsocket.so; None: it is not preloaded
     steering: Mode = "rss"  # the emulated NIC's mode
+    taken_in: Literal["own", "others", "both"] = "own"  # packets to the server: on its CPUs, on as many others
     rfs: bool = False  # the kernel passes packets on to the CPU that reads
     sysctls: Mapping[str, str] = field(default_factory=dict)  # of the server's network namespace
+    table: int = 0  # entries of a table of established connections for the server alone; 0: it shares the machine's
     machine_sysctls: Mapping[str, str] = field(default_factory=dict)  # of the whole machine
     observed: bool = True  # by the lab's probes
 
@@ -61,7 +64,7 @@ class Variant:
 
     def why_not(self) -> str | None:
         """Why this machine cannot run it, or None."""
-        for name in (*self.sysctls, *self.machine_sysctls):
+        for name in (*self.sysctls, *self.machine_sysctls, *([ESTABLISHED_TABLE] if self.table else [])):
             if not Path("/proc/sys", name).exists():
                 return (
                     f"{name.replace('/', '.')} is not here: this kernel lacks it, or another network namespace has it"
@@ -159,6 +162,10 @@ VARIANTS = {
             preload=replace(DELIVERED, delayed_ack=True),
             steering="perfect",
         ),
+        # Where softirq runs, for a server that does not use all CPUs.
+        Variant("other-core", "packets are taken in on another core than the worker's", taken_in="others"),
+        Variant("both-cores", "packets are taken in on the worker's core and on another one, by RSS", taken_in="both"),
+        Variant("both-cores-rfs", "both-cores with Receive Flow Steering", taken_in="both", rfs=True),
         # How packets are steered, and who chooses the ports of active connections.
         Variant(
             "any-port", "fastsocket, but the kernel chooses source ports", preload=LISTEN_TABLE, steering="perfect"
@@ -195,5 +202,9 @@ VARIANTS = {
             "no-skb-pool", "base without the kernel's deferred freeing of skbs", machine_sysctls={SKB_DEFER_MAX: "0"}
         ),
         Variant("no-direct-tcp", "base without early demux", sysctls={"net/ipv4/tcp_early_demux": "0"}),
+        # The Local Established Table's closest relative: a table for each network namespace.
+        Variant("table-1k", "base with a table of 1,024 established connections", table=1 << 10),
+        Variant("table-16k", "base with a table of 16,384 established connections", table=1 << 14),
+        Variant("table-256k", "base with a table of 262,144 established connections", table=1 << 18),
     )
 }
