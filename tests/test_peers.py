@@ -73,7 +73,7 @@ def test_the_smallest_wheel_is_installed_and_runs(tmp_path, monkeypatch):
 LOCAL, CHANCE, UNTOLD = "all local", "by chance", "not told"
 PROMISES = [
     ("haproxy", "incoming-cpu", LOCAL),
-    ("haproxy", "cbpf", LOCAL),
+    ("nginx", "cbpf", LOCAL),
     ("haproxy-2.8", "multi-queue-fair", CHANCE),
     ("haproxy-2.8", "by-group", CHANCE),
     ("haproxy-2.8", "fastsocket", LOCAL),
