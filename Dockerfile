@@ -10,10 +10,11 @@ RUN apt-get update && apt-get install -y --no-install-recommends python3 \
     && apt-get install -y --no-install-recommends $(python3 -m setup.packages building)
 # Before the sources, so that a change there does not make the environment anew. What only the report's test in a browser
 # needs stays behind, with pip and the libraries' own tests.
-COPY requirements.txt pyproject.toml README.md LICENSE ./
-COPY setup/bootstrap.py setup/
+COPY requirements.txt requirements-peers.txt pyproject.toml README.md LICENSE ./
+COPY setup/bootstrap.py setup/peers.py setup/
+COPY workloads/peers/*.py workloads/peers/
 COPY fastsocket/__init__.py fastsocket/build.py fastsocket/
-RUN python3 -c "from setup.bootstrap import make_environment; make_environment()" \
+RUN python3 -c "from setup import bootstrap; bootstrap.make_environment(); bootstrap.install_all_wheels()" \
     && .venv/bin/pip uninstall --yes --quiet playwright greenlet pip \
     && find .venv -type d -name tests -prune -exec rm -r {} +
 COPY . .
@@ -26,11 +27,12 @@ LABEL org.opencontainers.image.title="Fastsocket Lab" \
       org.opencontainers.image.description="Does per-core TCP listening pay on this machine? nginx, HAProxy and Redis with and without Fastsocket" \
       org.opencontainers.image.revision="${REVISION}"
 WORKDIR /lab
-COPY setup/__init__.py setup/packages.py setup/
+COPY setup/__init__.py setup/packages.py setup/peers.py setup/
 COPY workloads/*.py workloads/
+COPY workloads/peers/*.py workloads/peers/
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 tini \
-    && apt-get install -y --no-install-recommends $(python3 -m setup.packages measuring) \
+    && apt-get install -y --no-install-recommends $(python3 -m setup.packages measuring) $(python3 -m setup.peers) \
     && rm -rf /var/lib/apt/lists/* \
     && dpkg-query --show > debian-packages.txt
 COPY --from=build /lab /lab

@@ -37,7 +37,16 @@ COLUMNS = [
 ]
 
 _SETTING = ["workload", "cores", "metric"]
-_NAMES = {"haproxy": "HAProxy", "redis": "Redis", "memcached": "Memcached"}  # where it is not the workload's own
+_NAMES = {  # where it is not the workload's own
+    "haproxy": "HAProxy",
+    "haproxy-2.8": "HAProxy 2.8",
+    "envoy": "Envoy",
+    "apache": "Apache",
+    "valkey": "Valkey",
+    "valkey-io-threads": "Valkey with threads",
+    "redis": "Redis",
+    "memcached": "Memcached",
+}
 _NO_RATIO = Centre(np.nan, np.nan, np.nan, np.nan)
 
 

@@ -314,7 +314,12 @@ def _method(run: Run, trials: list[Trial]) -> list[str]:
             "interval is Wilcoxon's, so about one control in twenty is off by chance. A level, such as CPS, is the "
             "mean of the blocks' means with Student's interval."
         )
-    if any(P99 in trial.metrics and trial.rate is None for trial in trials):
+    if options.latency_share is not None:
+        sentences.append(
+            f"Each trial has two loads: one at full speed and then, for the latencies alone, one at "
+            f"{options.latency_share:.0%} of what base takes, in which a latency runs from when the request was due."
+        )
+    elif any(P99 in trial.metrics and trial.rate is None for trial in trials):
         sentences.append(
             "At full speed a latency is that of a closed loop, from when the request is sent: a slow answer delays the "
             "next request, and the handshake is not in it. wrk adds samples of its own for slow requests. Only a "

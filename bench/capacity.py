@@ -7,6 +7,7 @@ from bench.schedule import Slot
 from records.run import Run
 from records.trials import BASE, Trial
 from workloads import WORKLOADS
+from workloads.process import WorkloadError
 
 TRIALS = 4  # their median
 
@@ -17,8 +18,11 @@ def key(workload: str, cores: int) -> str:
 
 
 def with_capacities(run: Run, measured: Callable[[Slot], Trial]) -> Run:
-    """The run with those capacities that it needs and lacks. measured: runs a trial at full speed."""
-    if run.options.share is None:
+    """The run with those capacities that it needs and lacks. measured: runs a trial at full speed.
+
+    Raises WorkloadError where a trial fails twice.
+    """
+    if run.options.share is None and run.options.latency_share is None:
         return run
     settings = [(workload, cores) for workload in run.options.workloads for cores in run.options.cores]
     new = {
@@ -30,4 +34,9 @@ def with_capacities(run: Run, measured: Callable[[Slot], Trial]) -> Run:
 
 
 def _served(measured: Callable[[Slot], Trial], workload: str, cores: int) -> float:
-    return measured(Slot(-1, -1, workload, BASE, False, cores)).metrics[WORKLOADS[workload].metric]
+    slot = Slot(-1, -1, workload, BASE, False, cores)
+    try:
+        trial = measured(slot)
+    except WorkloadError:  # once more, as every trial that fails
+        trial = measured(slot)
+    return trial.metrics[WORKLOADS[workload].metric]

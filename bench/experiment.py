@@ -236,7 +236,7 @@ def _lacking(workloads: list[str], variants: list[str]) -> dict[str, dict[str, s
         workload: {
             variant: why
             for variant in variants
-            if (why := WORKLOADS[workload].lacks.get(variant) or _why_not_here(VARIANTS[variant]))
+            if (why := WORKLOADS[workload].why_not(VARIANTS[variant]) or _why_not_here(VARIANTS[variant]))
         }
         for workload in workloads
     }

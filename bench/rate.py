@@ -17,6 +17,13 @@ def share_of_peak(hour: float) -> float:
     return (1 + NIGHT) / 2 - (1 - NIGHT) / 2 * cos(2 * pi * (hour - QUIETEST_HOUR) / 24)
 
 
+def of_latencies(options: Options, workload: str, cores: int, capacities: Mapping[str, float]) -> float | None:
+    """Requests per second for a second load, from which a trial has its latencies; None: there is none."""
+    if options.latency_share is None or not capacities:  # which are being measured
+        return None
+    return options.latency_share * capacities[key(workload, cores)]
+
+
 def offered(
     options: Options, workload: str, cores: int, block: int, capacities: Mapping[str, float] = MappingProxyType({})
 ) -> float | None:

@@ -54,4 +54,4 @@ def _arms(options: Options, workload: str) -> list[tuple[str, bool]]:
 
 def expected_seconds(slots: list[Slot], options: Options) -> float:
     """About how long these trials will take."""
-    return len(slots) * (options.seconds + OVERHEAD_SECONDS)
+    return len(slots) * (options.loads * options.seconds + OVERHEAD_SECONDS)

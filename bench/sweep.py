@@ -2,9 +2,10 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from itertools import product
 from pathlib import Path
 
 from bench.capacity import with_capacities
@@ -12,7 +13,7 @@ from bench.experiment import UsageError, usable_cpus
 from bench.neighbour import neighbour
 from bench.observers import observer
 from bench.placement import place
-from bench.rate import offered
+from bench.rate import of_latencies, offered
 from bench.schedule import Slot, schedule
 from bench.soundness import BUSY
 from bench.threads import cores_first
@@ -31,6 +32,7 @@ from topologies.tag import RunTag
 from topologies.testbed import Testbed
 from workloads import WORKLOADS, limits
 from workloads.process import WorkloadError
+from workloads.variants import VARIANTS
 
 FAILURES_TOLERATED = 3  # trials of a workload in a row, before the rest of it is left out
 
@@ -115,12 +117,20 @@ def remaining(directory: Path, run: Run) -> list[Slot]:
 
 
 @contextmanager
-def bench(workloads: list[str], queues: int, nic: NicKind, count_calls: bool = False) -> Iterator[tuple[Bench, Probes]]:
-    """The Bench over the testbeds of these workloads, and its Probes. On leaving, all that they made here goes."""
+def bench(
+    workloads: list[str], queues: int, nic: NicKind, count_calls: bool = False, variants: Iterable[str] = ()
+) -> Iterator[tuple[Bench, Probes]]:
+    """The Bench over the testbeds of these workloads, and its Probes. On leaving, all that they made here goes.
+
+    variants: those that need a testbed of their own may run, if they are named here.
+    """
     with ExitStack() as stack:
         tag = stack.enter_context(RunTag())
         topologies = dict.fromkeys(WORKLOADS[name].topology for name in workloads)
-        testbeds = {topology: stack.enter_context(Testbed(topology(), tag, queues)) for topology in topologies}
+        kinds = product(topologies, sorted({0, *(VARIANTS[name].table for name in variants)}))
+        testbeds = {
+            (topology, table): stack.enter_context(Testbed(topology(), tag, queues, table)) for topology, table in kinds
+        }
         links = [link for testbed in testbeds.values() for link in testbed.links_to(testbed.server)]
         threads = stack.enter_context(threads_of(links if nic == "threads" else []))
         emulated = stack.enter_context(EmulatedNic(links, threads))
@@ -138,7 +148,11 @@ def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], Non
     before, tolerance = run.wall_seconds, Tolerance()
     try:
         options = run.options
-        with bench(options.workloads, len(usable_cpus()), options.nic, options.observes == "calls") as (trials, probes):
+        count_calls = options.observes == "calls"
+        with bench(options.workloads, len(usable_cpus()), options.nic, count_calls, options.variants) as (
+            trials,
+            probes,
+        ):
             run = run.model_copy(update={"unavailable": probes.unavailable})
             run = with_capacities(run, lambda slot: _run(trials, slot, run))
             write_run(directory, run)
@@ -188,7 +202,8 @@ def _run(trials: Bench, slot: Slot, run: Run, rate: float | None = None, observe
     with ExitStack() as stack:
         if run.options.neighbour is not None:
             stack.enter_context(neighbour(placement.server_cpus[0], run.options.neighbour))
-        trial = trials.run(slot, placement, run.options.seconds, rate, observe, run.options.one_queue)
+        calmer = of_latencies(run.options, slot.workload, slot.cores, run.capacities)
+        trial = trials.run(slot, placement, run.options.seconds, rate, observe, run.options.one_queue, calmer)
     if run.options.neighbour is None:
         return trial
     return trial.model_copy(update={"spoilt": [reason for reason in trial.spoilt if reason != BUSY]})  # as asked

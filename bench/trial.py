@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,7 +40,9 @@ from topologies.queue_threads import QueueThreads
 from topologies.tag import JOURNAL, RunTag
 from topologies.testbed import Testbed
 from workloads import WORKLOADS
+from workloads.cpu_program import choose_by_cpu
 from workloads.load import Demand, Load
+from workloads.process import WorkloadError
 from workloads.variants import VARIANTS, Variant
 from workloads.workload import Cpus, Workload
 
@@ -58,12 +61,15 @@ def _nothing_more(server_pid: int, ports: range, scratch: Path) -> AbstractConte
 
 
 class Bench:
-    """The testbeds by topology, with their emulated NIC and the probes, ready for trials."""
+    """The testbeds, with their emulated NIC and the probes, ready for trials.
+
+    testbeds: by topology and the size of the server's own table of established connections.
+    """
 
     def __init__(
         self,
         tag: RunTag,
-        testbeds: dict[type[Topo], Testbed],
+        testbeds: dict[tuple[type[Topo], int], Testbed],
         nic: EmulatedNic,
         threads: dict[Device, QueueThreads],
         probes: Probes,
@@ -82,14 +88,18 @@ class Bench:
         rate: float | None = None,
         observe: Observe | None = None,
         one_queue: bool = False,
+        latency_rate: float | None = None,
     ) -> Trial:
         """rate: requests per second in all, None: as many as the server takes. one_queue: all packets to the server are
-        handled on its first CPU.
+        handled on its first CPU. latency_rate: of a second load, from which the latencies are.
 
         Raises WorkloadError when the server or the load generator fails.
         """
         workload, variant = WORKLOADS[slot.workload], VARIANTS[slot.variant]
-        testbed, cpus = self._testbeds[workload.topology], Cpus(placement.server_cpus, placement.load_cpus)
+        testbed, cpus = (
+            self._testbeds[workload.topology, variant.table],
+            Cpus(placement.server_cpus, placement.load_cpus),
+        )
         with (
             nullcontext() if variant.observed else self._probes.taken_off(),
             self._steered(workload, variant, testbed, cpus, one_queue),
@@ -98,9 +108,11 @@ class Bench:
             workload.serve(testbed, variant, cpus, Path(directory)) as pids,
             attached(pids if variant.attached and len(cpus.server) > 1 else []),
         ):
+            if variant.by_program:
+                choose_by_cpu(pids[0], workload.ports(cpus)[0])
             demand = Demand(seconds, rate, workload.rehearse(testbed, cpus))
             library = _library(pids) if variant.has_local_listeners else None
-            self._probes.start(pids[0], workload.ports(cpus))
+            self._probes.start(pids[0], workload.ports(cpus), len(cpus.server))
             meter = Meter(Spending(testbed.hosts, self._threads), testbed.server.pid)
             started = time.time()
             with unharmed(pids), meter, (observe or _nothing_more)(pids[0], workload.ports(cpus), Path(directory)):
@@ -109,13 +121,19 @@ class Bench:
             spent = meter.spent(ended={CLIENT: load.cpu_seconds})
             observed = self._probes.metrics(load.served) if variant.observed else {}
             library = _since(library, _library(pids)) if library else None
+            no_latencies = ""
+            if latency_rate:
+                calmer = replace(demand, rate=latency_rate)
+                with unharmed(pids):
+                    load, no_latencies = _with_latencies(load, partial(workload.load, testbed, cpus, calmer), seconds)
         return Trial(
             **vars(slot),
             started=started,
             seconds=load.seconds,
             rate=rate,
+            latency_rate=latency_rate,
             metrics={**_metrics(workload.metric, load, use), **_paid(load, spent, meter), **observed},
-            unavailable={**_untold(load, use), **_not_paid(load, spent), **self._probes.unavailable},
+            unavailable={**_untold(load, use, no_latencies), **_not_paid(load, spent), **self._probes.unavailable},
             latency_ms=load.latency_ms,
             histograms=load.histograms,
             load_errors=load.errors,
@@ -133,7 +151,8 @@ class Bench:
         ports = workload.cpu_of_port(cpus) if variant.steering == "perfect" and not one_queue else {}
         for threads in self._threads.values():  # the plan then places those of the server itself
             threads.pin(cpus.load)
-        with self._nic.steer(Plan(variant.steering, tuple(cpus.server[:1] if one_queue else cpus.server), ports)):
+        queues = cpus.server[:1] if one_queue else _queues(variant, cpus)
+        with self._nic.steer(Plan(variant.steering, tuple(queues), ports)):
             yield
 
     @contextmanager
@@ -148,6 +167,27 @@ class Bench:
             for link in testbed.links_to(testbed.server) if variant.rfs else []:
                 Rfs().apply(link.receiver, Plan("atr", tuple(cpus.server)), journal)
             yield
+
+
+def _queues(variant: Variant, cpus: Cpus) -> list[int]:
+    """The CPUs on which packets to the server are taken in. Raises WorkloadError where it takes more than there are."""
+    if variant.taken_in == "own":
+        return cpus.server
+    others = [cpu for cpu in cpus.load if cpu not in cpus.server][: len(cpus.server)]
+    if not others:
+        raise WorkloadError(f"{variant.name} needs a CPU beside those of the server: measure on fewer cores")
+    return others if variant.taken_in == "others" else [*cpus.server, *others]
+
+
+def _with_latencies(load: Load, calmer: Callable[[], Load], seconds: float) -> tuple[Load, str]:
+    """The load, with the latencies of a calmer one and the errors of both; without latencies, and why, where that one
+    cannot be made."""
+    try:
+        other = within_time(calmer, seconds)
+    except WorkloadError as error:
+        return replace(load, latency_ms={}, histograms={}), str(error)
+    errors = {kind: load.errors.get(kind, 0) + other.errors.get(kind, 0) for kind in {**load.errors, **other.errors}}
+    return replace(load, latency_ms=other.latency_ms, histograms=other.histograms, errors=errors), ""
 
 
 def _library(pids: list[int]) -> list[LibraryCounters]:
@@ -209,10 +249,12 @@ def _others_seconds(load: Load, use: list[CpuUse]) -> float:
     return busy_seconds(use) - load.cpu_seconds
 
 
-def _untold(load: Load, use: list[CpuUse]) -> dict[str, str]:
+def _untold(load: Load, use: list[CpuUse], no_latencies: str = "") -> dict[str, str]:
     """Each metric that this trial cannot give, with the reason."""
     untold = {
-        metric: "the load generator does not tell" for metric, key in LATENCIES.items() if key not in load.latency_ms
+        metric: no_latencies or "the load generator does not tell"
+        for metric, key in LATENCIES.items()
+        if key not in load.latency_ms
     }
     if not load.requests:
         untold[COST] = "nothing was served"

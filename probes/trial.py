@@ -10,7 +10,7 @@ from typing import ClassVar, TypeVar
 from fastsocket.build import bpf_object
 from fastsocket.libbpf import BpfError, BpfObject
 from probes import reads
-from records.metrics import ACCEPT_LOCAL, ACTIVE_LOCAL, CALLS, CONTENTIONS, PASSIVE_LOCAL
+from records.metrics import ACCEPT_LOCAL, ACTIVE_LOCAL, CALLS, CONTENTIONS, PASSIVE_LOCAL, UNEVENNESS
 
 _LOCALITY = struct.Struct("=6Q")
 _COUNT = struct.Struct("=Q")
@@ -49,7 +49,7 @@ def _namespace(pid: int) -> int:
 class LocalityProbe:
     """bpf/locality.bpf.c, attached to the tracepoint that shows reads best. Raises BpfError where there is none."""
 
-    metrics = (PASSIVE_LOCAL, ACCEPT_LOCAL, ACTIVE_LOCAL)
+    metrics = (PASSIVE_LOCAL, ACCEPT_LOCAL, ACTIVE_LOCAL, UNEVENNESS)
 
     def __init__(self, stack: ExitStack, seen_by: str | None = None):
         self.seen_by = seen_by or reads.tracepoint()
@@ -66,6 +66,16 @@ class LocalityProbe:
 
     def read(self) -> list[int]:
         return _sum_over_cpus(_LOCALITY, self._object.read_per_cpu("totals"))
+
+    def passive_reads(self) -> list[int]:
+        """On each CPU of the machine."""
+        values = self._object.read_per_cpu("totals")
+        return [_LOCALITY.unpack(value[: _LOCALITY.size])[0] for value in values]
+
+
+def unevenness(reads_on: list[int], cores: int) -> dict[str, float]:
+    """The metric; none where nothing was read. reads_on: each CPU of the machine; cores: how many serve."""
+    return {UNEVENNESS: max(reads_on) * cores / sum(reads_on)} if any(reads_on) else {}
 
 
 class _CountingProbe:
@@ -129,10 +139,12 @@ class Probes(AbstractContextManager["Probes"]):
             self.unavailable.update(dict.fromkeys(probe.metrics, error.reason))
             return None
 
-    def start(self, server_pid: int, ports: range) -> None:
-        """From here on a trial is counted."""
+    def start(self, server_pid: int, ports: range, cores: int) -> None:
+        """From here on a trial is counted. cores: of the server."""
+        self._cores = cores
         if self._locality:
             self._locality.watch(server_pid, ports)
+            self._reads_before = self._locality.passive_reads()
         if self._calls:
             self._calls.watch(server_pid)
         self._before = self._read()
@@ -162,6 +174,9 @@ class Probes(AbstractContextManager["Probes"]):
             [now - was for now, was in zip(after, before)] for after, before in zip(self._read(), self._before)
         )
         found = Locality(*locality).percentages() if locality else {}
+        if self._locality:
+            reads = [now - was for now, was in zip(self._locality.passive_reads(), self._reads_before)]
+            found |= unevenness(reads, self._cores)
         for metric, number in ((CONTENTIONS, contention), (CALLS, calls)):
             if number and connections:
                 found[metric] = number[0] / connections

@@ -33,6 +33,7 @@ CALLS = "calls_per_request"  # system calls of the server's processes
 SWITCHES = "switches_per_request"  # by which a CPU begins to run one of the server's processes
 COSTS = (SERVER_COST, COST)
 PASSIVE_LOCAL, ACCEPT_LOCAL, ACTIVE_LOCAL = "passive_local_percent", "accept_local_percent", "active_local_percent"
+UNEVENNESS = "busiest_core_over_mean"  # of requests read: 1 is even, the number of cores is all on one
 CONTENTIONS = "contentions_per_connection"
 ERRORS = "errors"
 
@@ -48,6 +49,7 @@ METRICS = {
         Metric(PASSIVE_LOCAL, "%", "passive local, %", 1, "higher", False, "connections that clients opened"),
         Metric(ACCEPT_LOCAL, "%", "accept local, %", 1, "higher", False, "accepts"),
         Metric(ACTIVE_LOCAL, "%", "active local, %", 1, "higher", False, "connections that the server opened itself"),
+        Metric(UNEVENNESS, "1", "requests of the busiest core over the mean core's", 2, "lower", False),
         Metric(
             COST,
             "µs",

@@ -61,6 +61,7 @@ class Asked(Record):
     rates: dict[str, int] = {}  # workload -> requests per second and core; without one, as many as the server takes
     day: bool = False  # those rates are the peak of a day, whose blocks are its hours: bench/rate.py
     share: float | None = None  # of what base takes at full speed: the rate of all arms
+    latency_share: float | None = None  # the same, of a second load in each trial: latencies are of that one
     neighbour: int | None = None  # nice value of a process that keeps the server's first CPU busy: bench/neighbour.py
     pause: int | None = None  # milliseconds for which one worker is stopped in each trial: bench/pause.py
     one_queue: bool = False  # all packets to the server are handled on its first CPU
@@ -90,12 +91,17 @@ class Options(Asked):
     @property
     def question(self) -> str:
         """The same for two runs of one experiment whose results can be compared."""
-        names = ("rates", "day", "share", "neighbour", "pause", "one_queue", "nic", "observes")
+        names = ("rates", "day", "share", "latency_share", "neighbour", "pause", "one_queue", "nic", "observes")
         return ", ".join(f"{name} {getattr(self, name)}" for name in names)
 
     def at_rate(self, workload: str) -> bool:
         """Whether all variants get the same load, so that what they cost is the outcome and not what they serve."""
         return workload in self.rates or self.share is not None
+
+    @property
+    def loads(self) -> int:
+        """Of a trial."""
+        return 1 if self.latency_share is None else 2
 
     def hour(self, block: int) -> float:
         """Of a day: the middle of the block's part of it, from 0 to 24."""

@@ -54,6 +54,7 @@ class Trial(Record):
     started: float  # Unix time
     seconds: float  # of load
     rate: float | None = None  # requests per second offered; None: as many as the server took
+    latency_rate: float | None = None  # of a second load, whose latencies these are; None: there was none
     metrics: dict[str, float]  # by their names in records.metrics.METRICS
     unavailable: dict[str, str]
     latency_ms: dict[str, float]  # percentile, or "max", -> value

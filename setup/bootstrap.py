@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fastsocket.build import is_finished
+from setup import peers
 from setup.packages import BUILDING, GUEST, MEASURING, TESTING, Package
+from setup.peers import Wheel
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -40,7 +42,17 @@ NOT_POSSIBLE_HERE = 3
 def missing_packages(arguments: list[str]) -> list[Package]:
     """What the verb among the arguments needs, and the machine lacks. A guest has the machine's packages."""
     needed = [package for verb in verbs(arguments) or [""] for package in needed_packages(verb)]
+    needed += [need for need in _needed_peers(arguments) if isinstance(need, Package)]
     return [package for package in dict.fromkeys(needed) if not package.is_there()]
+
+
+def missing_wheels(arguments: list[str]) -> list[Wheel]:
+    """Of the servers that are to be measured."""
+    return [need for need in _needed_peers(arguments) if isinstance(need, Wheel) and not need.is_there()]
+
+
+def _needed_peers(arguments: list[str]) -> list[peers.Need]:
+    return peers.asked_for(arguments) if {"sweep", "profile"} & {*verbs(arguments)} else []
 
 
 def verbs(arguments: list[str]) -> list[str]:
@@ -78,10 +90,11 @@ def lacks_checks(arguments: list[str]) -> bool:
 
 
 def complete_path() -> None:
-    """Servers are in /usr/sbin, which the PATH of plain users lacks, and Debian's su leaves it to root."""
+    """Servers are in /usr/sbin, which the PATH of plain users lacks, and Debian's su leaves it to root; or in BIN."""
     known = os.environ.get("PATH", "").split(os.pathsep)
     if "/usr/bin" in known:
-        os.environ["PATH"] = os.pathsep.join([*known, *(path for path in ("/usr/sbin", "/sbin") if path not in known)])
+        more = ("/usr/sbin", "/sbin", str(peers.BIN))
+        os.environ["PATH"] = os.pathsep.join([*known, *(path for path in more if path not in known)])
 
 
 def ensure(arguments: list[str], usage: str) -> None:
@@ -90,17 +103,19 @@ def ensure(arguments: list[str], usage: str) -> None:
     Exits 3 with one line when the machine does not allow that, or nobody said yes.
     """
     packages, environment, checks = missing_packages(arguments), has_environment(), lacks_checks(arguments)
-    if packages or not environment or checks:
+    wheels = missing_wheels(arguments)
+    if packages or not environment or checks or wheels:
         if not arguments or "--help" in arguments:
             print(usage.strip())
             sys.exit(0)
-        _ask(packages, 700 * (not environment) + 500 * checks, "--yes" in arguments)
+        _ask(packages, 700 * (not environment) + 500 * checks, wheels, "--yes" in arguments)
         _install_packages(packages)
         if not environment:
             make_environment()
         if lacks_checks(arguments):
             _pip("pip install", *LOCKED, str(CHECKS))
             CHECKS_STAMP.write_text(CHECKS.read_text())
+        install_wheels(wheels)
     if Path(sys.prefix) != VENV:
         os.environ["PYTHONUTF8"] = "1"  # whatever the locale: all our files are UTF-8
         os.environ.setdefault("MPLCONFIGDIR", str(VENV / "matplotlib"))  # and nothing of ours in the user's home
@@ -112,10 +127,11 @@ def _refuse(message: str) -> None:
     sys.exit(NOT_POSSIBLE_HERE)
 
 
-def _ask(packages: list[Package], megabytes: int, yes: bool) -> None:
+def _ask(packages: list[Package], megabytes: int, wheels: list[Wheel], yes: bool) -> None:
     names = " ".join(package.name for package in packages)
     parts = [f"the Debian packages {names}"] if names else []
     parts += [f"Python libraries ({megabytes} MB) into {VENV}"] if megabytes else []
+    parts += [f"the wheels {' '.join(wheel.name for wheel in wheels)} into {peers.FOLDER}"] if wheels else []
     wanted = " and ".join(parts)
     if packages and not shutil.which("apt-get"):
         _refuse(f"missing {names}, and there is no apt-get to install them with: the lab runs on Debian 12")
@@ -205,6 +221,22 @@ def make_environment() -> None:
     _pip("pip install", *LOCKED, str(REQUIREMENTS))
     _pip("installing the command fastsocket", "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
     STAMP.write_text(_wanted_stamp())
+
+
+def install_wheels(wheels: list[Wheel]) -> None:
+    """Each as it is locked in requirements-peers.txt, without what it depends on: its program alone is used."""
+    for wheel in wheels:
+        wheel.remove()
+        wheel.folder.mkdir(parents=True)
+        lock = wheel.folder / "requirements.txt"
+        lock.write_text(wheel.locked())
+        _pip(f"installing {wheel.name}", "--no-deps", "--target", str(wheel.folder), *LOCKED, str(lock))
+        wheel.link()
+
+
+def install_all_wheels() -> None:
+    """For the image."""
+    install_wheels([need for need in peers.everything() if isinstance(need, Wheel)])
 
 
 def _pip(what: str, *arguments: str) -> None:

@@ -20,7 +20,7 @@ from fastsocket.steering import BACKENDS, Backend
 from fastsocket.steering.program import NETWORKING, SteeringProgram
 from probes import reads
 from probes.trial import ContentionProbe, LocalityProbe
-from setup import container
+from setup import container, peers
 from setup.bootstrap import ROOT, VENV, VENV_PYTHON, has_environment, needed_packages
 
 DESCRIPTORS_NEEDED = 16384
@@ -53,6 +53,9 @@ def checks() -> Iterator[Check]:
             package.command or package.file or package.module,
             f"apt-get install {package.name}, or {INSTALL}",
         )
+    for part in [part for part in peers.everything() if part not in needed_packages()]:
+        remedy = f"python3 lab.py sweep --workload {peers.first_with(part)} asks whether to install it"
+        yield _check(f"peer {part.name}", part.is_there(), part.command, remedy, required=False)
     yield _check("python libraries", has_environment(), str(VENV), INSTALL)
     cpus = len(os.sched_getaffinity(0))
     yield _check("more than one CPU", cpus > 1, f"{cpus} usable", "give the machine more CPUs", required=False)

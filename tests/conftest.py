@@ -12,6 +12,7 @@ pytest.register_assert_rewrite("tests.harness")  # so that its assertions show w
 
 from bench.alone import SCOPE
 from fastsocket.build import build
+from setup.bootstrap import complete_path
 from tests.harness.apps import SANITIZED, Server, compiled, preloading
 from tests.harness.commands import FASTSOCKET
 from tests.harness.cpus import ALL_CPUS, CPUS
@@ -99,6 +100,7 @@ def own_network():
 
 def pytest_configure():
     give_the_lab_time()
+    complete_path()
     os.environ.setdefault(SCOPE, f"tests of {os.getpid()}")  # whatever else measures on this machine
 
 

@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs" / "adding"
-LEFT_BEHIND = shutil.ignore_patterns(".git", ".venv", ".kernels", ".hypothesis", ".*_cache", "__pycache__")
+LEFT_BEHIND = shutil.ignore_patterns(".git", ".venv", ".kernels", ".peers", ".hypothesis", ".*_cache", "__pycache__")
 BLOCK = re.compile(r"(.*?)^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAMED_FILE = re.compile(r"`([\w./-]+\.\w+)`")
 
@@ -102,7 +102,7 @@ def test_a_hook(checkout):
     "was, now, words",
     [
         ('kind = "ratios"', 'kind = "pie"', ["unknown figure kind 'pie'", "throughput, ratios"]),
-        ('"haproxy"', '"apache"', ["unknown workload 'apache'", "nginx, haproxy"]),
+        ('"haproxy"', '"caddy"', ["unknown workload 'caddy'", "nginx, haproxy"]),
         ('"atr"', '"warp"', ["unknown variant 'warp'", "base, latest"]),
         ("atr = ", "art = ", ["unknown variant 'art'"]),
         ("blocks = 5", "blocks = 0", ["quick.blocks", "greater than or equal to 1"]),

@@ -14,7 +14,7 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from analysis.estimates import COLUMNS, comparisons, contrasts, each, estimate
-from analysis.figures import FigureError, draw_figures, figure_ids, require_figure
+from analysis.figures import FigureError, components, draw_figures, figure_ids, require_figure
 from analysis.figures.effects import published
 from analysis.live import LiveTable, print_outcome
 from analysis.report import outcomes, warnings, write_all, write_report
@@ -488,6 +488,32 @@ def test_what_a_request_takes_is_drawn_by_variant_and_direction(tmp_path):
     shown = data(tmp_path, "packets")
     assert set(shown.cores) == {2} and set(shown.variant) == {"base", "latest", "fastsocket"}
     assert set(shown.query("metric == 'packets_in_per_request'").estimate) == {5}
+
+
+def test_peers_stand_beside_each_other_and_are_compared_with_their_own_base(tmp_path):
+    run = a_run(workloads=["nginx", "envoy"], cores=[2])
+    asked = {"figures": figure_specs("peers", ["nginx", "envoy"]), "latency_share": 0.6}
+    run = run.model_copy(update={"options": run.options.model_copy(update=asked)})
+    slow = trials_of(run, lambda index, arm, cores: 100.0 if arm == "latest" else 200.0)
+    trials = [mine if mine.workload == "envoy" else other for mine, other in zip(slow, trials_of(run))]
+    draw_figures(result(tmp_path, run, trials))
+    said = texts(tmp_path, "peers")
+    assert "Envoy:  one listener" in said and "at 60% of what base takes" in said and "0.500" in said
+    shown = data(tmp_path, "peers").query("variant == 'latest' and metric == 'cps'").set_index("workload").value
+    assert shown["envoy"] == pytest.approx(0.5) and shown["nginx"] == pytest.approx(1, abs=0.02)
+
+
+def test_the_components_are_those_of_the_page_with_what_was_measured(tmp_path):
+    wanted = {variant for effect in components.effects().values() for variant in effect.of + effect.over}
+    assert wanted == set(read("components").variants)
+    run = a_run(workloads=["haproxy"], cores=[2])
+    options = {"variants": ["base", "listen-table"], "figures": figure_specs("components", ["haproxy"])}
+    run = run.model_copy(update={"options": run.options.model_copy(update=options)})
+    trials = trials_of(run, lambda index, arm, cores: 125.0 if arm == "listen-table" else 100.0)
+    draw_figures(result(tmp_path, run, trials))
+    assert "1.250" in texts(tmp_path, "components")
+    shown = data(tmp_path, "components").set_index("Component")
+    assert len(shown) == 10 and shown["In the kernel today"]["Direct-TCP"].startswith("early demux")
 
 
 def test_a_figure_says_nothing_of_sharing_where_nothing_is_shared(tmp_path):

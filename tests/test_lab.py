@@ -37,7 +37,7 @@ SHORT = ["--workload", "nginx", "--blocks", "1", "--seconds", "1"]
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["--workload", "apache"], ["'apache'", "choose from nginx"]),
+        (["--workload", "caddy"], ["'caddy'", "choose from nginx"]),
         (["--variant", "fast"], ["'fast'", "base, latest, rfs, fastsocket"]),
         (["nonsense"], ["'nonsense'", "scalability"]),
         (["--cores", "1000"], ["1000", f"{len(ALL_CPUS)} CPUs"]),

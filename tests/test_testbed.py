@@ -13,7 +13,7 @@ from fastsocket.steering.ports import core_of_port
 from probes.trial import Probes
 from tests.harness.cpus import ALL_CPUS, NEEDS_TWO_CPUS
 from tests.harness.testbeds import SOURCES, active_connection_cpu, cpu_that_handled, listen, rss_cpu, run_in, steered
-from topologies.namespace import inside
+from topologies.namespace import ESTABLISHED_TABLE, inside
 from topologies.pair import Pair
 from topologies.queue_threads import threads_of
 from topologies.tag import leftovers, processes_of
@@ -78,6 +78,18 @@ def changed_settings(before, after):
     )
     lines = set(before.splitlines()) ^ set(after.splitlines())
     return sorted(line for line in lines if not line.startswith(counters))
+
+
+def test_a_server_can_have_a_table_of_established_connections_of_its_own(tag):
+    """A negative number is that of a table that is shared."""
+    machines = Path("/proc/sys", ESTABLISHED_TABLE)
+    before = machines.read_text()
+    with Testbed(Pair(), tag, queues=1, table=1024) as made:
+        entries = {
+            name: int(run_in(host, "sysctl", "-n", "net.ipv4.tcp_ehash_entries")) for name, host in made.hosts.items()
+        }
+    assert entries["server"] == 1024 and entries["client"] < 0
+    assert machines.read_text() == before
 
 
 def test_the_host_sees_no_interface_of_the_testbed(testbed):
@@ -173,19 +185,20 @@ def test_the_probe_tells_local_reads_from_remote_ones(testbed, nic, reader_is_lo
         probes = stack.enter_context(Probes())
         assert probes.unavailable == {}
         listener = stack.enter_context(listen(testbed, socket.AF_INET, 80))
-        probes.start(testbed.server.pid, range(80, 81))
+        probes.start(testbed.server.pid, range(80, 81), cores=2)
         os.sched_setaffinity(0, {ALL_CPUS[0] if reader_is_local else ALL_CPUS[1]})
         for port in range(24000, 24010):
             read_one_request(testbed, listener, port)
         metrics = probes.metrics(connections=10)
     assert metrics["passive_local_percent"] == expected
     assert metrics["accept_local_percent"] == expected
+    assert metrics["busiest_core_over_mean"] == 2  # all on one of the two
     assert metrics["contentions_per_connection"] >= 0
 
 
 def test_the_probe_counts_the_system_calls_of_the_servers_network_alone(testbed):
     with Probes(count_calls=True) as probes:
-        probes.start(testbed.server.pid, range(80, 81))
+        probes.start(testbed.server.pid, range(80, 81), cores=1)
         for host, calls in ((testbed.server, 1000), (testbed.client, 3000)):
             with inside(host):
                 for _ in range(calls):

@@ -70,6 +70,12 @@ def test_all_packets_come_by_one_core_where_that_is_asked_for(trials):
     assert not any(other.accepted_local for other in others)
 
 
+def test_packets_are_taken_in_on_another_core_where_that_is_asked_for(trials):
+    one = Placement(cores=1, server_cpus=ALL_CPUS[:1], load_cpus=ALL_CPUS)
+    elsewhere = trials.run(Slot(0, 0, "haproxy", "other-core", False, 1), one, seconds=1).metrics
+    assert elsewhere["passive_local_percent"] == elsewhere["active_local_percent"] == 0 < elsewhere["cps"]
+
+
 def test_instances_get_their_packets_on_their_cores(trials):
     assert measured(trials, "redis", "base").metrics["passive_local_percent"] == BY_CHANCE
     assert measured(trials, "redis", "fastsocket").metrics["passive_local_percent"] >= ALL

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from fastsocket import shared_memory
+from setup.peers import needs as needs_of_peers
 from tests.harness.patience import PATIENCE, patient
 from tests.harness.waiting import wait_until
 from topologies.tag import RunTag
@@ -25,17 +26,23 @@ from workloads.workload import Cpus, Workload
 
 ALL = sorted(os.sched_getaffinity(0))
 CPUS = Cpus(server=ALL, load=ALL)
-# What servers are started as: variants that differ only in what happens around the server are tried once.
-WAYS = {(variant.own_reuseport, variant.preload): variant.name for variant in reversed(VARIANTS.values())}.values()
+# What servers are started as: variants that differ only in what happens around the server are tried once, and those of
+# tests/test_peers.py there.
+WAYS = {
+    (variant.own_reuseport, variant.preload): variant.name
+    for variant in reversed(VARIANTS.values())
+    if not (variant.way or variant.attached or variant.by_program)
+}.values()
 # Two servers are tried with each switch of the library, alone and with others; the rest without it, with it, it off.
 WITH_EACH_SWITCH = ("nginx", "haproxy")
 PLAIN = (None, VARIANTS["off"].preload, VARIANTS["fastsocket"].preload)
 PLAIN_WAYS = [way for way in WAYS if VARIANTS[way].preload in PLAIN]
+OWN = [name for name in WORKLOADS if name not in needs_of_peers()]
 RUNS = [
     (name, way)
-    for name, workload in WORKLOADS.items()
+    for name in OWN
     for way in (WAYS if name in WITH_EACH_SWITCH else PLAIN_WAYS)
-    if way not in workload.lacks
+    if not WORKLOADS[name].why_not(VARIANTS[way])
 ]
 
 pytestmark = [pytest.mark.privileged, pytest.mark.timeout(60)]
@@ -94,7 +101,7 @@ def test_it_serves_its_load(served, name, variant):
         )
 
 
-@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize("name", OWN)
 def test_it_leaves_nothing_that_listens(served, name):
     """Its next trial starts at once, and needs the same ports."""
     for _ in range(2):
@@ -113,7 +120,7 @@ def test_each_variant_has_its_listeners(served, name, variant, expected):
         wait_until(lambda: len(listening_inodes(http.PORT, pids[0])) == 2 * expected, f"{expected} listen on each")
 
 
-@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize("name", OWN)
 def test_every_tool_has_a_version(name):
     versions = WORKLOADS[name].versions()
     assert versions and all(any(letter.isdigit() for letter in said) for said in versions.values())

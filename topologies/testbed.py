@@ -3,7 +3,7 @@
 import logging
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +16,7 @@ from pyroute2 import IPRoute
 
 from fastsocket.steering import Device, Link
 from topologies.link import MultiQueueLink
-from topologies.namespace import inside
+from topologies.namespace import inside, parent_of_tables
 from topologies.tag import RunTag
 
 # Aggregation merges packets, which a test of packets per connection must not have; checksums are pointless on a veth
@@ -43,11 +43,13 @@ class TestbedError(Exception):
 
 
 class TaggedHost(Host):
-    """A Mininet host whose mount namespace carries the run's tag."""
+    """A Mininet host whose mount namespace carries the run's tag. The server may have a table of established
+    connections of its own, with so many entries."""
 
-    def __init__(self, name: str, tag: RunTag, **params: Any):
+    def __init__(self, name: str, tag: RunTag, table: int, **params: Any):
         self._tag = tag
-        super().__init__(name, **params)
+        with parent_of_tables(table) if table and name == "server" else nullcontext():
+            super().__init__(name, **params)
 
     def mountPrivateDirs(self) -> None:
         super().mountPrivateDirs()
@@ -82,8 +84,9 @@ class Testbed:
     server: Host
     backend: Host  # in the topology Proxy alone
 
-    def __init__(self, topology: Topo, tag: RunTag, queues: int):
+    def __init__(self, topology: Topo, tag: RunTag, queues: int, table: int = 0):
         self._topology = topology
+        self._table = table
         self._tag = tag
         self._queues = queues
         self._cleanup = ExitStack()
@@ -103,7 +106,7 @@ class Testbed:
         Mininet.inited = True  # else it raises limits and sysctls of the whole machine (fixLimits) for good
         self._net = Mininet(
             topo=self._topology,
-            host=partial(TaggedHost, tag=self._tag),
+            host=partial(TaggedHost, tag=self._tag, table=self._table),
             link=partial(MultiQueueLink, queues=self._queues),
             controller=None,
             autoSetMacs=True,
@@ -114,9 +117,17 @@ class Testbed:
         for host in self._net.hosts:
             setattr(self, host.name, host)
             self._set_sysctls(host, SYSCTLS)
+        self._require_table()
         for link in self._net.links:
             self._settle(link.intf1, link.intf2)
             self._settle(link.intf2, link.intf1)
+
+    def _require_table(self) -> None:
+        """Without the memory for it, the kernel makes the server share the machine's table."""
+        with inside(self.server):
+            entries = int(Path("/proc/sys/net/ipv4/tcp_ehash_entries").read_text()) if self._table else 0
+        if entries != self._table:
+            raise TestbedError(f"no table of {self._table} established connections could be had")
 
     @staticmethod
     def _set_sysctls(host: Host, sysctls: Mapping[str, str]) -> dict[str, str]:

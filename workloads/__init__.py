@@ -4,6 +4,12 @@ from workloads.haproxy import HAProxy
 from workloads.lighttpd import Lighttpd
 from workloads.memcached import Memcached
 from workloads.nginx import Nginx
+from workloads.peers.apache import Apache
+from workloads.peers.envoy import Envoy
+from workloads.peers.h2o import H2O
+from workloads.peers.haproxy import HAProxy28
+from workloads.peers.nginx import StaticNginx
+from workloads.peers.valkey import Valkey, ValkeyWithThreads
 from workloads.redis import Redis
 from workloads.workload import Workload
 
@@ -16,5 +22,12 @@ WORKLOADS: dict[str, Workload] = {
         Memcached(),
         Redis("redis", value_bytes=64, keys=10_000),
         Redis("redis-memory", value_bytes=16_384, keys=10_000),  # 160 MB in each instance: more than a cache holds
+        Envoy(),
+        HAProxy28(),
+        StaticNginx(),
+        Apache(),
+        H2O(),
+        Valkey(),
+        ValkeyWithThreads(),
     )
 }

@@ -16,13 +16,15 @@ from workloads.web_load import web_load
 from workloads.workload import Cpus, Workload
 
 # By default HAProxy hands accepted connections from thread to thread, away from the core that they came in on.
-# multi-queue is off for every variant, so that variants differ in nothing else. Without retries, errors are seen.
+# multi-queue is off but for the variants that are about it, so that variants differ in nothing else. Without retries,
+# errors are seen.
 CONFIGURATION = """\
 global
     nbthread {threads}
     {cpu_map}
     maxconn 8000
-    tune.listener.multi-queue off
+    tune.listener.multi-queue {multi_queue}
+    {groups}
 defaults
     mode http
     option httpclose
@@ -42,10 +44,11 @@ backend servers
 class HAProxy(Workload):
     """A thread per core, keep-alive off on both sides. The backend is nginx, on the CPUs of the load."""
 
-    name = "haproxy"
+    name = program = "haproxy"
     binaries = {"haproxy": ["-v"], "nginx": ["-v"], "wrk": ["--version"]}
     packages = {"haproxy": "haproxy", "nginx": "nginx", "wrk": "wrk"}
     topology = Proxy
+    ways = {"multi-queue": "on"}  # multi-queue
 
     def ports(self, cpus: Cpus) -> range:
         return range(http.PORT, http.PORT + 1)
@@ -57,37 +60,49 @@ class HAProxy(Workload):
         configuration.write_text(
             CONFIGURATION.format(
                 threads=len(cpus.server),
-                cpu_map=_cpu_map(cpus.server),
+                multi_queue=self.ways.get(variant.way, "off"),
+                **_groups(cpus.server, 2 if variant.way == "by-group" and len(cpus.server) > 1 else 1),
                 port=http.PORT,
                 backend=testbed.backend.IP(),
                 answer=answer,
                 idle=5 * answer,
-                bind_options=" shards by-thread" if variant.own_reuseport else "",
+                bind_options=_shards(variant),
             )
         )
-        command = testbed.command(testbed.server, cpus.server, ["haproxy", "-db", "-f", str(configuration)])
+        command = testbed.command(testbed.server, cpus.server, [self.program, "-db", "-f", str(configuration)])
 
         def is_ready(pid: int) -> bool:
             return watchers(pid, http.PORT) == len(cpus.server) and http.answers(testbed.client, testbed.server.IP())
 
         with (
-            self._backend(testbed, cpus, directory),
-            started("haproxy", command, directory, is_ready, env=variant.environment()) as pid,
+            backend(testbed, cpus, directory),
+            started(self.name, command, directory, is_ready, env=variant.environment()) as pid,
         ):
             yield [pid]
-
-    @contextmanager
-    def _backend(self, testbed: Testbed, cpus: Cpus, directory: Path) -> Iterator[None]:
-        """The same for every variant: a listener of its own for each worker."""
-        own = directory / "backend"
-        own.mkdir()
-        with nginx(testbed, testbed.backend, testbed.server, cpus.load, own, own_reuseport=True):
-            yield
 
     def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
         return web_load(testbed, cpus, demand)
 
 
-def _cpu_map(cpus: list[int]) -> str:
-    """A thread to each CPU. HAProxy 2.6 silently ignores a line per thread, such as "cpu-map 1/1 0"."""
-    return f"cpu-map auto:1/1-{len(cpus)} {' '.join(map(str, cpus))}"
+@contextmanager
+def backend(testbed: Testbed, cpus: Cpus, directory: Path) -> Iterator[None]:
+    """Of a proxy, the same for every variant: a listener of its own for each worker."""
+    own = directory / "backend"
+    own.mkdir()
+    with nginx(testbed, testbed.backend, testbed.server, cpus.load, own, own_reuseport=True):
+        yield
+
+
+def _shards(variant: Variant) -> str:
+    if variant.way == "by-group":
+        return " shards by-group"
+    return " shards by-thread" if variant.own_reuseport else ""
+
+
+def _groups(cpus: list[int], number: int) -> dict[str, str]:
+    """So many groups of threads, a thread to each CPU. HAProxy 2.6 silently ignores a line per thread, such as
+    "cpu-map 1/1 0"."""
+    half = -(-len(cpus) // number)
+    parts = [cpus[first : first + half] for first in range(0, len(cpus), half)]
+    lines = [f"cpu-map auto:{group}/1-{len(part)} {' '.join(map(str, part))}" for group, part in enumerate(parts, 1)]
+    return {"cpu_map": "\n    ".join(lines), "groups": f"thread-groups {number}" if number > 1 else ""}

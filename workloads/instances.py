@@ -4,6 +4,7 @@ import socket
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from subprocess import PIPE
@@ -24,7 +25,7 @@ class Instances(Workload):
 
     metric = "rps"
     first_port: int
-    lacks = dict.fromkeys(("latest", "attached"), "a single thread accepts: there is nothing to share out")
+    lacks = {"latest": "a single thread accepts: there is nothing to share out"}
 
     def ports(self, cpus: Cpus) -> range:
         return range(self.first_port, self.first_port + len(cpus.server))
@@ -109,6 +110,13 @@ def together(loads: list[Load], cpu_seconds: float) -> Load:
         },
         errors={kind: sum(load.errors[kind] for load in loads) for kind in loads[0].errors},
         cpu_seconds=cpu_seconds,
+    )
+
+
+def in_turn(loads: list[Load]) -> Load:
+    """What was served in one time after the other; a latency percentile is the mean of theirs."""
+    return replace(
+        together(loads, sum(load.cpu_seconds for load in loads)), seconds=sum(load.seconds for load in loads)
     )
 
 

@@ -33,7 +33,7 @@ class Lighttpd(Workload):
     name = "lighttpd"
     binaries = {"lighttpd": ["-v"], "wrk": ["--version"]}
     packages = {"lighttpd": "lighttpd", "wrk": "wrk"}
-    lacks = dict.fromkeys(("latest", "attached"), "lighttpd opens no SO_REUSEPORT listener per worker")
+    lacks = {"latest": "lighttpd opens no SO_REUSEPORT listener per worker"}
 
     def ports(self, cpus: Cpus) -> range:
         return range(http.PORT, http.PORT + 1)

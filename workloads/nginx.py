@@ -44,7 +44,7 @@ http {{
 class Nginx(Workload):
     """The object is served from memory, so that a trial measures sockets, not files."""
 
-    name = "nginx"
+    name = program = "nginx"
     binaries = {"nginx": ["-v"], "wrk": ["--version"]}
     packages = {"nginx": "nginx", "wrk": "wrk"}
 
@@ -61,6 +61,7 @@ class Nginx(Workload):
             directory,
             variant.own_reuseport,
             variant.environment(),
+            self.program,
         ) as pid:
             yield [pid]
 
@@ -77,6 +78,7 @@ def nginx(
     directory: Path,
     own_reuseport: bool,
     environment: Mapping[str, str] | None = None,
+    program: str = "nginx",
 ) -> Iterator[int]:
     """nginx on any host of a testbed, a worker pinned to each CPU; yields its process id when it answers the client."""
     configuration = directory / "nginx.conf"
@@ -92,7 +94,7 @@ def nginx(
         )
     )
     files = ["-p", str(directory), "-c", str(configuration), "-e", str(directory / "error.log")]
-    command = testbed.command(host, cpus, ["nginx", *files, "-g", "daemon off;"])
+    command = testbed.command(host, cpus, [program, *files, "-g", "daemon off;"])
 
     def is_ready(pid: int) -> bool:
         return watchers(pid, http.PORT) == len(cpus) and http.answers(client, host.IP())

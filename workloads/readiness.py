@@ -35,14 +35,19 @@ def watchers(pid: int, port: int) -> int:
     return sum(bool(listeners & inodes) for member in family(pid) for inodes in _watched_inodes(member))
 
 
-def _watched_inodes(pid: int) -> list[set[str]]:
-    """Of each epoll of a process."""
-    watched = {
+def watched(pid: int) -> dict[str, dict[str, str]]:
+    """Of each epoll of a process, by its descriptor: what it watches, descriptor and inode (in hexadecimal)."""
+    return {
         epoll: dict(re.findall(r"^tfd: +(\d+) .* ino:([0-9a-f]+)", text, re.MULTILINE))
         for epoll, text in _epolls(pid).items()
     }
-    inside = {descriptor for inodes in watched.values() for descriptor in inodes}
-    return [set(inodes.values()) for epoll, inodes in watched.items() if epoll not in inside]
+
+
+def _watched_inodes(pid: int) -> list[set[str]]:
+    """Of each epoll of a process."""
+    all_watched = watched(pid)
+    inside = {descriptor for inodes in all_watched.values() for descriptor in inodes}
+    return [set(inodes.values()) for epoll, inodes in all_watched.items() if epoll not in inside]
 
 
 def _epolls(pid: int) -> dict[str, str]:

@@ -18,6 +18,7 @@ LONGEST_END = 250  # of an answer, that the load generator compares
 class Redis(Instances):
     """GET of one value from each instance. With values that do not fit into a CPU's cache, memory is the limit."""
 
+    program = "redis-server"
     first_port = 6379
     binaries = {"redis-server": ["-v"], "redis-benchmark": ["--version"]}
     packages = {"redis-server": "redis-server", "redis-benchmark": "redis-tools"}
@@ -29,7 +30,7 @@ class Redis(Instances):
 
     def command(self, port: int, directory: Path) -> list[str]:
         return [
-            "redis-server",
+            self.program,
             "--bind",
             "0.0.0.0",
             "--port",
@@ -59,7 +60,7 @@ class Redis(Instances):
         return Dialogue("GET object\r\n", begins=f"${self._value_bytes}\r\n", ends=end, connections=CLIENTS)
 
     def at_full_speed(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
-        each = int(demand.pace * demand.seconds / len(cpus.server))
+        each = int(demand.pace * demand.seconds / len(self.ports(cpus)))
         return self._benchmark(testbed, cpus, "get", each, demand.seconds)
 
     def _benchmark(self, testbed: Testbed, cpus: Cpus, test: str, requests: int, seconds: float = 0) -> Load:

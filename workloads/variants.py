@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from fastsocket.build import LIBRARY
 from fastsocket.launch import Wishes
 from fastsocket.launch import environment as preloaded
 from fastsocket.steering import Mode
 from fastsocket.steering.rfs import Rfs
+from topologies.namespace import ESTABLISHED_TABLE
 
 LIBRARY_OFF = Wishes(
     listen_table=False,
@@ -36,11 +38,15 @@ class Variant:
     name: str
     description: str
     own_reuseport: bool = False  # the server opens a SO_REUSEPORT listener per worker itself
+    way: str = ""  # in which a server of this kind alone shares out connections: a key of Workload.ways
     attached: bool = False  # with fastsocket attach, where it has more than one worker
+    by_program: bool = False  # a program chooses among the server's own listeners: workloads/cpu_program.py
     preload: Wishes | None = None  # what is asked of libfsocket.so; None: it is not preloaded
     steering: Mode = "rss"  # the emulated NIC's mode
+    taken_in: Literal["own", "others", "both"] = "own"  # packets to the server: on its CPUs, on as many others
     rfs: bool = False  # the kernel passes packets on to the CPU that reads
     sysctls: Mapping[str, str] = field(default_factory=dict)  # of the server's network namespace
+    table: int = 0  # entries of a table of established connections for the server alone; 0: it shares the machine's
     machine_sysctls: Mapping[str, str] = field(default_factory=dict)  # of the whole machine
     observed: bool = True  # by the lab's probes
 
@@ -56,7 +62,7 @@ class Variant:
 
     def why_not(self) -> str | None:
         """Why this machine cannot run it, or None."""
-        for name in (*self.sysctls, *self.machine_sysctls):
+        for name in (*self.sysctls, *self.machine_sysctls, *([ESTABLISHED_TABLE] if self.table else [])):
             if not Path("/proc/sys", name).exists():
                 return (
                     f"{name.replace('/', '.')} is not here: this kernel lacks it, or another network namespace has it"
@@ -97,6 +103,30 @@ VARIANTS = {
             preload=replace(DELIVERED, balance=True),
             steering="perfect",
         ),
+        Variant(
+            "latest+fastsocket",
+            "latest with libfsocket.so preloaded, steering by perfect filters",
+            own_reuseport=True,
+            preload=DELIVERED,
+            steering="perfect",
+        ),
+        # What else steers connections to the worker of a CPU: by hand, and what other servers bring.
+        Variant(
+            "cbpf",
+            "latest, and a classic BPF program that chooses the listener by the CPU (SO_ATTACH_REUSEPORT_CBPF)",
+            own_reuseport=True,
+            by_program=True,
+        ),
+        Variant("multi-queue", "HAProxy gives a connection to the less loaded of two threads", way="multi-queue"),
+        Variant("multi-queue-fair", "HAProxy gives connections to its threads in turn", way="multi-queue-fair"),
+        Variant("by-group", "HAProxy opens a listener for each half of its threads", way="by-group"),
+        Variant("exact-balance", "Envoy gives a connection to the worker that has the fewest", way="exact-balance"),
+        Variant(
+            "cpu-locality",
+            "Envoy has a BPF program choose the listener by the CPU",
+            own_reuseport=True,
+            way="cpu-locality",
+        ),
         Variant("off", "libfsocket.so preloaded with everything off", preload=LIBRARY_OFF),
         Variant(
             "fewer-packets",
@@ -130,6 +160,10 @@ VARIANTS = {
             preload=replace(DELIVERED, delayed_ack=True),
             steering="perfect",
         ),
+        # Where softirq runs, for a server that does not use all CPUs.
+        Variant("other-core", "packets are taken in on another core than the worker's", taken_in="others"),
+        Variant("both-cores", "packets are taken in on the worker's core and on another one, by RSS", taken_in="both"),
+        Variant("both-cores-rfs", "both-cores with Receive Flow Steering", taken_in="both", rfs=True),
         # How packets are steered, and who chooses the ports of active connections.
         Variant(
             "any-port", "fastsocket, but the kernel chooses source ports", preload=LISTEN_TABLE, steering="perfect"
@@ -166,5 +200,9 @@ VARIANTS = {
             "no-skb-pool", "base without the kernel's deferred freeing of skbs", machine_sysctls={SKB_DEFER_MAX: "0"}
         ),
         Variant("no-direct-tcp", "base without early demux", sysctls={"net/ipv4/tcp_early_demux": "0"}),
+        # The Local Established Table's closest relative: a table for each network namespace.
+        Variant("table-1k", "base with a table of 1,024 established connections", table=1 << 10),
+        Variant("table-16k", "base with a table of 16,384 established connections", table=1 << 14),
+        Variant("table-256k", "base with a table of 262,144 established connections", table=1 << 18),
     )
 }

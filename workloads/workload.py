@@ -34,10 +34,18 @@ class Workload(ABC):
     metric: str = "cps"  # what a trial counts: "cps", or "rps" where connections persist
     topology: type[Topo] = Pair
     lacks: dict[str, str] = {}  # variant -> why this server does not have it
+    ways: dict[str, str] = {}  # Variant.way -> how this server is configured for it
 
     @abstractmethod
     def ports(self, cpus: Cpus) -> range:
         """Where it listens; connections to these are the passive ones."""
+
+    def why_not(self, variant: Variant) -> str | None:
+        """Why this server does not have the variant, or None."""
+        if variant.way and variant.way not in self.ways:
+            return f"{self.name} shares out connections in no such way"
+        needs_own = variant.own_reuseport and not variant.rfs  # RFS helps those without such listeners, too
+        return self.lacks.get(variant.name) or (self.lacks.get("latest") if needs_own else None)
 
     def cpu_of_port(self, cpus: Cpus) -> dict[int, int]:
         """For steering by destination port: where each port's server runs, if it runs on one CPU alone."""

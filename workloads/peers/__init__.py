@@ -1,0 +1,1 @@
+"""Servers to measure beside, which lab.py installs when they are asked for: setup/peers.py."""

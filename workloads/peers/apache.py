@@ -1,0 +1,85 @@
+"""Apache with its event MPM: a process per core, in which one thread accepts, and many serve; a 64-byte object."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from topologies.testbed import Testbed
+from workloads import http
+from workloads.load import Demand, Load
+from workloads.process import started
+from workloads.readiness import watchers
+from workloads.variants import Variant
+from workloads.web_load import web_load
+from workloads.workload import Cpus, Workload
+
+# Apache's processes may read none of our files, so the object is the text of a page that replaces each answer.
+CONFIGURATION = """\
+ServerRoot {directory}
+ServerName server
+PidFile {directory}/apache.pid
+ErrorLog {directory}/error.log
+LoadModule mpm_event_module {modules}/mod_mpm_event.so
+LoadModule authz_core_module {modules}/mod_authz_core.so
+LoadModule rewrite_module {modules}/mod_rewrite.so
+User www-data
+Group www-data
+Listen 0.0.0.0:{port}
+ListenBacklog 65535
+{listeners}
+KeepAlive Off
+StartServers {processes}
+ServerLimit {processes}
+ThreadsPerChild {threads}
+MinSpareThreads {all_threads}
+MaxSpareThreads {all_threads}
+MaxRequestWorkers {all_threads}
+RewriteEngine on
+RewriteRule ^ - [R=200]
+ErrorDocument 200 "{object}"
+"""
+MODULES = Path("/usr/lib/apache2/modules")
+THREADS = 32  # of each process
+CORES = os.cpu_count() or 1  # Apache opens a listener for so many of all that are online
+
+
+class Apache(Workload):
+    """Its processes can't be pinned: they share the server's CPUs, and libfsocket.so gives each of them one."""
+
+    name = "apache"
+    binaries = {"apache2": ["-v"], "wrk": ["--version"]}
+    packages = {"apache2": "apache2-bin", "wrk": "wrk"}
+
+    def ports(self, cpus: Cpus) -> range:
+        return range(http.PORT, http.PORT + 1)
+
+    def why_not(self, variant: Variant) -> str | None:
+        return "Apache pins no process to a CPU" if variant.attached or variant.by_program else super().why_not(variant)
+
+    @contextmanager
+    def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path) -> Iterator[list[int]]:
+        processes = len(cpus.server)
+        configuration = directory / "apache.conf"
+        configuration.write_text(
+            CONFIGURATION.format(
+                directory=directory,
+                modules=MODULES,
+                port=http.PORT,
+                object=http.OBJECT.decode().replace("\n", "\\n"),
+                listeners=f"ListenCoresBucketsRatio {CORES // processes}" if variant.own_reuseport else "",
+                processes=processes,
+                threads=THREADS,
+                all_threads=THREADS * processes,
+            )
+        )
+        command = testbed.command(testbed.server, cpus.server, ["apache2", "-DFOREGROUND", "-f", str(configuration)])
+
+        def is_ready(pid: int) -> bool:
+            return watchers(pid, http.PORT) == processes and http.answers(testbed.client, testbed.server.IP())
+
+        with started(self.name, command, directory, is_ready, env=variant.environment()) as pid:
+            yield [pid]
+
+    def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
+        return web_load(testbed, cpus, demand)

