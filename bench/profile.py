@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fastsocket.processes import family
 from records.profile import FREQUENCY, IDLE, OTHER, SERVER, Stack, write_stacks
-from workloads.process import WorkloadError, family, running
+from workloads.process import WorkloadError, running
 
 NO_SYMBOL = "[no symbol]"
 _RECORD = ["perf", "record", "--quiet", "--event=cpu-clock", "--all-cpus", "-g", "--kernel-callchains", "--delay=-1"]
