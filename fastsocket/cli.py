@@ -38,6 +38,7 @@ def fastsocket() -> None:
     fastsocket check nginx                   can it be accelerated?
     fastsocket run -- nginx -g 'daemon off;' run it accelerated
     fastsocket status                        what runs, and how well
+    fastsocket measure nginx                 would it pay, for a server that runs without it?
     fastsocket nic eth0 perfect              packets to the CPU that handles their connection
     """
 
@@ -229,6 +230,40 @@ def _watch(pids: list[int], seconds: float) -> None:
             view = tables(found.of(pids) if pids else found.servers)
             live.update(view, refresh=True) if console.is_terminal else console.print(view)
             time.sleep(seconds)
+
+
+@app.command()
+def measure(
+    server: Annotated[str, typer.Argument(metavar="PID|NAME", help="One of its processes, or what it is called.")],
+    seconds: Annotated[
+        float, typer.Option("--seconds", "-s", metavar="SECONDS", min=0.1, max=3600, help="How long to watch it.")
+    ] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Would it pay? Watch a live server, and say what each switch could bring.
+
+    Nothing is preloaded or restarted, and nothing stays. Measure under the usual load: it tells how many connections
+    come, on which CPU they are read, how long they wait for accept(), and what they cost; and of each switch what
+    speaks for it here, and what against it. It takes root, or CAP_BPF and CAP_PERFMON, to see reads; without, it says
+    what is missing. Another user's server is exit status 3, one that is not there 2.
+
+    \b
+    fastsocket measure nginx
+    fastsocket measure 4711 --seconds 60
+    fastsocket measure --json haproxy > before.json
+    """
+    from fastsocket.measure.measuring import measure as measured_over  # here, so that the other verbs are quick
+    from fastsocket.measure.report import report
+    from fastsocket.measure.rules import advice
+    from fastsocket.measure.target import find as find_server
+
+    found = measured_over(find_server(server), seconds)
+    advices = advice(found)
+    if as_json:
+        answer = {**asdict(found), "advice": [asdict(one) for one in advices]}
+        typer.echo(json.dumps(answer, indent=2))
+    else:
+        Console(highlight=False, markup=False, emoji=False).print(report(found, advices))
 
 
 @app.command()

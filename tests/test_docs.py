@@ -35,8 +35,8 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
-LIBRARY, STEERING, LAB, RESULTS, ARCHITECTURE = (
-    (DOCS / f"{name}.md").read_text() for name in ("library", "steering", "lab", "results", "architecture")
+LIBRARY, STEERING, MEASURE, LAB, RESULTS, ARCHITECTURE = (
+    (DOCS / f"{name}.md").read_text() for name in ("library", "steering", "measure", "lab", "results", "architecture")
 )
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 REFERENCE = ROOT / "results" / "reference"
@@ -192,9 +192,9 @@ def test_verbs_and_options_in_the_docs_exist(pattern, command):
             assert options_in(rest) <= options_in(known), f"{verb} {rest}"
 
 
-@pytest.mark.parametrize("verb", ["run", "check", "status", "nic", "path"])
+@pytest.mark.parametrize("verb", ["run", "check", "status", "measure", "nic", "path"])
 def test_every_option_of_the_command_is_in_the_docs(verb):
-    assert options_in(help_of("-m", "fastsocket", verb)) - {"--help"} <= options_in(LIBRARY + STEERING)
+    assert options_in(help_of("-m", "fastsocket", verb)) - {"--help"} <= options_in(LIBRARY + STEERING + MEASURE)
 
 
 def names_in(pattern: str, *files: Path) -> set[str]:

@@ -1,0 +1,152 @@
+"""Watches a live server for some seconds. Nothing is preloaded, restarted or pinned, and nothing outlives the call."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from fastsocket.libbpf import BpfError
+from fastsocket.measure.evaluation import Between, Calls, Seen
+from fastsocket.measure.listeners import Listeners
+from fastsocket.measure.measured import Measured, Missing
+from fastsocket.measure.probe import Probe, total
+from fastsocket.measure.reading import Reading, look, own, sockets_of
+from fastsocket.measure.surroundings import library_in, steering_of, watchers_of
+from fastsocket.measure.target import NoSuchServer, Target
+from fastsocket.measure.tasks import stat_of, threads_of
+from fastsocket.refusal import Cause
+from fastsocket.servers import OutOfReach
+from fastsocket.steering.cpus import ONLINE, cpus_in
+
+SAMPLES = 50  # of the queues, and of the CPUs on which threads run: so many, and at least one each second
+CALLS_PART, CALLS_SECONDS = 0.1, 1.0  # how long system calls are counted, which costs the machine something
+BY_BPF = "local reads, connections of each worker, requests of each connection, lock contention and system calls"
+RIGHTS = "run it as root, or with CAP_BPF and CAP_PERFMON"
+
+
+def measure(target: Target, seconds: float) -> Measured:
+    """Raises NoSuchServer for one that does not listen, OutOfReach, and Ended where it ends meanwhile."""
+    try:
+        with ExitStack() as stack:
+            return _Measuring(target, stack).over(seconds)
+    except (FileNotFoundError, ProcessLookupError):
+        target.processes()
+        raise
+
+
+class _Measuring:
+    def __init__(self, target: Target, stack: ExitStack):
+        self._target, self._processes = target, target.processes()
+        self._missing: list[Missing] = []
+        self._listeners = self._opened(stack)
+        self._inodes = set(self._listeners.read()) & sockets_of(self._processes)
+        if not self._inodes:
+            raise NoSuchServer(
+                f"{target.name}, process {target.pid}, listens on no TCP port, nor does a process that it started"
+            )
+        self._probe = self._entered(stack)
+
+    def _opened(self, stack: ExitStack) -> Listeners:
+        try:
+            return stack.enter_context(Listeners(self._target.pid))
+        except PermissionError as error:
+            raise OutOfReach(f"{self._target.name} is in a network namespace of its own: run this with sudo") from error
+
+    def _entered(self, stack: ExitStack) -> Probe | None:
+        threads = {process: threads_of(process) for process in self._processes}
+        ports = {listener.port for listener in own(self._listeners, self._inodes).values()}
+        try:
+            probe = stack.enter_context(Probe(threads, ports))
+        except BpfError as error:
+            self._missing.append(_without_bpf(BY_BPF, error))
+            return None
+        if not probe.sees_contentions:
+            self._missing.append(Missing("lock contention", "this kernel does not show it", "boot Linux 5.19 or later"))
+        return probe
+
+    def over(self, seconds: float) -> Measured:
+        pid, seen, counted = self._target.pid, Seen(), self._calls_seconds(seconds)
+        watchers = self._watchers()
+        before = self._look()
+        self._sample(seconds - counted, seen)
+        calls = self._count_calls(counted, seen)
+        between = Between(before, self._look(), seen, has_rows=self._probe is not None)
+        return Measured(
+            pid=pid,
+            name=self._target.name,
+            processes=between.processes,
+            threads=between.threads,
+            seconds=between.seconds,
+            machine_cpus=len(cpus_in(ONLINE)),
+            usable_cpus=between.usable_cpus,
+            watchers=self._watchers(at_least=watchers),
+            passive=between.passive(),
+            active=between.active(),
+            queues=between.queues(),
+            workers=between.workers(),
+            cpus=between.machine(),
+            others_percent=between.others_percent(),
+            waited_percent=between.waited_percent(),
+            costs=between.costs(calls),
+            namespace=between.namespace(),
+            devices=steering_of(pid, self._missing),
+            library=library_in(pid),
+            missing=self._missing,
+            changed=between.changed,
+        )
+
+    def _look(self) -> Reading:
+        return look(self._target.pid, self._target.processes(), self._listeners, self._inodes, self._probe)
+
+    def _watchers(self, at_least: int | None = 0) -> int | None:
+        """Of two moments the one with more: a thread that has enough to do may have taken the listener out."""
+        if at_least is None:
+            return None
+        try:
+            return max(at_least, watchers_of(self._processes, self._inodes))
+        except PermissionError as error:
+            self._missing.append(Missing("which threads wait for connections", str(error), "run it with sudo"))
+            return None
+
+    def _calls_seconds(self, seconds: float) -> float:
+        return min(CALLS_SECONDS, CALLS_PART * seconds) if self._probe else 0
+
+    def _count_calls(self, seconds: float, seen: Seen) -> Calls | None:
+        if not self._probe:
+            return None
+        before = total(self._probe.read().values())
+        try:
+            with self._probe.counting_calls():
+                self._sample(seconds, seen)
+        except BpfError as error:
+            self._missing.append(_without_bpf("system calls", error))
+            self._sample(seconds, seen)
+            return None
+        after = total(self._probe.read().values())
+        return Calls(
+            after.calls - before.calls,
+            after.passive_firsts - before.passive_firsts,
+            after.passive_reads - before.passive_reads,
+        )
+
+    def _sample(self, seconds: float, seen: Seen) -> None:
+        """For so long. Raises Ended."""
+        for _ in _ticks(seconds):
+            for inode, listener in own(self._listeners, self._inodes).items():
+                seen.queues[inode].append(listener.queue)
+            for process in self._target.processes():
+                for thread in threads_of(process):
+                    if stat := stat_of(process, thread):
+                        seen.cpus[thread].add(stat.cpu)
+
+
+def _without_bpf(what: str, error: BpfError) -> Missing:
+    remedy = RIGHTS if error.cause is Cause.PRIVILEGE else error.cause.value or "boot another kernel"
+    return Missing(what, error.reason, remedy)
+
+
+def _ticks(seconds: float) -> Iterator[None]:
+    """Evenly over so many seconds, and then the end."""
+    began, number = time.monotonic(), max(1, round(max(seconds, SAMPLES * min(1, seconds))))
+    for tick in range(1, number + 1):
+        yield
+        time.sleep(max(0.0, began + tick * seconds / number - time.monotonic()))
