@@ -70,7 +70,7 @@ class Survey:
                 f"say: {_some(users)}; name some: fastsocket status PID"
             )
         if self.out_of_reach:
-            said.append(f"processes that could not be looked into: {self.out_of_reach}; {_remedy()}")
+            said.append(f"processes that could not be looked into: {self.out_of_reach}; {remedy()}")
         return said
 
 
@@ -79,7 +79,8 @@ def _some(words: Sequence[object]) -> str:
     return ", ".join([*map(str, words[:SHOWN]), *more])
 
 
-def _remedy() -> str:
+def remedy() -> str:
+    """Where we may not look into a process."""
     return "run this with sudo" if os.geteuid() else "this root lacks CAP_SYS_PTRACE"
 
 
@@ -105,7 +106,7 @@ def absence(pid: int, found: Survey) -> Ended | NotPreloaded | OutOfReach:
     except NotPreloaded as reason:
         return reason
     except PermissionError:
-        return OutOfReach(f"process {pid} could not be looked into; {_remedy()}")
+        return OutOfReach(f"process {pid} could not be looked into; {remedy()}")
     except OSError:
         return Ended(f"process {pid} has ended")
 

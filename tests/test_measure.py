@@ -104,6 +104,7 @@ def test_numbers_are_those_of_the_lab(trials, workload, variant, passive, active
     assert measured.costs.interrupts == pytest.approx(metrics["interrupts_per_request"], rel=0.5, abs=0.5)
     own = measured.costs.user_us + measured.costs.system_us
     assert own < metrics["cpu_us_per_request"]
+    assert sum(cpu.packets_percent for cpu in measured.cpus) == pytest.approx(100)
     assert sum(worker.connections_percent or 0 for worker in measured.workers) == pytest.approx(100)
     assert said["the library"] == ("on" if variant == "fastsocket" else "try")
     assert said["Flow Deliver"] == said["nic"] == ("no" if active is None else "try")

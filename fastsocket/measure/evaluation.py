@@ -49,7 +49,8 @@ class Between:
         self._rows = {thread: Row(*(new - old for old, new in zip(*pair))) for thread, pair in rows.items()}
         self._all = total(self._rows.values())
         self._may_run_on = {thread: _affinity(now.process, thread) for thread, now in self._threads.items()}
-        self.usable_cpus = sorted({cpu for cpus in self._may_run_on.values() if cpus for cpu in parse_cpus(cpus)})
+        allowed = {cpu for cpus in self._may_run_on.values() if cpus for cpu in parse_cpus(cpus)}
+        self.usable_cpus = sorted(allowed & before.cpus.keys() & after.cpus.keys())  # those that are online
 
     @property
     def changed(self) -> bool:
@@ -127,7 +128,7 @@ class Between:
             thread.process,
             number,
             self._may_run_on[number],
-            sorted(self._seen.cpus[number]),
+            sorted({*self._seen.cpus[number], thread.stat.cpu}),
             100 * thread.ran.seconds / self.seconds,
             _percent(thread.ran.waited, thread.ran.waited + thread.ran.seconds) or 0.0,
             _percent(firsts, self._all.passive_firsts),
@@ -146,7 +147,8 @@ class Between:
 
     def machine(self) -> list[Cpu]:
         """Those that the server may use."""
-        received = {cpu: now - self._before.received.get(cpu, 0) for cpu, now in self._after.received.items()}
+        old = self._before.received
+        received = {cpu: (now - old.get(cpu, 0)) % (1 << 32) for cpu, now in self._after.received.items()}
         return [
             Cpu(
                 cpu,

@@ -47,7 +47,7 @@ class Listeners(AbstractContextManager["Listeners"]):
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG)
 
     def read(self) -> dict[int, Listening]:
-        """By their inodes."""
+        """By their inodes. Raises OSError where the kernel does not tell."""
         found = [listener for family in (socket.AF_INET, socket.AF_INET6) for listener in self._of(family)]
         return {listener.inode: listener for listener in found}
 
@@ -57,8 +57,11 @@ class Listeners(AbstractContextManager["Listeners"]):
         self._socket.send(head + asked)
         while True:
             for kind, body in _messages(self._socket.recv(_BYTES)):
-                if kind in (NLMSG_DONE, NLMSG_ERROR):
+                if kind == NLMSG_DONE:
                     return
+                if kind == NLMSG_ERROR:
+                    code = -int(struct.unpack_from("=i", body)[0])
+                    raise OSError(code, os.strerror(code))
                 yield _listening(body)
 
     def __enter__(self) -> Self:

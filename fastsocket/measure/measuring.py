@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
+from fastsocket.build import HERE, bpf_object
 from fastsocket.libbpf import BpfError
 from fastsocket.measure.evaluation import Between, Calls, Seen
 from fastsocket.measure.listeners import Listeners
@@ -14,10 +15,11 @@ from fastsocket.measure.surroundings import library_in, steering_of, watchers_of
 from fastsocket.measure.target import NoSuchServer, Target
 from fastsocket.measure.tasks import stat_of, threads_of
 from fastsocket.refusal import Cause
-from fastsocket.servers import OutOfReach
+from fastsocket.servers import OutOfReach, remedy
 from fastsocket.steering.cpus import ONLINE, cpus_in
 
 SAMPLES = 50  # of the queues, and of the CPUs on which threads run: so many, and at least one each second
+MOST_THREADS = 128  # whose CPUs are looked at
 CALLS_PART, CALLS_SECONDS = 0.1, 1.0  # how long system calls are counted, which costs the machine something
 BY_BPF = "local reads, connections of each worker, requests of each connection, lock contention and system calls"
 RIGHTS = "run it as root, or with CAP_BPF and CAP_PERFMON"
@@ -38,7 +40,7 @@ class _Measuring:
         self._target, self._processes = target, target.processes()
         self._missing: list[Missing] = []
         self._listeners = self._opened(stack)
-        self._inodes = set(self._listeners.read()) & sockets_of(self._processes)
+        self._inodes = self._told() & sockets_of(self._processes)
         if not self._inodes:
             raise NoSuchServer(
                 f"{target.name}, process {target.pid}, listens on no TCP port, nor does a process that it started"
@@ -49,7 +51,17 @@ class _Measuring:
         try:
             return stack.enter_context(Listeners(self._target.pid))
         except PermissionError as error:
-            raise OutOfReach(f"{self._target.name} is in a network namespace of its own: run this with sudo") from error
+            raise OutOfReach(
+                f"{self._target.name} has a network namespace of its own, which may not be entered: {remedy()}"
+            ) from error
+
+    def _told(self) -> set[int]:
+        try:
+            return set(self._listeners.read())
+        except OSError as error:
+            raise OutOfReach(
+                f"the kernel does not tell who listens: {error.strerror}: boot one with CONFIG_INET_DIAG"
+            ) from error
 
     def _entered(self, stack: ExitStack) -> Probe | None:
         threads = {process: threads_of(process) for process in self._processes}
@@ -67,6 +79,7 @@ class _Measuring:
         pid, seen, counted = self._target.pid, Seen(), self._calls_seconds(seconds)
         watchers = self._watchers()
         before = self._look()
+        self._busiest = _busiest(before)
         self._sample(seconds - counted, seen)
         calls = self._count_calls(counted, seen)
         between = Between(before, self._look(), seen, has_rows=self._probe is not None)
@@ -104,7 +117,7 @@ class _Measuring:
         try:
             return max(at_least, watchers_of(self._processes, self._inodes))
         except PermissionError as error:
-            self._missing.append(Missing("which threads wait for connections", str(error), "run it with sudo"))
+            self._missing.append(Missing("which threads wait for connections", str(error), remedy()))
             return None
 
     def _calls_seconds(self, seconds: float) -> float:
@@ -133,13 +146,21 @@ class _Measuring:
         for _ in _ticks(seconds):
             for inode, listener in own(self._listeners, self._inodes).items():
                 seen.queues[inode].append(listener.queue)
-            for process in self._target.processes():
-                for thread in threads_of(process):
-                    if stat := stat_of(process, thread):
-                        seen.cpus[thread].add(stat.cpu)
+            for process, thread in self._busiest:
+                if stat := stat_of(process, thread):
+                    seen.cpus[thread].add(stat.cpu)
+            self._target.check()
+
+
+def _busiest(reading: Reading) -> list[tuple[int, int]]:
+    """Processes and threads that have run longest so far."""
+    threads = sorted(reading.threads.items(), key=lambda item: -item[1].ran.seconds)
+    return [(thread.process, number) for number, thread in threads[:MOST_THREADS]]
 
 
 def _without_bpf(what: str, error: BpfError) -> Missing:
+    if not bpf_object("measure").exists():
+        return Missing(what, "the BPF programs are not built", f"make -C {HERE}")
     remedy = RIGHTS if error.cause is Cause.PRIVILEGE else error.cause.value or "boot another kernel"
     return Missing(what, error.reason, remedy)
 

@@ -11,7 +11,7 @@ from fastsocket.measure.machine import Snapshot, between_cpus, received, snapsho
 from fastsocket.measure.namespace import Counts, counts_of
 from fastsocket.measure.probe import Probe, Row
 from fastsocket.measure.tasks import Ran, Stat, stat_of, threads_of
-from fastsocket.servers import OutOfReach
+from fastsocket.servers import OutOfReach, remedy
 
 
 class Thread(NamedTuple):
@@ -74,5 +74,5 @@ def _sockets_of(process: int) -> set[int]:
     except FileNotFoundError:  # the process has just ended
         return set()
     except PermissionError as error:
-        raise OutOfReach(f"process {process} does not let us see its sockets: run this with sudo") from error
+        raise OutOfReach(f"process {process} does not let us see its sockets: {remedy()}") from error
     return found

@@ -154,6 +154,7 @@ CONDITIONS: dict[str, Condition] = {
     "is_steered": lambda m: any(steering.nic != "off" for steering in m.devices),
     "waits_otherwise": lambda m: m.watchers == 0,
     "has_one_acceptor": lambda m: m.watchers == 1,
+    "has_no_other_worker": lambda m: (m.watchers or 0) < 2,
     "has_one_reader_elsewhere": lambda m: m.watchers == 1 and reads_elsewhere(m),
     "has_few_workers": has_few_workers,
     "is_kept_open": is_kept_open,

@@ -32,9 +32,13 @@ class Target:
 
     def processes(self) -> list[int]:
         """Raises Ended."""
+        self.check()
+        return family(self.pid)
+
+    def check(self) -> None:
+        """Raises Ended."""
         if not os.path.exists(f"/proc/{self.pid}"):
             raise Ended(f"{self.name}, process {self.pid}, has ended meanwhile: start it and measure again")
-        return family(self.pid)
 
 
 def find(text: str) -> Target:
