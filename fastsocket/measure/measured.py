@@ -116,7 +116,6 @@ class Measured:
     processes: int
     threads: int
     seconds: float
-    machine_cpus: int
     usable_cpus: list[int]
     watchers: int | None  # epolls that hold one of its listeners
     passive: Connections | None

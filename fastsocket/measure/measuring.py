@@ -16,7 +16,6 @@ from fastsocket.measure.target import NoSuchServer, Target
 from fastsocket.measure.tasks import stat_of, threads_of
 from fastsocket.refusal import Cause
 from fastsocket.servers import OutOfReach, remedy
-from fastsocket.steering.cpus import ONLINE, cpus_in
 
 SAMPLES = 50  # of the queues, and of the CPUs on which threads run: so many, and at least one each second
 MOST_THREADS = 128  # whose CPUs are looked at
@@ -89,7 +88,6 @@ class _Measuring:
             processes=between.processes,
             threads=between.threads,
             seconds=between.seconds,
-            machine_cpus=len(cpus_in(ONLINE)),
             usable_cpus=between.usable_cpus,
             watchers=self._watchers(at_least=watchers),
             passive=between.passive(),
@@ -102,7 +100,7 @@ class _Measuring:
             costs=between.costs(calls),
             namespace=between.namespace(),
             devices=steering_of(pid, self._missing),
-            library=library_in(pid),
+            library=library_in(self._processes),
             missing=self._missing,
             changed=between.changed,
         )

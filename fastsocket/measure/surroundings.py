@@ -12,19 +12,26 @@ from fastsocket.measure.measured import Library, Missing, Steering
 from fastsocket.measure.namespace import devices_of
 from fastsocket.printable import printable
 from fastsocket.processes import watched_inodes
-from fastsocket.shared_memory import Listener, NotPreloaded, SharedMemory
+from fastsocket.shared_memory import CpuCounters, Listener, NotPreloaded, OtherVersion, SharedMemory
 from fastsocket.steering import Device, DeviceError, Refused, lasting
 from fastsocket.steering.device import NamespaceError
 from fastsocket.steering.journal import JournalError
 
 
-def library_in(pid: int) -> Library:
-    """What the library does in a server, whose first process this is. Raises PermissionError, ProcessLookupError."""
-    try:
-        with SharedMemory(pid) as memory:
-            listeners, counters = list(memory.listeners()), memory.counters()
-    except NotPreloaded:
-        return Library(False, _obstacle(pid), False, [])
+def library_in(processes: list[int]) -> Library:
+    """What the library does in a server: the first process that listened shares its memory with its descendants."""
+    for pid in processes:
+        try:
+            with SharedMemory(pid) as memory:
+                return _library(list(memory.listeners()), memory.counters())
+        except OtherVersion:
+            return Library(True, "", False, [])
+        except (NotPreloaded, OSError):
+            continue
+    return Library(False, _obstacle(processes[0]), False, [])
+
+
+def _library(listeners: list[Listener], counters: list[CpuCounters]) -> Library:
     parts = {part.component for part in COUNTERS if any(getattr(cpu, part.name) for cpu in counters)}
     parts |= {"balance"} if any(listener.balance == "on" for listener in listeners) else set()
     return Library(True, "", any(map(_is_accelerated, listeners)), sorted(parts))
@@ -36,7 +43,7 @@ def _is_accelerated(listener: Listener) -> bool:
 
 def _obstacle(pid: int) -> str:
     try:
-        verdict = check(Path(os.readlink(f"/proc/{pid}/exe")), built_library())
+        verdict = check(Path(f"/proc/{pid}/exe"), built_library())  # of whatever mount namespace
     except (NoSuchProgram, Unreadable, NotBuilt, OSError):
         return ""
     return printable(verdict.obstacles[0].reason) if verdict.obstacles else ""
