@@ -29,6 +29,7 @@ from analysis.statistics import resolution
 from docs import draw
 from fastsocket.prometheus import exposition
 from tests.harness.needs import IPV6
+from tests.harness.pages import FENCE, anchors
 from tests.harness.patience import patient
 
 ROOT = Path(__file__).parent.parent
@@ -38,7 +39,6 @@ PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 LIBRARY, STEERING, MEASURE, LAB, RESULTS, ARCHITECTURE = (
     (DOCS / f"{name}.md").read_text() for name in ("library", "steering", "measure", "lab", "results", "architecture")
 )
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 REFERENCE = ROOT / "results" / "reference"
 README_LINES = 150
 ANSWER_SECONDS = patient(15)
@@ -243,12 +243,6 @@ def test_every_package_is_in_the_architecture():
 
 
 # ---- links, pictures, numbers ----------------------------------------------------------------------------------------
-
-
-def anchors(page: Path) -> set[str]:
-    """Of a page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text()), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -18,7 +18,7 @@ from bench.schedule import Slot
 from bench.sweep import bench
 from fastsocket.measure.measured import Measured
 from fastsocket.measure.measuring import measure
-from fastsocket.measure.rules import CONDITIONS, advice, switches
+from fastsocket.measure.rules import advice
 from fastsocket.measure.target import find
 from fastsocket.servers import OutOfReach
 from records.run import Placement
@@ -249,35 +249,3 @@ def test_a_server_that_ends_meanwhile_is_said_to():
         server.wait()
         assert it.wait(patient(10)) == 1
         assert "has ended meanwhile" in it.stderr.read()
-
-
-# ---- the table of rules
-
-
-def anchors(page: Path) -> set[str]:
-    """Of a page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-SAYS = [
-    pytest.param(says, source, id=f"{switch.name}-{number}")
-    for switch in switches()
-    for number, (says, source) in enumerate(
-        [(switch.against, switch.against_source), *((rule.says, rule.source) for rule in switch.rules)]
-    )
-]
-FIGURES = re.compile(r"\d\.\d{3}(?: \(\d\.\d{3}–\d\.\d{3}\))?")
-
-
-@pytest.mark.parametrize("says, source", SAYS)
-def test_every_rule_has_a_source_with_the_figures_that_the_rule_tells(says, source):
-    page, _, anchor = source.partition("#")
-    assert anchor in anchors(ROOT / page), source
-    text = " ".join((ROOT / page).read_text().split())
-    assert [figure for figure in FIGURES.findall(says) if figure not in text] == []
-
-
-def test_each_condition_is_used_and_each_switch_has_a_last_word():
-    used = {rule.when for switch in switches() for rule in switch.rules}
-    assert used == set(CONDITIONS)

@@ -18,6 +18,7 @@ from fastsocket.refusal import Cause
 from fastsocket.servers import OutOfReach, remedy
 
 SAMPLES = 50  # of the queues, and of the CPUs on which threads run: so many, and at least one each second
+WATCHERS_EVERY = 8  # samples
 MOST_THREADS = 128  # whose CPUs are looked at
 CALLS_PART, CALLS_SECONDS = 0.1, 1.0  # how long system calls are counted, which costs the machine something
 BY_BPF = "local reads, connections of each worker, requests of each connection, lock contention and system calls"
@@ -45,6 +46,7 @@ class _Measuring:
                 f"{target.name}, process {target.pid}, listens on no TCP port, nor does a process that it started"
             )
         self._probe = self._entered(stack)
+        self._watchers: int | None = 0
 
     def _opened(self, stack: ExitStack) -> Listeners:
         try:
@@ -76,7 +78,6 @@ class _Measuring:
 
     def over(self, seconds: float) -> Measured:
         pid, seen, counted = self._target.pid, Seen(), self._calls_seconds(seconds)
-        watchers = self._watchers()
         before = self._look()
         self._busiest = _busiest(before)
         self._sample(seconds - counted, seen)
@@ -89,7 +90,7 @@ class _Measuring:
             threads=between.threads,
             seconds=between.seconds,
             usable_cpus=between.usable_cpus,
-            watchers=self._watchers(at_least=watchers),
+            watchers=self._watchers,
             passive=between.passive(),
             active=between.active(),
             queues=between.queues(),
@@ -108,15 +109,15 @@ class _Measuring:
     def _look(self) -> Reading:
         return look(self._target.pid, self._target.processes(), self._listeners, self._inodes, self._probe)
 
-    def _watchers(self, at_least: int | None = 0) -> int | None:
-        """Of two moments the one with more: a thread that has enough to do may have taken the listener out."""
-        if at_least is None:
-            return None
+    def _look_for_watchers(self) -> None:
+        """Of all looks the one with most counts: nginx takes a listener out of its epoll for a moment every now and then."""
+        if self._watchers is None:
+            return
         try:
-            return max(at_least, watchers_of(self._processes, self._inodes))
+            self._watchers = max(self._watchers, watchers_of(self._processes, self._inodes))
         except PermissionError as error:
+            self._watchers = None
             self._missing.append(Missing("which threads wait for connections", str(error), remedy()))
-            return None
 
     def _calls_seconds(self, seconds: float) -> float:
         return min(CALLS_SECONDS, CALLS_PART * seconds) if self._probe else 0
@@ -141,7 +142,9 @@ class _Measuring:
 
     def _sample(self, seconds: float, seen: Seen) -> None:
         """For so long. Raises Ended."""
-        for _ in _ticks(seconds):
+        for tick in _ticks(seconds):
+            if tick % WATCHERS_EVERY == 1:
+                self._look_for_watchers()
             for inode, listener in own(self._listeners, self._inodes).items():
                 seen.queues[inode].append(listener.queue)
             for process, thread in self._busiest:
@@ -163,9 +166,9 @@ def _without_bpf(what: str, error: BpfError) -> Missing:
     return Missing(what, error.reason, remedy)
 
 
-def _ticks(seconds: float) -> Iterator[None]:
-    """Evenly over so many seconds, and then the end."""
+def _ticks(seconds: float) -> Iterator[int]:
+    """1, 2, …, evenly over so many seconds; and then the end."""
     began, number = time.monotonic(), max(1, round(max(seconds, SAMPLES * min(1, seconds))))
     for tick in range(1, number + 1):
-        yield
+        yield tick
         time.sleep(max(0.0, began + tick * seconds / number - time.monotonic()))

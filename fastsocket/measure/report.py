@@ -49,35 +49,37 @@ def _parts(measured: Measured) -> Iterator[Table]:
 
 def _summary(measured: Measured) -> Table:
     namespace, table = measured.namespace, _table("", "", heading=False)
-    table.add_row("accepted", _connections(measured.passive))
-    table.add_row("opened", _connections(measured.active))
+    for name, connections in (("accepted", measured.passive), ("opened", measured.active)):
+        for label, words in zip((name, "  read locally"), _connections(connections)):
+            table.add_row(label, words)
     table.add_row(
         "namespace",
-        f"{namespace.accepted_per_second:.0f} connections accepted each second, {namespace.opened_per_second:.0f} "
-        f"opened; {namespace.dropped} dropped at full queues or before; {namespace.time_wait} in TIME_WAIT",
+        f"{namespace.accepted_per_second:.0f} accepted/s, {namespace.opened_per_second:.0f} opened/s, "
+        f"{namespace.dropped} dropped",
     )
+    table.add_row("", f"{namespace.time_wait} connections in TIME_WAIT")
     if measured.costs:
-        table.add_row(f"per {measured.costs.unit}", _costs(measured.costs))
-    table.add_row(
-        "CPU time",
-        f"others took {measured.others_percent:.0f} % of the server's CPUs; its threads waited "
-        f"{measured.waited_percent:.0f} % of the time in which they were ready to run",
-    )
+        for label, words in zip((f"per {measured.costs.unit}", "", "  of the machine"), _costs(measured.costs)):
+            table.add_row(label, words)
+    table.add_row("others", f"took {measured.others_percent:.0f} % of the server's CPUs")
+    table.add_row("threads", f"had no CPU for {measured.waited_percent:.0f} % of the time in which they were ready")
     return table
 
 
-def _connections(of: Connections | None) -> str:
+def _connections(of: Connections | None) -> Iterator[str]:
     if of is None:
-        return "not seen without BPF"
-    if not of.reads:
-        return "nothing was read"
+        yield "not seen without BPF"
+        return
     each = f", {of.reads_each:.1f} reads each" if of.reads_each is not None else ""
-    first = f" (first reads: {of.first_local_percent:.1f} %)" if of.first_local_percent is not None else ""
-    return f"{of.per_second:.0f} connections each second{each}; {of.local_percent:.1f} % of reads are local{first}"
+    yield f"{of.per_second:.0f}/s{each}"
+    if of.local_percent is not None:
+        first = f", {of.first_local_percent:.1f} % of first reads" if of.first_local_percent is not None else ""
+        yield f"{of.local_percent:.1f} % of reads{first}"
 
 
-def _costs(costs: Costs) -> str:
-    counted = [
+def _costs(costs: Costs) -> Iterator[str]:
+    yield f"{costs.user_us:.1f} µs in user mode, {costs.system_us:.1f} µs in the kernel"
+    yield ", ".join(
         f"{number:.{digits}f} {name}"
         for number, digits, name in (
             (costs.calls, 1, "system calls"),
@@ -85,14 +87,8 @@ def _costs(costs: Costs) -> str:
             (costs.segments, 1, "packets"),
         )
         if number is not None
-    ]
-    return "; ".join(
-        [
-            f"{costs.user_us:.1f} µs in user mode, {costs.system_us:.1f} µs in the kernel",
-            ", ".join(counted),
-            f"of the machine {costs.softirq_us:.1f} µs in softirq, {costs.interrupts:.2f} interrupts between CPUs",
-        ]
     )
+    yield f"{costs.softirq_us:.1f} µs in softirq, {costs.interrupts:.2f} interrupts between CPUs"
 
 
 def _queues(measured: Measured) -> Table:
