@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,10 @@ import pytest
 
 from bench.schedule import Slot
 from bench.sweep import bench
+from fastsocket import reads
 from fastsocket.measure.measured import Measured
 from fastsocket.measure.measuring import measure
+from fastsocket.measure.probe import Probe, total
 from fastsocket.measure.rules import advice
 from fastsocket.measure.target import find
 from fastsocket.servers import OutOfReach
@@ -194,6 +197,38 @@ def test_what_is_no_server_is_refused():
 def test_a_server_is_known_by_any_of_its_processes(tmp_path, pid):
     with served(servers.NGINX_WORKERS, tmp_path, preload=False) as one:
         assert find(str(one.pid if pid == "master" else one.workers()[0])).pid == one.pid
+
+
+# ---- the probe
+
+READS_PIECES = """
+import socket
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+while True:
+    connection, _ = listener.accept()
+    while connection.recv(1):
+        pass
+    connection.close()
+"""
+
+
+@pytest.mark.privileged
+def test_a_request_that_is_read_in_pieces_has_one_first_read():
+    """And its end may come with it."""
+    if reads.tracepoint() != reads.TRACEPOINTS[0]:
+        pytest.skip("this kernel does not tell the length of a read")
+    with running([sys.executable, "-c", READS_PIECES], stdout=subprocess.PIPE, text=True) as server:
+        port = int(server.stdout.readline())
+        with Probe({server.pid: [server.pid]}, {port}) as probe:
+            for _ in range(10):
+                with socket.create_connection((LOOPBACK, port)) as client:
+                    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+                    client.sendall(b"abc")
+                    client.shutdown(socket.SHUT_WR)
+                    assert client.recv(1) == b""
+            row = total(probe.read().values())
+    assert (row.passive_firsts, row.passive_reads, row.active_reads) == (10, 30, 0)
 
 
 # ---- nothing stays

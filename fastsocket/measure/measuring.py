@@ -110,7 +110,7 @@ class _Measuring:
         return look(self._target.pid, self._target.processes(), self._listeners, self._inodes, self._probe)
 
     def _look_for_watchers(self) -> None:
-        """Of all looks the one with most counts: nginx takes a listener out of its epoll for a moment every now and then."""
+        """Of all looks the one with most counts: nginx takes its listener out of an epoll for a moment now and then."""
         if self._watchers is None:
             return
         try:
