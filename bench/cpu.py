@@ -1,24 +1,7 @@
 """Where the CPUs' time went (proc(5), /proc/stat)."""
 
-import os
-from pathlib import Path
-
+from fastsocket.measure.machine import COLUMNS, Snapshot
 from records.trials import CpuUse
-
-# The columns of a cpu line that we keep; nice is user time, guest time is contained in user.
-COLUMNS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
-
-Snapshot = dict[int, dict[str, float]]
-
-
-def snapshot() -> Snapshot:
-    """Seconds since boot by CPU and state."""
-    tick = os.sysconf("SC_CLK_TCK")
-    lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
-    per_cpu = [fields for fields in lines if fields[0].startswith("cpu") and fields[0] != "cpu"]
-    return {
-        int(name[3:]): {state: int(value) / tick for state, value in zip(COLUMNS, values)} for name, *values in per_cpu
-    }
 
 
 def difference(before: Snapshot, after: Snapshot, cpus: list[int]) -> list[CpuUse]:

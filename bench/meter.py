@@ -5,10 +5,10 @@ import time
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
-from bench.cpu import Snapshot, busy_time, difference, snapshot
-from bench.interrupts import between_cpus
+from bench.cpu import busy_time, difference
 from bench.packets import Packets, packets
 from bench.spending import Reading, Spending, spent, switches
+from fastsocket.measure.machine import Snapshot, between_cpus, snapshot
 from records.trials import LAB, UNTOLD, CpuUse
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 
-from workloads.process import children
+from fastsocket.processes import children
 
 
 @contextmanager

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fastsocket.processes import family
 from records.profile import FREQUENCY, IDLE, NO_SYMBOL, OTHER, SERVER, Stack, write_stacks
-from workloads.process import WorkloadError, family, running
+from workloads.process import WorkloadError, running
 
 _RECORD = ["perf", "record", "--quiet", "--event=cpu-clock", "--all-cpus", "-g", "--kernel-callchains", "--delay=-1"]
 _REPORT = ["perf", "report", "--stdio", "--no-children", "--show-nr-samples", "--sort=comm,dso,sym"]

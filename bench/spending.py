@@ -1,36 +1,25 @@
 """Whose CPU time it was, and how often a CPU switched to whom: the server, its NIC, the client, and so on.
 
-/proc/PID/task/TID/schedstat (Documentation/scheduler/sched-stats.rst) has both: the first number is the task's time in
-ns, the third how often a CPU switched to the task. A process belongs to the host in whose network namespace it is. The
-threads of an emulated NIC's receive queues belong to the host that receives (topologies/queue_threads.py).
+fastsocket/measure/tasks.py reads both. A process belongs to the host in whose network namespace it is. The threads of
+an emulated NIC's receive queues belong to the host that receives (topologies/queue_threads.py).
 """
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Mapping
 
 from mininet.node import Host
 
+from fastsocket.measure.tasks import Ran, threads_of
+from fastsocket.processes import numbers
 from fastsocket.steering.device import Device
 from records.trials import LAB, NIC, OTHERS
 from topologies.queue_threads import QueueThreads
 
-NS = 1e-9
 CLIENT = "client"  # the host on which load generators run
 
-
-class Ran(NamedTuple):
-    """How long a task has run, and how often a CPU has switched to it."""
-
-    seconds: float
-    switches: int
-
-
 Reading = Mapping[tuple[str, int], Ran]  # by the owner and the number of the task
-_NOT_YET = Ran(0.0, 0)
+_NOT_YET = Ran(0.0, 0.0, 0)
 
 
 class Spending:
@@ -50,9 +39,9 @@ class Spending:
         """Of each task of the machine."""
         return {
             (owner, task): ran
-            for process in _numbers(Path("/proc"))
+            for process in numbers("/proc")
             for owner in [self._owner(process)]
-            for task, ran in _ran(process)
+            for task, ran in threads_of(process).items()
         }
 
     def _owner(self, process: int) -> str:
@@ -73,20 +62,6 @@ def spent(before: Reading, after: Reading) -> dict[str, float]:
 def switches(before: Reading, after: Reading, owner: str) -> int:
     """How often a CPU switched to a task of this owner between two readings."""
     return sum(ran.switches - before.get(key, _NOT_YET).switches for key, ran in after.items() if key[0] == owner)
-
-
-def _ran(process: int) -> Iterator[tuple[int, Ran]]:
-    for task in _numbers(Path(f"/proc/{process}/task")):
-        with suppress(OSError):  # it has just ended
-            ns, _, times = Path(f"/proc/{process}/task/{task}/schedstat").read_text().split()
-            yield task, Ran(NS * int(ns), int(times))
-
-
-def _numbers(directory: Path) -> list[int]:
-    try:
-        return [int(name) for name in os.listdir(directory) if name.isdigit()]
-    except FileNotFoundError:  # the process has just ended
-        return []
 
 
 def _namespace(process: int) -> int:

@@ -18,10 +18,10 @@ from bench.schedule import Slot, schedule
 from bench.soundness import BUSY
 from bench.threads import cores_first
 from bench.trial import Bench, Observe
+from fastsocket import reads
 from fastsocket.libbpf import BpfError
 from fastsocket.steering import EmulatedNic
 from fastsocket.steering.cpus import machine_cpus
-from probes import reads
 from probes.trial import Probes
 from records.run import RUN, NicKind, Options, RecordError, Run, read_run, write_run
 from records.trials import Trial, append_trial, drop_torn_line, failed_trial, read_trials

@@ -10,7 +10,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
 
-from probes import reads
+from fastsocket import reads
 from records.walk import ACTIVE_STEPS, PASSIVE_STEPS, Step, write_walk
 
 _SEEN, _EVENT = struct.Struct("=Q"), struct.Struct("=QIHHHHI")

@@ -20,7 +20,7 @@ from fastsocket.binary import check as check_binary
 from fastsocket.build import built_library
 from fastsocket.libbpf import BpfError
 from fastsocket.printable import printable
-from fastsocket.servers import Ended, OutOfReach, Server, absence, survey
+from fastsocket.servers import Ended, Server, absence, survey
 from fastsocket.status import tables
 from fastsocket.steering import BACKENDS, Device, Mode, Plan, lasting
 
@@ -41,8 +41,9 @@ def fastsocket() -> None:
     fastsocket check nginx                   can it be accelerated?
     fastsocket run -- nginx -g 'daemon off;' run it accelerated
     fastsocket status                        what runs, and how well
+    fastsocket measure nginx                 would it pay, for a server that runs without it?
     fastsocket nic eth0 perfect              packets to the CPU that handles their connection
-    fastsocket attach $(cat /run/nginx.pid)  locality for a server that runs already, without the library
+    fastsocket attach nginx                  locality for a server that runs already, without the library
     """
 
 
@@ -236,6 +237,40 @@ def _watch(pids: list[int], seconds: float) -> None:
 
 
 @app.command()
+def measure(
+    server: Annotated[str, typer.Argument(metavar="PID|NAME", help="One of its processes, or what it is called.")],
+    seconds: Annotated[
+        float, typer.Option("--seconds", "-s", metavar="SECONDS", min=0.1, max=3600, help="How long to watch it.")
+    ] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Would it pay? Watch a live server, and say what each switch could bring.
+
+    Nothing is preloaded or restarted, and nothing stays. Measure under the usual load: it tells how many connections
+    come, on which CPU they are read, how long they wait for accept(), and what they cost; and of each switch what
+    speaks for it here, and what against it. It takes root, or CAP_BPF and CAP_PERFMON, to see reads; without, it says
+    what is missing. Another user's server is exit status 3, one that is not there 2.
+
+    \b
+    fastsocket measure nginx
+    fastsocket measure 4711 --seconds 60
+    fastsocket measure --json haproxy > before.json
+    """
+    from fastsocket.measure.measuring import measure as measured_over  # here, so that the other verbs are quick
+    from fastsocket.measure.report import report
+    from fastsocket.measure.rules import advice
+    from fastsocket.measure.target import find as find_server
+
+    found = measured_over(find_server(server), seconds)
+    advices = advice(found)
+    if as_json:
+        answer = {**asdict(found), "advice": [asdict(one) for one in advices]}
+        typer.echo(json.dumps(answer, indent=2))
+    else:
+        Console(highlight=False, markup=False, emoji=False).print(report(found, advices))
+
+
+@app.command()
 def nic(
     device: Annotated[str, typer.Argument(metavar="DEVICE", help="A network device of this machine.")],
     mode: Annotated[
@@ -287,7 +322,7 @@ def _steering_line(found: dict[str, Any]) -> str:
 
 @app.command()
 def attach(
-    pid: Annotated[int, typer.Argument(metavar="PID", help="Any process of the server.")],
+    server: Annotated[str, typer.Argument(metavar="PID|NAME", help="A process of the server, or its name.")],
     pin: Annotated[bool, typer.Option("--pin", help="Confine each worker to a CPU of its own meanwhile.")] = False,
     watch: Annotated[
         float | None,
@@ -302,48 +337,41 @@ def attach(
     then the server is as it was found. Needs root. What cannot be done is exit status 3, and changes nothing.
 
     \b
-    fastsocket attach $(cat /run/nginx.pid)
-    fastsocket attach --pin --watch 1 $(pidof -s haproxy)
+    fastsocket attach nginx
+    fastsocket attach --pin --watch 1 4711
     """
     from fastsocket.attach.session import attach as attached  # here, so that the other verbs are quick
+    from fastsocket.measure.target import find
 
-    server = _server_of(pid)
+    pid = find(server).pid
 
     def tell(given: "list[Given]") -> None:
-        typer.echo(json.dumps(_given(server, given)) if as_json else _given_lines(server, given))
+        typer.echo(json.dumps(_given(pid, given)) if as_json else _given_lines(pid, given))
 
     why = "interrupted"
     with suppress(KeyboardInterrupt):
-        why = attached(server, pin, watch, tell, _say)
+        why = attached(pid, pin, watch, tell, _say)
     _say(f"everything is put back: {why}")
 
 
 @app.command()
-def detach(pid: Annotated[int, typer.Argument(metavar="PID", help="Any process of the server.")]) -> None:
+def detach(
+    server: Annotated[str, typer.Argument(metavar="PID|NAME", help="A process of the server, or its name.")],
+) -> None:
     """End an attach, and put everything back.
 
     When nothing is attached to the server, that is exit status 1.
 
     \b
-    fastsocket detach $(cat /run/nginx.pid)
+    fastsocket detach nginx
     """
     from fastsocket.attach.guard import put_back
+    from fastsocket.measure.target import find
 
-    server = _server_of(pid)
-    if not put_back(server):
-        _say(f"nothing is attached to process {server}")
+    pid = find(server).pid
+    if not put_back(pid):
+        _say(f"nothing is attached to process {pid}")
         raise typer.Exit(1)
-
-
-def _server_of(pid: int) -> int:
-    from fastsocket.attach.workers import server_of
-
-    try:
-        return server_of(pid)
-    except (FileNotFoundError, ProcessLookupError):
-        raise Ended(f"there is no process {pid}") from None
-    except PermissionError:
-        raise OutOfReach(f"process {pid} could not be looked into: run this as root") from None
 
 
 def _given(server: int, given: "list[Given]") -> dict[str, Any]:

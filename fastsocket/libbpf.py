@@ -208,6 +208,18 @@ class BpfObject:
         self._check(result, f"read map {map_name}")
         return buffer.raw
 
+    def read_hash(self, map_name: str) -> dict[int, bytes]:
+        """All elements of a hash map whose keys are 32-bit numbers; one that comes meanwhile may be missing."""
+        handle = self._map(map_name)
+        descriptor, size = self._libbpf.bpf_map__fd(handle), self._libbpf.bpf_map__value_size(handle)
+        found, key, buffer = {}, ctypes.c_uint32(), ctypes.create_string_buffer(size)
+        after = self._libbpf.bpf_map_get_next_key(descriptor, None, ctypes.byref(key))
+        while after == 0:
+            if self._libbpf.bpf_map_lookup_elem(descriptor, ctypes.byref(key), buffer) == 0:
+                found[key.value] = buffer.raw
+            after = self._libbpf.bpf_map_get_next_key(descriptor, ctypes.byref(key), ctypes.byref(key))
+        return found
+
     def read_per_cpu(self, map_name: str) -> list[bytes]:
         """Element 0 of a per-CPU array map: one value for each possible CPU, padded to 8 bytes."""
         cpus, handle = self._libbpf.libbpf_num_possible_cpus(), self._map(map_name)
@@ -228,6 +240,16 @@ class BpfObject:
         result = self._libbpf.bpf_prog_test_run_opts(descriptor, ctypes.byref(options))
         self._check(result, f"run {program}")
         return int(options.retval)
+
+    @contextmanager
+    def attached(self, program: str) -> Iterator[None]:
+        """A tracing program is attached meanwhile."""
+        self.attach(program)
+        link = self._links.pop()
+        try:
+            yield
+        finally:
+            self._libbpf.bpf_link__destroy(link)
 
     def detach(self) -> None:
         """Take off all tracing programs that were attached."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fastsocket.budget import Budget, Budgets, Spent
 from fastsocket.printable import printable
+from fastsocket.processes import status_of, user_of
 from fastsocket.shared_memory import (
     Adopter,
     CpuCounters,
@@ -69,7 +70,7 @@ class Survey:
                 f"say: {_some(users)}; name some: fastsocket status PID"
             )
         if self.out_of_reach:
-            said.append(f"processes that could not be looked into: {self.out_of_reach}; {_remedy()}")
+            said.append(f"processes that could not be looked into: {self.out_of_reach}; {remedy()}")
         return said
 
 
@@ -78,7 +79,8 @@ def _some(words: Sequence[object]) -> str:
     return ", ".join([*map(str, words[:SHOWN]), *more])
 
 
-def _remedy() -> str:
+def remedy() -> str:
+    """Where we may not look into a process."""
     return "run this with sudo" if os.geteuid() else "this root lacks CAP_SYS_PTRACE"
 
 
@@ -104,7 +106,7 @@ def absence(pid: int, found: Survey) -> Ended | NotPreloaded | OutOfReach:
     except NotPreloaded as reason:
         return reason
     except PermissionError:
-        return OutOfReach(f"process {pid} could not be looked into; {_remedy()}")
+        return OutOfReach(f"process {pid} could not be looked into; {remedy()}")
     except OSError:
         return Ended(f"process {pid} has ended")
 
@@ -154,19 +156,8 @@ def _by_user(first: set[int]) -> list[tuple[int, int]]:
     found = []
     for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):
         with suppress(OSError):
-            found.append((_user(pid), pid not in first, pid))
+            found.append((user_of(pid), pid not in first, pid))
     return [(user, pid) for user, _, pid in sorted(found)]
-
-
-def _user(pid: int) -> int:
-    """Root owns the files of any process that may not be dumped, which each can say of itself (proc(5))."""
-    owner = os.stat(f"/proc/{pid}").st_uid
-    return owner or int(_status(Path(f"/proc/{pid}"))["Uid"].split()[0])
-
-
-def _status(directory: Path) -> dict[str, str]:
-    lines = (directory / "status").read_text(errors="replace").splitlines()
-    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
 
 
 @dataclass(frozen=True)
@@ -181,7 +172,7 @@ class _Task:
 
 
 def _task(directory: Path) -> _Task:
-    status = _status(directory)
+    status = status_of(directory)
     own_pids = status.get("NSpid", status["Pid"]).split()  # outermost PID namespace first
     return _Task(
         int(directory.name), int(own_pids[-1]), int(status["PPid"]), printable(status["Name"]), len(own_pids) > 1

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
+from fastsocket import reads
 from fastsocket.build import bpf_object
 from fastsocket.libbpf import BpfError, BpfObject
-from probes import reads
 from records.metrics import ACCEPT_LOCAL, ACTIVE_LOCAL, CALLS, CONTENTIONS, PASSIVE_LOCAL, UNEVENNESS
 
 _LOCALITY = struct.Struct("=6Q")

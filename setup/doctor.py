@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
+from fastsocket import reads
 from fastsocket.build import BuildError, build
 from fastsocket.libbpf import BpfError
 from fastsocket.refusal import Cause
 from fastsocket.steering import BACKENDS, Backend
 from fastsocket.steering.program import NETWORKING, SteeringProgram
-from probes import reads
 from probes.trial import ContentionProbe, LocalityProbe
 from setup import container, peers
 from setup.bootstrap import ROOT, VENV, VENV_PYTHON, has_environment, needed_packages

@@ -25,6 +25,7 @@ from topologies.testbed import Testbed
 # A busy machine spoils no test of these files: the tests compute, compile, or ask a command. Nor does it spoil a guest.
 CROWD = {
     "tests.test_adding",
+    "tests.test_advice",
     "tests.test_analysis",
     "tests.test_arguments",
     "tests.test_bootstrap",

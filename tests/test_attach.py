@@ -18,15 +18,14 @@ from hypothesis import strategies as st
 from fastsocket.attach.changes import borrowed
 from fastsocket.attach.guard import STATE
 from fastsocket.attach.plan import CannotAttach, spread
-from fastsocket.attach.processes import Process, family, threads
 from fastsocket.attach.workers import listeners
+from fastsocket.processes import Process, children, family, numbers
 from tests.harness.apps import LOOPBACK
 from tests.harness.commands import FASTSOCKET, assert_one_line, fastsocket
 from tests.harness.cpus import CPUS
 from tests.harness.servers import HAPROXY_THREADS, NGINX_REUSEPORT, NGINX_WORKERS, Served, Server, served
 from tests.harness.waiting import wait_until
 from tests.libfsocket_apps.loopback import on_cpus
-from workloads.process import children
 
 pytestmark = [pytest.mark.privileged, pytest.mark.skipif(len(CPUS) < 2, reason="takes two CPUs")]
 
@@ -117,7 +116,7 @@ def state(pid: int) -> tuple[dict[int, int], dict[int, set[int]]]:
     for listener in listeners(pid):
         with borrowed([Process.at(pid)], listener.inode) as copy:
             cpus[listener.inode] = copy.getsockopt(socket.SOL_SOCKET, socket.SO_INCOMING_CPU)
-    members = [thread for process in family(pid) for thread in threads(process.pid)]
+    members = [thread for process in family(pid) for thread in numbers(f"/proc/{process}/task")]
     return cpus, {thread: os.sched_getaffinity(thread) for thread in members}
 
 
@@ -245,8 +244,8 @@ def test_a_listener_that_the_server_has_given_itself_is_left_alone(nginx):
 
 
 def test_a_process_that_is_not_there():
-    assert_one_line(fastsocket("attach", 2**22), 1, "no process")
-    assert_one_line(fastsocket("detach", 2**22), 1, "no process")
+    assert_one_line(fastsocket("attach", 2**22), 2, "no process")
+    assert_one_line(fastsocket("detach", "no-such-server"), 2, "no process")
 
 
 def test_nothing_is_left_on_disk(nginx):

@@ -51,6 +51,10 @@ pytestmark = pytest.mark.timeout(60)
         (["check", "/usr"], ["/usr", "not a file"]),
         (["status", "nginx"], ["PID"]),
         (["status", "--watch", "0"], ["--watch"]),
+        (["measure"], ["PID|NAME"]),
+        (["measure", "no-such-server"], ["no-such-server", "ps -e"]),
+        (["measure", str(NO_PID)], [f"no process {NO_PID}"]),
+        (["measure", "1", "--seconds", "0"], ["--seconds"]),
         (["status", "--json", "--prometheus"], ["choose one"]),
     ],
 )
@@ -69,6 +73,7 @@ def test_names_that_are_no_text_for_a_terminal_are_spelled_out(tmp_path):
         (fastsocket("run", "--only", name, "--", "true"), 2),
         (fastsocket("nic", name, "rss"), 2),
         (fastsocket("status", name), 2),
+        (fastsocket("measure", name), 2),
         (fastsocket(name), 2),
         (fastsocket(f"--{name}"), 2),
     ]:
@@ -79,7 +84,7 @@ def test_names_that_are_no_text_for_a_terminal_are_spelled_out(tmp_path):
 
 def test_help_teaches_every_verb():
     shown = fastsocket("--help").stdout
-    for verb in ("run", "check", "status", "path"):
+    for verb in ("run", "check", "status", "measure", "path"):
         assert verb in shown
         assert f"fastsocket {verb}" in fastsocket(verb, "--help").stdout
 

@@ -4,8 +4,9 @@ import os
 
 import pytest
 
-from bench.cpu import busy_seconds, difference, snapshot, steal_share
+from bench.cpu import busy_seconds, difference, steal_share
 from bench.trial import _metrics, _untold
+from fastsocket.measure.machine import snapshot
 from fastsocket.steering.cpus import cpu_mask
 from records.trials import CpuUse
 from workloads.load import Load

@@ -29,16 +29,16 @@ from analysis.statistics import resolution
 from docs import draw
 from fastsocket.prometheus import exposition
 from tests.harness.needs import IPV6
+from tests.harness.pages import FENCE, anchors
 from tests.harness.patience import patient
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
-LIBRARY, STEERING, LAB, RESULTS, ARCHITECTURE = (
-    (DOCS / f"{name}.md").read_text() for name in ("library", "steering", "lab", "results", "architecture")
+LIBRARY, STEERING, MEASURE, LAB, RESULTS, ARCHITECTURE = (
+    (DOCS / f"{name}.md").read_text() for name in ("library", "steering", "measure", "lab", "results", "architecture")
 )
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 REFERENCE = ROOT / "results" / "reference"
 README_LINES = 150
 ANSWER_SECONDS = patient(15)
@@ -192,9 +192,9 @@ def test_verbs_and_options_in_the_docs_exist(pattern, command):
             assert options_in(rest) <= options_in(known), f"{verb} {rest}"
 
 
-@pytest.mark.parametrize("verb", ["run", "check", "status", "nic", "path"])
+@pytest.mark.parametrize("verb", ["run", "check", "status", "measure", "nic", "path"])
 def test_every_option_of_the_command_is_in_the_docs(verb):
-    assert options_in(help_of("-m", "fastsocket", verb)) - {"--help"} <= options_in(LIBRARY + STEERING)
+    assert options_in(help_of("-m", "fastsocket", verb)) - {"--help"} <= options_in(LIBRARY + STEERING + MEASURE)
 
 
 def names_in(pattern: str, *files: Path) -> set[str]:
@@ -243,12 +243,6 @@ def test_every_package_is_in_the_architecture():
 
 
 # ---- links, pictures, numbers ----------------------------------------------------------------------------------------
-
-
-def anchors(page: Path) -> set[str]:
-    """Of a page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text()), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

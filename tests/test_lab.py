@@ -18,6 +18,7 @@ import pytest
 
 from bench import collection
 from bench.alone import SCOPE, alone
+from fastsocket.processes import family
 from fastsocket.steering.rfs import SOCKET_TABLE, Rfs
 from records.run import read_run
 from records.trials import TRIALS, read_trials
@@ -29,7 +30,6 @@ from tests.harness.cpus import ALL_CPUS
 from tests.harness.locality import ALL, BY_CHANCE
 from tests.harness.patience import patient
 from topologies.tag import REGISTRY, RunTag, leftovers, processes_of
-from workloads.process import family
 
 SHORT = ["--workload", "nginx", "--blocks", "1", "--seconds", "1"]
 

@@ -11,9 +11,10 @@ import pytest
 
 from fastsocket import shared_memory
 from fastsocket.build import LIBRARY
+from fastsocket.processes import children
 from tests.harness.patience import patient
 from tests.libfsocket_apps.loopback import on_cpus
-from workloads.process import children, running, until
+from workloads.process import running, until
 
 CPUS = sorted(os.sched_getaffinity(0))
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from fastsocket.processes import children
 from fastsocket.shared_memory import SharedMemory
 from tests.harness import servers
 from tests.harness.apps import LOOPBACK
@@ -24,7 +25,6 @@ from tests.harness.load import CONCURRENCY, OUTCOMES, Load
 from tests.harness.servers import Served, Server, is_running, served
 from tests.harness.waiting import wait_until
 from tests.libfsocket_apps.loopback import connect, on_cpus
-from workloads.process import children
 from workloads.readiness import watchers
 
 TIMES, TIMES_LONG = 5, 20

@@ -12,6 +12,7 @@ import pytest
 
 from analysis.figures import draw_figures
 from analysis.results import result
+from fastsocket.processes import children
 from fastsocket.steering.ports import core_of_port
 from records.run import FigureSpec, Options, Placement, Run, read_run
 from records.trials import LibraryCounters, Trial
@@ -19,7 +20,6 @@ from records.walk import ACTIVE_STEPS, PASSIVE_STEPS, Step, walk_path, write_wal
 from tests.harness.commands import LAB
 from tests.harness.patience import patient
 from tests.harness.waiting import wait_until
-from workloads.process import children
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "results" / "reference"

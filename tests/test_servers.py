@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import pytest
 
 from fastsocket import shared_memory
+from fastsocket.processes import family
 from tests.harness import servers
 from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
 from tests.harness.patience import patient
 from tests.harness.servers import Served, Server, served
 from tests.harness.waiting import wait_until
-from workloads.process import family
 
 CONNECTIONS = 200  # from each CPU
 

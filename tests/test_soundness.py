@@ -15,6 +15,7 @@ from bench.schedule import Slot
 from bench.soundness import ENDED, OTHERS_TOLERATED, STOPPED, is_busy, require_time_went_on, state_of, unharmed
 from bench.sweep import UsageError, bench, new_run, resumed_run
 from fastsocket.build import LIBRARY
+from fastsocket.processes import family
 from records.run import Placement, write_run
 from records.trials import OTHERS, TRIALS, CpuUse, append_trial, read_trials
 from tests.harness.commands import assert_one_line, lab
@@ -22,7 +23,7 @@ from tests.harness.cpus import ALL_CPUS
 from tests.harness.runs import a_run, trials_of
 from tests.harness.waiting import wait_until
 from workloads.load import Load
-from workloads.process import WorkloadError, family, running
+from workloads.process import WorkloadError, running
 from workloads.variants import nameable
 from workloads.wrk import _require_size
 

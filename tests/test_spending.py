@@ -7,10 +7,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from bench.interrupts import between_cpus
 from bench.meter import Meter
 from bench.neighbour import neighbour
 from bench.spending import Spending
+from fastsocket.measure.machine import between_cpus
 from fastsocket.steering import EmulatedNic, Plan
 from records.trials import UNTOLD
 from tests.harness.cpus import ALL_CPUS, NEEDS_TWO_CPUS

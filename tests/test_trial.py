@@ -7,7 +7,7 @@ import pytest
 
 from bench.schedule import Slot
 from bench.sweep import bench
-from probes import reads
+from fastsocket import reads
 from probes.trial import Locality, LocalityProbe
 from records.run import Placement
 from tests.harness.cpus import ALL_CPUS, NEEDS_TWO_CPUS

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from fastsocket.processes import family
 from workloads import limits
 
 Process: TypeAlias = "subprocess.Popen[Any]"  # of text or bytes, as the caller likes
@@ -127,19 +128,6 @@ def reaped_cpu_seconds() -> float:
     """The CPU time of all children reaped so far (getrusage(2), RUSAGE_CHILDREN)."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
-
-
-def children(pid: int) -> list[int]:
-    """The pids of a process's children; none if it has ended."""
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except FileNotFoundError:
-        return []
-
-
-def family(pid: int) -> list[int]:
-    """A process and its descendants."""
-    return [pid] + [member for child in children(pid) for member in family(child)]
 
 
 def until(is_ready: Callable[[], bool], process: Process, seconds: float) -> bool:

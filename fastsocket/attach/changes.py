@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fastsocket.attach.plan import CannotAttach
-from fastsocket.attach.processes import Process, descriptors, family, threads
+from fastsocket.processes import Process, descriptors, family, numbers
 
 NO_CPU = -1  # SO_INCOMING_CPU of a listener to which none was given
 _PIDFD_GETFD = 438  # on all machines: include/uapi/asm-generic/unistd.h
@@ -77,7 +77,7 @@ class WorkerPinned:
                 os.sched_setaffinity(self.thread, self.before)
 
     def _is_there(self) -> bool:
-        return self.process.lives() and self.thread in threads(self.process.pid)
+        return self.process.lives() and self.thread in numbers(f"/proc/{self.process.pid}/task")
 
 
 Change = ListenerGiven | WorkerPinned
@@ -107,17 +107,17 @@ def borrowed(holders: list[Process], inode: int) -> Iterator[socket.socket]:
     """
     with ExitStack() as stack:
         for process in (member for holder in holders if holder.lives() for member in family(holder.pid)):
-            for number, what in descriptors(process.pid):
+            for number, what in descriptors(process):
                 if what == f"socket:[{inode}]" and (copy := _copied(process, number, inode)):
                     yield stack.enter_context(copy)
                     return
         raise CannotAttach("a listener was closed meanwhile")
 
 
-def _copied(process: Process, number: int, inode: int) -> socket.socket | None:
+def _copied(process: int, number: int, inode: int) -> socket.socket | None:
     """None: the process has ended, or the number means something else by now."""
     try:
-        pidfd = os.pidfd_open(process.pid)
+        pidfd = os.pidfd_open(process)
     except ProcessLookupError:
         return None
     try:
@@ -126,7 +126,7 @@ def _copied(process: Process, number: int, inode: int) -> socket.socket | None:
     finally:
         os.close(pidfd)
     if copy < 0 and code == errno.EPERM:
-        raise CannotAttach(f"may not take descriptors of process {process.pid}: it takes root, or CAP_SYS_PTRACE")
+        raise CannotAttach(f"may not take descriptors of process {process}: it takes root, or CAP_SYS_PTRACE")
     if copy < 0:
         return None
     found = socket.socket(fileno=copy)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from fastsocket.attach.changes import NO_CPU, ListenerGiven, WorkerPinned
 from fastsocket.attach.guard import Guard, guarded
 from fastsocket.attach.plan import CannotAttach, Given, plan
-from fastsocket.attach.processes import Process, family
 from fastsocket.attach.workers import listeners
+from fastsocket.processes import Process, family
 from fastsocket.shared_memory import NotPreloaded, mapping_of
 
 Tell = Callable[[list[Given]], None]
@@ -69,7 +69,7 @@ def attach(pid: int, pin: bool, watch: float | None, tell: Tell, remark: Callabl
 def _refuse_preloaded(pid: int) -> None:
     for process in family(pid):
         try:
-            mapping_of(process.pid)
+            mapping_of(process)
         except (NotPreloaded, OSError):
             continue
-        raise CannotAttach(f"process {process.pid} runs with libfsocket.so, which does this and more")
+        raise CannotAttach(f"process {process} runs with libfsocket.so, which does this and more")

@@ -3,23 +3,23 @@
 import os
 import platform
 import re
-import socket
-import struct
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 
-from fastsocket.attach.processes import Process, descriptors, family, parent_of, threads
+from fastsocket.measure.listeners import Listeners
+from fastsocket.measure.reading import sockets_of
+from fastsocket.processes import Process, epolls_of, family, numbers
 
-_LISTEN = "0A"  # include/net/tcp_states.h
 _READABLE = 0x1  # EPOLLIN
 _WATCHED = re.compile(r"^tfd: +\d+ events: +([0-9a-f]+) .* ino:([0-9a-f]+)", re.MULTILINE)
 # Their numbers (epoll_wait, epoll_pwait, epoll_pwait2): arch/x86/entry/syscalls/syscall_64.tbl; asm-generic/unistd.h.
 _WAITS = {"x86_64": {232, 281, 441}, "aarch64": {22, 441}}
-_LOOKS, _PAUSE_SECONDS = 500, 0.002  # at threads that run at each look
+_PAUSE_SECONDS = 0.002  # between looks
+_TIMES = 20  # for a listener that no epoll holds
+_LOOKS = 500  # for a thread that runs at each look
 
 
 @dataclass(frozen=True)
@@ -47,80 +47,51 @@ class Listener:
 def listeners(pid: int) -> list[Listener]:
     """All in the server's network namespace whose address is also that of a listener of the server.
 
-    pid: the process that the others descend from. Raises PermissionError.
+    pid: the process that the others descend from. Raises OutOfReach, PermissionError.
     """
     members = family(pid)
-    if not members:
-        return []
-    addresses = _listening(pid)
-    held = {inode for member in members for inode in _sockets(member.pid) if inode in addresses}
-    watching = _watchers(members, held)
-    served = {addresses[inode] for inode in held}
+    with Listeners(pid) as known:
+        listening = known.read()
+    held = sockets_of(members) & listening.keys()
+    watching = _all_watchers(members, held)
+    served = {str(listening[inode]) for inode in held}
     return [
-        Listener(inode, address, frozenset(watching.get(inode, ())), inode in held)
-        for inode, address in sorted(addresses.items())
-        if address in served
+        Listener(inode, str(one), frozenset(watching.get(inode, ())), inode in held)
+        for inode, one in sorted(listening.items())
+        if str(one) in served
     ]
 
 
-def server_of(pid: int) -> int:
-    """The ancestor that has listeners of the process, too, such as the master of a worker. Raises PermissionError."""
-    listening = _listening(pid)
-    held = listening.keys() & set(_sockets(pid))
-    while (parent := parent_of(pid)) > 1 and held & set(_sockets(parent)):
-        pid = parent
-    return pid
-
-
-def _listening(pid: int) -> dict[int, str]:
-    """Each listener of the process's network namespace: its inode and address."""
-    return {
-        int(fields[9]): _address(fields[1])
-        for table in ("tcp", "tcp6")
-        for fields in _rows(Path(f"/proc/{pid}/net/{table}"))
-    }
-
-
-def _rows(table: Path) -> list[list[str]]:
-    """Listeners come first (Documentation/networking/proc_net_tcp.rst)."""
-    with table.open() as lines:
-        next(lines)  # the heading
-        return list(takewhile(lambda fields: fields[3] == _LISTEN, map(str.split, lines)))
-
-
-def _address(text: str) -> str:
-    """Of "0100007F:0050", whose words are in the machine's order of bytes."""
-    words, _, port = text.partition(":")
-    packed = b"".join(struct.pack("=I", int(words[at : at + 8], 16)) for at in range(0, len(words), 8))
-    if len(packed) == 4:
-        return f"{socket.inet_ntop(socket.AF_INET, packed)}:{int(port, 16)}"
-    return f"[{socket.inet_ntop(socket.AF_INET6, packed)}]:{int(port, 16)}"
-
-
-def _sockets(pid: int) -> Iterator[int]:
-    for _, what in descriptors(pid):
-        if what.startswith("socket:["):
-            yield int(what[8:-1])
-
-
-def _watchers(members: list[Process], inodes: set[int]) -> dict[int, set[Worker]]:
-    """Of each socket the workers whose epoll reports it as readable."""
+def _all_watchers(members: list[int], inodes: set[int]) -> dict[int, set[Worker]]:
+    """Looks several times: nginx takes its listener out of the epoll for a moment after each 16 connections."""
     found: dict[int, set[Worker]] = {}
-    for member in members:
-        epolls = {epoll: watched for epoll, watched in _epolls(member.pid) if watched & inodes}
-        for epoll, worker in _waiting(member, set(epolls)):
-            for inode in epolls[epoll] & inodes:
-                found.setdefault(inode, set()).add(worker)
+    for _ in range(_TIMES):
+        for inode, workers in _watchers(members, inodes).items():
+            found.setdefault(inode, set()).update(workers)
+        if found.keys() == inodes:
+            break
+        time.sleep(_PAUSE_SECONDS)
     return found
 
 
-def _epolls(pid: int) -> Iterator[tuple[int, set[int]]]:
-    """Each epoll of a process and what it watches (proc(5), fdinfo)."""
-    for descriptor, what in descriptors(pid):
-        if what == "anon_inode:[eventpoll]":
-            with suppress(FileNotFoundError):
-                entries = _WATCHED.findall(Path(f"/proc/{pid}/fdinfo/{descriptor}").read_text())
-                yield descriptor, {int(inode, 16) for events, inode in entries if int(events, 16) & _READABLE}
+def _watchers(members: list[int], inodes: set[int]) -> dict[int, set[Worker]]:
+    """Of each socket the workers whose epoll reports it as readable."""
+    found: dict[int, set[Worker]] = {}
+    for member in members:
+        with suppress(ProcessLookupError):
+            process, epolls = Process.at(member), dict(_watching(member, inodes))
+            for epoll, worker in _waiting(process, set(epolls)):
+                for inode in epolls[epoll]:
+                    found.setdefault(inode, set()).add(worker)
+    return found
+
+
+def _watching(pid: int, inodes: set[int]) -> Iterator[tuple[int, set[int]]]:
+    """Each epoll of a process that reports some of these sockets as readable, and which."""
+    for epoll, text in epolls_of(pid).items():
+        entries = _WATCHED.findall(text)
+        if watched := {int(inode, 16) for events, inode in entries if int(events, 16) & _READABLE} & inodes:
+            yield int(epoll), watched
 
 
 def _waiting(process: Process, epolls: set[int]) -> set[tuple[int, Worker]]:
@@ -128,7 +99,7 @@ def _waiting(process: Process, epolls: set[int]) -> set[tuple[int, Worker]]:
     found: set[tuple[int, Worker]] = set()
     if not epolls:
         return found
-    members = threads(process.pid)
+    members = numbers(f"/proc/{process.pid}/task")
     if len(members) == 1:
         return {(epoll, Worker(process, members[0])) for epoll in epolls}
     for _ in range(_LOOKS):

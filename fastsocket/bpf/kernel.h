@@ -21,7 +21,20 @@ typedef struct {
 struct nsproxy {
 	struct net *net_ns;
 };
+struct pid_namespace {
+	struct ns_common ns;
+};
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+};
+struct pid {
+	unsigned int level;
+	struct upid numbers[1];
+};
 struct task_struct {
+	struct task_struct *real_parent, *group_leader;
+	struct pid *thread_pid;
 	struct nsproxy *nsproxy;
 };
 struct net_device {
@@ -43,6 +56,7 @@ struct sock_common {
 struct sock {
 	struct sock_common __sk_common;
 	__u16 sk_protocol;
+	__u8 sk_shutdown;
 };
 struct tcp_sock {
 	__u32 rcv_nxt, copied_seq;
@@ -53,8 +67,13 @@ struct tcp_sock {
 
 #define IPPROTO_TCP 6
 
+static __always_inline bool is_tcp(struct sock *sk)
+{
+	return sk->sk_protocol == IPPROTO_TCP;
+}
+
 /* Is this a TCP socket of the network namespace with this inode number? */
 static __always_inline bool is_tcp_in(struct sock *sk, __u32 netns)
 {
-	return sk->sk_protocol == IPPROTO_TCP && sk->__sk_common.skc_net.net->ns.inum == netns;
+	return is_tcp(sk) && sk->__sk_common.skc_net.net->ns.inum == netns;
 }

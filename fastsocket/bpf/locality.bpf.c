@@ -2,20 +2,9 @@
 /*
  * Locality probe: does the application read a packet on the CPU whose softirq handled the packet?
  *
- * Both tracepoints run in the reader's context. skc_incoming_cpu is the CPU whose softirq last handled a segment of the
- * socket. probes/reads.py chooses one of the tracepoints:
- *
- * sock_recv_length (Linux 6.3, commit 6e6eda44b939) is hit once for each read. A read that returns all bytes that the
- * connection ever received is its first read. The worker that accepted the connection makes it.
- *
- * tcp_rcv_space_adjust (Linux 4.18, commit 6163849d289b) is hit in tcp_recvmsg() for each buffer of the socket's queue,
- * after the buffer was copied. It tells neither length nor flags: a read of several buffers counts as several reads,
- * and MSG_PEEK counts as a read. A read is the first one if only one segment of data has come and all of it was read.
- * If a first request takes several segments, no first read is seen.
+ * reads.h says what a read tells. The worker that accepted a connection makes its first read.
  */
-#include "kernel.h"
-
-#define MSG_PEEK 2
+#include "reads.h"
 
 /* probes/trial.py writes this before each trial. */
 struct {
@@ -42,7 +31,7 @@ static __always_inline int count(struct sock *sk, bool is_first)
 {
 	__u32 zero = 0;
 	struct locality *seen = bpf_map_lookup_elem(&totals, &zero);
-	bool local = sk->__sk_common.skc_incoming_cpu == (int)bpf_get_smp_processor_id();
+	bool local = is_local(sk);
 
 	if (!seen)
 		return 0;
@@ -61,20 +50,17 @@ static __always_inline int count(struct sock *sk, bool is_first)
 SEC("tp_btf/sock_recv_length")
 int BPF_PROG(sock_recv_length, struct sock *sk, int length, int flags)
 {
-	if (length <= 0 || flags & MSG_PEEK || !is_tcp_in(sk, watched.server_netns))
+	if (!is_read(length, flags) || !is_tcp_in(sk, watched.server_netns))
 		return 0;
-	return count(sk, BPF_CORE_READ((struct tcp_sock *)sk, bytes_received) == (__u64)length);
+	return count(sk, is_first_of(sk, length));
 }
 
 SEC("tp_btf/tcp_rcv_space_adjust")
 int BPF_PROG(tcp_rcv_space_adjust, struct sock *sk)
 {
-	struct tcp_sock *tcp = (struct tcp_sock *)sk;
-
 	if (!is_tcp_in(sk, watched.server_netns))
 		return 0;
-	return count(sk, BPF_CORE_READ(tcp, data_segs_in) == 1 &&
-	                         BPF_CORE_READ(tcp, copied_seq) == BPF_CORE_READ(tcp, rcv_nxt));
+	return count(sk, is_whole_first_segment(sk));
 }
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

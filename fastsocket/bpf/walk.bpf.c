@@ -124,7 +124,7 @@ static __always_inline int is_read(struct sock *sk)
 	return 0;
 }
 
-/* probes/reads.py chooses one of these two; locality.bpf.c says how they differ. */
+/* fastsocket/reads.py chooses one of these two; reads.h says how they differ. */
 SEC("tp_btf/sock_recv_length")
 int BPF_PROG(sock_recv_length, struct sock *sk, int length, int flags)
 {

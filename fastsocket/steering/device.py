@@ -5,7 +5,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,17 @@ def _enter(descriptor: int) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
+@contextmanager
+def network_of(process: int) -> Iterator[None]:
+    """The calling thread, and what it starts, in the network namespace of a process (setns(2))."""
+    with open("/proc/thread-self/ns/net") as own, open(f"/proc/{process}/ns/net") as other:
+        _enter(other.fileno())
+        try:
+            yield
+        finally:
+            _enter(own.fileno())
+
+
 @dataclass(frozen=True)
 class Device:
     """By its name; process: whose network namespace it is in (None: the caller's own)."""
@@ -47,16 +58,9 @@ class Device:
 
     @contextmanager
     def inside(self) -> Iterator[None]:
-        """The calling thread, and what it starts, in the device's network namespace (setns(2))."""
-        if self.process is None:
+        """The calling thread, and what it starts, in the device's network namespace."""
+        with network_of(self.process) if self.process else nullcontext():
             yield
-            return
-        with open("/proc/thread-self/ns/net") as own, open(self._proc / "ns/net") as other:
-            _enter(other.fileno())
-            try:
-                yield
-            finally:
-                _enter(own.fileno())
 
     @property
     def index(self) -> int:

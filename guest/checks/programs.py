@@ -12,19 +12,21 @@ from pathlib import Path
 
 from bench.walk import walked
 from fastsocket.libbpf import BpfError
+from fastsocket.measure.probe import Probe
 from fastsocket.steering.cpus import machine_cpus
 from fastsocket.steering.program import SteeringProgram
 from guest.checks import ROOT, No, answer
 from probes.trial import CallsProbe, ContentionProbe, LocalityProbe
 
 RECEIVED = (6, 3), "sock_recv_length came with Linux 6.3 (6e6eda44b939)"
-SINCE = {"locality": RECEIVED, "walk": RECEIVED}
+SINCE = {"locality": RECEIVED, "measure": RECEIVED, "walk": RECEIVED}
 LOADED: dict[str, Callable[[ExitStack], object]] = {  # name in fastsocket/bpf -> how, on a stack that ends it again
     "emulated": lambda stack: stack.enter_context(SteeringProgram("emulated")),
     "cpumap": lambda stack: stack.enter_context(SteeringProgram("cpumap", {"cpus": machine_cpus()})),
     "locality": LocalityProbe,
     "contention": ContentionProbe,
     "calls": CallsProbe,
+    "measure": lambda stack: stack.enter_context(Probe({}, [])),
     "walk": lambda stack: stack.enter_context(_walk(Path(stack.enter_context(tempfile.TemporaryDirectory())))),
 }
 

@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 
 from fastsocket.build import LIBRARY
+from fastsocket.processes import children
 from tests.harness.apps import LOOPBACK
 from tests.harness.cpus import CPUS
 from tests.harness.load import Load
 from tests.harness.waiting import WAIT_SECONDS, wait_until
-from workloads.process import children
 from workloads.readiness import listening_inodes, watchers
 
 APPS = Path(__file__).parent.parent / "server_apps"

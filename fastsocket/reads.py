@@ -1,5 +1,7 @@
 """How the kernel lets a probe see that an application reads: one of two tracepoints (fastsocket/bpf/locality.bpf.c)."""
 
+from collections.abc import Iterable
+
 from fastsocket.build import bpf_object
 from fastsocket.libbpf import BpfObject, has_tracepoint
 
@@ -13,13 +15,13 @@ def tracepoint() -> str:
     return next((name for name in TRACEPOINTS if has_tracepoint(name)), TRACEPOINTS[0])
 
 
-def load(name: str, seen_by: str) -> BpfObject:
-    """A BPF object that has a program for each, loaded with the program for one of them. Raises BpfError."""
+def load(name: str, seen_by: str, without: Iterable[str] = ()) -> BpfObject:
+    """A BPF object that has a program for each, loaded with the program for one of them, and without some of its other
+    programs. Raises BpfError."""
     programs = BpfObject(bpf_object(name))
     try:
-        for other in TRACEPOINTS:
-            if other != seen_by:
-                programs.leave_out(other)
+        for other in {*TRACEPOINTS, *without} - {seen_by}:
+            programs.leave_out(other)
         programs.load()
     except BaseException:
         programs.close()

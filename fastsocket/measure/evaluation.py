@@ -1,0 +1,216 @@
+"""From two looks at a server, and samples between them, to what is told of it."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from fastsocket.measure.measured import SHORT, Connections, Costs, Cpu, Namespace, Queue, Worker
+from fastsocket.measure.probe import Row, total
+from fastsocket.measure.reading import Reading, Thread
+from fastsocket.measure.tasks import Ran, Stat
+from fastsocket.processes import status_of
+from fastsocket.steering.cpus import parse_cpus
+
+US = 1e6
+NOT_BUSY = ("idle", "iowait", "steal")
+SOFTIRQ = ("irq", "softirq")
+LEAST_PERCENT = 0.1  # of the time: a thread that ran less is no worker
+_NOT_YET = Thread(0, Ran(0.0, 0.0, 0), Stat(0, 0, 0))
+
+
+@dataclass
+class Seen:
+    """What samples found."""
+
+    queues: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))  # lengths by inode
+    cpus: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))  # by thread
+
+
+class Calls(NamedTuple):
+    """System calls while they were counted, and the new connections and the reads of connections meanwhile."""
+
+    calls: int
+    firsts: int
+    reads: int
+
+
+class Between:
+    """What happened from one reading to the other. Threads that ended in between took their numbers along."""
+
+    def __init__(self, before: Reading, after: Reading, seen: Seen, has_rows: bool):
+        """has_rows: reads were counted."""
+        self._before, self._after, self._seen, self._has_rows = before, after, seen, has_rows
+        self.seconds = after.at - before.at
+        self._threads = {
+            thread: _difference(before.threads.get(thread, _NOT_YET), now) for thread, now in after.threads.items()
+        }
+        rows = {thread: (before.rows.get(thread, Row()), row) for thread, row in after.rows.items()}
+        self._rows = {thread: Row(*(new - old for old, new in zip(*pair))) for thread, pair in rows.items()}
+        self._all = total(self._rows.values())
+        self._may_run_on = {thread: _affinity(now.process, thread) for thread, now in self._threads.items()}
+        allowed = {cpu for cpus in self._may_run_on.values() if cpus for cpu in parse_cpus(cpus)}
+        self.usable_cpus = sorted(allowed & before.cpus.keys() & after.cpus.keys())  # those that are online
+
+    @property
+    def changed(self) -> bool:
+        """Whether threads came or went."""
+        return self._before.threads.keys() != self._after.threads.keys()
+
+    @property
+    def processes(self) -> int:
+        return len({thread.process for thread in self._threads.values()})
+
+    @property
+    def threads(self) -> int:
+        return len(self._threads)
+
+    # ---- connections
+
+    def passive(self) -> Connections | None:
+        row = self._all
+        return self._connections(
+            row.passive_firsts,
+            row.passive_reads,
+            row.passive_local,
+            _percent(row.passive_firsts_local, row.passive_firsts),
+        )
+
+    def active(self) -> Connections | None:
+        row = self._all
+        return self._connections(row.active_firsts, row.active_reads, row.active_local, None)
+
+    def _connections(self, firsts: int, reads: int, local: int, first_local: float | None) -> Connections | None:
+        if not self._has_rows:
+            return None
+        each = reads / firsts if firsts else None
+        return Connections(firsts / self.seconds, reads, each, _percent(local, reads), first_local)
+
+    def namespace(self) -> Namespace:
+        new, old = self._after.counts, self._before.counts
+        return Namespace(
+            (new.accepted - old.accepted) / self.seconds,
+            (new.opened - old.opened) / self.seconds,
+            new.overflowed - old.overflowed,
+            new.dropped - old.dropped,
+            new.time_wait,
+        )
+
+    def queues(self) -> list[Queue]:
+        """One for each address, of all its listeners that were there from the beginning to the end."""
+        by_address = defaultdict(list)
+        for inode, listener in self._after.listening.items():
+            if inode in self._before.listening:
+                by_address[str(listener)].append(inode)
+        return [self._queue(address, inodes) for address, inodes in sorted(by_address.items())]
+
+    def _queue(self, address: str, inodes: list[int]) -> Queue:
+        lengths = [sum(sample) for sample in zip(*(self._seen.queues[inode] for inode in inodes))]
+        old, new = self._before.listening, self._after.listening
+        return Queue(
+            address,
+            len(inodes),
+            sum(lengths) / max(1, len(lengths)),
+            max(lengths, default=0),
+            sum(new[inode].limit for inode in inodes),
+            sum(new[inode].dropped - old[inode].dropped for inode in inodes),
+        )
+
+    # ---- CPU time
+
+    def workers(self) -> list[Worker]:
+        found = [self._worker(number, thread) for number, thread in sorted(self._threads.items())]
+        return [worker for worker in found if worker.cpu_percent >= LEAST_PERCENT or worker.connections_percent]
+
+    def _worker(self, number: int, thread: Thread) -> Worker:
+        firsts = self._rows.get(number, Row()).passive_firsts
+        return Worker(
+            thread.process,
+            number,
+            self._may_run_on[number],
+            sorted({*self._seen.cpus[number], thread.stat.cpu}),
+            100 * thread.ran.seconds / self.seconds,
+            _percent(thread.ran.waited, thread.ran.waited + thread.ran.seconds) or 0.0,
+            _percent(firsts, self._all.passive_firsts),
+        )
+
+    def _ran(self) -> float:
+        return sum(thread.ran.seconds for thread in self._threads.values())
+
+    def waited_percent(self) -> float:
+        waited = sum(thread.ran.waited for thread in self._threads.values())
+        return _percent(waited, waited + self._ran()) or 0.0
+
+    def _spent(self, cpus: list[int], *states: str) -> float:
+        """Seconds of these CPUs in these states."""
+        return sum(self._after.cpus[cpu][state] - self._before.cpus[cpu][state] for cpu in cpus for state in states)
+
+    def machine(self) -> list[Cpu]:
+        """Those that the server may use."""
+        old = self._before.received
+        received = {cpu: (now - old.get(cpu, 0)) % (1 << 32) for cpu, now in self._after.received.items()}
+        return [
+            Cpu(
+                cpu,
+                _percent(received.get(cpu, 0), sum(received.values())) or 0.0,
+                100 * self._spent([cpu], *SOFTIRQ) / self.seconds,
+                100 - 100 * self._spent([cpu], *NOT_BUSY) / self.seconds,
+                100 * self._spent([cpu], "steal") / self.seconds,
+            )
+            for cpu in self.usable_cpus
+        ]
+
+    def others_percent(self) -> float:
+        busy = self.seconds * len(self.usable_cpus) - self._spent(self.usable_cpus, *NOT_BUSY)
+        others = busy - self._spent(self.usable_cpus, *SOFTIRQ) - self._ran()
+        return max(0.0, 100 * others / (self.seconds * len(self.usable_cpus)))
+
+    def costs(self, calls: Calls | None) -> Costs | None:
+        """For each connection; where those are kept open, for each read. None where there was none."""
+        row, namespace = self._all, self.namespace()
+        made = (namespace.accepted_per_second + namespace.opened_per_second) * self.seconds
+        is_short = not self._has_rows or row.passive_reads <= SHORT * row.passive_firsts
+        units = (row.passive_firsts if is_short else row.passive_reads) if self._has_rows else made
+        if not units:
+            return None
+        user, system = self._split()
+        called = (calls.firsts if is_short else calls.reads) if calls else 0
+        segments = self._after.counts.segments - self._before.counts.segments
+        return Costs(
+            unit="connection" if is_short else "read",
+            user_us=US * user / units,
+            system_us=US * system / units,
+            softirq_us=US * self._spent(sorted(self._after.cpus), *SOFTIRQ) / units,
+            interrupts=(self._after.interrupts - self._before.interrupts) / units,
+            segments=segments / (made if is_short else units) if made or not is_short else None,
+            calls=calls.calls / called if calls and called else None,
+            contentions=row.contentions / units if self._has_rows else None,
+        )
+
+    def _split(self) -> tuple[float, float]:
+        """The server's seconds in user and in system mode. The clock ticks tell the proportion."""
+        user = sum(thread.stat.user for thread in self._threads.values())
+        system = sum(thread.stat.system for thread in self._threads.values())
+        part = user / (user + system) if user + system else 0.0
+        return self._ran() * part, self._ran() * (1 - part)
+
+
+def _difference(before: Thread, now: Thread) -> Thread:
+    ran, stat = now.ran, now.stat
+    return Thread(
+        now.process,
+        Ran(ran.seconds - before.ran.seconds, ran.waited - before.ran.waited, ran.switches - before.ran.switches),
+        Stat(stat.user - before.stat.user, stat.system - before.stat.system, stat.cpu),
+    )
+
+
+def _affinity(process: int, thread: int) -> str:
+    """As in "0-3,8"; empty for a thread that has ended."""
+    try:
+        return status_of(Path(f"/proc/{process}/task/{thread}"))["Cpus_allowed_list"]
+    except OSError:
+        return ""
+
+
+def _percent(part: float, whole: float) -> float | None:
+    return 100 * part / whole if whole else None

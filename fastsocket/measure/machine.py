@@ -1,0 +1,39 @@
+"""What the whole machine counts (proc(5)): the CPUs' time, interrupts between CPUs, and packets by CPU."""
+
+import os
+import re
+from pathlib import Path
+
+# The columns of a cpu line of /proc/stat that we keep; nice is user time, guest time is contained in user.
+COLUMNS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+
+Snapshot = dict[int, dict[str, float]]
+
+
+def snapshot() -> Snapshot:
+    """Seconds since boot by CPU and state (/proc/stat)."""
+    tick = os.sysconf("SC_CLK_TCK")
+    lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+    per_cpu = [fields for fields in lines if fields[0].startswith("cpu") and fields[0] != "cpu"]
+    return {
+        int(name[3:]): {state: int(value) / tick for state, value in zip(COLUMNS, values)} for name, *values in per_cpu
+    }
+
+
+# As show_interrupts() names them: x86's RES and CAL, and IPI0 and IPI1 of arm64.
+BETWEEN_CPUS = re.compile(r"^\s*\w+:((?:\s+\d+)+)\s+(?:Rescheduling|Function call) interrupts$", re.MULTILINE)
+
+
+def between_cpus() -> int:
+    """How many interrupts, by which one CPU wakes or calls another, all CPUs got since boot (/proc/interrupts)."""
+    counts = BETWEEN_CPUS.findall(Path("/proc/interrupts").read_text())
+    return sum(int(count) for line in counts for count in line.split())
+
+
+_PROCESSED, _CPU = 0, 12  # columns of /proc/net/softnet_stat (softnet_seq_show() in net/core/net-procfs.c)
+
+
+def received() -> dict[int, int]:
+    """How many packets each CPU took in, in all network namespaces, since boot (32 bits, which run over)."""
+    rows = [line.split() for line in Path("/proc/net/softnet_stat").read_text().splitlines()]
+    return {int(row[_CPU], 16): int(row[_PROCESSED], 16) for row in rows}

@@ -1,0 +1,174 @@
+"""Watches a live server for some seconds. Nothing is preloaded, restarted or pinned, and nothing outlives the call."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from fastsocket.build import HERE, bpf_object
+from fastsocket.libbpf import BpfError
+from fastsocket.measure.evaluation import Between, Calls, Seen
+from fastsocket.measure.listeners import Listeners
+from fastsocket.measure.measured import Measured, Missing
+from fastsocket.measure.probe import Probe, total
+from fastsocket.measure.reading import Reading, look, own, sockets_of
+from fastsocket.measure.surroundings import library_in, steering_of, watchers_of
+from fastsocket.measure.target import NoSuchServer, Target
+from fastsocket.measure.tasks import stat_of, threads_of
+from fastsocket.refusal import Cause
+from fastsocket.servers import OutOfReach, remedy
+
+SAMPLES = 50  # of the queues, and of the CPUs on which threads run: so many, and at least one each second
+WATCHERS_EVERY = 8  # samples
+MOST_THREADS = 128  # whose CPUs are looked at
+CALLS_PART, CALLS_SECONDS = 0.1, 1.0  # how long system calls are counted, which costs the machine something
+BY_BPF = "local reads, connections of each worker, requests of each connection, lock contention and system calls"
+RIGHTS = "run it as root, or with CAP_BPF and CAP_PERFMON"
+
+
+def measure(target: Target, seconds: float) -> Measured:
+    """Raises NoSuchServer for one that does not listen, OutOfReach, and Ended where it ends meanwhile."""
+    try:
+        with ExitStack() as stack:
+            return _Measuring(target, stack).over(seconds)
+    except (FileNotFoundError, ProcessLookupError):
+        target.processes()
+        raise
+
+
+class _Measuring:
+    def __init__(self, target: Target, stack: ExitStack):
+        self._target, self._processes = target, target.processes()
+        self._missing: list[Missing] = []
+        self._listeners = self._opened(stack)
+        self._inodes = self._told() & sockets_of(self._processes)
+        if not self._inodes:
+            raise NoSuchServer(
+                f"{target.name}, process {target.pid}, listens on no TCP port, nor does a process that it started"
+            )
+        self._probe = self._entered(stack)
+        self._watchers: int | None = 0
+
+    def _opened(self, stack: ExitStack) -> Listeners:
+        try:
+            return stack.enter_context(Listeners(self._target.pid))
+        except PermissionError as error:
+            raise OutOfReach(
+                f"{self._target.name} has a network namespace of its own, which may not be entered: {remedy()}"
+            ) from error
+
+    def _told(self) -> set[int]:
+        try:
+            return set(self._listeners.read())
+        except OSError as error:
+            raise OutOfReach(
+                f"the kernel does not tell who listens: {error.strerror}: boot one with CONFIG_INET_DIAG"
+            ) from error
+
+    def _entered(self, stack: ExitStack) -> Probe | None:
+        threads = {process: threads_of(process) for process in self._processes}
+        ports = {listener.port for listener in own(self._listeners, self._inodes).values()}
+        try:
+            probe = stack.enter_context(Probe(threads, ports))
+        except BpfError as error:
+            self._missing.append(_without_bpf(BY_BPF, error))
+            return None
+        if not probe.sees_contentions:
+            self._missing.append(Missing("lock contention", "this kernel does not show it", "boot Linux 5.19 or later"))
+        return probe
+
+    def over(self, seconds: float) -> Measured:
+        pid, seen, counted = self._target.pid, Seen(), self._calls_seconds(seconds)
+        before = self._look()
+        self._busiest = _busiest(before)
+        self._sample(seconds - counted, seen)
+        calls = self._count_calls(counted, seen)
+        between = Between(before, self._look(), seen, has_rows=self._probe is not None)
+        return Measured(
+            pid=pid,
+            name=self._target.name,
+            processes=between.processes,
+            threads=between.threads,
+            seconds=between.seconds,
+            usable_cpus=between.usable_cpus,
+            watchers=self._watchers,
+            passive=between.passive(),
+            active=between.active(),
+            queues=between.queues(),
+            workers=between.workers(),
+            cpus=between.machine(),
+            others_percent=between.others_percent(),
+            waited_percent=between.waited_percent(),
+            costs=between.costs(calls),
+            namespace=between.namespace(),
+            devices=steering_of(pid, self._missing),
+            library=library_in(self._processes),
+            missing=self._missing,
+            changed=between.changed,
+        )
+
+    def _look(self) -> Reading:
+        return look(self._target.pid, self._target.processes(), self._listeners, self._inodes, self._probe)
+
+    def _look_for_watchers(self) -> None:
+        """Of all looks the one with most counts: nginx takes its listener out of an epoll for a moment now and then."""
+        if self._watchers is None:
+            return
+        try:
+            self._watchers = max(self._watchers, watchers_of(self._processes, self._inodes))
+        except PermissionError as error:
+            self._watchers = None
+            self._missing.append(Missing("which threads wait for connections", str(error), remedy()))
+
+    def _calls_seconds(self, seconds: float) -> float:
+        return min(CALLS_SECONDS, CALLS_PART * seconds) if self._probe else 0
+
+    def _count_calls(self, seconds: float, seen: Seen) -> Calls | None:
+        if not self._probe:
+            return None
+        before = total(self._probe.read().values())
+        try:
+            with self._probe.counting_calls():
+                self._sample(seconds, seen)
+        except BpfError as error:
+            self._missing.append(_without_bpf("system calls", error))
+            self._sample(seconds, seen)
+            return None
+        after = total(self._probe.read().values())
+        return Calls(
+            after.calls - before.calls,
+            after.passive_firsts - before.passive_firsts,
+            after.passive_reads - before.passive_reads,
+        )
+
+    def _sample(self, seconds: float, seen: Seen) -> None:
+        """For so long. Raises Ended."""
+        for tick in _ticks(seconds):
+            if tick % WATCHERS_EVERY == 1:
+                self._look_for_watchers()
+            for inode, listener in own(self._listeners, self._inodes).items():
+                seen.queues[inode].append(listener.queue)
+            for process, thread in self._busiest:
+                if stat := stat_of(process, thread):
+                    seen.cpus[thread].add(stat.cpu)
+            self._target.check()
+
+
+def _busiest(reading: Reading) -> list[tuple[int, int]]:
+    """Processes and threads that have run longest so far."""
+    threads = sorted(reading.threads.items(), key=lambda item: -item[1].ran.seconds)
+    return [(thread.process, number) for number, thread in threads[:MOST_THREADS]]
+
+
+def _without_bpf(what: str, error: BpfError) -> Missing:
+    if not bpf_object("measure").exists():
+        return Missing(what, "the BPF programs are not built", f"make -C {HERE}")
+    remedy = RIGHTS if error.cause is Cause.PRIVILEGE else error.cause.value or "boot another kernel"
+    return Missing(what, error.reason, remedy)
+
+
+def _ticks(seconds: float) -> Iterator[int]:
+    """1, 2, …, evenly over so many seconds; and then the end."""
+    began, number = time.monotonic(), max(1, round(max(seconds, SAMPLES * min(1, seconds))))
+    for tick in range(1, number + 1):
+        yield tick
+        time.sleep(max(0.0, began + tick * seconds / number - time.monotonic()))

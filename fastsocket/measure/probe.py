@@ -1,0 +1,84 @@
+"""What BPF sees of a server, thread by thread (bpf/measure.bpf.c).
+
+Nothing is pinned, so all of it goes with this process, however that ends.
+"""
+
+import os
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import NamedTuple, Self
+
+from fastsocket import reads
+from fastsocket.libbpf import has_tracepoint
+
+_ROW = struct.Struct("=9Q")
+_WATCHED = struct.Struct("=1024QI4x")
+_YES = struct.pack("=I", 1)
+CONTENTION = "contention_begin"
+
+
+class Row(NamedTuple):
+    """What one thread did, or all of them. A connection's first read is made by the worker that accepted it."""
+
+    passive_reads: int = 0
+    passive_local: int = 0
+    passive_firsts: int = 0
+    passive_firsts_local: int = 0
+    active_reads: int = 0
+    active_local: int = 0
+    active_firsts: int = 0
+    contentions: int = 0
+    calls: int = 0
+
+
+def total(rows: Iterable[Row]) -> Row:
+    return Row(*map(sum, zip(Row(), *rows)))
+
+
+class Probe(AbstractContextManager["Probe"]):
+    """Counts from when it is entered. Raises BpfError."""
+
+    def __init__(self, threads: Mapping[int, Iterable[int]], ports: Iterable[int]):
+        """threads: of each process of the server. ports: on which it listens."""
+        self._threads, self._ports = threads, ports
+
+    def __enter__(self) -> Self:
+        seen_by = reads.tracepoint()
+        self.sees_contentions = has_tracepoint(CONTENTION)
+        with ExitStack() as stack:
+            lacking = [] if self.sees_contentions else [CONTENTION]
+            self._object = stack.enter_context(reads.load("measure", seen_by, lacking))
+            self._tell()
+            for tracepoint in {seen_by, CONTENTION} - {*lacking}:
+                self._object.attach(tracepoint)
+            self._stack = stack.pop_all()
+        return self
+
+    def _tell(self) -> None:
+        self._object.write(".data", _WATCHED.pack(*_bits(self._ports), os.stat("/proc/self/ns/pid").st_ino))
+        for process, threads in self._threads.items():
+            self._object.write("processes", _YES, process)
+            for thread in threads:
+                self._object.write("threads", bytes(_ROW.size), thread)
+
+    def read(self) -> dict[int, Row]:
+        """Of each thread."""
+        return {thread: Row(*_ROW.unpack(value)) for thread, value in self._object.read_hash("threads").items()}
+
+    @contextmanager
+    def counting_calls(self) -> Iterator[None]:
+        """System calls are counted meanwhile, which makes each of the machine slower."""
+        with self._object.attached("sys_enter"):
+            yield
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+
+def _bits(ports: Iterable[int]) -> list[int]:
+    """As the program looks them up."""
+    words = [0] * 1024
+    for port in ports:
+        words[port >> 6] |= 1 << (port & 63)
+    return words

@@ -1,0 +1,123 @@
+"""Which server is meant: by the number of one of its processes, or by its name."""
+
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastsocket.measure.listeners import Listeners
+from fastsocket.measure.reading import sockets_of
+from fastsocket.printable import printable
+from fastsocket.processes import family, numbers, status_of, user_of
+from fastsocket.servers import Ended, OutOfReach
+from fastsocket.users import user_name
+
+_NUMBER = re.compile(r"[0-9]{1,7}")
+SHOWN = 5  # servers of the same name in a message
+
+
+class NoSuchServer(Exception):
+    """There is no such process or server, or there are several; the message says which."""
+
+    exit_status = 2
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server: its first process, from which the others descend."""
+
+    pid: int
+    name: str
+
+    def processes(self) -> list[int]:
+        """Raises Ended."""
+        self.check()
+        return family(self.pid)
+
+    def check(self) -> None:
+        """Raises Ended."""
+        if not os.path.exists(f"/proc/{self.pid}"):
+            raise Ended(f"{self.name}, process {self.pid}, has ended meanwhile: start it and measure again")
+
+
+def find(text: str) -> Target:
+    """Raises NoSuchServer; OutOfReach for another user's server."""
+    pid = _first_of(int(text)) if _NUMBER.fullmatch(text) else _called(text)
+    _check_owner(pid)
+    return Target(pid, printable(_name(pid)))
+
+
+def _first_of(pid: int) -> int:
+    """The first process of the server that a process belongs to: its parent, and so on."""
+    if not _name(pid):
+        raise NoSuchServer(f"there is no process {pid}: name another one, or the server, as in nginx")
+    while _are_one_server(pid, parent := _parent(pid)):
+        pid = parent
+    return pid
+
+
+def _are_one_server(pid: int, parent: int) -> bool:
+    """Of the same name, and with the same command or a listener in common: a supervisor in Python has the name of the
+    servers that it starts."""
+    if _name(pid) != _name(parent):
+        return False
+    return _command(pid) == _command(parent) or bool(_listening(pid) & _listening(parent))
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _listening(pid: int) -> set[int]:
+    """The listeners that a process has open; none where it does not let us see them."""
+    with suppress(OSError, OutOfReach), Listeners(pid) as listeners:
+        return set(listeners.read()) & sockets_of([pid])
+    return set()
+
+
+def _called(name: str) -> int:
+    """The first process of the only server of this name."""
+    first = sorted({_first_of(pid) for pid in numbers("/proc") if name in _names(pid) and pid != os.getpid()})
+    if not first:
+        raise NoSuchServer(f"no process is called {name!r}: ps -e shows the names")
+    if len(first) > 1:
+        some = ", ".join(map(str, first[:SHOWN])) + (", …" if len(first) > SHOWN else "")
+        raise NoSuchServer(f"{len(first)} servers are called {name}: name one by its process, of {some}")
+    return first[0]
+
+
+def _name(pid: int) -> str:
+    """Empty where there is no such process."""
+    return _status(pid).get("Name", "")
+
+
+def _names(pid: int) -> set[str]:
+    """By which a person may know it: its own, and its program's."""
+    names = {_name(pid)}
+    with suppress(OSError):
+        names.add(Path(os.readlink(f"/proc/{pid}/exe")).name)
+    return names - {""}
+
+
+def _parent(pid: int) -> int:
+    return int(_status(pid).get("PPid", 0))
+
+
+def _status(pid: int) -> dict[str, str]:
+    try:
+        return status_of(Path(f"/proc/{pid}"))
+    except OSError:
+        return {}
+
+
+def _check_owner(pid: int) -> None:
+    try:
+        owner = user_of(pid)
+    except OSError as error:
+        raise Ended(f"process {pid} has just ended") from error
+    if os.geteuid() not in (0, owner):
+        raise OutOfReach(f"process {pid} belongs to {user_name(owner)}: run this with sudo, or as {user_name(owner)}")

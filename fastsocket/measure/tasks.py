@@ -1,0 +1,47 @@
+"""How long threads have run, and waited to run: /proc/PID/task/TID/schedstat.
+
+Documentation/scheduler/sched-stats.rst says what its three numbers are.
+"""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from fastsocket.processes import numbers
+
+NS = 1e-9
+
+
+class Ran(NamedTuple):
+    """How long a thread has run, how long it was ready and had no CPU, and how often a CPU has switched to it."""
+
+    seconds: float
+    waited: float
+    switches: int
+
+
+def threads_of(process: int) -> dict[int, Ran]:
+    """Each thread of a process that has not just ended."""
+    found = {}
+    for thread in numbers(f"/proc/{process}/task"):
+        with suppress(OSError):
+            ran, waited, times = Path(f"/proc/{process}/task/{thread}/schedstat").read_text().split()
+            found[thread] = Ran(NS * int(ran), NS * int(waited), int(times))
+    return found
+
+
+class Stat(NamedTuple):
+    """The CPU time of a thread as the kernel splits it, in clock ticks, and on which CPU it ran last (proc(5))."""
+
+    user: int
+    system: int
+    cpu: int
+
+
+def stat_of(process: int, thread: int) -> Stat | None:
+    """None for a thread that has ended."""
+    try:
+        fields = Path(f"/proc/{process}/task/{thread}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return Stat(int(fields[11]), int(fields[12]), int(fields[36]))

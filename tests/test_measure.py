@@ -1,0 +1,286 @@
+"""fastsocket measure: its numbers are those of the lab's probes, its advice fits the server, and nothing stays."""
+
+import ctypes
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from bench.schedule import Slot
+from bench.sweep import bench
+from fastsocket import reads
+from fastsocket.measure.measured import Measured
+from fastsocket.measure.measuring import measure
+from fastsocket.measure.probe import Probe, total
+from fastsocket.measure.rules import advice
+from fastsocket.measure.target import find
+from fastsocket.servers import OutOfReach
+from records.run import Placement
+from tests.harness import servers
+from tests.harness.apps import LOOPBACK
+from tests.harness.commands import FASTSOCKET, NOBODY, ROOT, WITHOUT_BPF, as_nobody, assert_one_line, fastsocket
+from tests.harness.cpus import ALL_CPUS, CPUS, NEEDS_TWO_CPUS
+from tests.harness.locality import ALL, BY_CHANCE
+from tests.harness.patience import patient
+from tests.harness.servers import Served, free_port, served
+from tests.harness.waiting import wait_until
+from workloads.process import running
+from workloads.readiness import watchers
+
+SECONDS = 2
+UNDER_WAY = 100  # connections each second: as many may be open, and not read yet, when the counting ends
+PLACEMENT = Placement(cores=len(ALL_CPUS), server_cpus=ALL_CPUS, load_cpus=ALL_CPUS)
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def verdicts(measured: Measured) -> dict[str, str]:
+    return {one.switch: one.verdict for one in advice(measured)}
+
+
+# ---- beside the lab's own probes and counters
+
+
+@pytest.fixture(scope="module")
+def trials():
+    with bench(["nginx", "haproxy", "redis"], len(ALL_CPUS), "threads") as (made, _):
+        yield made
+
+
+def watched(trials, workload: str, variant: str) -> tuple[Measured, dict[str, float]]:
+    """What is measured from the beginning of a trial's load to its end, and what the lab says of the trial."""
+    with ThreadPoolExecutor(1) as beside:
+
+        @contextmanager
+        def meanwhile(server_pid, ports, scratch):
+            watching = beside.submit(measure, find(str(server_pid)), SECONDS)
+            yield
+            found.append(watching.result())
+
+        found: list[Measured] = []
+        slot = Slot(0, 0, workload, variant, False, len(ALL_CPUS))
+        trial = trials.run(slot, PLACEMENT, seconds=SECONDS, observe=meanwhile)
+    return found[0], trial.metrics
+
+
+@pytest.mark.slow
+@pytest.mark.privileged
+@NEEDS_TWO_CPUS
+@pytest.mark.parametrize(
+    "workload, variant, passive, active",
+    [
+        ("nginx", "base", BY_CHANCE, None),
+        ("nginx", "fastsocket", ALL, None),
+        ("haproxy", "base", BY_CHANCE, BY_CHANCE),
+        ("redis", "base", BY_CHANCE, None),
+    ],
+)
+def test_numbers_are_those_of_the_lab(trials, workload, variant, passive, active):
+    measured, metrics = watched(trials, workload, variant)
+    for of, expected, name in ((measured.passive, passive, "passive"), (measured.active, active, "active")):
+        if expected is None:
+            assert of.reads == 0
+        else:
+            lab = metrics[f"{name}_local_percent"]
+            # Redis' other instances are not measured.
+            assert of.local_percent == (expected if workload == "redis" else pytest.approx(lab, abs=2))
+            assert lab >= expected if expected is ALL else lab == expected
+    said = verdicts(measured)
+    if workload == "redis":
+        assert measured.costs.unit == "read" and measured.passive.reads_each is None
+        assert (said["the library"], said["nic"], said["answer with FIN"]) == ("no", "try", "no")
+        return
+    counted = measured.namespace  # nobody else is in the lab's
+    assert measured.passive.per_second == pytest.approx(counted.accepted_per_second, rel=0.02, abs=UNDER_WAY)
+    assert measured.active.per_second == pytest.approx(counted.opened_per_second, rel=0.02, abs=UNDER_WAY)
+    assert 0.5 < measured.passive.per_second / metrics["cps"] < 1.2  # a load begins and ends with a pause
+    assert measured.passive.reads_each == pytest.approx(1, abs=0.01)
+    assert measured.costs.interrupts == pytest.approx(metrics["interrupts_per_request"], rel=0.5, abs=0.5)
+    own = measured.costs.user_us + measured.costs.system_us
+    assert own < metrics["cpu_us_per_request"]
+    assert sum(cpu.packets_percent for cpu in measured.cpus) == pytest.approx(100)
+    assert sum(worker.connections_percent or 0 for worker in measured.workers) == pytest.approx(100)
+    assert said["the library"] == ("on" if variant == "fastsocket" else "try")
+    assert said["Flow Deliver"] == said["nic"] == ("no" if active is None else "try")
+    assert measured.missing == []
+
+
+# ---- the command
+
+
+@contextmanager
+def loaded(server, directory: Path, preload: bool = False):
+    """A server on loopback, asked all the time."""
+    with served(server, directory, preload) as one, one.load(CPUS):
+        yield one
+
+
+def answer_of(one: Served, *launcher: str, **options) -> dict:
+    command = [*launcher, *FASTSOCKET, "measure", str(one.pid), "--seconds", "0.5", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, **options)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.privileged
+@NEEDS_TWO_CPUS
+def test_one_worker_has_nothing_to_gain_from_the_library_and_is_told_so_also_without_bpf(tmp_path):
+    with loaded(servers.NGINX_ONE_WORKER, tmp_path) as one:
+        seeing, blind = answer_of(one), answer_of(one, *WITHOUT_BPF)
+        (worker,) = one.workers()
+    assert seeing["missing"] == [] and seeing["costs"]["calls"] > 4
+    assert [of["thread"] for of in seeing["workers"]] == [worker]
+    (missing,) = blind["missing"]
+    assert "Function not implemented" in missing["why"] and "CONFIG_BPF_SYSCALL" in missing["remedy"]
+    assert blind["passive"] is None and blind["namespace"]["accepted_per_second"] > 0
+    for answer in (seeing, blind):
+        (queue,) = answer["queues"]
+        assert queue["address"] == f"{LOOPBACK}:{one.port}" and queue["limit"] == 511
+        said = {of["switch"]: of for of in answer["advice"]}
+        assert said["the library"]["verdict"] == "no" and "One thread accepts" in said["the library"]["says"]
+
+
+OWN_SERVER = """
+import select, socket
+listener, waiting = socket.create_server(("127.0.0.1", 0)), select.epoll()
+waiting.register(listener)
+print(listener.getsockname()[1], flush=True)
+while waiting.poll():
+    listener.accept()[0].close()
+"""
+
+
+def seen_by_nobody(pid: int) -> dict:
+    """What is measured, or what is said."""
+
+    def look() -> dict:
+        try:
+            return asdict(measure(find(str(pid)), 0.2))
+        except OutOfReach as refusal:
+            return {"refusal": str(refusal)}
+
+    return as_nobody(look)
+
+
+@pytest.mark.privileged
+def test_who_is_not_root_measures_own_servers_and_learns_what_is_missing():
+    """And is refused another user's."""
+    port = free_port()
+    command = ["redis-server", "--bind", LOOPBACK, "--port", str(port), "--save", "", "--dir", "/tmp"]
+    with running(command, user=NOBODY, stdout=subprocess.DEVNULL) as server:
+        wait_until(lambda: watchers(server.pid, port) == 1, "Redis waits for connections")
+        measured = seen_by_nobody(server.pid)
+    assert [queue["address"] for queue in measured["queues"]] == [f"{LOOPBACK}:{port}"]
+    assert measured["watchers"] == 1 and measured["passive"] is None
+    missing = measured["missing"][0]
+    assert "not permitted" in missing["why"] and "CAP_BPF and CAP_PERFMON" in missing["remedy"]
+    refusal = seen_by_nobody(os.getpid())["refusal"]
+    assert "belongs to root" in refusal and "sudo" in refusal
+
+
+def test_what_is_no_server_is_refused():
+    with running(["sleep", "60"]) as first, running(["sleep", "60"]):
+        assert_one_line(fastsocket("measure", first.pid), 2, f"sleep, process {first.pid}", "listens on no TCP port")
+        assert_one_line(fastsocket("measure", "sleep"), 2, "servers are called sleep", "name one")
+
+
+@pytest.mark.parametrize("pid", ["master", "worker"])
+def test_a_server_is_known_by_any_of_its_processes(tmp_path, pid):
+    with served(servers.NGINX_WORKERS, tmp_path, preload=False) as one:
+        assert find(str(one.pid if pid == "master" else one.workers()[0])).pid == one.pid
+
+
+# ---- the probe
+
+READS_PIECES = """
+import socket
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+while True:
+    connection, _ = listener.accept()
+    while connection.recv(1):
+        pass
+    connection.close()
+"""
+
+
+@pytest.mark.privileged
+def test_a_request_that_is_read_in_pieces_has_one_first_read():
+    """And its end may come with it."""
+    if reads.tracepoint() != reads.TRACEPOINTS[0]:
+        pytest.skip("this kernel does not tell the length of a read")
+    with running([sys.executable, "-c", READS_PIECES], stdout=subprocess.PIPE, text=True) as server:
+        port = int(server.stdout.readline())
+        with Probe({server.pid: [server.pid]}, {port}) as probe:
+            for _ in range(10):
+                with socket.create_connection((LOOPBACK, port)) as client:
+                    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+                    client.sendall(b"abc")
+                    client.shutdown(socket.SHUT_WR)
+                    assert client.recv(1) == b""
+            row = total(probe.read().values())
+    assert (row.passive_firsts, row.passive_reads, row.active_reads) == (10, 30, 0)
+
+
+# ---- nothing stays
+
+IDS = re.compile(r"^(prog|map|link)_id:\s+(\d+)$", re.MULTILINE)
+libbpf = ctypes.CDLL("libbpf.so.1")
+
+
+def bpf_ids(pid: int) -> set[tuple[str, int]]:
+    """What a process holds of BPF: programs, maps, links (proc(5), fdinfo)."""
+    found = set()
+    for entry in Path(f"/proc/{pid}/fdinfo").iterdir():
+        try:
+            found |= {(kind, int(number)) for kind, number in IDS.findall(entry.read_text())}
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def is_there(kind: str, number: int) -> bool:
+    descriptor = getattr(libbpf, f"bpf_{kind}_get_fd_by_id")(number)
+    if descriptor >= 0:
+        os.close(descriptor)
+    return descriptor >= 0
+
+
+def links_of(pid: int) -> int:
+    return len([kind for kind, _ in bpf_ids(pid) if kind == "link"])
+
+
+def watching(pid: int):
+    """The command, measuring for longer than any test takes."""
+    return running([*FASTSOCKET, "measure", str(pid), "-s", "600"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_nothing_stays_however_it_ends(number, status):
+    with running([sys.executable, "-c", OWN_SERVER]) as server, watching(server.pid) as it:
+        wait_until(lambda: links_of(it.pid) == 2, "it counts")
+        held = bpf_ids(it.pid)
+        assert len(held) > 4 and all(is_there(*one) for one in held)
+        it.send_signal(number)
+        assert it.wait(patient(10)) == status
+        wait_until(lambda: not any(is_there(*one) for one in held), "all of it is gone")
+
+
+@pytest.mark.privileged
+def test_a_server_that_ends_meanwhile_is_said_to():
+    with running([sys.executable, "-c", OWN_SERVER]) as server, watching(server.pid) as it:
+        wait_until(lambda: links_of(it.pid) == 2, "it counts")
+        server.kill()
+        server.wait()
+        assert it.wait(patient(10)) == 1
+        assert "has ended meanwhile" in it.stderr.read()
