@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <netinet/in.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -188,6 +189,16 @@ void clone_unwatch(struct listener *l, int cpu, int epfd)
 bool clone_listens(const struct listener *l, int cpu)
 {
 	return atomic_load(&l->shared->seat[cpu].listening) && get_int(clone_of(l, cpu), SOL_SOCKET, SO_ACCEPTCONN, 0);
+}
+
+bool listens_at_its_address(const struct listener *l)
+{
+	struct sockaddr_storage present = { 0 };
+	socklen_t size = sizeof(present);
+
+	return get_int(l->fd, SOL_SOCKET, SO_ACCEPTCONN, 0) &&
+	       !getsockname(l->fd, (struct sockaddr *)&present, &size) &&
+	       memcmp(&present, &l->address, sizeof(present)) == 0;
 }
 
 static void unwatch_everywhere(struct listener *l, int cpu, bool in_inherited)
