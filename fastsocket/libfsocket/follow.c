@@ -75,6 +75,17 @@ void clones_shutdown(struct listener *l, int how)
 	unlock_tables(&held);
 }
 
+void clones_end(struct listener *l)
+{
+	struct held held;
+
+	lock_tables(&held);
+	for_each_clone(cpu, l)
+		if (clone_listens(l, cpu))
+			clone_stop_listening(l, cpu);
+	unlock_tables(&held);
+}
+
 static bool is_about_the_group(int level, int name)
 {
 	return level == SOL_SOCKET &&

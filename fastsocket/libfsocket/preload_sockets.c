@@ -62,7 +62,7 @@ INTERPOSED int connect(int fd, const struct sockaddr *addr, socklen_t len)
 	}
 	result = may_choose_port(fd) ? flow_deliver_connect(fd, addr, len) : REAL(connect)(fd, addr, len);
 	if (!likely(descriptor(fd) != LISTENER) && result == 0) /* AF_UNSPEC ends a listener: connect(2) */
-		clones_shutdown(find_listener(fd), SHUT_RD);
+		clones_end(find_listener(fd));
 	if (!likely(!opening))
 		opening_goes_on(fd, opening, result);
 	return result;
