@@ -216,9 +216,12 @@ static void unwatch_everywhere(struct listener *l, int cpu, bool in_inherited)
 
 void clone_stop_listening(struct listener *l, int cpu)
 {
+	bool listens = clone_listens(l, cpu);
+
 	unwatch_everywhere(l, cpu, true); /* it would report EPOLLHUP */
 	atomic_store(&l->shared->seat[cpu].listening, 0);
-	real.shutdown(clone_of(l, cpu), SHUT_RD);
+	if (listens) /* what another one accepted later would inherit the shutdown */
+		real.shutdown(clone_of(l, cpu), SHUT_RD);
 }
 
 void clone_forget(struct listener *l, int cpu)

@@ -81,7 +81,7 @@ void clones_end(struct listener *l)
 
 	lock_tables(&held);
 	for_each_clone(cpu, l)
-		if (clone_listens(l, cpu))
+		if (atomic_load(&l->shared->seat[cpu].listening))
 			clone_stop_listening(l, cpu);
 	unlock_tables(&held);
 }

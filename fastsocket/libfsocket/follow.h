@@ -16,7 +16,7 @@ void clones_listen_again(const struct listener *l, int backlog);
 /* How many connections wait in the clones. For a listener the kernel tells that in tcpi_unacked: tcp_get_info(). */
 uint32_t clones_queue(const struct listener *l);
 void clones_shutdown(struct listener *l, int how);
-/* connect() to AF_UNSPEC has ended the listener. It may become a client, of which the clones must report nothing. */
+/* connect() to AF_UNSPEC has ended the listener, or it is a client now: its epoll must report nothing of the clones. */
 void clones_end(struct listener *l);
 void clones_setsockopt(struct listener *l, int level, int name, const void *value, socklen_t size);
 

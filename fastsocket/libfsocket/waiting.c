@@ -54,6 +54,12 @@ static int wait_in_vain(int64_t left, const sigset_t *mask)
 }
 
 /*
+ * The thread's last waits took longer than a slice. A signal that comes just when the first slice is over would not end
+ * the wait; an idle thread can afford the calls that keep it off.
+ */
+THREAD_LOCAL bool idled;
+
+/*
  * Waits in slices, each up to the next look at the listeners. The last slice ends when the application wants. The ring
  * of a bell ends a slice early, and the application does not see it.
  */
@@ -62,6 +68,8 @@ static int wait_in_slices(const struct wait *wait, struct quiet *quiet, int slic
 	int64_t left = timeout_ns(wait), deadline = left > 0 ? now_ns() + left : 0;
 	bool as_asked = true;
 
+	if (idled)
+		quiet_begins(quiet);
 	for (;;) {
 		bool is_last = left != FOREVER && left <= slice_ms * NS_PER_MS;
 		int reported, ready;
@@ -71,6 +79,7 @@ static int wait_in_slices(const struct wait *wait, struct quiet *quiet, int slic
 		           : as_asked ? wait_as_asked(wait, quiet)
 		                      : wait_for_ms(wait, quiet, (int)((left + NS_PER_MS - 1) / NS_PER_MS));
 		ready = for_application(wait, reported, 0);
+		idled = idled && !(as_asked && ready > 0);
 		if (ready || (is_last && !reported))
 			return ready;
 		left = left_after(left, deadline, reported ? 0 : slice_ms * NS_PER_MS);
@@ -78,6 +87,7 @@ static int wait_in_slices(const struct wait *wait, struct quiet *quiet, int slic
 			return wait_in_vain(left, mask_in(quiet, wait->mask));
 		slice_ms = look_after(wait->epfd, !reported, quiet);
 		as_asked = false;
+		idled = true;
 	}
 }
 
