@@ -375,17 +375,7 @@ def pair():
 SECOND = ("socket", "inet", "stream", NONBLOCK)
 # The shortest programs that see what differences.py knows, by its names.
 DIFFERENT = {
-    "connects_a_listener": [*LISTENING, *SERVING, CLIENT, ("disconnect", "listener#0")],
     "connects_behind_older_connections": [*LISTENING, CLIENT, *SERVING, *ACCEPTING, ("send", "accepted#0", 1)],
-    "connects_while_passed_on": [
-        *LISTENING,
-        *SERVING,
-        ("epoll_wait", "epoll#0", 0),
-        ("close", "epoll#0"),
-        CLIENT,
-        ("pass_on", "listener#0", False),
-        ("fork", [CLIENT, ("accept", "listener#0", NONBLOCK, True)]),
-    ],
     "binds_beside_a_listener": [
         *LISTENING,
         SECOND,
@@ -438,7 +428,6 @@ DIFFERENT = {
         ("set_nonblocking", "listener#0", False),
         ("fork", [*SERVING, ("epoll_wait", "epoll#-1", 0)]),
     ],
-    "watches_a_paused_listener": [*LISTENING, *SERVING, ("shutdown", "listener#0", socket.SHUT_RD), *SERVING, CLIENT],
     "pauses_an_unnamed_port": [
         *LISTENING_ALONE,
         *SERVING,
@@ -456,8 +445,10 @@ DIFFERENT = {
     ],
     "shuts_down_what_does_not_listen": [
         *LISTENING,
-        ("shutdown", "listener#0", socket.SHUT_WR),
         *SERVING,
+        ("shutdown", "listener#0", socket.SHUT_RD),
+        ("shutdown", "listener#0", socket.SHUT_WR),
+        ("listen", "listener#0", BACKLOG),
         *ACCEPTING,
         ("send", "accepted#0", 1),
     ],

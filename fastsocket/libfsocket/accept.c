@@ -184,9 +184,23 @@ static struct attempt try_any(const struct acceptance *asked)
 	return atomic_load(&asked->l->watched) ? accept_from_some(asked, is_own, accept_local) : nothing_there;
 }
 
+static bool listens(const struct listener *l, int cpu)
+{
+	return atomic_load(&l->shared->seat[cpu].listening);
+}
+
+static bool waits_by_epoll(const struct listener *l)
+{
+	for (size_t i = 0; i < MAX_WATCHES; i++)
+		if (l->watch[i].used && !l->watch[i].inherited)
+			return true;
+	return false;
+}
+
 /*
  * From the listener itself. If it is empty, a thread without a clone accepts what another worker has left behind in a
- * clone.
+ * clone. A process that does not wait for the listener by epoll may have been told by a worker to accept: it accepts
+ * from any clone.
  */
 static struct attempt try_last(const struct acceptance *asked, bool has_own)
 {
@@ -195,7 +209,7 @@ static struct attempt try_last(const struct acceptance *asked, bool has_own)
 
 	if (attempt.outcome != EMPTY || has_own)
 		return attempt;
-	attempt = accept_from_some(asked, is_neglected, accept_neighbour);
+	attempt = accept_from_some(asked, waits_by_epoll(asked->l) ? is_neglected : listens, accept_neighbour);
 	if (attempt.outcome == EMPTY)
 		errno = error;
 	return attempt;

@@ -19,6 +19,7 @@
 #include "real.h"
 #include "seats.h"
 #include "settings.h"
+#include "sockopt.h"
 #include "withdrawal.h"
 
 __thread struct adoption adoptions[MAX_LISTENERS] INITIAL_EXEC;
@@ -93,10 +94,12 @@ static enum reason make_listen(struct listener *l, int cpu)
 
 	if (fd < 0)
 		return CLONE_CLOSED;
+	if (!listens_at_its_address(l))
+		return NOT_LISTENING;
 	if (!clone_marks_cpu(fd, cpu) || !options_make_equal(l->fd, fd))
 		return OPTION;
 	wait_for_predecessor(l);
-	if (real.listen(fd, l->backlog))
+	if (real.listen(fd, backlog_of(l->fd)))
 		return CLONE_CANNOT_LISTEN;
 	/* listen() turns it on: inet_csk_delack_init() in net/ipv4/inet_connection_sock.c */
 	option_follows(l->fd, fd, IPPROTO_TCP, TCP_QUICKACK);
@@ -274,7 +277,7 @@ void give_up(struct listener *l, struct watch *watch)
 	if (l->sharded)
 		clone_marks_cpu(l->fd, -1);
 	watch->cpu = -1;
-	if (l->cloned && l->own_reuseport && !has_adopter(l))
+	if (l->cloned && !has_adopter(l))
 		unattended_begins(l);
 	worker_departs();
 }

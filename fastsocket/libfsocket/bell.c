@@ -333,7 +333,7 @@ static int glance(struct ring *ring, uint64_t patience, uint64_t now)
 	return again;
 }
 
-int bells_answer(uint64_t patience, uint64_t now)
+int bells_answer(uint64_t patience, uint64_t now, struct quiet *quiet)
 {
 	int soonest = -1;
 
@@ -341,6 +341,7 @@ int bells_answer(uint64_t patience, uint64_t now)
 		return -1;
 	if (now < glance_ms)
 		return (int)(glance_ms - now);
+	quiet_begins(quiet);
 	now = precise_ms();
 	for (size_t i = rings_end; i-- > 0;) {
 		int again = glance(&rings[i], patience, now);

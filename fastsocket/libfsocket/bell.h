@@ -15,6 +15,7 @@
 #ifndef BELL_H
 #define BELL_H
 
+#include "quiet.h"
 #include "tables.h"
 
 /* With the tables locked. */
@@ -31,6 +32,6 @@ void bells_forget(struct listener *l);
 /* epoll_wait() has reported these events. Takes the rings out, and returns how many events are left. */
 int bells_heard(int epfd, struct epoll_event *events, int n);
 /* Glances at what the bells were rung for. Returns in how many milliseconds to glance again; -1: no bell was rung. */
-int bells_answer(uint64_t patience, uint64_t now);
+int bells_answer(uint64_t patience, uint64_t now, struct quiet *quiet);
 
 #endif

@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include "clock.h"
+#include "readable.h"
 
 uint64_t now_ms(void)
 {
@@ -23,4 +24,30 @@ int64_t now_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+bool is_time(const struct timespec *time)
+{
+	return !time || (is_readable(time, sizeof(*time)) && time->tv_sec >= 0 && time->tv_nsec >= 0 &&
+	                 time->tv_nsec < 1000 * NS_PER_MS);
+}
+
+/* More than some centuries do not fit, and count as for ever. */
+int64_t ns_of(const struct timespec *time)
+{
+	return time && time->tv_sec < INT64_MAX / (1000 * NS_PER_MS) - 1
+		       ? time->tv_sec * 1000 * NS_PER_MS + time->tv_nsec
+		       : FOREVER;
+}
+
+/* Another preloaded library may show a clock that stands still, so what the kernel has waited counts, too. */
+int64_t left_after(int64_t left, int64_t deadline, int64_t waited)
+{
+	int64_t by_clock;
+
+	if (left <= 0) /* FOREVER, too */
+		return left;
+	by_clock = deadline - now_ns();
+	left = by_clock < left - waited ? by_clock : left - waited;
+	return left > 0 ? left : 0;
 }

@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <netinet/in.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -190,6 +191,16 @@ bool clone_listens(const struct listener *l, int cpu)
 	return atomic_load(&l->shared->seat[cpu].listening) && get_int(clone_of(l, cpu), SOL_SOCKET, SO_ACCEPTCONN, 0);
 }
 
+bool listens_at_its_address(const struct listener *l)
+{
+	struct sockaddr_storage present = { 0 };
+	socklen_t size = sizeof(present);
+
+	return get_int(l->fd, SOL_SOCKET, SO_ACCEPTCONN, 0) &&
+	       !getsockname(l->fd, (struct sockaddr *)&present, &size) &&
+	       memcmp(&present, &l->address, sizeof(present)) == 0;
+}
+
 static void unwatch_everywhere(struct listener *l, int cpu, bool in_inherited)
 {
 	for (size_t i = 0; i < MAX_WATCHES; i++) {
@@ -205,9 +216,12 @@ static void unwatch_everywhere(struct listener *l, int cpu, bool in_inherited)
 
 void clone_stop_listening(struct listener *l, int cpu)
 {
+	bool listens = clone_listens(l, cpu);
+
 	unwatch_everywhere(l, cpu, true); /* it would report EPOLLHUP */
 	atomic_store(&l->shared->seat[cpu].listening, 0);
-	real.shutdown(clone_of(l, cpu), SHUT_RD);
+	if (listens) /* what another one accepted later would inherit the shutdown */
+		real.shutdown(clone_of(l, cpu), SHUT_RD);
 }
 
 void clone_forget(struct listener *l, int cpu)

@@ -19,6 +19,11 @@ int cpu_of_clone(const struct listener *l, int fd);
 bool is_clone(int fd);
 bool clone_marks_cpu(int fd, int cpu);
 bool clone_listens(const struct listener *l, int cpu);
+/*
+ * Only then may a clone begin to listen: shutdown() or connect() may have stopped the listener, and the kernel may have
+ * given it another port since.
+ */
+bool listens_at_its_address(const struct listener *l);
 /* Leave the reuseport group. The kernel resets what waits in the clone, so no worker may be able to accept from it. */
 void clone_stop_listening(struct listener *l, int cpu);
 bool clone_watch(struct listener *l, int cpu, int epfd, struct epoll_event event);

@@ -20,6 +20,7 @@
  * places.c               the places for listeners in the shared memory
  * pulse.c                when a worker last came back to its loop
  * reasons.c              why a listener or a worker is not accelerated
+ * quiet.c                no signal comes between two parts of a wait
  * tables.c               the process's listeners, and the lock on them
  *
  * Fewer packets.
@@ -61,7 +62,8 @@
  * fork.c                 forks
  * passing.c              passes a descriptor over a Unix socket
  * successor.c            becomes another program
- * waiting.c              waits for events
+ * waiting.c              waits for events by epoll
+ * polling.c              waits for them by poll() or select()
  * preload*.c             calls libc: the functions that stand in front of libc's
  */
 #ifndef COMMON_H

@@ -23,15 +23,28 @@ void flags_changed(int fd)
 {
 	struct listener *l = find_listener(fd);
 
-	if (!likely(!l))
-		note_flags(l, fd);
+	if (!l)
+		return;
+	note_flags(l, fd);
+	if (l->signals)
+		refuse(l, SENDS_SIGNALS);
 }
 
-void clones_listen_again(struct listener *l, int backlog)
+void listener_flags_change(int fd)
 {
-	l->backlog = backlog;
+	struct held held;
+
+	lock_tables(&held);
+	flags_changed(fd);
+	unlock_tables(&held);
+}
+
+void clones_listen_again(const struct listener *l, int backlog)
+{
+	bool may_listen = listens_at_its_address(l);
+
 	for_each_clone(cpu, l)
-		if (atomic_load(&l->shared->seat[cpu].listening))
+		if (may_listen && atomic_load(&l->shared->seat[cpu].listening))
 			real.listen(clone_of(l, cpu), backlog);
 }
 
@@ -57,7 +70,19 @@ void clones_shutdown(struct listener *l, int how)
 
 	lock_tables(&held);
 	for_each_clone(cpu, l)
-		real.shutdown(clone_of(l, cpu), how);
+		if (clone_listens(l, cpu)) /* what another one accepted later would inherit the shutdown */
+			real.shutdown(clone_of(l, cpu), how);
+	unlock_tables(&held);
+}
+
+void clones_end(struct listener *l)
+{
+	struct held held;
+
+	lock_tables(&held);
+	for_each_clone(cpu, l)
+		if (atomic_load(&l->shared->seat[cpu].listening))
+			clone_stop_listening(l, cpu);
 	unlock_tables(&held);
 }
 

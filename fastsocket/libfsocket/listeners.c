@@ -2,7 +2,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -20,7 +19,6 @@
 #include "mark.h"
 #include "places.h"
 #include "process.h"
-#include "real.h"
 #include "seats.h"
 #include "settings.h"
 #include "sockopt.h"
@@ -33,16 +31,6 @@
 static uint32_t next_generation = 1;
 
 /* ---- knowing a listener ---- */
-
-static int backlog_of(int fd)
-{
-	struct tcp_info info = { 0 };
-	socklen_t size = sizeof(info);
-
-	real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size);
-	/* for a listener this field holds the backlog: tcp_get_info() */
-	return info.tcpi_sacked ? (int)info.tcpi_sacked : SOMAXCONN;
-}
 
 static struct listener *free_entry(void)
 {
@@ -95,13 +83,12 @@ static bool port_is_wanted(const struct listener *l)
  * SO_INCOMING_CPU may be left from a connection, if the socket was connected and disconnected before it listened. On a
  * listener of another program the number may be that program's own choice: such a listener is guarded.
  */
-static void describe(struct listener *l, int fd, int backlog, enum origin origin)
+static void describe(struct listener *l, int fd, enum origin origin)
 {
 	socklen_t size = sizeof(l->address);
 
 	l->fd = fd;
 	l->descriptors = 0;
-	l->backlog = backlog;
 	l->creator = getpid();
 	l->origin = origin;
 	l->cloned = false;
@@ -210,7 +197,7 @@ static void close_memory_unless_needed(void)
 }
 
 /* Returns NO_REASON, or why connections of this listener will not go to their own CPUs. */
-static enum reason know(int fd, int backlog, enum origin origin)
+static enum reason know(int fd, enum origin origin)
 {
 	struct listener *l = free_entry();
 	enum reason problem;
@@ -219,7 +206,7 @@ static enum reason know(int fd, int backlog, enum origin origin)
 		return TOO_MANY_LISTENERS;
 	l->shared = NULL;
 	lock_listener(fd);
-	describe(l, fd, backlog, origin);
+	describe(l, fd, origin);
 	problem = prepare(l);
 	unlock_listener(fd);
 	if (!l->shared)
@@ -257,7 +244,7 @@ bool listeners_listen(int fd, int backlog)
 	if (l)
 		clones_listen_again(l, backlog);
 	else
-		problem = know(fd, backlog, LISTENED);
+		problem = know(fd, LISTENED);
 	error = errno;
 	unlock_tables(&held);
 	if (!problem || is_wanted_so(problem))
@@ -284,7 +271,7 @@ struct listener *listeners_discover(int fd, enum origin origin)
 	if (l)
 		add_descriptor(l, fd);
 	else
-		know(fd, backlog_of(fd), origin);
+		know(fd, origin);
 	unlock_tables(&held);
 	errno = saved_errno;
 	return find_listener(fd);

@@ -74,6 +74,14 @@ static void check_group(struct listener *l, uint64_t now)
 	program_comes(l);
 }
 
+/* Another worker may have found no worker left, just when this one came. */
+static void goes_on_serving(struct listener *l, int cpu)
+{
+	balance_add(l, cpu);
+	if (atomic_load(&l->shared->unattended))
+		unattended_ends(l);
+}
+
 static bool look_at(struct listener *l, struct watch *watch, uint64_t patience, uint64_t now)
 {
 	bool withdrawn, soon;
@@ -84,8 +92,6 @@ static bool look_at(struct listener *l, struct watch *watch, uint64_t patience, 
 	}
 	check_group(l, now);
 	flags_changed(watch->fd);
-	if (l->signals)
-		refuse(l, SENDS_SIGNALS);
 	withdrawn = l->cloned && withdrawal_tend(l, now);
 	if (withdrawn)
 		has_withdrawn(l, watch);
@@ -94,12 +100,47 @@ static bool look_at(struct listener *l, struct watch *watch, uint64_t patience, 
 	if (watch->cpu >= 0)
 		atomic_store(&l->shared->seat[watch->cpu].tended_ms, now);
 	if (watch->cpu >= 0 && !withdrawn)
-		balance_add(l, watch->cpu);
+		goes_on_serving(l, watch->cpu);
 	pulses_count();
 	soon = l->cloned && neighbours_tend(l, watch, patience, now);
 	if (l->cloned)
 		bell_hang(l, watch);
 	return soon;
+}
+
+/* What the watches of the epoll that was looked at report. */
+#define MAX_REPORTED 8
+THREAD_LOCAL uint64_t reported[MAX_REPORTED];
+THREAD_LOCAL size_t reported_end;
+
+static void note_report(const struct listener *l, const struct watch *watch)
+{
+	if (l->cloned && reported_end < MAX_REPORTED)
+		reported[reported_end++] = watch->event.data.u64;
+}
+
+/* The first of those events that are the same. */
+static int first_of(struct epoll_event *events, int n, uint64_t data)
+{
+	uint32_t before = 0;
+	int left = 0;
+
+	for (int i = 0; i < n; i++) {
+		if (events[i].data.u64 == data) {
+			if (events[i].events == before)
+				continue;
+			before = events[i].events;
+		}
+		events[left++] = events[i];
+	}
+	return left;
+}
+
+int each_once(struct epoll_event *events, int n)
+{
+	for (size_t i = 0; n > 1 && i < reported_end; i++)
+		n = first_of(events, n, reported[i]);
+	return n;
 }
 
 static bool is_outer_epoll(int epfd)
@@ -119,10 +160,13 @@ static bool look(int epfd, uint64_t patience, uint64_t now)
 	lock_tables(&held);
 	watch_rests_no_longer();
 	is_outer = is_outer_epoll(epfd);
+	reported_end = 0;
 	for (size_t i = 0; i < MAX_LISTENERS; i++)
 		for (size_t j = 0; listeners[i].generation && j < MAX_WATCHES; j++) {
 			struct watch *watch = &listeners[i].watch[j];
 
+			if (watch->used && watch->epfd == epfd)
+				note_report(&listeners[i], watch);
 			if (!watch->used || !falls_to(watch, me, epfd, is_outer, now))
 				continue;
 			watch->thread = me;
@@ -153,16 +197,18 @@ static uint64_t look_interval(bool soon, int epfd)
 	return soon && look_every_ms > LOOK_AGAIN_MS ? LOOK_AGAIN_MS : look_every_ms;
 }
 
-int look_after(int epfd, bool idle)
+int look_after(int epfd, bool idle, struct quiet *quiet)
 {
 	uint64_t now = idle ? precise_ms() : now_ms(), patience = patience_of(idle, now);
 	int look_in, glance_in;
 
 	waited_ms = now;
 	if (now >= look_again_ms || atomic_load_explicit(&resting.watch, memory_order_relaxed) ||
-	    changes_seen != changes() || looked_at != epfd)
+	    changes_seen != changes() || looked_at != epfd) {
+		quiet_begins(quiet);
 		look_again_ms = now + look_interval(look(epfd, patience, now), epfd);
+	}
 	look_in = (int)(look_again_ms - now);
-	glance_in = bells_answer(patience, now);
+	glance_in = bells_answer(patience, now, quiet);
 	return glance_in >= 0 && glance_in < look_in ? glance_in : look_in;
 }

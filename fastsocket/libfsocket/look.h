@@ -7,11 +7,19 @@
 #define LOOK_H
 
 #include <stdbool.h>
+#include <sys/epoll.h>
+
+#include "quiet.h"
 
 /*
  * The calling thread waits for this epoll: look after what it watches. idle: it has waited in vain for some time.
  * Returns the milliseconds until the next look.
  */
-int look_after(int epfd, bool idle);
+int look_after(int epfd, bool idle, struct quiet *quiet);
+/*
+ * An epoll reports each descriptor once, but to the kernel a listener and its clones are several. Leaves out what the
+ * application cannot tell from an event before it. Returns how many events are left.
+ */
+int each_once(struct epoll_event *events, int n);
 
 #endif

@@ -82,7 +82,8 @@ INTERPOSED int dup3(int from, int to, int flags)
 
 static void status_changed(int fd)
 {
-	flags_changed(fd);
+	if (!likely(descriptor(fd) != LISTENER))
+		listener_flags_change(fd);
 	if (!likely(!connection(fd)))
 		turn_sets_blocking(fd);
 }
@@ -124,7 +125,7 @@ INTERPOSED int ioctl(int fd, unsigned long request, ...)
 	if (!likely(!connection(fd)))
 		turn_shows_queue(fd);
 	result = REAL(ioctl)(fd, request, argument);
-	if (request == FIONBIO)
+	if (request == FIONBIO || request == FIOASYNC)
 		status_changed(fd);
 	return result;
 }

@@ -61,6 +61,8 @@ INTERPOSED int connect(int fd, const struct sockaddr *addr, socklen_t len)
 			opening = opening_begins(fd, addr, len);
 	}
 	result = may_choose_port(fd) ? flow_deliver_connect(fd, addr, len) : REAL(connect)(fd, addr, len);
+	if (!likely(descriptor(fd) != LISTENER) && (result == 0 || errno == EINPROGRESS)) /* it listens no more */
+		clones_end(find_listener(fd));
 	if (!likely(!opening))
 		opening_goes_on(fd, opening, result);
 	return result;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <linux/seccomp.h>
 #include <sched.h>
@@ -115,22 +116,72 @@ INTERPOSED int prctl(int option, ...)
 	return result;
 }
 
+/* Every argument of a system call fits into each of these. */
+union argument {
+	long word;
+	void *pointer;
+};
+#define INT(i) ((int)argument[i].word)
+#define UNSIGNED(i) ((unsigned int)argument[i].word)
+#define POINTER(i) (argument[i].pointer)
+
+/*
+ * What a call by number does to a listener, a clone or an epoll, the library has to know. False: the library has nothing
+ * to do with this call.
+ */
+static bool call_by_name(long number, const union argument argument[], long *ret_result)
+{
+	switch (number) {
+#define CALL_BY_NAME(name, ...)                  \
+	case SYS_##name:                         \
+		*ret_result = name(__VA_ARGS__); \
+		return true
+		CALL_BY_NAME(accept, INT(0), POINTER(1), POINTER(2));
+		CALL_BY_NAME(accept4, INT(0), POINTER(1), POINTER(2), INT(3));
+		CALL_BY_NAME(close, INT(0));
+		CALL_BY_NAME(connect, INT(0), POINTER(1), UNSIGNED(2));
+		CALL_BY_NAME(dup, INT(0));
+		CALL_BY_NAME(dup3, INT(0), INT(1), INT(2));
+		CALL_BY_NAME(epoll_ctl, INT(0), INT(1), INT(2), POINTER(3));
+		CALL_BY_NAME(fcntl, INT(0), INT(1), POINTER(2));
+		CALL_BY_NAME(prctl, INT(0), argument[1].word, argument[2].word, argument[3].word, argument[4].word);
+		CALL_BY_NAME(setsockopt, INT(0), INT(1), INT(2), POINTER(3), UNSIGNED(4));
+		CALL_BY_NAME(shutdown, INT(0), INT(1));
+		CALL_BY_NAME(unshare, INT(0));
+#ifdef SYS_dup2 /* not on 64-bit ARM */
+		CALL_BY_NAME(dup2, INT(0), INT(1));
+#endif
+#undef CALL_BY_NAME
+	case SYS_close_range:
+		if (!REAL(close_range)) /* glibc before 2.34 */
+			return false;
+		*ret_result = close_range(UNSIGNED(0), UNSIGNED(1), INT(2));
+		return true;
+	default:
+		return false;
+	}
+}
+
 /* libc has no call of its own for seccomp(2): libseccomp installs its filters by syscall(2). */
 INTERPOSED long syscall(long number, ...)
 {
-	long argument[6], result;
+	union argument argument[6];
 	va_list arguments;
+	long result;
 	bool ours;
 
 	va_start(arguments, number);
 	for (size_t i = 0; i < COUNT(argument); i++)
-		argument[i] = va_arg(arguments, long);
+		argument[i].word = va_arg(arguments, long);
 	va_end(arguments);
 	turn_ends();
-	ours = !likely(number != SYS_seccomp) && argument[0] != SECCOMP_GET_ACTION_AVAIL && tables_are_ours();
+	if (call_by_name(number, argument, &result))
+		return result;
+	ours = !likely(number != SYS_seccomp) && argument[0].word != SECCOMP_GET_ACTION_AVAIL && tables_are_ours();
 	if (!likely(!ours))
 		turn_leaves_all_alone();
-	result = REAL(syscall)(number, argument[0], argument[1], argument[2], argument[3], argument[4], argument[5]);
+	result = REAL(syscall)(number, argument[0].word, argument[1].word, argument[2].word, argument[3].word,
+	                       argument[4].word, argument[5].word);
 	if (!likely(!ours) && result == 0)
 		has_own_filter();
 	return result;

@@ -73,6 +73,15 @@ bool sends_otherwise(int fd)
 	       get_int(fd, IPPROTO_TCP, TCP_CORK, 1);
 }
 
+int backlog_of(int fd)
+{
+	struct tcp_info info = { 0 };
+	socklen_t size = sizeof(info);
+
+	/* for a listener this field holds the backlog: tcp_get_info() */
+	return real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) ? SOMAXCONN : (int)info.tcpi_sacked;
+}
+
 /* Under a low limit the floor is the limit's half. */
 static int fd_floor(void)
 {

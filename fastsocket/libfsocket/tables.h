@@ -56,9 +56,8 @@ struct loaded {
 enum origin { LISTENED, INHERITED_BY_EXEC, RECEIVED };
 
 struct listener {
-	int fd;          /* one of the application's descriptors of it */
-	int descriptors; /* how many there are in this process */
-	int backlog;
+	int fd;                      /* one of the application's descriptors of it */
+	int descriptors;             /* how many there are in this process */
 	_Atomic uint32_t generation; /* 0: a free entry; changes with each listener that uses the entry */
 	pid_t creator;
 	uint64_t cookie;

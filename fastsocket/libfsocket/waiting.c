@@ -1,55 +1,36 @@
 // SPDX-License-Identifier: MIT
 #define _GNU_SOURCE
 #include <errno.h>
-#include <string.h>
 
 #include "bell.h"
 #include "clock.h"
 #include "fast_epoll.h"
 #include "look.h"
-#include "neighbours.h"
-#include "poll_bell.h"
 #include "pulse.h"
-#include "readable.h"
 #include "real.h"
 #include "settings.h"
 #include "waiting.h"
 
-#define NS_PER_MS 1000000LL
-#define FOREVER (-1)
-
-bool is_time(const struct timespec *time)
+/* Of the events that were reported after the first ones: those that are the application's. */
+static int for_application(const struct wait *wait, int reported, int first)
 {
-	return !time || (is_readable(time, sizeof(*time)) && time->tv_sec >= 0 && time->tv_nsec >= 0 &&
-	                 time->tv_nsec < 1000 * NS_PER_MS);
+	struct epoll_event *events = wait->events + first;
+
+	return reported > 0 ? each_once(events, bells_heard(wait->epfd, events, reported)) : reported;
 }
 
-/* More than some centuries do not fit, and count as for ever. */
-static int64_t ns_of(const struct timespec *time)
+static int wait_for_ms(const struct wait *wait, const struct quiet *quiet, int ms)
 {
-	return time && time->tv_sec < INT64_MAX / (1000 * NS_PER_MS) - 1
-		       ? time->tv_sec * 1000 * NS_PER_MS + time->tv_nsec
-		       : FOREVER;
+	return wait->has_mask || quiet->is_begun
+		       ? real.epoll_pwait(wait->epfd, wait->events, wait->room, ms, mask_in(quiet, wait->mask))
+		       : real.epoll_wait(wait->epfd, wait->events, wait->room, ms);
 }
 
-/* Of the events that were reported after the first ones. */
-static int without_rings(const struct wait *wait, int reported, int first)
+static int wait_as_asked(const struct wait *wait, const struct quiet *quiet)
 {
-	return reported > 0 ? bells_heard(wait->epfd, wait->events + first, reported) : reported;
-}
-
-static int wait_as_asked(const struct wait *wait)
-{
-	if (wait->in_ns)
-		return real.epoll_pwait2(wait->epfd, wait->events, wait->room, wait->timeout, wait->mask);
-	return wait->has_mask ? real.epoll_pwait(wait->epfd, wait->events, wait->room, wait->timeout_ms, wait->mask)
-	                      : real.epoll_wait(wait->epfd, wait->events, wait->room, wait->timeout_ms);
-}
-
-static int wait_for_ms(const struct wait *wait, int ms)
-{
-	return wait->has_mask ? real.epoll_pwait(wait->epfd, wait->events, wait->room, ms, wait->mask)
-	                      : real.epoll_wait(wait->epfd, wait->events, wait->room, ms);
+	return wait->in_ns ? real.epoll_pwait2(wait->epfd, wait->events, wait->room, wait->timeout,
+	                                       mask_in(quiet, wait->mask))
+	                   : wait_for_ms(wait, quiet, wait->timeout_ms);
 }
 
 static int64_t timeout_ns(const struct wait *wait)
@@ -59,30 +40,54 @@ static int64_t timeout_ns(const struct wait *wait)
 	return ns_of(wait->timeout);
 }
 
+static bool is_closed(int epfd)
+{
+	return descriptor(epfd) <= PLAIN && !atomic_load(&is_inert);
+}
+
+/* Another thread has closed the epoll: the kernel would go on waiting, and the number may be another epoll's by now. */
+static int wait_in_vain(int64_t left, const sigset_t *mask)
+{
+	struct timespec time = { .tv_sec = left / (1000 * NS_PER_MS), .tv_nsec = left % (1000 * NS_PER_MS) };
+
+	return real.ppoll(NULL, 0, left == FOREVER ? NULL : &time, mask);
+}
+
+/*
+ * The thread's last waits took longer than a slice. A signal that comes just when the first slice is over would not end
+ * the wait; an idle thread can afford the calls that keep it off.
+ */
+THREAD_LOCAL bool idled;
+
 /*
  * Waits in slices, each up to the next look at the listeners. The last slice ends when the application wants. The ring
  * of a bell ends a slice early, and the application does not see it.
  */
-static int wait_in_slices(const struct wait *wait, int slice_ms)
+static int wait_in_slices(const struct wait *wait, struct quiet *quiet, int slice_ms)
 {
 	int64_t left = timeout_ns(wait), deadline = left > 0 ? now_ns() + left : 0;
 	bool as_asked = true;
 
+	if (idled)
+		quiet_begins(quiet);
 	for (;;) {
 		bool is_last = left != FOREVER && left <= slice_ms * NS_PER_MS;
 		int reported, ready;
 
 		pulse_sleeps();
-		reported = !is_last   ? wait_for_ms(wait, slice_ms)
-		           : as_asked ? wait_as_asked(wait)
-		                      : wait_for_ms(wait, (int)((left + NS_PER_MS - 1) / NS_PER_MS));
-		ready = without_rings(wait, reported, 0);
+		reported = !is_last   ? wait_for_ms(wait, quiet, slice_ms)
+		           : as_asked ? wait_as_asked(wait, quiet)
+		                      : wait_for_ms(wait, quiet, (int)((left + NS_PER_MS - 1) / NS_PER_MS));
+		ready = for_application(wait, reported, 0);
+		idled = idled && !(as_asked && ready > 0);
 		if (ready || (is_last && !reported))
 			return ready;
-		slice_ms = look_after(wait->epfd, !reported);
-		if (left > 0)
-			left = deadline > now_ns() ? deadline - now_ns() : 0;
+		left = left_after(left, deadline, reported ? 0 : slice_ms * NS_PER_MS);
+		if (is_closed(wait->epfd))
+			return wait_in_vain(left, mask_in(quiet, wait->mask));
+		slice_ms = look_after(wait->epfd, !reported, quiet);
 		as_asked = false;
+		idled = true;
 	}
 }
 
@@ -93,294 +98,32 @@ static int what_else_is_ready(const struct wait *wait, int found)
 	int more = found < wait->room ? real.epoll_wait(wait->epfd, wait->events + found, wait->room - found, 0) : 0;
 
 	errno = saved_errno;
-	return more > 0 ? without_rings(wait, more, found) : 0;
+	return more > 0 ? for_application(wait, more, found) : 0;
 }
 
 static int look_and_wait(struct wait *wait)
 {
 	int saved_errno = errno;
+	struct quiet quiet = { 0 };
 	int slice_ms, ready;
 
 	ready = settings.fast_epoll && wait->events && wait->room > 0
 	                ? fast_epoll_collect(wait->epfd, wait->events, wait->room)
 	                : 0;
-	slice_ms = descriptor(wait->epfd) == WATCHING ? look_after(wait->epfd, false) : -1;
+	slice_ms = descriptor(wait->epfd) == WATCHING ? look_after(wait->epfd, false, &quiet) : -1;
 	errno = saved_errno;
 	if (ready > 0)
-		return ready + what_else_is_ready(wait, ready);
-	return slice_ms < 0 ? wait_as_asked(wait) : wait_in_slices(wait, slice_ms);
+		ready += what_else_is_ready(wait, ready);
+	else
+		ready = slice_ms < 0 ? wait_as_asked(wait, &quiet) : wait_in_slices(wait, &quiet, slice_ms);
+	quiet_ends(&quiet);
+	return ready;
 }
 
 int wait_for_events(struct wait *wait)
 {
 	int ready = look_and_wait(wait);
 
-	pulse_wakes();
-	return ready;
-}
-
-/* ---- poll() and select() ---- */
-
-/* Between two looks: where there is no bell; with bells; after a ring. */
-#define POLL_SLICE_MS 50
-#define POLL_SLICE_WITH_BELLS_MS 250
-#define POLL_SLICE_AFTER_RING_MS 4
-#define MAX_BELLS 8
-#define MAX_POLLED_WITH_BELLS 128
-
-static bool needs_looks(int fd)
-{
-	enum descriptor kind = descriptor(fd);
-	struct listener *l;
-
-	if (kind == WATCHING)
-		return true;
-	l = find_listener(fd);
-	return l && l->cloned && !l->blocks;
-}
-
-bool polls_a_listener(const struct pollfd *fds, nfds_t n)
-{
-	if (!shared_is_open() || n > MAX_FDS || !is_readable(fds, n * sizeof(*fds)))
-		return false;
-	for (nfds_t i = 0; i < n; i++)
-		if (!likely(descriptor(fds[i].fd) != LISTENER && descriptor(fds[i].fd) != WATCHING) &&
-		    needs_looks(fds[i].fd))
-			return true;
-	return false;
-}
-
-/* Does a clone of this listener hold a connection that the application can accept? */
-static bool has_something(int fd)
-{
-	struct listener *l = find_listener(fd);
-	struct held held;
-	bool has;
-
-	if (!l)
-		return false;
-	lock_tables(&held);
-	has = find_listener(fd) == l && neighbours_have_something(l);
-	unlock_tables(&held);
-	return has;
-}
-
-static int listeners_ready(struct pollfd *fds, nfds_t n)
-{
-	int ready = 0;
-
-	for (nfds_t i = 0; i < n; i++) {
-		if (fds[i].events & POLLIN && !(fds[i].revents & POLLIN) && has_something(fds[i].fd)) {
-			ready += fds[i].revents == 0;
-			fds[i].revents |= POLLIN;
-		}
-	}
-	return ready;
-}
-
-static int shorter(int one, int other)
-{
-	return one < other ? one : other;
-}
-
-/* How a thread waits that polls or selects listeners: for a moment, then with their bells, until one of these rings. */
-struct round {
-	bool with_bells;
-	int bell[MAX_BELLS];
-	size_t bells;
-};
-
-static void add_bell(struct round *round, int fd)
-{
-	int bell = round->with_bells && descriptor(fd) == LISTENER && round->bells < MAX_BELLS ? poll_bell(fd) : -1;
-
-	if (bell >= 0 && bell < FD_SETSIZE)
-		round->bell[round->bells++] = bell;
-}
-
-static int slice_in(const struct round *round)
-{
-	if (!round->with_bells)
-		return POLL_SLICE_AFTER_RING_MS;
-	return round->bells ? POLL_SLICE_WITH_BELLS_MS : POLL_SLICE_MS;
-}
-
-static struct timespec slice_of(int64_t left, int slice_ms)
-{
-	int64_t slice = left == FOREVER || left > slice_ms * NS_PER_MS ? slice_ms * NS_PER_MS : left;
-
-	return (struct timespec){ .tv_sec = slice / (1000 * NS_PER_MS), .tv_nsec = slice % (1000 * NS_PER_MS) };
-}
-
-/* This comes before the wait, because it may put a clone into an epoll. Returns the milliseconds until the next look. */
-static int look_at_polled(const struct pollfd *fds, nfds_t n, bool idle)
-{
-	int slice_ms = POLL_SLICE_WITH_BELLS_MS;
-
-	for (nfds_t i = 0; i < n; i++)
-		if (descriptor(fds[i].fd) == WATCHING)
-			slice_ms = shorter(slice_ms, look_after(fds[i].fd, idle));
-	return slice_ms;
-}
-
-/* Returns how many of the application's are ready. */
-static int poll_with_bells(struct pollfd *fds, nfds_t n, struct round *round, const struct timespec *slice,
-                           const sigset_t *mask)
-{
-	struct pollfd all[MAX_POLLED_WITH_BELLS + MAX_BELLS];
-	int ready, rung = 0;
-
-	if (!round->bells)
-		return real.ppoll(fds, n, slice, mask);
-	memcpy(all, fds, n * sizeof(*fds));
-	for (size_t i = 0; i < round->bells; i++)
-		all[n + i] = (struct pollfd){ .fd = round->bell[i], .events = POLLIN };
-	ready = real.ppoll(all, n + round->bells, slice, mask);
-	for (nfds_t i = 0; i < n; i++)
-		fds[i].revents = all[i].revents;
-	for (size_t i = 0; ready > 0 && i < round->bells; i++)
-		rung += all[n + i].revents != 0;
-	round->with_bells = !rung;
-	return ready > 0 ? ready - rung : ready;
-}
-
-int poll_in_slices(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
-{
-	int saved_errno = errno;
-	int64_t left = ns_of(timeout), deadline = left == FOREVER ? 0 : now_ns() + left;
-	struct round round = { 0 };
-	struct timespec slice;
-	bool idle = false;
-	int ready, look_in;
-
-	do {
-		pulse_sleeps();
-		look_in = look_at_polled(fds, n, idle);
-		idle = true;
-		round.bells = 0;
-		for (nfds_t i = 0; n <= MAX_POLLED_WITH_BELLS && i < n; i++)
-			add_bell(&round, fds[i].fd);
-		slice = slice_of(left, shorter(look_in, slice_in(&round)));
-		errno = saved_errno;
-		round.with_bells = true;
-		ready = poll_with_bells(fds, n, &round, &slice, mask);
-		if (ready >= 0)
-			ready += listeners_ready(fds, n);
-		if (left != FOREVER)
-			left = deadline > now_ns() ? deadline - now_ns() : 0;
-	} while (ready == 0 && left != 0);
-	pulse_wakes();
-	return ready;
-}
-
-/* As much of a set as the kernel reads and writes: core_sys_select(). */
-static size_t set_bytes(int n)
-{
-	return (size_t)(n + NFDBITS - 1) / NFDBITS * (NFDBITS / 8);
-}
-
-bool is_set(int n, const fd_set *set)
-{
-	return is_readable(set, set_bytes(n));
-}
-
-/* Visits the selected listeners and the epolls that have listeners. Returns whether a visit returned true. */
-static bool for_each_selected(int n, const fd_set *in, bool (*visit)(int fd))
-{
-	bool any = false;
-
-	for (int fd = 0; fd < n; fd++)
-		if (FD_ISSET(fd, in) && (descriptor(fd) == LISTENER || descriptor(fd) == WATCHING))
-			any = visit(fd) || any;
-	return any;
-}
-
-/* Sets longer than libc's are left to the kernel. */
-bool selects_a_listener(int n, const fd_set *in)
-{
-	return shared_is_open() && n > 0 && n <= FD_SETSIZE && is_set(n, in) && for_each_selected(n, in, needs_looks);
-}
-
-static int look_at_selected(int n, const fd_set *in)
-{
-	int slice_ms = POLL_SLICE_WITH_BELLS_MS;
-
-	for (int fd = 0; fd < n && fd < FD_SETSIZE; fd++)
-		if (FD_ISSET(fd, in) && descriptor(fd) == WATCHING)
-			slice_ms = shorter(slice_ms, look_after(fd, true));
-	return slice_ms;
-}
-
-/* Returns how many of the application's are ready. Its own sets may be shorter than libc's. */
-static int select_with_bells(int n, fd_set *const given[3], struct round *round, const struct timespec *slice,
-                             const sigset_t *mask)
-{
-	fd_set set[3];
-	int ready, rung = 0, end = n;
-
-	memset(set, 0, sizeof(set));
-	for (size_t i = 0; i < COUNT(set); i++)
-		if (given[i])
-			memcpy(&set[i], given[i], set_bytes(n));
-	for (size_t i = 0; i < round->bells; i++) {
-		FD_SET(round->bell[i], &set[0]);
-		end = round->bell[i] >= end ? round->bell[i] + 1 : end;
-	}
-	ready = real.pselect(end, &set[0], given[1] ? &set[1] : NULL, given[2] ? &set[2] : NULL, slice, mask);
-	for (size_t i = 0; ready > 0 && i < round->bells; i++) {
-		rung += FD_ISSET(round->bell[i], &set[0]) != 0;
-		FD_CLR(round->bell[i], &set[0]);
-	}
-	for (size_t i = 0; ready >= 0 && i < COUNT(set); i++)
-		if (given[i])
-			memcpy(given[i], &set[i], set_bytes(n));
-	round->with_bells = !rung;
-	return ready > 0 ? ready - rung : ready;
-}
-
-static int listeners_selected(int n, const fd_set *asked, fd_set *in)
-{
-	int ready = 0;
-
-	for (int fd = 0; fd < n; fd++)
-		if (FD_ISSET(fd, asked) && !FD_ISSET(fd, in) && descriptor(fd) == LISTENER && has_something(fd)) {
-			FD_SET(fd, in);
-			ready++;
-		}
-	return ready;
-}
-
-int select_in_slices(int n, fd_set *in, fd_set *out, fd_set *except, const struct timespec *timeout,
-                     const sigset_t *mask)
-{
-	fd_set asked[3], *const given[3] = { in, out, except };
-	int64_t left = ns_of(timeout), deadline = left == FOREVER ? 0 : now_ns() + left;
-	int saved_errno = errno, ready, look_in;
-	struct round round = { 0 };
-	struct timespec slice;
-
-	for (size_t i = 0; i < COUNT(given); i++)
-		if (given[i])
-			memcpy(&asked[i], given[i], set_bytes(n));
-	do {
-		pulse_sleeps();
-		look_in = look_at_selected(n, &asked[0]);
-		round.bells = 0;
-		for (int fd = 0; fd < n; fd++)
-			if (FD_ISSET(fd, &asked[0]))
-				add_bell(&round, fd);
-		slice = slice_of(left, shorter(look_in, slice_in(&round)));
-		errno = saved_errno;
-		for (size_t i = 0; i < COUNT(given); i++)
-			if (given[i])
-				memcpy(given[i], &asked[i], set_bytes(n));
-		round.with_bells = true;
-		ready = select_with_bells(n, given, &round, &slice, mask);
-		if (ready >= 0)
-			ready += listeners_selected(n, &asked[0], in);
-		if (left != FOREVER)
-			left = deadline > now_ns() ? deadline - now_ns() : 0;
-	} while (ready == 0 && left != 0);
 	pulse_wakes();
 	return ready;
 }

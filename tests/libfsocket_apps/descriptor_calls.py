@@ -4,7 +4,7 @@ import fcntl
 import os
 import socket
 
-from descriptors import cookie_of, is_open
+from descriptors import is_open
 from libc import Answer, call, failed
 from memory import LAST, Memory
 
@@ -63,5 +63,4 @@ class DescriptorCalls(Memory):
             if close_it:
                 self.close(descriptor)
             received = socket.recv_fds(receiver, 1, 1)[1][0]
-        self._passed_on |= {cookie_of(received)} if role == "listener" else set()
         return self._opened(received, role)

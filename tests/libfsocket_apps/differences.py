@@ -13,26 +13,10 @@ from libc import option_of
 WAITING = ("epoll_wait", "epoll_pwait")
 
 
-def connects_a_listener(program, operation, *arguments) -> bool:
-    """connect() to AF_UNSPEC ends listening, and then to elsewhere makes a client; nobody follows that here."""
-    return operation in ("connect", "connect_nowhere", "disconnect") and (
-        program.is_listener(arguments[0]) or program.is_paused(arguments[0])
-    )
-
-
 def connects_behind_older_connections(program, operation, *arguments) -> bool:
     """What waited for the listener before its clone was adopted is accepted after what comes to the clone."""
     return (operation == "client" and program.has_older_connections(arguments[0])) or (
         operation == "connect" and program.has_older_connections(arguments[1])
-    )
-
-
-def connects_while_passed_on(program, operation, *arguments) -> bool:
-    """What comes while a listener is passed on waits for the listener itself, and what comes to its clones, before or
-    after that, is accepted apart from it.
-    """
-    return (operation == "client" and program.was_passed_on(arguments[0])) or (
-        operation == "connect" and program.was_passed_on(arguments[1])
     )
 
 
@@ -50,25 +34,15 @@ def blocks_where_it_watches(program, operation, *arguments) -> bool:
     return operation == "set_nonblocking" and not arguments[1] and program.is_watched(arguments[0])
 
 
-def watches_a_paused_listener(program, operation, *arguments) -> bool:
-    """Whoever adopts a clone listens on it, even if shutdown() has stopped the listener."""
-    return operation == "epoll_ctl" and program.is_paused(arguments[2])
-
-
 def shuts_down_what_does_not_listen(program, operation, *arguments) -> bool:
-    """A shutdown of a socket that does not listen is inherited by what it accepts later: be it a clone not yet adopted,
-    which gets the listener's, or a paused listener, which keeps its own.
-    """
-    return operation == "shutdown" and (
-        program.is_paused(arguments[0]) or (program.is_listener(arguments[0]) and not program.has_adopted(arguments[0]))
-    )
+    """What a paused listener accepts later inherits a second shutdown, but not through a clone."""
+    return operation == "shutdown" and program.is_paused(arguments[0])
 
 
 def pauses_an_unnamed_port(program, operation, *arguments) -> bool:
-    """shutdown() of a listener gives a port back that the kernel chose; its clones named it, and keep it."""
+    """shutdown() or connect() that ends a listener gives a port back that the kernel chose; its clones keep it."""
     return (
-        operation == "shutdown"
-        and arguments[1] != socket.SHUT_WR
+        (operation == "disconnect" or (operation == "shutdown" and arguments[1] != socket.SHUT_WR))
         and program.is_listener(arguments[0])
         and not program.is_named(arguments[0])
     )
@@ -166,12 +140,9 @@ def reads_quickack_of_a_connection(program, operation, *arguments) -> bool:
 KNOWN = {
     predicate.__name__: predicate
     for predicate in (
-        connects_a_listener,
         connects_behind_older_connections,
-        connects_while_passed_on,
         binds_beside_a_listener,
         blocks_where_it_watches,
-        watches_a_paused_listener,
         shuts_down_what_does_not_listen,
         pauses_an_unnamed_port,
         resumes_without_reuseaddr,

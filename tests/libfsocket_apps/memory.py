@@ -18,7 +18,6 @@ class Memory:
         self._roles: dict[int, str] = {}
         self._watched: set[int] = set()  # listeners that were added to an epoll, as cookies
         self._older: dict[int, int] = {}  # of those with a clone: connections still waiting that came before it did
-        self._passed_on: set[Answer] = set()  # listeners, as cookies
         self._added: set[tuple[int, Answer]] = set()  # listeners to epolls, as descriptors and cookies
         self._began_to_watch: set[int] = set()  # in this process
         self._named: set[int] = set()  # sockets bound to a port that the program named, as cookies
@@ -74,17 +73,9 @@ class Memory:
     def watches_a_listener(self) -> bool:
         return any(self.is_watched(descriptor) for descriptor in self._roles)
 
-    def has_adopted(self, descriptor: int) -> bool:
-        """The only clone of a listener, as far as can be told without the library."""
-        return self._pinned and cookie_of(descriptor) in self._older
-
     def has_older_connections(self, descriptor: int) -> bool:
         """That is, older than the adoption of its clone."""
         return self._older.get(cookie_of(descriptor), 0) > 0
-
-    def was_passed_on(self, descriptor: int) -> bool:
-        """A listener of which a descriptor went over a Unix socket."""
-        return cookie_of(descriptor) in self._passed_on
 
     def has_unread_edges(self) -> bool:
         """An accepted connection that was reported edge-triggered, and still has something to report."""

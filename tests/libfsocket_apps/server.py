@@ -26,9 +26,10 @@ from guards import GUARDS, signals
 from lines import Commands, say
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-SYS_CLOSE_RANGE = 436
+PAST_THE_LIBRARY = ctypes.CDLL("libc.so.6")  # its own functions, which no preloaded library stands in front of
 SO_ATTACH_REUSEPORT_CBPF = 51
-SYS_DUP3 = {"x86_64": 292, "aarch64": 24}[os.uname().machine]
+SYS_CLOSE_RANGE = 436
+SYS_ACCEPT4, SYS_CLOSE, SYS_DUP3 = {"x86_64": (288, 3, 292), "aarch64": (242, 57, 24)}[os.uname().machine]
 SYS_SCHED_GETAFFINITY = {"x86_64": 204, "aarch64": 123}[os.uname().machine]
 BACKLOG = 512
 CLOSERS = {
@@ -37,8 +38,25 @@ CLOSERS = {
     "close_range": lambda first: LIBC.close_range(ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), 0),
     "close_range refused": lambda first: LIBC.close_range(ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), 0x100),
     "closefrom": LIBC.closefrom,
-    "system call": lambda first: LIBC.syscall(SYS_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), 0),
+    "by number": lambda first: LIBC.syscall(SYS_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), 0),
+    "unseen": lambda first: PAST_THE_LIBRARY.close_range(ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), 0),
 }
+NO_ADDRESS = struct.pack("H14x", socket.AF_UNSPEC)
+ENDS = {
+    "connect to no address": lambda listener: LIBC.connect(listener.fileno(), NO_ADDRESS, len(NO_ADDRESS)),
+    "close by number": lambda listener: LIBC.syscall(SYS_CLOSE, listener.detach()),
+    "a file in its place by number": lambda listener: LIBC.syscall(
+        SYS_DUP3, os.open("/dev/null", os.O_RDONLY), listener.fileno(), 0
+    ),
+}
+ACCEPT_AND_ANSWER = """
+import select, socket
+listener = socket.socket(fileno=0)
+while select.select([listener], [], []):
+    with listener.accept()[0] as connection:
+        connection.recv(1)
+        connection.sendall(b'"another program"')
+"""
 
 
 def forbid_calls(numbers: list[int], how: str) -> None:
@@ -297,7 +315,7 @@ class Worker:
         clones = [number for number in range(512, 1024) if is_socket(number)]
         null = os.open("/dev/null", os.O_RDONLY)
         for number in clones:
-            LIBC.syscall(SYS_DUP3, null, number, 0)
+            PAST_THE_LIBRARY.dup3(null, number, 0)
         return len(clones)
 
     def nest(self) -> None:
@@ -355,6 +373,23 @@ class Worker:
 
     def pin(self, cpu: int) -> None:
         os.sched_setaffinity(0, {cpu})
+
+    def end_listener(self, how: str) -> None:
+        ENDS[how](self.listener)
+
+    def accept_one_by_number(self) -> None:
+        self.answer(socket.socket(fileno=LIBC.syscall(SYS_ACCEPT4, self.listener.fileno(), None, None, 0)))
+
+    def leave_to_another_program(self) -> None:
+        """Which is not under the library. The worker keeps its listener, and watches it no longer."""
+        self.delete()
+        self.other = subprocess.Popen(
+            [sys.executable, "-c", ACCEPT_AND_ANSWER], stdin=self.listener, env={**os.environ, "LD_PRELOAD": ""}
+        )
+
+    def end_other_program(self) -> None:
+        self.other.kill()
+        self.other.wait()
 
     def block(self, blocking: bool) -> None:
         self.listener.setblocking(blocking)
@@ -462,6 +497,15 @@ class Master:
 
     def block(self, blocking: bool) -> None:
         self.listener.setblocking(blocking)
+
+    def listen_again(self, backlog: int) -> None:
+        self.listener.listen(backlog)
+
+    def accept_for_another(self) -> None:
+        """Without a wait: a worker has said that there is something."""
+        with self.listener.accept()[0] as connection:
+            connection.recv(1)
+            connection.sendall(json.dumps({"pid": os.getpid()}).encode())
 
     def change_root(self, path: str) -> list[str]:
         """Into a directory, and what there is."""

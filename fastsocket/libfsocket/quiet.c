@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: MIT
+#define _GNU_SOURCE
+#include "quiet.h"
+
+void quiet_begins(struct quiet *quiet)
+{
+	sigset_t all;
+
+	if (quiet->is_begun)
+		return;
+	sigfillset(&all);
+	quiet->is_begun = !pthread_sigmask(SIG_SETMASK, &all, &quiet->before);
+}
+
+void quiet_ends(const struct quiet *quiet)
+{
+	if (quiet->is_begun)
+		pthread_sigmask(SIG_SETMASK, &quiet->before, NULL);
+}

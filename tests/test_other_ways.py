@@ -1,0 +1,109 @@
+"""An application deals with its listener in less common ways: by number, by signals, by other programs."""
+
+import select
+import subprocess
+import sys
+
+import pytest
+
+from tests.harness.apps import APPS, App, Server, answer, compiled
+from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
+from tests.harness.needs import need
+from tests.harness.waiting import wait_until
+
+ENDS = ["connect to no address", "close by number", "a file in its place by number"]  # server.py
+
+pytestmark = [pytest.mark.timeout(30), NEEDS_TWO_CPUS]
+
+
+@pytest.fixture
+def server(preload):
+    with Server(preload) as server:
+        server.listen()
+        yield server
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_when_the_application_ends_its_listener_nothing_listens(server, how):
+    server.ask("serve", CPUS[0])
+    server.request(CPUS[0], 1)
+    server.ask("hold")
+    server.ask("end_listener", how)
+    for cpu in CPUS:
+        with pytest.raises(ConnectionRefusedError):
+            server.connect(cpu, 1)
+
+
+def test_accept_by_number_is_accept(server):
+    server.ask("fork", "a", CPUS[0], True)
+    waiting = server.connect(CPUS[0], 1)
+    server.ask("tell", "a", "accept_one_by_number")
+    answer(waiting[0])
+    assert server.per_cpu("accepted_local") == [1, 0]
+
+
+def test_a_process_that_was_told_to_accept_gets_what_waits_in_a_clone(server):
+    server.ask("fork", "a", CPUS[0], True)
+    waiting = server.connect(CPUS[0], 1)
+    server.ask("accept_for_another")
+    assert answer(waiting[0])["pid"] == server.pid
+
+
+@pytest.mark.parametrize("trigger", [0, select.EPOLLET], ids=["level", "edge"])
+def test_an_epoll_reports_a_listener_once(server, trigger):
+    """Though its clone has connections, too."""
+    server.ask("serve", CPUS[0], trigger)
+    server.request(CPUS[0], 1)
+    server.ask("hold")
+    waiting = [connection for cpu in CPUS for connection in server.connect(cpu, 12)]
+    assert server.ask("ready") == 1
+    assert server.ask("accept_all") == "EAGAIN"
+    assert len([answer(connection) for connection in waiting]) == 24
+
+
+def test_connections_go_to_another_program_when_the_last_worker_looks_away(server):
+    """It is not under the library, so it sees the listener alone."""
+    server.ask("serve", CPUS[0])
+    server.request(CPUS[0], 1)
+    server.ask("leave_to_another_program")
+    waiting = [connection for cpu in CPUS for connection in server.connect(cpu, 5)]
+    assert {answer(connection) for connection in waiting} == {"another program"}
+    server.ask("end_other_program")
+
+
+def test_an_application_that_asks_for_signals_and_does_not_wait_has_them(server):
+    server.ask("serve", CPUS[0])
+    server.ask("hold")
+    server.ask("guard", "O_ASYNC")
+    waiting = server.connect(CPUS[0], 1)
+    wait_until(lambda: server.ask("signals_had") > 0, "the signal is there")
+    server.ask("go")
+    answer(waiting[0])
+
+
+def test_a_clone_has_the_backlog_that_its_listener_has_at_that_time(server):
+    need("ss")
+    server.ask("fork", "a", CPUS[0])
+    server.ask("listen_again", 7)
+    server.ask("tell", "a", "pin", CPUS[1])
+    command = ["ss", "-Hltn", f"sport = :{server.port}"]
+
+    def backlogs() -> list[str]:
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return [line.split()[2] for line in shown.splitlines()]
+
+    wait_until(lambda: len(backlogs()) == 3, "the worker has the clone of its new CPU")
+    assert backlogs() == ["7", "7", "7"]
+
+
+@pytest.mark.parametrize(
+    "until, library, answer",
+    [("a signal comes", "interrupting.c", "interrupted"), ("its time is over", "still_clock.c", 0)],
+    ids=["a signal during a look", "a clock that stands still"],
+)
+def test_a_wait_ends_when_it_should(tmp_path, preload, until, library, answer):
+    other = compiled(library, tmp_path, "-shared", "-fPIC")
+    environment = preload | {"LD_PRELOAD": f"{preload['LD_PRELOAD']} {other}"}
+    with App([sys.executable, str(APPS / "waits.py"), f"until {until}", str(CPUS[0])], environment) as waits:
+        ended = dict(waits.read_all())
+    assert ended and set(ended.values()) == {answer}
