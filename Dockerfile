@@ -11,7 +11,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends python3 \
 # Before the sources, so that a change there does not make the environment anew. What only the report's test in a browser
 # needs stays behind, with pip and the libraries' own tests.
 COPY requirements.txt pyproject.toml README.md LICENSE ./
-COPY setup/bootstrap.py setup/
+COPY setup/bootstrap.py setup/wheel.py setup/
 COPY fastsocket/__init__.py fastsocket/build.py fastsocket/
 RUN python3 -c "from setup.bootstrap import make_environment; make_environment()" \
     && .venv/bin/pip uninstall --yes --quiet playwright greenlet pip \
