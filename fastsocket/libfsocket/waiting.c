@@ -17,6 +17,7 @@
 
 #define NS_PER_MS 1000000LL
 #define FOREVER (-1)
+#define ASK_AGAIN_MS 10
 
 bool is_time(const struct timespec *time)
 {
@@ -59,6 +60,36 @@ static int64_t timeout_ns(const struct wait *wait)
 	return ns_of(wait->timeout);
 }
 
+/* An epoll reports everything at once, so what the kernel knows is added to what Fast-Epoll has found. */
+static int what_else_is_ready(const struct wait *wait, int found)
+{
+	int saved_errno = errno;
+	int more = found < wait->room ? real.epoll_wait(wait->epfd, wait->events + found, wait->room - found, 0) : 0;
+
+	errno = saved_errno;
+	return more > 0 ? without_rings(wait, more, found) : 0;
+}
+
+static int collected(const struct wait *wait)
+{
+	int saved_errno = errno, found;
+
+	if (!settings.fast_epoll || !wait->events || wait->room <= 0)
+		return 0;
+	found = fast_epoll_collect(wait->epfd, wait->events, wait->room);
+	errno = saved_errno;
+	return found > 0 ? found + what_else_is_ready(wait, found) : 0;
+}
+
+/* When to look at the listeners, and at connections that the kernel refuses to register; -1: there is no need. */
+static int next_look_ms(const struct wait *wait, bool idle)
+{
+	int look_in = descriptor(wait->epfd) == WATCHING ? look_after(wait->epfd, idle) : -1;
+	bool asks_again = settings.fast_epoll && fast_epoll_asks_again();
+
+	return asks_again && (look_in < 0 || look_in > ASK_AGAIN_MS) ? ASK_AGAIN_MS : look_in;
+}
+
 /*
  * Waits in slices, each up to the next look at the listeners. The last slice ends when the application wants. The ring
  * of a bell ends a slice early, and the application does not see it.
@@ -70,7 +101,7 @@ static int wait_in_slices(const struct wait *wait, int slice_ms)
 
 	for (;;) {
 		bool is_last = left != FOREVER && left <= slice_ms * NS_PER_MS;
-		int reported, ready;
+		int reported, ready, look_in;
 
 		pulse_sleeps();
 		reported = !is_last   ? wait_for_ms(wait, slice_ms)
@@ -79,35 +110,24 @@ static int wait_in_slices(const struct wait *wait, int slice_ms)
 		ready = without_rings(wait, reported, 0);
 		if (ready || (is_last && !reported))
 			return ready;
-		slice_ms = look_after(wait->epfd, !reported);
+		look_in = next_look_ms(wait, !reported);
+		slice_ms = look_in < 0 ? slice_ms : look_in;
+		if ((ready = collected(wait)))
+			return ready;
 		if (left > 0)
 			left = deadline > now_ns() ? deadline - now_ns() : 0;
 		as_asked = false;
 	}
 }
 
-/* An epoll reports everything at once, so what the kernel knows is added to what Fast-Epoll has found. */
-static int what_else_is_ready(const struct wait *wait, int found)
-{
-	int saved_errno = errno;
-	int more = found < wait->room ? real.epoll_wait(wait->epfd, wait->events + found, wait->room - found, 0) : 0;
-
-	errno = saved_errno;
-	return more > 0 ? without_rings(wait, more, found) : 0;
-}
-
 static int look_and_wait(struct wait *wait)
 {
 	int saved_errno = errno;
-	int slice_ms, ready;
+	int ready = collected(wait), slice_ms = next_look_ms(wait, false);
 
-	ready = settings.fast_epoll && wait->events && wait->room > 0
-	                ? fast_epoll_collect(wait->epfd, wait->events, wait->room)
-	                : 0;
-	slice_ms = descriptor(wait->epfd) == WATCHING ? look_after(wait->epfd, false) : -1;
 	errno = saved_errno;
 	if (ready > 0)
-		return ready + what_else_is_ready(wait, ready);
+		return ready;
 	return slice_ms < 0 ? wait_as_asked(wait) : wait_in_slices(wait, slice_ms);
 }
 
