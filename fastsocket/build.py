@@ -10,7 +10,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 # The tests take another one to see which of its branches they reach: make coverage.
-LIBRARY = Path(os.environ.get("FASTSOCKET_LIBRARY") or HERE / "build" / "libfsocket.so")
+LIBRARY = Path(os.environ.get("FASTSOCKET_LIBRARY") or (HERE / "build" / "libfsocket.so").resolve())
 FINISHED = HERE / "build" / "finished"  # left by who passes the parts on without their compilers, as the image does
 
 
