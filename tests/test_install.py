@@ -66,6 +66,14 @@ def test_zsh_finds_its_file_by_the_first_line():
     assert generated("zsh").startswith("#compdef fastsocket\n")
 
 
+def test_the_commands_libraries_are_those_that_the_tests_use():
+    """With the same hashes: requirements-command.txt is a part of requirements.txt, but for its remarks."""
+    whole, part = ((ROOT / name).read_text() for name in ("requirements.txt", "requirements-command.txt"))
+    locked = set(re.findall(r"^(\S+==.*|    --hash=\S+)", part, re.MULTILINE))
+    assert len(locked) > 20
+    assert locked <= set(re.findall(r"^(\S+==.*|    --hash=\S+)", whole, re.MULTILINE))
+
+
 # ---- Debian packages -------------------------------------------------------------------------------------------------
 
 
