@@ -61,24 +61,17 @@ static int64_t timeout_ns(const struct wait *wait)
 }
 
 /* An epoll reports everything at once, so what the kernel knows is added to what Fast-Epoll has found. */
-static int what_else_is_ready(const struct wait *wait, int found)
-{
-	int saved_errno = errno;
-	int more = found < wait->room ? real.epoll_wait(wait->epfd, wait->events + found, wait->room - found, 0) : 0;
-
-	errno = saved_errno;
-	return more > 0 ? without_rings(wait, more, found) : 0;
-}
-
 static int collected(const struct wait *wait)
 {
-	int saved_errno = errno, found;
+	int saved_errno = errno, found = 0, more = 0;
 
-	if (!settings.fast_epoll || !wait->events || wait->room <= 0)
-		return 0;
-	found = fast_epoll_collect(wait->epfd, wait->events, wait->room);
+	if (settings.fast_epoll && wait->events && wait->room > 0)
+		found = fast_epoll_collect(wait->epfd, wait->events, wait->room);
+	if (found > 0 && found < wait->room)
+		more = real.epoll_wait(wait->epfd, wait->events + found, wait->room - found, 0);
+	more = without_rings(wait, more, found);
 	errno = saved_errno;
-	return found > 0 ? found + what_else_is_ready(wait, found) : 0;
+	return found + (more > 0 ? more : 0);
 }
 
 /* When to look at the listeners, and at connections that the kernel refuses to register; -1: there is no need. */
@@ -110,10 +103,11 @@ static int wait_in_slices(const struct wait *wait, int slice_ms)
 		ready = without_rings(wait, reported, 0);
 		if (ready || (is_last && !reported))
 			return ready;
+		ready = collected(wait);
+		if (ready)
+			return ready;
 		look_in = next_look_ms(wait, !reported);
 		slice_ms = look_in < 0 ? slice_ms : look_in;
-		if ((ready = collected(wait)))
-			return ready;
 		if (left > 0)
 			left = deadline > now_ns() ? deadline - now_ns() : 0;
 		as_asked = false;
