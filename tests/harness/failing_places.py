@@ -1,4 +1,4 @@
-"""Places in the library's code where a call of libc is made to fail: libfsocket_apps/failing_sites.c."""
+"""Places in the library's code where a call of libc is made to fail: libfsocket_apps/failing_places.c."""
 
 import re
 import subprocess
@@ -45,7 +45,7 @@ class FailingPlaces:
         listed = " ".join(f"CALL({call})" for call in sorted(calls))
         (self._directory / name).mkdir()
         return compiled(
-            "failing_sites.c",
+            "failing_places.c",
             self._directory / name,
             *options,
             f"-DCALLS={listed}",
