@@ -19,6 +19,7 @@ from tests.harness.cpus import NEEDS_TWO_CPUS
 from tests.harness.servers import NGINX_WORKERS, served
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.needs("gcc")  # and what comes with it: objdump, readelf
 
 
 def run(*command: str | Path, **options) -> str:
@@ -68,7 +69,6 @@ def test_nginx_runs_accelerated_from_the_wheel(commands, tmp_path):
         assert [cpu.adopted for cpu in shared_memory.counters(one.pid) if cpu.adopted] == [1, 1]
 
 
-@pytest.mark.needs("objdump")
 def test_the_wheel_is_for_machines_that_have_what_the_library_takes_from_libc(wheel):
     symbols = run("objdump", "--dynamic-syms", LIBRARY)
     newest = max(tuple(map(int, version.split("."))) for version in re.findall(r"\(GLIBC_([\d.]+)\)", symbols))
@@ -82,7 +82,6 @@ def test_an_older_libc_is_named(monkeypatch):
         build.built_library()
 
 
-@pytest.mark.needs("readelf")
 def test_what_the_library_is_linked_to_cannot_be_written_later():
     """Full RELRO: the table of libc's addresses is filled in at load, and read-only from then on."""
     assert re.search(r"\bFLAGS\b.*\bBIND_NOW\b", run("readelf", "--dynamic", LIBRARY))
