@@ -55,8 +55,8 @@ ALWAYS = {
 # The application sees these, and tries again.
 ONCE = {"accept4": [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ECONNABORTED]}
 # The descriptor is closed all the same: close(2).
-SHORT = {"read", "recv", "send"}
 AFTER = {"close": [errno.EINTR, errno.EIO, errno.ENOSPC]}
+SHORT = {"read", "recv", "send"}
 
 pytestmark = [pytest.mark.needs("gcc"), NEEDS_TWO_CPUS]
 
@@ -131,11 +131,8 @@ def what_went_wrong(scenario: Scenario, environment: dict[str, str], directory: 
         lines = scenario.run(environment, directory)
     except (AssertionError, OSError) as error:
         return repr(error)
-    return next((line for line in lines if not is_in_order(line) or lines.count(line) > scenario.programs), None)
-
-
-def is_in_order(line: str) -> bool:
-    return line.startswith("libfsocket: ")
+    foreign = [line for line in lines if not line.startswith("libfsocket: ")]
+    return next(iter(foreign + [line for line in lines if lines.count(line) > scenario.programs]), None)
 
 
 def where(place: str) -> str:
@@ -145,9 +142,7 @@ def where(place: str) -> str:
 
 
 def assert_fails_open(scenario: Scenario, failing: FailingPlaces, directory: Path, is_long: bool) -> None:
-    reached, fresh = directory / "reached", directories(directory)
-    assert what_went_wrong(scenario, failing.environment(RECORD=str(reached)), next(fresh)) is None
-    places = sorted(set(reached.read_text().split()))
+    places, fresh = places_reached(scenario, failing, directory), directories(directory)
     assert len(places) >= scenario.places_at_least
     wrong = [
         f"{failure} {where(place)}: {found}"
@@ -156,6 +151,12 @@ def assert_fails_open(scenario: Scenario, failing: FailingPlaces, directory: Pat
         if (found := what_went_wrong(scenario, failing.environment(FAIL=failure), next(fresh)))
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def places_reached(scenario: Scenario, failing: FailingPlaces, directory: Path) -> list[str]:
+    record = directory / "reached"
+    assert what_went_wrong(scenario, failing.environment(RECORD=str(record)), directory) is None
+    return sorted(set(record.read_text().split()))
 
 
 def directories(within: Path) -> Iterator[Path]:
@@ -175,3 +176,11 @@ def test_no_client_notices_that_a_call_of_the_library_fails(two_workers_program,
     for number, scenario in enumerate(scenarios):
         (tmp_path / str(number)).mkdir()
         assert_fails_open(scenario, failing, tmp_path / str(number), is_long)
+
+
+def test_a_place_that_is_to_fail_fails(two_workers_program, failing, tmp_path):
+    """So that the test above can fail."""
+    scenario = two_workers_of_which_one_is_stopped(two_workers_program, {})
+    (place,) = (found for found in places_reached(scenario, failing, tmp_path) if found.startswith("memfd_create@"))
+    (line,) = scenario.run(failing.environment(FAIL=f"{place} always {errno.EMFILE}"), tmp_path)
+    assert line.startswith("libfsocket: no memory to share with the workers (Too many open files)")
