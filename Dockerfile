@@ -11,7 +11,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends python3 \
 # Before the sources, so that a change there does not make the environment anew. What only the report's test in a browser
 # needs stays behind, with pip and the libraries' own tests.
 COPY requirements.txt requirements-peers.txt pyproject.toml README.md LICENSE ./
-COPY setup/bootstrap.py setup/peers.py setup/
+COPY setup/bootstrap.py setup/peers.py setup/wheel.py setup/
 COPY workloads/peers/*.py workloads/peers/
 COPY fastsocket/__init__.py fastsocket/build.py fastsocket/
 RUN python3 -c "from setup import bootstrap; bootstrap.make_environment(); bootstrap.install_all_wheels()" \

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 # The tests take another one to see which of its branches they reach: make coverage.
-LIBRARY = Path(os.environ.get("FASTSOCKET_LIBRARY") or HERE / "build" / "libfsocket.so")
+LIBRARY = Path(os.environ.get("FASTSOCKET_LIBRARY") or (HERE / "build" / "libfsocket.so").resolve())
 FINISHED = HERE / "build" / "finished"  # left by who passes the parts on without their compilers, as the image does
 
 
@@ -25,16 +26,41 @@ class NotBuilt(Exception):
     exit_status = 3
 
 
+class GlibcTooOld(Exception):
+    """No program here can be started with the library; the message says what it needs."""
+
+    exit_status = 3
+
+
 def is_finished() -> bool:
     """Whether the parts are there for good, and nothing is to be built here."""
     return FINISHED.exists()
 
 
 def built_library() -> Path:
-    """Raises NotBuilt."""
+    """Raises NotBuilt, or GlibcTooOld."""
     if not LIBRARY.exists():
         raise NotBuilt(f"libfsocket.so is not built: make -C {HERE} {LIBRARY.relative_to(HERE)}")
+    needed, present = needed_glibc(LIBRARY), glibc()
+    if present < needed:
+        raise GlibcTooOld("libfsocket.so needs glibc {}.{} or later, and here is {}.{}".format(*needed, *present))
     return LIBRARY
+
+
+def needed_glibc(library: Path) -> tuple[int, int]:
+    """The newest version whose symbols it takes: their names have it, as in dlsym@GLIBC_2.34."""
+    versions = re.findall(rb"\0GLIBC_(\d+)\.(\d+)(?=[.\0])", library.read_bytes())
+    return max((int(major), int(minor)) for major, minor in versions)
+
+
+def glibc() -> tuple[int, int]:
+    """The version of this machine's; (0, 0) where there is another libc."""
+    try:
+        words = os.confstr("CS_GNU_LIBC_VERSION") or ""  # as in "glibc 2.36"
+    except (OSError, ValueError):
+        words = ""
+    found = re.search(r"(\d+)\.(\d+)", words)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def bpf_object(name: str) -> Path:

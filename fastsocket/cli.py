@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from rich.console import Console
 from rich.live import Live
+from typer.completion import completion_init  # type: ignore[attr-defined]
 
 from fastsocket import arguments, launch
 from fastsocket.arguments import UsageError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from fastsocket.attach.plan import Given
 
 INTERRUPTED = 130
+COMPLETE = "_FASTSOCKET_COMPLETE"  # a shell that completes a line calls the command with it: fastsocket/manual.py
 
 BACKEND_NAMES = ", ".join(backend.name for backend in BACKENDS)
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -406,6 +408,8 @@ def main() -> int:
     """The command; returns its exit status."""
     for stream in filter(None, (sys.stdout, sys.stderr)):  # None: it was closed
         stream.reconfigure(errors="backslashreplace")  # whatever a locale cannot say
+    if COMPLETE in os.environ:
+        completion_init()
     try:
         return app(sys.argv[1:] or ["--help"], standalone_mode=False, prog_name="fastsocket") or 0
     except typer.TyperException as error:

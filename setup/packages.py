@@ -73,6 +73,7 @@ TESTING = (
     Package("openssl", command="openssl"),
     Package("apache2-bin", command="apache2"),
     Package("h2o", command="h2o"),
+    Package("man-db", command="man"),
 )
 # What guests run under. Only a static busybox is of use. Debian 12's QEMU brings virtiofsd; later ones do not.
 VIRTIOFSD = "/usr/libexec/virtiofsd"

@@ -32,7 +32,9 @@ CROWD = {
     "tests.test_check",
     "tests.test_command",
     "tests.test_compare",
+    "tests.test_contrib",
     "tests.test_floors",
+    "tests.test_install",
     "tests.test_record",
     "tests.test_redraw",
     "tests.test_report_in_browser",
@@ -40,6 +42,7 @@ CROWD = {
     "tests.test_schedule",
     "tests.test_statistics",
     "tests.test_style",
+    "tests.test_wheel",
 }
 
 

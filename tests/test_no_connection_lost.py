@@ -23,6 +23,7 @@ from tests.harness.apps import LOOPBACK
 from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
 from tests.harness.load import CONCURRENCY, OUTCOMES, Load
 from tests.harness.servers import Served, Server, is_running, served
+from tests.harness.successors import finish_old_binary, reload_nginx, replace_workers, start_new_binary, upgrade_nginx
 from tests.harness.waiting import wait_until
 from tests.libfsocket_apps.loopback import connect, on_cpus
 from workloads.readiness import watchers
@@ -45,19 +46,12 @@ class Scenario:
 
 
 def nginx_reload(one: Served, load: Load) -> None:
-    replace_workers(one, lambda: os.kill(one.pid, signal.SIGHUP))
+    reload_nginx(one)
 
 
 def haproxy_reload(one: Served, load: Load) -> None:
     """The master passes the listeners on from the old worker to the new one."""
     replace_workers(one, lambda: os.kill(one.pid, signal.SIGUSR2))
-
-
-def replace_workers(one: Served, ask: Callable[[], None]) -> None:
-    old = set(children(one.pid))
-    ask()
-    wait_until(lambda: not any(map(is_running, old)), "the old workers have ended")
-    wait_until(one.is_ready, "new workers serve")
 
 
 def haproxy_takeover(one: Served, load: Load) -> None:
@@ -69,22 +63,7 @@ def haproxy_takeover(one: Served, load: Load) -> None:
 
 
 def nginx_upgrade(one: Served, load: Load) -> None:
-    """https://nginx.org/en/docs/control.html, "Upgrading Executable on the Fly"."""
-    old = one.pid
-    start_new_binary(one)
-    os.kill(old, signal.SIGWINCH)
-    finish_old_binary(one, old)
-
-
-def start_new_binary(one: Served) -> None:
-    os.kill(one.pid, signal.SIGUSR2)
-    wait_until(lambda: (one.directory / "nginx.pid.oldbin").exists() and one.is_ready(), "the new binary serves")
-
-
-def finish_old_binary(one: Served, old: int) -> None:
-    wait_until(lambda: set(children(old)) <= {one.pid}, "the old workers have ended")
-    os.kill(old, signal.SIGQUIT)
-    wait_until(lambda: not is_running(old), "the old master has ended")
+    upgrade_nginx(one)
 
 
 def worker_killed(one: Served, load: Load) -> None:

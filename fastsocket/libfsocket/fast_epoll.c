@@ -31,6 +31,7 @@ static _Atomic pid_t waiter[MAX_FDS];
 THREAD_LOCAL int deferred[MAX_DEFERRED];
 THREAD_LOCAL unsigned int n_deferred;
 THREAD_LOCAL pid_t thread;
+THREAD_LOCAL bool refused; /* at the last wait, the registration of a connection */
 
 static pid_t this_thread(void)
 {
@@ -55,7 +56,10 @@ static void wait_while_busy(int fd)
 		sched_yield();
 }
 
-/* A connection that cannot be registered (ENOSPC, ENOMEM) stays deferred, and every wait asks for it. */
+/*
+ * A connection that the kernel refuses to register, for lack of memory, stays deferred, and its thread asks for it again
+ * and again. One that is registered already, or closed (EEXIST, EBADF), needs nothing.
+ */
 static bool enter_epoll(int fd)
 {
 	struct epoll_event event;
@@ -65,8 +69,9 @@ static bool enter_epoll(int fd)
 		return true;
 	}
 	event = deferrals[fd].event;
-	if (real.epoll_ctl(deferrals[fd].epfd, EPOLL_CTL_ADD, fd, &event) && (errno == ENOSPC || errno == ENOMEM)) {
+	if (real.epoll_ctl(deferrals[fd].epfd, EPOLL_CTL_ADD, fd, &event) && errno != EEXIST && errno != EBADF) {
 		change_descriptor(fd, BUSY, DEFERRED);
+		refused = true;
 		return false;
 	}
 	count(&counters_here()->registered);
@@ -241,6 +246,7 @@ int fast_epoll_collect(int epfd, struct epoll_event *events, int room)
 	int n = 0;
 
 	note_waiter(epfd);
+	refused = false;
 	if (!n_deferred)
 		return 0;
 	settle_others(epfd);
@@ -254,6 +260,11 @@ int fast_epoll_collect(int epfd, struct epoll_event *events, int room)
 			n++;
 	}
 	return n;
+}
+
+bool fast_epoll_asks_again(void)
+{
+	return refused;
 }
 
 /* ---- other ways to wait, and fork() ---- */

@@ -24,6 +24,8 @@
 bool fast_epoll_defers(int epfd, int op, int fd, const struct epoll_event *event);
 /* Events of deferred connections, as many as fit. A connection that has had its event is registered. */
 int fast_epoll_collect(int epfd, struct epoll_event *events, int room);
+/* Did the kernel refuse to register a connection of this thread? Nothing but another fast_epoll_collect() reports it. */
+bool fast_epoll_asks_again(void);
 /* The calling thread waits for something else, perhaps for epolls among these. */
 void fast_epoll_polls(const struct pollfd *fds, nfds_t n);
 /* The application does something with this descriptor that its epoll must know before. */

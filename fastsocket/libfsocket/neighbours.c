@@ -18,12 +18,16 @@ static bool will_come(const struct seat *seat)
 	return !atomic_load(&seat->failing) && seat_has_runner(seat);
 }
 
-/* poll() also reports a clone that shutdown() has stopped, but with other events. */
+/*
+ * poll() also reports a clone that shutdown() has stopped, but with other events. Where poll() fails, connections may
+ * wait: an accept() that finds none does no harm.
+ */
 static bool holds_something(const struct listener *l, int cpu)
 {
 	struct pollfd queue = { .fd = clone_of(l, cpu), .events = POLLIN };
+	int ready = queue.fd < 0 ? 0 : real.poll(&queue, 1, 0);
 
-	return queue.fd >= 0 && real.poll(&queue, 1, 0) == 1 && queue.revents == POLLIN;
+	return ready < 0 || (ready == 1 && queue.revents == POLLIN);
 }
 
 /* Does the queue hold something while its own worker accepts nothing? */

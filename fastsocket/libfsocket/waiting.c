@@ -11,6 +11,8 @@
 #include "settings.h"
 #include "waiting.h"
 
+#define ASK_AGAIN_MS 10
+
 /* Of the events that were reported after the first ones: those that are the application's. */
 static int for_application(const struct wait *wait, int reported, int first)
 {
@@ -40,6 +42,29 @@ static int64_t timeout_ns(const struct wait *wait)
 	return ns_of(wait->timeout);
 }
 
+/* An epoll reports everything at once, so what the kernel knows is added to what Fast-Epoll has found. */
+static int collected(const struct wait *wait)
+{
+	int saved_errno = errno, found = 0, more = 0;
+
+	if (settings.fast_epoll && wait->events && wait->room > 0)
+		found = fast_epoll_collect(wait->epfd, wait->events, wait->room);
+	if (found > 0 && found < wait->room)
+		more = real.epoll_wait(wait->epfd, wait->events + found, wait->room - found, 0);
+	more = for_application(wait, more, found);
+	errno = saved_errno;
+	return found + (more > 0 ? more : 0);
+}
+
+/* When to look at the listeners, and at connections that the kernel refuses to register; -1: there is no need. */
+static int next_look_ms(const struct wait *wait, bool idle, struct quiet *quiet)
+{
+	int look_in = descriptor(wait->epfd) == WATCHING ? look_after(wait->epfd, idle, quiet) : -1;
+	bool asks_again = settings.fast_epoll && fast_epoll_asks_again();
+
+	return asks_again && (look_in < 0 || look_in > ASK_AGAIN_MS) ? ASK_AGAIN_MS : look_in;
+}
+
 static bool is_closed(int epfd)
 {
 	return descriptor(epfd) <= PLAIN && !atomic_load(&is_inert);
@@ -66,13 +91,13 @@ THREAD_LOCAL bool idled;
 static int wait_in_slices(const struct wait *wait, struct quiet *quiet, int slice_ms)
 {
 	int64_t left = timeout_ns(wait), deadline = left > 0 ? now_ns() + left : 0;
-	bool as_asked = true;
+	bool watches = descriptor(wait->epfd) == WATCHING, as_asked = true;
 
 	if (idled)
 		quiet_begins(quiet);
 	for (;;) {
 		bool is_last = left != FOREVER && left <= slice_ms * NS_PER_MS;
-		int reported, ready;
+		int reported, ready, look_in;
 
 		pulse_sleeps();
 		reported = !is_last   ? wait_for_ms(wait, quiet, slice_ms)
@@ -83,38 +108,26 @@ static int wait_in_slices(const struct wait *wait, struct quiet *quiet, int slic
 		if (ready || (is_last && !reported))
 			return ready;
 		left = left_after(left, deadline, reported ? 0 : slice_ms * NS_PER_MS);
-		if (is_closed(wait->epfd))
+		if (watches && is_closed(wait->epfd))
 			return wait_in_vain(left, mask_in(quiet, wait->mask));
-		slice_ms = look_after(wait->epfd, !reported, quiet);
+		ready = collected(wait);
+		if (ready)
+			return ready;
+		look_in = next_look_ms(wait, !reported, quiet);
+		slice_ms = look_in < 0 ? slice_ms : look_in;
 		as_asked = false;
 		idled = true;
 	}
-}
-
-/* An epoll reports everything at once, so what the kernel knows is added to what Fast-Epoll has found. */
-static int what_else_is_ready(const struct wait *wait, int found)
-{
-	int saved_errno = errno;
-	int more = found < wait->room ? real.epoll_wait(wait->epfd, wait->events + found, wait->room - found, 0) : 0;
-
-	errno = saved_errno;
-	return more > 0 ? for_application(wait, more, found) : 0;
 }
 
 static int look_and_wait(struct wait *wait)
 {
 	int saved_errno = errno;
 	struct quiet quiet = { 0 };
-	int slice_ms, ready;
+	int ready = collected(wait), slice_ms = next_look_ms(wait, false, &quiet);
 
-	ready = settings.fast_epoll && wait->events && wait->room > 0
-	                ? fast_epoll_collect(wait->epfd, wait->events, wait->room)
-	                : 0;
-	slice_ms = descriptor(wait->epfd) == WATCHING ? look_after(wait->epfd, false, &quiet) : -1;
 	errno = saved_errno;
-	if (ready > 0)
-		ready += what_else_is_ready(wait, ready);
-	else
+	if (ready <= 0)
 		ready = slice_ms < 0 ? wait_as_asked(wait, &quiet) : wait_in_slices(wait, &quiet, slice_ms);
 	quiet_ends(&quiet);
 	return ready;

@@ -4,6 +4,7 @@
  * pinned workers, and ends when its stdin does.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <stdio.h>
@@ -42,7 +43,10 @@ static void work(int listener, int end, int cpu)
 	for (;;) {
 		int fd;
 
-		check(epoll_wait(epfd, &event, 1, -1));
+		fd = epoll_wait(epfd, &event, 1, -1);
+		if (fd < 0 && errno == EINTR) /* it was stopped, and goes on */
+			continue;
+		check(fd);
 		if (event.data.fd == end)
 			_exit(0);
 		fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK);

@@ -1,0 +1,22 @@
+"""The wheel: the compiled parts go along, and its name says on which platforms they run."""
+
+import sys
+import sysconfig
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class Compiled(BuildHookInterface):  # type: ignore[type-arg]
+    """A wheel for use elsewhere has the parts; an editable one takes them from the checkout, which builds them anew."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if version == "editable":
+            return
+        sys.path.insert(0, self.root)
+        from fastsocket.build import LIBRARY, build, needed_glibc
+
+        build()
+        machine = sysconfig.get_platform().removeprefix("linux-")
+        build_data["pure_python"] = False
+        build_data["tag"] = "py3-none-manylinux_{}_{}_{}".format(*needed_glibc(LIBRARY), machine)
