@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fastsocket.build import LIBRARY
+from fastsocket.processes import children
 from tests.harness.apps import EVERYTHING_ON, App
 from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
 from tests.harness.delays import stopped
@@ -18,7 +19,6 @@ from tests.harness.failing_places import FailingPlaces
 from tests.harness.servers import Served, nginx, served
 from tests.harness.successors import reload_nginx, upgrade_nginx
 from tests.harness.two_workers import request, two_workers
-from workloads.process import children
 
 ALL_ON = EVERYTHING_ON | {"FSOCKET_BALANCE": "on"}
 REQUESTS = 5  # from each CPU, each time

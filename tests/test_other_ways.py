@@ -1,14 +1,13 @@
 """An application deals with its listener in less common ways: by number, by signals, by other programs."""
 
 import select
-import subprocess
 import sys
 
 import pytest
 
+from fastsocket.measure.listeners import Listeners
 from tests.harness.apps import APPS, App, Server, answer, compiled
 from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
-from tests.harness.needs import need
 from tests.harness.waiting import wait_until
 
 ENDS = ["connect to no address", "close by number", "a file in its place by number"]  # server.py
@@ -82,18 +81,16 @@ def test_an_application_that_asks_for_signals_and_does_not_wait_has_them(server)
 
 
 def test_a_clone_has_the_backlog_that_its_listener_has_at_that_time(server):
-    need("ss")
     server.ask("fork", "a", CPUS[0])
     server.ask("listen_again", 7)
     server.ask("tell", "a", "pin", CPUS[1])
-    command = ["ss", "-Hltn", f"sport = :{server.port}"]
 
-    def backlogs() -> list[str]:
-        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        return [line.split()[2] for line in shown.splitlines()]
+    def backlogs() -> list[int]:
+        with Listeners(server.pid) as known:
+            return [listener.limit for listener in known.read().values() if listener.port == server.port]
 
     wait_until(lambda: len(backlogs()) == 3, "the worker has the clone of its new CPU")
-    assert backlogs() == ["7", "7", "7"]
+    assert backlogs() == [7, 7, 7]
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import os
 import signal
 from collections.abc import Callable
 
+from fastsocket.processes import children
 from tests.harness.servers import Served, is_running
 from tests.harness.waiting import wait_until
-from workloads.process import children
 
 
 def replace_workers(one: Served, ask: Callable[[], None]) -> None:
