@@ -12,8 +12,9 @@ void quiet_begins(struct quiet *quiet)
 	quiet->is_begun = !pthread_sigmask(SIG_SETMASK, &all, &quiet->before);
 }
 
-void quiet_ends(const struct quiet *quiet)
+void quiet_ends(struct quiet *quiet)
 {
 	if (quiet->is_begun)
 		pthread_sigmask(SIG_SETMASK, &quiet->before, NULL);
+	quiet->is_begun = false;
 }

@@ -18,7 +18,7 @@ struct quiet {
 };
 
 void quiet_begins(struct quiet *quiet);
-void quiet_ends(const struct quiet *quiet);
+void quiet_ends(struct quiet *quiet);
 
 /* The mask while the kernel waits. asked: the application's own, or NULL. */
 static inline const sigset_t *mask_in(const struct quiet *quiet, const sigset_t *asked)

@@ -21,14 +21,22 @@ static int for_application(const struct wait *wait, int reported, int first)
 	return reported > 0 ? each_once(events, bells_heard(wait->epfd, events, reported)) : reported;
 }
 
-static int wait_for_ms(const struct wait *wait, const struct quiet *quiet, int ms)
+/* A filter may allow the application's epoll_wait(), and not the epoll_pwait() that a quiet wait takes. */
+static int wait_for_ms(const struct wait *wait, struct quiet *quiet, int ms)
 {
-	return wait->has_mask || quiet->is_begun
-		       ? real.epoll_pwait(wait->epfd, wait->events, wait->room, ms, mask_in(quiet, wait->mask))
-		       : real.epoll_wait(wait->epfd, wait->events, wait->room, ms);
+	int saved_errno = errno, reported;
+
+	if (wait->has_mask || quiet->is_begun) {
+		reported = real.epoll_pwait(wait->epfd, wait->events, wait->room, ms, mask_in(quiet, wait->mask));
+		if (reported >= 0 || wait->has_mask || errno == EINTR)
+			return reported;
+		quiet_ends(quiet);
+		errno = saved_errno;
+	}
+	return real.epoll_wait(wait->epfd, wait->events, wait->room, ms);
 }
 
-static int wait_as_asked(const struct wait *wait, const struct quiet *quiet)
+static int wait_as_asked(const struct wait *wait, struct quiet *quiet)
 {
 	return wait->in_ns ? real.epoll_pwait2(wait->epfd, wait->events, wait->room, wait->timeout,
 	                                       mask_in(quiet, wait->mask))

@@ -4,6 +4,7 @@ import fcntl
 import os
 import signal
 import socket
+import termios
 import time
 from contextlib import contextmanager
 
@@ -62,6 +63,20 @@ def wait_until_arrived(descriptor: int) -> None:
     deadline = time.monotonic() + ARRIVAL_SECONDS
     while is_on_its_way(descriptor) and time.monotonic() < deadline:
         os.sched_yield()
+
+
+def wait_until_acknowledged(descriptor: int) -> None:
+    """What was sent before. Until then Nagle's algorithm holds back what comes next."""
+    deadline = time.monotonic() + ARRIVAL_SECONDS
+    while _unacknowledged(descriptor) and time.monotonic() < deadline:
+        os.sched_yield()
+
+
+def _unacknowledged(descriptor: int) -> bool:
+    """Whether data has left, of which the peer has told nothing."""
+    if state_of(descriptor) not in SENDING:
+        return False
+    return fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)) != fcntl.ioctl(descriptor, SIOCOUTQNSD, bytes(4))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import socket
 import string
 import struct
 
-from barrier import interrupted, wait_until_arrived
+from barrier import interrupted, wait_until_acknowledged, wait_until_arrived
 from descriptors import (
     closes_on_exec,
     cookie_of,
@@ -158,6 +158,7 @@ class SocketCalls(Memory):
     def answer(self, descriptor: int, size: int, after_reading: bool) -> list:
         """Write and close at once: in one turn."""
         received = self.recv(descriptor, 4096, socket.MSG_DONTWAIT) if after_reading else None
+        wait_until_acknowledged(descriptor)
         sent = call("send", descriptor, b"!" * size, size, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
         closed = call("close", descriptor)
         self._closed(descriptor, descriptor)
