@@ -435,6 +435,17 @@ DIFFERENT = {
         ("socket", "inet6", "stream", NONBLOCK),
         ("bind_like", "socket#0", "listener#0"),
     ],
+    "watches_an_ended_listener": [
+        *LISTENING,
+        *SERVING,
+        ("disconnect", "listener#0"),
+        ("thread", SERVING),
+        ("listen", "listener#0", BACKLOG),
+        ("epoll_wait", "epoll#0", 0),
+        CLIENT,
+        ("epoll_wait", "epoll#0", 0),
+        ("epoll_wait", "epoll#1", 0),
+    ],
     "resumes_without_reuseaddr": [
         *LISTENING[:1],
         *LISTENING[2:],

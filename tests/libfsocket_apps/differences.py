@@ -48,6 +48,12 @@ def pauses_an_unnamed_port(program, operation, *arguments) -> bool:
     )
 
 
+def watches_an_ended_listener(program, operation, *arguments) -> bool:
+    """An epoll that gets a listener once that has been ended is not told of a clone's connections when it listens again,
+    though another epoll is."""
+    return operation == "epoll_ctl" and arguments[0] == "ADD" and program.is_paused(arguments[2])
+
+
 def resumes_without_reuseaddr(program, operation, *arguments) -> bool:
     """Connections keep listen() after shutdown() from having the port again, but not where it has SO_REUSEPORT."""
     return (
@@ -145,6 +151,7 @@ KNOWN = {
         blocks_where_it_watches,
         shuts_down_what_does_not_listen,
         pauses_an_unnamed_port,
+        watches_an_ended_listener,
         resumes_without_reuseaddr,
         is_watched_by_two_names,
         reads_reuseport_of_a_connection,
