@@ -38,7 +38,7 @@ SHORT = ["--workload", "nginx", "--blocks", "1", "--seconds", "1"]
     "arguments, words",
     [
         (["--workload", "caddy"], ["'caddy'", "choose from nginx"]),
-        (["--variant", "fast"], ["'fast'", "base, latest, rfs, fastsocket"]),
+        (["--variant", "fast"], ["'fast'", "base, latest, attached, rfs, fastsocket"]),
         (["nonsense"], ["'nonsense'", "scalability"]),
         (["--cores", "1000"], ["1000", f"{len(ALL_CPUS)} CPUs"]),
         (["--cores", "two"], ["'two'", "such as 1,2"]),

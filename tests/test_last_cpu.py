@@ -13,6 +13,7 @@ from fastsocket.build import LIBRARY
 from tests.harness.apps import APPS, LOOPBACK, Server, answer, pids
 from tests.harness.commands import NOBODY
 from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
+from tests.harness.servers import free_port
 from tests.harness.system_calls import sleeps_in_poll
 from tests.harness.waiting import wait_until
 
@@ -128,10 +129,13 @@ def test_its_clone_leaves_a_group_once_no_clone_can_do_what_the_listener_does(gr
     assert pids(grouped.request(LAST, 10)) == {worker["pid"]}
 
 
-def test_its_clone_pauses_with_the_listener(server):
-    server.ask("fork", "a", LAST)
-    server.ask("tell", "a", "pause")
-    with pytest.raises(ConnectionRefusedError):
-        server.connect(LAST, 1)
-    server.ask("tell", "a", "unpause")
-    assert len(server.request(LAST, 5)) == 5
+def test_its_clone_pauses_with_the_listener():
+    """On a port that it names: one that the kernel chose would be given back."""
+    with Server({"LD_PRELOAD": str(LIBRARY)}, launcher=["taskset", "--cpu-list", str(LAST)]) as server:
+        server.listen(LOOPBACK, False, True, free_port())
+        server.ask("fork", "a", LAST)
+        server.ask("tell", "a", "pause")
+        with pytest.raises(ConnectionRefusedError):
+            server.connect(LAST, 1)
+        server.ask("tell", "a", "unpause")
+        assert len(server.request(LAST, 5)) == 5
