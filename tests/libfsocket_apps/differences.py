@@ -49,8 +49,7 @@ def pauses_an_unnamed_port(program, operation, *arguments) -> bool:
 
 
 def watches_an_ended_listener(program, operation, *arguments) -> bool:
-    """An epoll that gets a listener once that has ended is not told of a clone's connections when that listens again. The
-    other epoll is."""
+    """A listener ends, an epoll gets it, and it listens again: the epoll is not told of a clone's connections."""
     return operation == "epoll_ctl" and arguments[0] == "ADD" and program.is_paused(arguments[2])
 
 
