@@ -7,13 +7,10 @@ from pathlib import Path
 from topologies.proxy import Proxy
 from topologies.testbed import Testbed
 from workloads import http, limits
-from workloads.load import Demand, Load
 from workloads.nginx import nginx
-from workloads.process import started
-from workloads.readiness import watchers
 from workloads.variants import Variant
-from workloads.web_load import web_load
-from workloads.workload import Cpus, Workload
+from workloads.web_server import WebServer
+from workloads.workload import Cpus
 
 # By default HAProxy hands accepted connections from thread to thread, away from the core that they came in on.
 # multi-queue is off but for the variants that are about it, so that variants differ in nothing else. Without retries,
@@ -41,7 +38,7 @@ backend servers
 """
 
 
-class HAProxy(Workload):
+class HAProxy(WebServer):
     """A thread per core, keep-alive off on both sides. The backend is nginx, on the CPUs of the load."""
 
     name = program = "haproxy"
@@ -49,9 +46,6 @@ class HAProxy(Workload):
     packages = {"haproxy": "haproxy", "nginx": "nginx", "wrk": "wrk"}
     topology = Proxy
     ways = {"multi-queue": "on"}  # multi-queue
-
-    def ports(self, cpus: Cpus) -> range:
-        return range(http.PORT, http.PORT + 1)
 
     @contextmanager
     def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path) -> Iterator[list[int]]:
@@ -69,19 +63,9 @@ class HAProxy(Workload):
                 bind_options=_shards(variant),
             )
         )
-        command = testbed.command(testbed.server, cpus.server, [self.program, "-db", "-f", str(configuration)])
-
-        def is_ready(pid: int) -> bool:
-            return watchers(pid, http.PORT) == len(cpus.server) and http.answers(testbed.client, testbed.server.IP())
-
-        with (
-            backend(testbed, cpus, directory),
-            started(self.name, command, directory, is_ready, env=variant.environment()) as pid,
-        ):
-            yield [pid]
-
-    def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
-        return web_load(testbed, cpus, demand)
+        argv = [self.program, "-db", "-f", str(configuration)]
+        with backend(testbed, cpus, directory), self.started(testbed, variant, cpus, directory, argv) as pids:
+            yield pids
 
 
 @contextmanager

@@ -6,12 +6,9 @@ from pathlib import Path
 
 from topologies.testbed import Testbed
 from workloads import http
-from workloads.load import Demand, Load
-from workloads.process import started
-from workloads.readiness import watchers
 from workloads.variants import Variant
-from workloads.web_load import web_load
-from workloads.workload import Cpus, Workload
+from workloads.web_server import WebServer
+from workloads.workload import Cpus
 
 CONFIGURATION = """\
 server.document-root = "{directory}/root"
@@ -27,7 +24,7 @@ mimetype.assign = (".txt" => "text/plain")
 """
 
 
-class Lighttpd(Workload):
+class Lighttpd(WebServer):
     """Workers can't be pinned by its configuration: they share the server's CPUs, and libfsocket.so gives each one."""
 
     name = "lighttpd"
@@ -35,22 +32,11 @@ class Lighttpd(Workload):
     packages = {"lighttpd": "lighttpd", "wrk": "wrk"}
     lacks = {"latest": "lighttpd opens no SO_REUSEPORT listener per worker"}
 
-    def ports(self, cpus: Cpus) -> range:
-        return range(http.PORT, http.PORT + 1)
-
     @contextmanager
     def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path) -> Iterator[list[int]]:
         root, configuration = directory / "root", directory / "lighttpd.conf"
         root.mkdir()
         (root / "object.txt").write_bytes(http.OBJECT)
         configuration.write_text(CONFIGURATION.format(directory=directory, port=http.PORT, workers=len(cpus.server)))
-        command = testbed.command(testbed.server, cpus.server, ["lighttpd", "-D", "-f", str(configuration)])
-
-        def is_ready(pid: int) -> bool:
-            return watchers(pid, http.PORT) == len(cpus.server) and http.answers(testbed.client, testbed.server.IP())
-
-        with started("lighttpd", command, directory, is_ready, env=variant.environment()) as pid:
-            yield [pid]
-
-    def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
-        return web_load(testbed, cpus, demand)
+        with self.started(testbed, variant, cpus, directory, ["lighttpd", "-D", "-f", str(configuration)]) as pids:
+            yield pids

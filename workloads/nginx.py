@@ -8,12 +8,11 @@ from mininet.node import Host
 
 from topologies.testbed import Testbed
 from workloads import http
-from workloads.load import Demand, Load
 from workloads.process import started
 from workloads.readiness import watchers
 from workloads.variants import Variant
-from workloads.web_load import web_load
-from workloads.workload import Cpus, Workload
+from workloads.web_server import WebServer
+from workloads.workload import Cpus
 
 # accept_mutex is off, as the original's README demands and nginx has had it by default since 1.11.3.
 CONFIGURATION = """\
@@ -41,15 +40,12 @@ http {{
 """
 
 
-class Nginx(Workload):
+class Nginx(WebServer):
     """The object is served from memory, so that a trial measures sockets, not files."""
 
     name = program = "nginx"
     binaries = {"nginx": ["-v"], "wrk": ["--version"]}
     packages = {"nginx": "nginx", "wrk": "wrk"}
-
-    def ports(self, cpus: Cpus) -> range:
-        return range(http.PORT, http.PORT + 1)
 
     @contextmanager
     def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path) -> Iterator[list[int]]:
@@ -64,9 +60,6 @@ class Nginx(Workload):
             self.program,
         ) as pid:
             yield [pid]
-
-    def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
-        return web_load(testbed, cpus, demand)
 
 
 @contextmanager

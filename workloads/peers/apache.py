@@ -7,12 +7,9 @@ from pathlib import Path
 
 from topologies.testbed import Testbed
 from workloads import http
-from workloads.load import Demand, Load
-from workloads.process import started
-from workloads.readiness import watchers
 from workloads.variants import Variant
-from workloads.web_load import web_load
-from workloads.workload import Cpus, Workload
+from workloads.web_server import WebServer
+from workloads.workload import Cpus
 
 # Apache's processes may read none of our files, so the object is the text of a page that replaces each answer.
 CONFIGURATION = """\
@@ -44,15 +41,12 @@ THREADS = 32  # of each process
 CORES = os.cpu_count() or 1  # Apache opens a listener for so many of all that are online
 
 
-class Apache(Workload):
+class Apache(WebServer):
     """Its processes can't be pinned: they share the server's CPUs, and libfsocket.so gives each of them one."""
 
     name = "apache"
     binaries = {"apache2": ["-v"], "wrk": ["--version"]}
     packages = {"apache2": "apache2-bin", "wrk": "wrk"}
-
-    def ports(self, cpus: Cpus) -> range:
-        return range(http.PORT, http.PORT + 1)
 
     def why_not(self, variant: Variant) -> str | None:
         return "Apache pins no process to a CPU" if variant.attached or variant.by_program else super().why_not(variant)
@@ -73,13 +67,6 @@ class Apache(Workload):
                 all_threads=THREADS * processes,
             )
         )
-        command = testbed.command(testbed.server, cpus.server, ["apache2", "-DFOREGROUND", "-f", str(configuration)])
-
-        def is_ready(pid: int) -> bool:
-            return watchers(pid, http.PORT) == processes and http.answers(testbed.client, testbed.server.IP())
-
-        with started(self.name, command, directory, is_ready, env=variant.environment()) as pid:
-            yield [pid]
-
-    def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
-        return web_load(testbed, cpus, demand)
+        argv = ["apache2", "-DFOREGROUND", "-f", str(configuration)]
+        with self.started(testbed, variant, cpus, directory, argv) as pids:
+            yield pids

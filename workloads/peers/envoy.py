@@ -10,18 +10,15 @@ from topologies.proxy import Proxy
 from topologies.testbed import Testbed
 from workloads import http, limits
 from workloads.haproxy import backend
-from workloads.load import Demand, Load
-from workloads.process import started
-from workloads.readiness import watchers
 from workloads.variants import Variant
-from workloads.web_load import web_load
-from workloads.workload import Cpus, Workload
+from workloads.web_server import WebServer
+from workloads.workload import Cpus
 
 MANY = 65535
 EXTENSION = "type.googleapis.com/envoy.extensions"
 
 
-class Envoy(Workload):
+class Envoy(WebServer):
     """Each worker is pinned to its core, whichever the variant. Connections are used once on both sides."""
 
     name = "envoy"
@@ -31,24 +28,14 @@ class Envoy(Workload):
     topology = Proxy
     ways = {"exact-balance": "exact_balance", "cpu-locality": "cpu_locality_balance"}  # in connection_balance_config
 
-    def ports(self, cpus: Cpus) -> range:
-        return range(http.PORT, http.PORT + 1)
-
     @contextmanager
     def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path) -> Iterator[list[int]]:
         configuration = directory / "envoy.json"
         configuration.write_text(json.dumps(self.configuration(variant, testbed.backend.IP())))
-        words = ["envoy", "--concurrency", str(len(cpus.server)), "--disable-hot-restart", "--log-level", "warning"]
-        command = testbed.command(testbed.server, cpus.server, [*words, "--config-path", str(configuration)])
-
-        def is_ready(pid: int) -> bool:
-            return watchers(pid, http.PORT) == len(cpus.server) and http.answers(testbed.client, testbed.server.IP())
-
-        with (
-            backend(testbed, cpus, directory),
-            started(self.name, command, directory, is_ready, env=variant.environment()) as pid,
-        ):
-            yield [pid]
+        argv = ["envoy", "--concurrency", str(len(cpus.server)), "--disable-hot-restart", "--log-level", "warning"]
+        argv += ["--config-path", str(configuration)]
+        with backend(testbed, cpus, directory), self.started(testbed, variant, cpus, directory, argv) as pids:
+            yield pids
 
     def configuration(self, variant: Variant, address: str) -> dict[str, Any]:
         """For a backend at this address."""
@@ -64,9 +51,6 @@ class Envoy(Workload):
             "enable_worker_cpu_affinity": True,
             "static_resources": {"listeners": [listener], "clusters": [_cluster(address)]},
         }
-
-    def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
-        return web_load(testbed, cpus, demand)
 
 
 def _address(host: str, port: int) -> dict[str, Any]:
