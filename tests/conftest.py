@@ -58,6 +58,14 @@ def preload(request) -> dict[str, str]:
     return preloading(request.param)
 
 
+@pytest.fixture
+def server(preload):
+    """tests/harness/apps.py, under the library and listening."""
+    with Server(preload) as server:
+        server.listen()
+        yield server
+
+
 @pytest.fixture(scope="session")
 def two_workers_program(tmp_path_factory) -> list[str]:
     """The command of tests/harness/two_workers.py."""

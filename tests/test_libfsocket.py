@@ -48,13 +48,6 @@ INHERITED = {
 pytestmark = [pytest.mark.timeout(30), NEEDS_TWO_CPUS]
 
 
-@pytest.fixture
-def server(preload):
-    with Server(preload) as server:
-        server.listen()
-        yield server
-
-
 # ---- locality
 
 

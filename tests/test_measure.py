@@ -99,7 +99,7 @@ def test_numbers_are_those_of_the_lab(trials, workload, variant, passive, active
         assert measured.costs.unit == "read" and measured.passive.reads_each is None
         assert (said["the library"], said["nic"], said["answer with FIN"]) == ("no", "try", "no")
         return
-    counted = measured.namespace  # nobody else is in the lab's
+    counted = measured.namespace  # the lab's has no other server
     assert measured.passive.per_second == pytest.approx(counted.accepted_per_second, rel=0.02, abs=UNDER_WAY)
     assert measured.active.per_second == pytest.approx(counted.opened_per_second, rel=0.02, abs=UNDER_WAY)
     assert 0.5 < measured.passive.per_second / metrics["cps"] < 1.2  # a load begins and ends with a pause

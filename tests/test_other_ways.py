@@ -6,20 +6,13 @@ import sys
 import pytest
 
 from fastsocket.measure.listeners import Listeners
-from tests.harness.apps import APPS, App, Server, answer, compiled
+from tests.harness.apps import APPS, App, answer, compiled
 from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
 from tests.harness.waiting import wait_until
 
 ENDS = ["connect to no address", "close by number", "a file in its place by number"]  # server.py
 
 pytestmark = [pytest.mark.timeout(30), NEEDS_TWO_CPUS]
-
-
-@pytest.fixture
-def server(preload):
-    with Server(preload) as server:
-        server.listen()
-        yield server
 
 
 @pytest.mark.parametrize("how", ENDS)

