@@ -3,9 +3,8 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from fastsocket.processes import family
+from fastsocket.processes import family, stat_fields
 from records.trials import OTHERS, CpuUse
 from workloads import limits
 from workloads.load import Load
@@ -36,7 +35,7 @@ def _members(pids: list[int]) -> list[int]:
 def state_of(pid: int) -> str:
     """A process that is gone has ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return stat_fields(f"/proc/{pid}")[0]
     except (FileNotFoundError, ProcessLookupError):
         return "X"
 

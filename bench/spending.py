@@ -12,7 +12,7 @@ from mininet.node import Host
 
 from fastsocket.measure.tasks import Ran, threads_of
 from fastsocket.processes import numbers
-from fastsocket.steering.device import Device
+from fastsocket.steering.device import Device, network_inode
 from records.trials import LAB, NIC, OTHERS
 from topologies.queue_threads import QueueThreads
 
@@ -67,6 +67,6 @@ def switches(before: Reading, after: Reading, owner: str) -> int:
 def _namespace(process: int) -> int:
     """The inode number of a process's network namespace; 0 when it has just ended."""
     try:
-        return os.stat(f"/proc/{process}/ns/net").st_ino
+        return network_inode(process)
     except OSError:
         return 0

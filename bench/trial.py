@@ -96,10 +96,8 @@ class Bench:
         Raises WorkloadError when the server or the load generator fails.
         """
         workload, variant = WORKLOADS[slot.workload], VARIANTS[slot.variant]
-        testbed, cpus = (
-            self._testbeds[workload.topology, variant.table],
-            Cpus(placement.server_cpus, placement.load_cpus),
-        )
+        testbed = self._testbeds[workload.topology, variant.table]
+        cpus = Cpus(placement.server_cpus, placement.load_cpus)
         with (
             nullcontext() if variant.observed else self._probes.taken_off(),
             self._steered(workload, variant, testbed, cpus, one_queue),

@@ -2,11 +2,13 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-_START = 22 - 3  # a field of /proc/PID/stat, without the first two
+_START = 22 - 3  # of stat_fields()
+_WATCH = re.compile(r"^tfd: +(\d+) events: +([0-9a-f]+) .* ino:([0-9a-f]+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,9 @@ class Process:
     def at(cls, pid: int) -> "Process":
         """Raises ProcessLookupError when there is none."""
         try:
-            stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+            return cls(pid, int(stat_fields(f"/proc/{pid}")[_START]))
         except FileNotFoundError:
             raise ProcessLookupError(f"no process {pid}") from None
-        return cls(pid, int(stat.rpartition(")")[2].split()[_START]))  # its name, before that, may hold anything
 
     def lives(self) -> bool:
         try:
@@ -66,29 +67,47 @@ def status_of(directory: Path) -> dict[str, str]:
     return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
 
 
-def watched_inodes(pid: int) -> list[set[str]]:
-    """Of each epoll of a process, what it holds: inode numbers in hexadecimal (proc(5), fdinfo).
-
-    An epoll inside another one is left out: libfsocket.so makes such epolls, its bells.
-    """
-    watched = {
-        epoll: dict(re.findall(r"^tfd: +(\d+) .* ino:([0-9a-f]+)", text, re.MULTILINE))
-        for epoll, text in epolls_of(pid).items()
-    }
-    inside = {descriptor for inodes in watched.values() for descriptor in inodes}
-    return [set(inodes.values()) for epoll, inodes in watched.items() if epoll not in inside]
+def stat_fields(directory: str) -> list[str]:
+    """Of a process's or a thread's directory, the fields of stat from the third on (proc(5)): the name before them may
+    hold anything. Raises FileNotFoundError or ProcessLookupError when that has ended."""
+    return Path(directory, "stat").read_text(errors="replace").rpartition(")")[2].split()
 
 
-def epolls_of(pid: int) -> dict[str, str]:
-    """Each epoll of a process: its descriptor, and what the kernel tells of it (proc(5), fdinfo)."""
+class Watch(NamedTuple):
+    """What an epoll watches: a descriptor, for which events, and the inode of its file."""
+
+    descriptor: int
+    events: int
+    inode: int
+
+
+def epolls_of(pid: int) -> dict[int, list[Watch]]:
+    """Each epoll of a process: its descriptor, and what it watches (proc(5), fdinfo)."""
     try:
         return {
-            str(number): Path(f"/proc/{pid}/fdinfo/{number}").read_text()
+            number: [
+                Watch(int(descriptor), int(events, 16), int(inode, 16))
+                for descriptor, events, inode in _WATCH.findall(Path(f"/proc/{pid}/fdinfo/{number}").read_text())
+            ]
             for number, what in descriptors(pid)
             if what == "anon_inode:[eventpoll]"
         }
     except (FileNotFoundError, ProcessLookupError):
         return {}
+
+
+def epolls_with(inodes: set[int], processes: Iterable[int]) -> int:
+    """How many epolls of these processes watch one of these files.
+
+    An epoll inside another one is not counted: libfsocket.so makes such epolls, its bells.
+    """
+    return sum(not inodes.isdisjoint(held) for pid in processes for held in _outermost(epolls_of(pid)))
+
+
+def _outermost(epolls: dict[int, list[Watch]]) -> list[set[int]]:
+    """The inodes that each of them watches."""
+    inside = {watch.descriptor for watches in epolls.values() for watch in watches}
+    return [{watch.inode for watch in watches} for epoll, watches in epolls.items() if epoll not in inside]
 
 
 def descriptors(pid: int) -> Iterator[tuple[int, str]]:
@@ -99,3 +118,10 @@ def descriptors(pid: int) -> Iterator[tuple[int, str]]:
             yield number, os.readlink(f"/proc/{pid}/fd/{number}")
         except FileNotFoundError:
             continue
+
+
+def sockets(pid: int) -> Iterator[tuple[int, int]]:
+    """Each descriptor of a process that is a socket, and the socket's inode. Raises PermissionError."""
+    for number, what in descriptors(pid):
+        if what.startswith("socket:["):
+            yield number, int(what[8:-1])

@@ -46,14 +46,15 @@ def checks() -> Iterator[Check]:
     yield _check("root", os.geteuid() == 0, "namespaces, BPF and pinning need it", "run with sudo")
     for need in container.NEEDS if container.engine() else ():
         yield _check(f"{container.engine()}: {need.name}", need.is_there(), need.purpose, container.options([need]))
-    for package in needed_packages():
+    packages = needed_packages()
+    for package in packages:
         yield _check(
             f"package {package.name}",
             package.is_there(),
             package.command or package.file or package.module,
             f"apt-get install {package.name}, or {INSTALL}",
         )
-    for part in [part for part in peers.everything() if part not in needed_packages()]:
+    for part in [part for part in peers.everything() if part not in packages]:
         remedy = f"python3 lab.py sweep --workload {peers.first_with(part)} asks whether to install it"
         yield _check(f"peer {part.name}", part.is_there(), part.command, remedy, required=False)
     yield _check("python libraries", has_environment(), str(VENV), INSTALL)

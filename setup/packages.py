@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 WORKLOADS = Path(__file__).resolve().parent.parent / "workloads"
 
@@ -31,13 +32,19 @@ class Package:
         return Path(self.file).exists() if self.file else shutil.which(self.command) is not None
 
 
+def literals(path: Path, *names: str) -> Iterator[tuple[str, Any]]:
+    """What a file of Python assigns to these names. It is read, not imported: an import would need our libraries."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Assign):
+            found = {target.id for target in node.targets if isinstance(target, ast.Name)}
+            yield from ((name, ast.literal_eval(node.value)) for name in names if name in found)
+
+
 def of_workloads(folder: Path = WORKLOADS) -> Iterator[Package]:
-    """The ``packages`` of each class in workloads/. They are read, not imported: an import would need our libraries."""
+    """The ``packages`` of each class in workloads/."""
     for path in sorted(folder.glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            match node:
-                case ast.Assign(targets=[ast.Name(id="packages")], value=value):
-                    yield from (Package(name, command) for command, name in ast.literal_eval(value).items())
+        for _, packages in literals(path, "packages"):
+            yield from (Package(name, command) for command, name in packages.items())
 
 
 def _debian() -> int:

@@ -4,17 +4,15 @@ Standard library alone, as setup/packages.py. A wheel holds a server's own progr
 it gets a folder of its own, outside the virtual environment, and its program a link in BIN.
 """
 
-import ast
 import os
 import re
 import shutil
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
 
-from setup.packages import Package
+from setup.packages import Package, literals
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements-peers.txt"
@@ -68,28 +66,22 @@ class Wheel:
 Need = Package | Wheel
 
 
+@cache
 def needs() -> dict[str, list[Need]]:
     """By the name of the workload. All servers of a file need what the ``packages`` and ``wheels`` in it name."""
     return {name: found for path in sorted(WORKLOADS.glob("*.py")) for names, found in [_read(path)] for name in names}
 
 
 def _read(path: Path) -> tuple[list[str], list[Need]]:
-    """The names of the workloads in a file, and what they need. It is read, not imported, as by setup/packages.py."""
-    literals = list(_literals(path))
+    """The names of the workloads in a file, and what they need."""
+    said = list(literals(path, "name", "packages", "wheels"))
     found: list[Need] = []
-    for name, value in literals:
+    for name, value in said:
         if name == "packages":
             found += [Package(package, command) for command, package in value.items()]
         if name == "wheels":
             found += [Wheel(wheel, command, file) for command, (wheel, file) in value.items()]
-    return [value for name, value in literals if name == "name"], found
-
-
-def _literals(path: Path) -> Iterator[tuple[str, Any]]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Assign):
-            names = {target.id for target in node.targets if isinstance(target, ast.Name)}
-            yield from ((name, ast.literal_eval(node.value)) for name in names & {"name", "packages", "wheels"})
+    return [value for name, value in said if name == "name"], found
 
 
 def asked_for(arguments: list[str]) -> list[Need]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from mininet.node import Node
 from pyroute2.netns import popns, pushns
 
-CLONE_NEWNET = 0x40000000  # of <linux/sched.h>, for which Python 3.11 has no name
+from fastsocket.steering.device import CLONE_NEWNET, enter_network
+
 ESTABLISHED_TABLE = "net/ipv4/tcp_child_ehash_entries"  # Linux 6.1, commit d1e5e6408b30
 
 
@@ -38,4 +39,4 @@ def parent_of_tables(entries: int) -> Iterator[None]:
             Path("/proc/sys", ESTABLISHED_TABLE).write_text(f"{entries}")
             yield
         finally:
-            libc.setns(before.fileno(), CLONE_NEWNET)
+            enter_network(before.fileno())

@@ -11,7 +11,7 @@ from collections import defaultdict
 from fastsocket.attach.changes import borrowed
 from fastsocket.attach.plan import CannotAttach
 from fastsocket.attach.workers import Listener, listeners
-from fastsocket.processes import Process, descriptors, family
+from fastsocket.processes import Process, family, sockets
 from workloads import limits
 from workloads.process import POLL_SECONDS, WorkloadError
 
@@ -74,8 +74,6 @@ def _opened(pid: int) -> dict[int, int]:
     """The lowest descriptor of each socket of a server, by its inode."""
     numbers: dict[int, int] = {}
     for member in family(pid):
-        for number, what in descriptors(member):
-            if what.startswith("socket:["):
-                inode = int(what[8:-1])
-                numbers[inode] = min(number, numbers.get(inode, number))
+        for number, inode in sockets(member):
+            numbers[inode] = min(number, numbers.get(inode, number))
     return numbers

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from fastsocket.processes import family
+from fastsocket.processes import family, numbers, stat_fields
 from workloads import limits
 
 Process: TypeAlias = "subprocess.Popen[Any]"  # of text or bytes, as the caller likes
@@ -55,10 +55,10 @@ def _end(process: Process) -> None:
 
 def _session(leader: int) -> Iterator[int]:
     """The processes of a session; its leader may have ended (proc(5), /proc/PID/stat)."""
-    for entry in os.listdir("/proc"):
+    for pid in numbers("/proc"):
         with suppress(OSError):  # it has just ended
-            if entry.isdigit() and int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[3]) == leader:
-                yield int(entry)
+            if int(stat_fields(f"/proc/{pid}")[3]) == leader:
+                yield pid
 
 
 def _tell(member: int, number: signal.Signals) -> None:

@@ -3,15 +3,15 @@
 from itertools import takewhile
 from pathlib import Path
 
-from fastsocket.processes import family, watched_inodes
+from fastsocket.processes import epolls_with, family
 
 TCP_LISTEN = "0A"
 
 
-def listening_inodes(port: int, pid: int | str = "self") -> set[str]:
+def listening_inodes(port: int, pid: int | str = "self") -> set[int]:
     """Of the TCP sockets that listen on a port in the network namespace of a process (proc(5), /proc/PID/net/tcp)."""
     listeners = _listeners(Path(f"/proc/{pid}/net/tcp")) + _listeners(Path(f"/proc/{pid}/net/tcp6"))
-    return {fields[9] for fields in listeners if int(fields[1].rpartition(":")[2], 16) == port}
+    return {int(fields[9]) for fields in listeners if int(fields[1].rpartition(":")[2], 16) == port}
 
 
 def _listeners(table: Path) -> list[list[str]]:
@@ -24,7 +24,6 @@ def _listeners(table: Path) -> list[list[str]]:
 def watchers(pid: int, port: int) -> int:
     """How many epolls of a process and its descendants hold a listener of that port."""
     try:
-        listeners = {f"{int(inode):x}" for inode in listening_inodes(port, pid)}
+        return epolls_with(listening_inodes(port, pid), family(pid))
     except FileNotFoundError:  # it has ended
         return 0
-    return sum(bool(listeners & inodes) for member in family(pid) for inodes in watched_inodes(member))

@@ -37,10 +37,10 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
         for arm in view.arms
         if ((summary.workload == workload) & (summary.variant == arm)).any()
     ]
-    shown = pd.concat([_shown(summary, column, rows) for column in _columns(view)], ignore_index=True)
+    columns = _columns(view)
+    shown = pd.concat([_shown(summary, column, rows) for column in columns], ignore_index=True)
     figure = Figure(figsize=(14, 1.8 + _LINE_INCHES * max(len(rows), 4)), layout="constrained")
     figure.suptitle(view.spec.title, x=0.005, ha="left", fontweight="bold")
-    columns = _columns(view)
     for axes, column in zip(figure.subplots(1, len(columns), sharey=True), columns):
         _draw_column(axes, view, column, shown[shown.column == column.heading], rows)
     figure.axes[0].set_yticks(range(len(rows)), _labels(view, rows))

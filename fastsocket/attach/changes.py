@@ -4,13 +4,13 @@ import ctypes
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from fastsocket.attach.plan import CannotAttach
-from fastsocket.processes import Process, descriptors, family, numbers
+from fastsocket.processes import Process, family, numbers, sockets
 
 NO_CPU = -1  # SO_INCOMING_CPU of a listener to which none was given
 _PIDFD_GETFD = 438  # on all machines: include/uapi/asm-generic/unistd.h
@@ -26,15 +26,12 @@ class ListenerGiven:
     before: int  # the CPU whose connections it had: NO_CPU, or one that attach gave it
     cpu: int
 
-    def check(self) -> None:
+    def make(self, note: "Note") -> None:
         """Raises CannotAttach."""
         with borrowed(self.holders, self.inode) as listener:
             if (was := _cpu_of(listener)) != self.before:
                 raise CannotAttach(f"a listener belongs to CPU {was}: somebody else has set its SO_INCOMING_CPU")
-
-    def make(self) -> None:
-        """Raises CannotAttach."""
-        with borrowed(self.holders, self.inode) as listener:
+            note(self)
             _give(listener, self.cpu)
 
     def undo(self) -> None:
@@ -61,11 +58,9 @@ class WorkerPinned:
     cpu: int
     before: list[int]
 
-    def check(self) -> None:
-        """Every thread may be pinned that can be looked at."""
-
-    def make(self) -> None:
+    def make(self, note: "Note") -> None:
         """Raises CannotAttach."""
+        note(self)
         try:
             os.sched_setaffinity(self.thread, {self.cpu})
         except OSError as error:
@@ -81,6 +76,7 @@ class WorkerPinned:
 
 
 Change = ListenerGiven | WorkerPinned
+Note = Callable[[Change], None]  # writes down what is about to be changed
 
 
 def written(change: Change) -> dict[str, Any]:
@@ -107,8 +103,8 @@ def borrowed(holders: list[Process], inode: int) -> Iterator[socket.socket]:
     """
     with ExitStack() as stack:
         for process in (member for holder in holders if holder.lives() for member in family(holder.pid)):
-            for number, what in descriptors(process):
-                if what == f"socket:[{inode}]" and (copy := _copied(process, number, inode)):
+            for number, found in sockets(process):
+                if found == inode and (copy := _copied(process, number, inode)):
                     yield stack.enter_context(copy)
                     return
         raise CannotAttach("a listener was closed meanwhile")

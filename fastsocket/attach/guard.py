@@ -36,7 +36,9 @@ class Guard:
 
     def make(self, change: Change) -> None:
         """Raises CannotAttach, also where the guard has been killed."""
-        change.check()
+        change.make(self._note)
+
+    def _note(self, change: Change) -> None:
         try:
             self._line.sendall(json.dumps(written(change)).encode() + b"\n")
             answer = self._line.recv(len(_NOTED), socket.MSG_WAITALL)
@@ -44,7 +46,6 @@ class Guard:
             answer = b""
         if answer != _NOTED:
             raise CannotAttach("its guard has ended")
-        change.make()
 
     def end(self) -> None:
         """Everything is put back when this returns."""

@@ -2,7 +2,7 @@
 
 import os
 import platform
-import re
+import select
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,8 +13,6 @@ from fastsocket.measure.listeners import Listeners
 from fastsocket.measure.reading import sockets_of
 from fastsocket.processes import Process, epolls_of, family, numbers
 
-_READABLE = 0x1  # EPOLLIN
-_WATCHED = re.compile(r"^tfd: +\d+ events: +([0-9a-f]+) .* ino:([0-9a-f]+)", re.MULTILINE)
 # Their numbers (epoll_wait, epoll_pwait, epoll_pwait2): arch/x86/entry/syscalls/syscall_64.tbl; asm-generic/unistd.h.
 _WAITS = {"x86_64": {232, 281, 441}, "aarch64": {22, 441}}
 _PAUSE_SECONDS = 0.002  # between looks
@@ -88,10 +86,9 @@ def _watchers(members: list[int], inodes: set[int]) -> dict[int, set[Worker]]:
 
 def _watching(pid: int, inodes: set[int]) -> Iterator[tuple[int, set[int]]]:
     """Each epoll of a process that reports some of these sockets as readable, and which."""
-    for epoll, text in epolls_of(pid).items():
-        entries = _WATCHED.findall(text)
-        if watched := {int(inode, 16) for events, inode in entries if int(events, 16) & _READABLE} & inodes:
-            yield int(epoll), watched
+    for epoll, watches in epolls_of(pid).items():
+        if watched := {watch.inode for watch in watches if watch.events & select.EPOLLIN} & inodes:
+            yield epoll, watched
 
 
 def _waiting(process: Process, epolls: set[int]) -> set[tuple[int, Worker]]:

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Self
 
-from fastsocket.steering.device import network_of
+from fastsocket.steering.device import network_inode, network_of
 
 NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY = 4, 20
 NLM_F_REQUEST, NLM_F_DUMP, NLMSG_ERROR, NLMSG_DONE = 0x001, 0x300, 2, 3
@@ -72,8 +72,7 @@ class Listeners(AbstractContextManager["Listeners"]):
 
 
 def _network_of(process: int) -> AbstractContextManager[None]:
-    ours, theirs = (os.stat(f"/proc/{one}/ns/net").st_ino for one in ("self", process))
-    return nullcontext() if ours == theirs else network_of(process)
+    return nullcontext() if network_inode("self") == network_inode(process) else network_of(process)
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:

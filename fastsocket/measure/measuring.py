@@ -11,9 +11,10 @@ from fastsocket.measure.listeners import Listeners
 from fastsocket.measure.measured import Measured, Missing
 from fastsocket.measure.probe import Probe, total
 from fastsocket.measure.reading import Reading, look, own, sockets_of
-from fastsocket.measure.surroundings import library_in, steering_of, watchers_of
+from fastsocket.measure.surroundings import library_in, steering_of
 from fastsocket.measure.target import NoSuchServer, Target
 from fastsocket.measure.tasks import stat_of, threads_of
+from fastsocket.processes import epolls_with
 from fastsocket.refusal import Cause
 from fastsocket.servers import OutOfReach, remedy
 
@@ -114,7 +115,7 @@ class _Measuring:
         if self._watchers is None:
             return
         try:
-            self._watchers = max(self._watchers, watchers_of(self._processes, self._inodes))
+            self._watchers = max(self._watchers, epolls_with(self._inodes, self._processes))
         except PermissionError as error:
             self._watchers = None
             self._missing.append(Missing("which threads wait for connections", str(error), remedy()))

@@ -9,7 +9,7 @@ from fastsocket.measure.machine import Snapshot, between_cpus, received, snapsho
 from fastsocket.measure.namespace import Counts, counts_of
 from fastsocket.measure.probe import Probe, Row
 from fastsocket.measure.tasks import Ran, Stat, stat_of, threads_of
-from fastsocket.processes import descriptors
+from fastsocket.processes import sockets
 from fastsocket.servers import OutOfReach, remedy
 
 
@@ -64,6 +64,6 @@ def sockets_of(processes: Iterable[int]) -> set[int]:
 
 def _sockets_of(process: int) -> set[int]:
     try:
-        return {int(what[8:-1]) for _, what in descriptors(process) if what.startswith("socket:[")}
+        return {inode for _, inode in sockets(process)}
     except PermissionError as error:
         raise OutOfReach(f"process {process} does not let us see its sockets: {remedy()}") from error

@@ -1,7 +1,5 @@
 """What a server stands in: the library, its devices' steering, and who waits for its listeners."""
 
-import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from fastsocket.binary import NoSuchProgram, Unreadable, check
@@ -11,10 +9,9 @@ from fastsocket.libbpf import BpfError
 from fastsocket.measure.measured import Library, Missing, Steering
 from fastsocket.measure.namespace import devices_of
 from fastsocket.printable import printable
-from fastsocket.processes import watched_inodes
 from fastsocket.shared_memory import CpuCounters, Listener, NotPreloaded, OtherVersion, SharedMemory
 from fastsocket.steering import Device, DeviceError, Refused, lasting
-from fastsocket.steering.device import NamespaceError
+from fastsocket.steering.device import NamespaceError, network_inode
 from fastsocket.steering.journal import JournalError
 
 
@@ -49,19 +46,13 @@ def _obstacle(pid: int) -> str:
     return printable(verdict.obstacles[0].reason) if verdict.obstacles else ""
 
 
-def watchers_of(processes: Iterable[int], inodes: Iterable[int]) -> int:
-    """How many epolls hold one of these listeners."""
-    wanted = {f"{inode:x}" for inode in inodes}
-    return sum(bool(wanted & held) for pid in processes for held in watched_inodes(pid))
-
-
 def steering_of(process: int, missing: list[Missing]) -> list[Steering]:
     """Of the devices in the network namespace of a process; what could not be told goes to ``missing``."""
     found, untold = [], {}
-    ours, theirs = (os.stat(f"/proc/{one}/ns/net").st_ino for one in ("self", process))
+    is_ours = network_inode("self") == network_inode(process)
     for name in devices_of(process):
         try:
-            found.append(_steering(Device(name, None if ours == theirs else process)))
+            found.append(_steering(Device(name, None if is_ours else process)))
         except (DeviceError, NamespaceError, Refused, JournalError, BpfError, OSError) as reason:
             untold[name] = printable(str(reason))
     for why in dict.fromkeys(untold.values()):

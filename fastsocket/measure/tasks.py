@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from fastsocket.processes import numbers
+from fastsocket.processes import numbers, stat_fields
 
 NS = 1e-9
 
@@ -41,7 +41,7 @@ class Stat(NamedTuple):
 def stat_of(process: int, thread: int) -> Stat | None:
     """None for a thread that has ended."""
     try:
-        fields = Path(f"/proc/{process}/task/{thread}/stat").read_text().rpartition(")")[2].split()
+        fields = stat_fields(f"/proc/{process}/task/{thread}")
     except OSError:
         return None
     return Stat(int(fields[11]), int(fields[12]), int(fields[36]))

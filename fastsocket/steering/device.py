@@ -26,7 +26,13 @@ class NamespaceError(Exception):
     exit_status = 3
 
 
-def _enter(descriptor: int) -> None:
+def network_inode(process: int | str) -> int:
+    """The inode number of the network namespace of a process, or of "self". Raises OSError."""
+    return os.stat(f"/proc/{process}/ns/net").st_ino
+
+
+def enter_network(descriptor: int) -> None:
+    """The calling thread enters the network namespace that is open there (setns(2)). Raises OSError."""
     if _libc.setns(descriptor, CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
@@ -35,11 +41,11 @@ def _enter(descriptor: int) -> None:
 def network_of(process: int) -> Iterator[None]:
     """The calling thread, and what it starts, in the network namespace of a process (setns(2))."""
     with open("/proc/thread-self/ns/net") as own, open(f"/proc/{process}/ns/net") as other:
-        _enter(other.fileno())
+        enter_network(other.fileno())
         try:
             yield
         finally:
-            _enter(own.fileno())
+            enter_network(own.fileno())
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class Device:
     @property
     def namespace(self) -> int:
         """The inode number of its network namespace."""
-        return os.stat(self._proc / "ns/net").st_ino
+        return network_inode(self.process or "self")
 
     @property
     def sysfs(self) -> Path:
