@@ -504,7 +504,7 @@ def run_tests(
     build()
     generator.build()
     measured = ["coverage", "run", "-m"] if coverage else []
-    all_tests = [["-n", "2", "-m", "crowd"], ["-m", "not crowd", "--durations=10"]]
+    all_tests = [["-n", "3", "-m", "not alone", "--durations=10"], ["-m", "alone", "--durations=10"]]
     rounds = [context.args] if context.args else all_tests
     status = max([_python_module(*measured, "pytest", *arguments) for arguments in rounds])
     if coverage:

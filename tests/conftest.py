@@ -22,27 +22,37 @@ from topologies.pair import Pair
 from topologies.tag import RunTag
 from topologies.testbed import Testbed
 
-# A busy machine spoils no test of these files: the tests compute, compile, or ask a command. Nor does it spoil a guest.
-CROWD = {
-    "tests.test_adding",
-    "tests.test_advice",
-    "tests.test_analysis",
-    "tests.test_arguments",
-    "tests.test_bootstrap",
-    "tests.test_check",
-    "tests.test_command",
-    "tests.test_compare",
-    "tests.test_contrib",
-    "tests.test_floors",
-    "tests.test_install",
-    "tests.test_record",
-    "tests.test_redraw",
-    "tests.test_report_in_browser",
-    "tests.test_rooms",
-    "tests.test_schedule",
-    "tests.test_statistics",
-    "tests.test_style",
-    "tests.test_wheel",
+# A busy machine can spoil the tests of these files: they measure, are about delays, or change settings of the machine.
+# All others run beside each other, but for single ones that are marked "alone".
+ALONE = {
+    "tests.test_attach",
+    "tests.test_balance",
+    "tests.test_build",
+    "tests.test_differential",
+    "tests.test_flow_deliver",
+    "tests.test_generator",
+    "tests.test_groups",
+    "tests.test_handover",
+    "tests.test_image",
+    "tests.test_interrupts",
+    "tests.test_last_cpu",
+    "tests.test_libfsocket",
+    "tests.test_measure",
+    "tests.test_neighbour",
+    "tests.test_nic",
+    "tests.test_no_connection_lost",
+    "tests.test_nothing_arrives_later",
+    "tests.test_patience",
+    "tests.test_pause",
+    "tests.test_profile",
+    "tests.test_soundness",
+    "tests.test_spending",
+    "tests.test_steering",
+    "tests.test_stuck_worker",
+    "tests.test_surroundings",
+    "tests.test_trial",
+    "tests.test_walk",
+    "tests.test_watching_again",
 }
 
 
@@ -113,7 +123,7 @@ def own_network():
 def pytest_configure():
     give_the_lab_time()
     complete_path()
-    os.environ.setdefault(SCOPE, f"tests of {os.getpid()}")  # whatever else measures on this machine
+    os.environ[SCOPE] = f"tests of {os.getpid()}"  # other tests may measure at the same time
 
 
 def pytest_addoption(parser):
@@ -143,8 +153,8 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.get_closest_marker("image") or item.get_closest_marker("guest"):
             item.add_marker(pytest.mark.slow)
-        if item.get_closest_marker("guest") or item.module.__name__ in CROWD:
-            item.add_marker(pytest.mark.crowd)
+        if item.module.__name__ in ALONE and not item.get_closest_marker("guest"):
+            item.add_marker(pytest.mark.alone)
         marker = item.get_closest_marker("timeout")
         seconds = marker.args[0] if marker else config.getoption("timeout")
         item.add_marker(pytest.mark.timeout(patient(seconds)), append=False)

@@ -298,6 +298,7 @@ def test_an_interrupted_guest_leaves_nothing(number):
     assert not living.directory.exists()
 
 
+@pytest.mark.alone
 @pytest.mark.privileged
 @pytest.mark.guest
 def test_a_killed_one_takes_its_processes_along_which_have_its_tag_and_clean_finds_the_rest():

@@ -281,6 +281,7 @@ def test_an_unwritable_directory_is_named():
     assert_one_line(lab("sweep", *SHORT, "--out", "/proc/nowhere/run"), 2, "/proc/nowhere/run", "--out")
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.privileged
 def test_an_nginx_that_does_not_start_shows_its_own_error_and_leaves_nothing(tmp_path):
@@ -309,6 +310,7 @@ def in_its_place(command, directory, script):
 NEVER_ENDS = '[ "$1" = --version ] && exec $REAL --version\nexec sleep 1000'
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.privileged
 def test_a_load_generator_that_does_not_end_costs_its_trials_and_not_the_sweep(tmp_path):
@@ -511,6 +513,7 @@ class Running:
             os.close(descriptor)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.privileged
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -556,6 +559,7 @@ def bystanders(tmp_path):
             sleeper.wait()
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.privileged
 def test_after_a_kill_clean_removes_what_that_run_left_and_nothing_else(tmp_path, bystanders):
@@ -573,6 +577,7 @@ def test_after_a_kill_clean_removes_what_that_run_left_and_nothing_else(tmp_path
     assert lab("clean").stdout == "nothing to clean\n"
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.privileged
 @pytest.mark.skipif(Rfs().why_not() is not None, reason=f"no RFS here: {Rfs().why_not()}")
@@ -588,6 +593,7 @@ def test_a_setting_of_the_machine_is_put_back_after_a_kill(tmp_path):
     assert SOCKET_TABLE.read_text() == before
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.privileged
 def test_the_next_sweep_removes_it_too(tmp_path):
