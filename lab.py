@@ -504,7 +504,8 @@ def run_tests(
     build()
     generator.build()
     measured = ["coverage", "run", "-m"] if coverage else []
-    all_tests = [["-n", "3", "-m", "not alone", "--durations=10"], ["-m", "alone", "--durations=10"]]
+    beside_others = ["-n", "3", "--dist", "worksteal", "-m", "not alone"]
+    all_tests = [[*beside_others, "--durations=10"], ["-m", "alone", "--durations=10"]]
     rounds = [context.args] if context.args else all_tests
     status = max([_python_module(*measured, "pytest", *arguments) for arguments in rounds])
     if coverage:

@@ -148,8 +148,9 @@ def pytest_runtest_setup(item):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Fast unit tests first, so that a plain mistake shows at once. And time-outs as long as it takes here."""
-    items.sort(key=lambda item: item.get_closest_marker("privileged") is not None)
+    """Guests first, because the longest test should not begin last. Then fast unit tests, so that a plain mistake shows
+    at once. And time-outs as long as it takes here."""
+    items.sort(key=lambda item: (not item.get_closest_marker("guest"), bool(item.get_closest_marker("privileged"))))
     for item in items:
         if item.get_closest_marker("image") or item.get_closest_marker("guest"):
             item.add_marker(pytest.mark.slow)
