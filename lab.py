@@ -10,6 +10,7 @@ python3 lab.py compare   say whether a run is worse than another one of the same
 python3 lab.py ledger    the A/A controls of many runs, and what runs of the same experiment say together
 python3 lab.py model     what more cores would give, by a model that is judged by what it was not fitted to
 python3 lab.py guest     run a verb, a command or a shell in a guest with other CPUs and another kernel
+python3 lab.py pack      write one file for a machine without a network
 python3 lab.py clean     remove what a killed run left, and nothing else
 python3 lab.py test      build everything and run the tests
 
@@ -511,6 +512,27 @@ def guest(asked: Guest) -> None:
 def _in_guest(command: list[str]) -> list[str]:
     verbs = {verb.name or getattr(verb.callback, "__name__", "") for verb in app.registered_commands}
     return [sys.executable, str(ROOT / "lab.py"), "--yes", *command] if verbs & {*command[:1]} else command
+
+
+@app.command()
+def pack(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="To write, such as fastsocket-lab.tar.")],
+    yes: Yes = False,
+) -> None:
+    """Write one file for a machine without a network: the lab, built, with its libraries and Debian packages.
+
+    There: tar xf FILE && cd fastsocket-lab && sudo python3 lab.py --yes sweep
+    """
+    from bench.experiment import UsageError
+    from fastsocket.build import build
+    from setup.pack import pack as packed
+    from workloads import generator
+
+    if not file.parent.is_dir() or file.is_dir():
+        raise UsageError(f"cannot write {file}: name a file in a folder that is there")
+    build()
+    generator.build()
+    typer.echo(f"{file} is for {packed(file.absolute())}")
 
 
 @app.command()
