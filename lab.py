@@ -8,7 +8,9 @@ python3 lab.py figures   draw the figures of a run again
 python3 lab.py report    write the tables, figures and report of a run again
 python3 lab.py compare   say whether a run is worse than another one of the same experiment
 python3 lab.py ledger    the A/A controls of many runs, and what runs of the same experiment say together
+python3 lab.py model     what more cores would give, by a model that is judged by what it was not fitted to
 python3 lab.py guest     run a verb, a command or a shell in a guest with other CPUs and another kernel
+python3 lab.py pack      write one file for a machine without a network
 python3 lab.py clean     remove what a killed run left, and nothing else
 python3 lab.py test      build everything and run the tests
 
@@ -56,6 +58,7 @@ if TYPE_CHECKING:  # the verbs import what they need, so that --help is quick
 
 ROOT = Path(__file__).resolve().parent
 INTERRUPTED = 130
+MOST_CORES = 1024  # that lab.py model predicts
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 # bootstrap has acted on --yes before typer sees it. Here typer learns that it exists, and explains it in --help.
@@ -402,6 +405,50 @@ def ledger(
         typer.echo("\n".join([*left_out, *sentences(found)]))
 
 
+@app.command()
+def model(
+    run: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="Whose variants are switches (default: results/threads/web).")
+    ] = None,
+    cores: Annotated[str, typer.Option(metavar="LIST", help="Core counts to predict.")] = "64,128",
+    demand: Annotated[int, typer.Option(min=1, metavar="CPS", help="Of a fleet: connections per second.")] = 1_000_000,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs; writes no files.")] = False,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: results/<date>-model.")] = None,
+    yes: Yes = False,
+) -> None:
+    """Say what more cores would give, what limits them, and how far off the model was where it was judged.
+
+    python3 lab.py model --cores 32,64
+    """
+    import json
+
+    from analysis.model.answers import fitted_curves
+    from analysis.model.tables import judgement
+    from analysis.model.write import answers, write
+    from bench.collection import results_in
+
+    fits = fitted_curves()
+    found = answers(fits, _counts(cores), demand, run or ROOT / "results" / "threads" / "web")
+    if as_json:
+        typer.echo(json.dumps({name: json.loads(table.to_json(orient="records")) for name, table in found.items()}))
+        return
+    typer.echo(judgement(found["held-out"]))
+    with results_in(out, "model") as directory:
+        typer.echo(write(directory, fits, found, demand))
+
+
+def _counts(cores: str) -> list[int]:
+    from bench.experiment import UsageError
+
+    try:
+        counts = sorted({int(part) for part in _split([cores])})
+    except ValueError:
+        counts = [0]
+    if counts[0] < 1 or counts[-1] > MOST_CORES:
+        raise UsageError(f"--cores {cores!r} is no list of numbers from 1 to {MOST_CORES}, such as 64,128")
+    return counts
+
+
 def _conclusion(regressions: int) -> str:
     return f"{regressions} regression{'s' if regressions != 1 else ''}"
 
@@ -465,6 +512,27 @@ def guest(asked: Guest) -> None:
 def _in_guest(command: list[str]) -> list[str]:
     verbs = {verb.name or getattr(verb.callback, "__name__", "") for verb in app.registered_commands}
     return [sys.executable, str(ROOT / "lab.py"), "--yes", *command] if verbs & {*command[:1]} else command
+
+
+@app.command()
+def pack(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="To write, such as fastsocket-lab.tar.")],
+    yes: Yes = False,
+) -> None:
+    """Write one file for a machine without a network: the lab, built, with its libraries and Debian packages.
+
+    There: tar xf FILE && cd fastsocket-lab && sudo python3 lab.py --yes sweep
+    """
+    from bench.experiment import UsageError
+    from fastsocket.build import build
+    from setup.pack import pack as packed
+    from workloads import generator
+
+    if not file.parent.is_dir() or file.is_dir():
+        raise UsageError(f"cannot write {file}: name a file in a folder that is there")
+    build()
+    generator.build()
+    typer.echo(f"{file} is for {packed(file.absolute())}")
 
 
 @app.command()

@@ -30,8 +30,8 @@ def write_tables(result: Result) -> None:
     readable.to_csv(folder / "summary.csv", index=False)
     cpu.to_csv(folder / "cpu_by_core.csv", index=False)
     notes = "".join(f"\n- {NOT_AVAILABLE}: {note}" for note in missing(run, trials))
-    (folder / "summary.md").write_text(_markdown(readable) + notes + "\n")
-    (folder / "cpu_by_core.md").write_text(_markdown(readable_cpu(cpu)))
+    (folder / "summary.md").write_text(markdown(readable) + notes + "\n")
+    (folder / "cpu_by_core.md").write_text(markdown(readable_cpu(cpu)))
     result.compared.to_csv(folder / "comparisons.csv", index=False)
     result.verdicts.to_csv(folder / "verdicts.csv", index=False)
 
@@ -214,6 +214,7 @@ def _rounded(value: float) -> str:
     return f"{float(f'{value:.3g}'):,.0f}"
 
 
-def _markdown(table: pd.DataFrame) -> str:
+def markdown(table: pd.DataFrame) -> str:
+    """A table of texts."""
     lines = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

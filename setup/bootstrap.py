@@ -13,14 +13,16 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from fastsocket.build import is_finished
 from setup import peers
-from setup.packages import BUILDING, GUEST, MEASURING, TESTING, Package
+from setup.packages import BUILDING, ENVIRONMENT, GUEST, MEASURING, TESTING, Package
 from setup.peers import Wheel
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
+OFFLINE = ROOT / "offline"  # in what setup/pack.py has packed: wheels/ and packages/, to install from
 VENV_PYTHON = VENV / "bin" / "python"
 REQUIREMENTS = ROOT / "requirements.txt"
 CHECKS = ROOT / "requirements-checks.txt"
@@ -63,10 +65,10 @@ def verbs(arguments: list[str]) -> list[str]:
 
 
 def needed_packages(verb: str = "") -> tuple[Package, ...]:
-    """Where all is built, as in the image, nothing is compiled; there tests skip what they lack."""
+    """Where all is built, as in the image and in a pack, nothing is compiled; there tests skip what they lack."""
     guest = GUEST if verb == "guest" else ()
     if is_finished():
-        return MEASURING + guest
+        return (() if has_environment() else ENVIRONMENT) + MEASURING + guest
     return BUILDING + MEASURING + (TESTING if verb == "test" else ()) + guest
 
 
@@ -163,7 +165,8 @@ def _run(what: str, command: list[str], **environment: str) -> None:
     if done.returncode:
         lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
         telling = [line for line in lines if line.startswith(("E:", "ERROR", "error"))] or lines or ["it said nothing"]
-        _refuse(f"{what} failed: {telling[0]} (is the network there?)")
+        doubt = "is the pack for this Debian and Python?" if OFFLINE.exists() else "is the network there?"
+        _refuse(f"{what} failed: {telling[0]} ({doubt})")
 
 
 @contextmanager
@@ -191,11 +194,12 @@ def remove_policy() -> bool:
 def _install_packages(packages: list[Package]) -> None:
     if not packages:
         return
-    with _no_service_starts():
-        _run("apt-get update", ["apt-get", "update", "-q"])
+    names = [package.name for package in packages]
+    with _no_service_starts(), _apt() as apt:
+        _run("apt-get update", [*apt, "update"])
         _run(
             "apt-get install",
-            ["apt-get", "install", "-q", "-y", "--no-install-recommends", *(package.name for package in packages)],
+            [*apt, "install", "-y", "--no-install-recommends", *names],
             DEBIAN_FRONTEND="noninteractive",
         )
     for package in packages:
@@ -204,6 +208,25 @@ def _install_packages(packages: list[Package]) -> None:
     still = " ".join(package.name for package in packages if not package.is_there())
     if still:
         _refuse(f"installed, but still not found: {still}; is PATH complete?")
+
+
+@contextmanager
+def _apt() -> Iterator[list[str]]:
+    """apt-get, with its options. A pack's packages are its only source; the machine's own lists stay as they are."""
+    if not OFFLINE.exists():
+        yield ["apt-get", "-q"]
+        return
+    with TemporaryDirectory() as scratch:
+        (Path(scratch) / "lists" / "partial").mkdir(parents=True)
+        sources = Path(scratch) / "packed.list"
+        sources.write_text(f"deb [trusted=yes] {(OFFLINE / 'packages').as_uri()} ./\n")
+        places = {
+            "Dir::Etc::SourceList": sources,
+            "Dir::Etc::SourceParts": "-",
+            "Dir::State::Lists": f"{scratch}/lists",
+            "APT::Sandbox::User": "root",
+        }
+        yield ["apt-get", "-q", *(f"--option={name}={value}" for name, value in places.items())]
 
 
 def _disable_service(name: str) -> None:
@@ -240,4 +263,6 @@ def install_all_wheels() -> None:
 
 
 def _pip(what: str, *arguments: str) -> None:
-    _run(what, [str(VENV_PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments])
+    packed = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": (OFFLINE / "wheels").as_uri()} if OFFLINE.exists() else {}
+    pip = [str(VENV_PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    _run(what, [*pip, *arguments], **packed)

@@ -55,8 +55,9 @@ def _debian() -> int:
         return 12
 
 
+ENVIRONMENT = (Package("python3-venv", module="ensurepip"),)
 BUILDING = (
-    Package("python3-venv", module="ensurepip"),
+    *ENVIRONMENT,
     Package("gcc", command="gcc"),
     Package("libc6-dev", file="/usr/include/stdio.h"),
     Package("make", command="make"),

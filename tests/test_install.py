@@ -11,10 +11,26 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.commands import assert_one_line, lab
 from tests.harness.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
 MIRROR = "http://deb.debian.org/debian"
+# Of a directory a root without a network, in which a command runs.
+ALONE = """
+mount --make-rprivate /
+mount --bind "$1" "$1"
+cd "$1"
+mount -t proc proc proc
+mount -t sysfs sys sys
+mount --rbind /dev dev
+mkdir old
+pivot_root . old
+umount -l old
+cd "$2"
+shift 2
+exec "$@"
+"""
 BUILDS = ("build-essential", "debhelper", "clang", "libbpf-dev", "python3", "python3-pip", "lintian", "man-db")
 
 
@@ -165,6 +181,28 @@ def test_packages_are_installed_used_and_purged(fresh, packages):
         assert server.wait() == 0
     fresh.run("apt-get purge -q -y --autoremove fastsocket libfsocket")
     assert not [name for name in fresh.files() - before if "fsocket" in name or "fastsocket" in name]
+
+
+@pytest.mark.slow
+@pytest.mark.privileged
+@pytest.mark.timeout(1800)
+def test_a_pack_installs_and_measures_without_a_network(fresh, tmp_path):
+    packed, there = tmp_path / "lab.tar", fresh.directory / "lab"
+    short = ["--workload", "nginx", "--cores", "1", "--blocks", "1", "--seconds", "1"]
+    assert "is for Debian GNU/Linux" in run(sys.executable, ROOT / "lab.py", "pack", packed)
+    fresh.install("python3")
+    there.mkdir()
+    run("tar", "-xf", packed, "-C", there)
+    alone = ["unshare", "--net", "--mount", "--pid", "--fork", "sh", "-ec", ALONE, "sh", fresh.directory]
+    sweep = ["python3", "lab.py", "--yes", "sweep", *short, "--out", "/lab/run"]
+    path = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+    assert "report: /lab/run/report.html" in run(*alone, "/lab/fastsocket-lab", *sweep, env=path)
+    assert (there / "run" / "report.html").exists()
+
+
+def test_a_pack_that_cannot_be_written_is_one_line(tmp_path):
+    assert_one_line(lab("pack", str(tmp_path / "no folder" / "lab.tar")), 2, "cannot write", "no folder")
+    assert_one_line(lab("pack", str(tmp_path)), 2, "cannot write")
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
 from multiprocessing import get_context
@@ -118,6 +119,14 @@ def _unavailable(view: View, why_not: str) -> tuple[Figure, pd.DataFrame]:
     why, slides = f"{NOT_AVAILABLE}: {why_not}", f". In the slides: {view.spec.slides}" if view.spec.slides else ""
     say(axes, why + slides)
     return figure, pd.DataFrame({"unavailable": [why]})
+
+
+def draw_into(folder: Path, name: str, draw: Callable[[], tuple[Figure, pd.DataFrame]]) -> list[Path]:
+    """A figure of no run, in the style and with the files of all others."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(STYLE):
+        figure, shown = draw()
+        return [*_save(folder, name, figure), _save_data(folder / f"{name}.csv", shown)]
 
 
 def _save(folder: Path, name: str, figure: Figure) -> list[Path]:

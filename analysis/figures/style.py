@@ -35,7 +35,11 @@ _FIRST = [BASE, "latest", "fastsocket", CONTROL]  # these look the same in every
 def look(view: View, arm: str) -> Look:
     """Colour and marker of an arm, the same in all figures of a run."""
     known = [*_FIRST, *(variant for variant in view.run.options.variants if variant not in _FIRST)]
-    number = known.index(arm)
+    return numbered_look(known.index(arm))
+
+
+def numbered_look(number: int) -> Look:
+    """As look(), of the arm that is the first, second, … of all."""
     return {
         "color": _COLOURS[number % len(_COLOURS)],
         "marker": _MARKERS[number % len(_MARKERS)],

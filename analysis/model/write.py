@@ -1,0 +1,48 @@
+"""All that the model says, and its files: a table for each question, one page, and the figure."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.figures import draw_into
+from analysis.figures.model import draw_model
+from analysis.model.answers import (
+    Fitted,
+    assumptions,
+    beyond,
+    fleet,
+    held_out,
+    other_checks,
+    parameters,
+    switches,
+)
+from analysis.model.tables import page
+from analysis.results import stored_result
+from records.run import runs_in
+
+PAGE = "model.md"
+
+
+def answers(fits: list[Fitted], cores: list[int], demand: int, run: Path) -> dict[str, pd.DataFrame]:
+    """By the name of its table. run: the directory of a run whose variants are switches of the library."""
+    measured = pd.concat([stored_result(part).summary for part in runs_in(run)])
+    return {
+        "held-out": held_out(fits),
+        "assumptions": assumptions(fits),
+        "parameters": parameters(fits),
+        "other-checks": other_checks(fits),
+        "beyond": beyond(fits, cores),
+        "switches": switches(fits, cores, measured),
+        "fleet": fleet(fits, demand),
+    }
+
+
+def write(directory: Path, fits: list[Fitted], found: dict[str, pd.DataFrame], demand: int) -> Path:
+    """Write model.md, tables/ and figures/ into the directory. The page is returned."""
+    folder = directory / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in found.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
+    draw_into(directory / "figures", "model", lambda: draw_model(fits))
+    (directory / PAGE).write_text(page(found, demand))
+    return directory / PAGE
