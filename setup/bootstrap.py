@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fastsocket.build import is_finished
 from setup import peers
-from setup.packages import BUILDING, GUEST, MEASURING, TESTING, Package
+from setup.packages import BUILDING, GUEST, MEASURING, SSH, TESTING, Package
 from setup.peers import Wheel
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,6 +43,7 @@ def missing_packages(arguments: list[str]) -> list[Package]:
     """What the verb among the arguments needs, and the machine lacks. A guest has the machine's packages."""
     needed = [package for verb in verbs(arguments) or [""] for package in needed_packages(verb)]
     needed += [need for need in _needed_peers(arguments) if isinstance(need, Package)]
+    needed += [SSH] if any(argument.split("=")[0] == "--client" for argument in arguments) else []
     return [package for package in dict.fromkeys(needed) if not package.is_there()]
 
 

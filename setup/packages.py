@@ -81,7 +81,10 @@ TESTING = (
     Package("apache2-bin", command="apache2"),
     Package("h2o", command="h2o"),
     Package("man-db", command="man"),
+    Package("openssh-server", command="sshd"),
 )
+# What reaches a load generator on another machine.
+SSH = Package("openssh-client", command="ssh")
 # What guests run under. Only a static busybox is of use. Debian 12's QEMU brings virtiofsd; later ones do not.
 VIRTIOFSD = "/usr/libexec/virtiofsd"
 GUEST = (

@@ -16,5 +16,5 @@ class Client(Protocol):
         """The path by which the host has a file of ours."""
 
     def ask(self, address: str, port: int, request: bytes, seconds: float) -> bytes:
-        """What a server answers to a request from the host until it closes. Raises OSError, also when that takes so
-        many seconds."""
+        """What a server answers to a request from the host until it closes. Raises OSError or, of another machine,
+        HostError; also when that takes so many seconds."""

@@ -2,7 +2,7 @@
 
 import logging
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -84,6 +84,9 @@ class Testbed:
     client: Client
     server: Host
     backend: Host  # in the topology Proxy alone
+    load_cpus: Sequence[int] = ()  # of the client, where that is another machine
+    told: Mapping[str, str] = {}  # of such a client
+    untold: Mapping[str, str] = {}  # metrics that are not to be had in such a network, each with the reason
 
     def __init__(self, topology: Topo, tag: RunTag, queues: int, table: int = 0):
         self._topology = topology
