@@ -103,7 +103,7 @@ def test_what_needs_a_testbed_of_the_lab_is_refused(experiment, chosen, words):
 
 
 def test_the_address_has_to_be_ours():
-    with pytest.raises(UsageError, match="203.0.113.1: no IPv4 address of this machine"):
+    with pytest.raises(UsageError, match=r"203\.0\.113\.1: no IPv4 address of this machine"):
         on_two_hosts(plan("scalability-nginx", "quick"), "user@host", "203.0.113.1")
 
 

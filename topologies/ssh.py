@@ -73,6 +73,8 @@ class SshHost(AbstractContextManager["SshHost"]):
             self._connection = undo.enter_context(self._connected(packages))
             undo.callback(self._connection.terminate)
             told = [line.strip() for line in takewhile(str.strip, self._connection.stdout or [])]
+            if told and not told[0].startswith("/"):
+                raise HostError(f"{name} prints {told[0]!r} by itself: its shell's start-up files may print nothing")
             if len(told) < 3:
                 raise HostError(self._why_not())
             self._directory, self.system, cpus, *missing = told
@@ -140,7 +142,7 @@ class SshHost(AbstractContextManager["SshHost"]):
 
     def _require_connection(self) -> None:
         if self._connection.poll() is not None:
-            raise HostError(f"the connection to {self.name} was lost: {self._last_words()}; --resume goes on")
+            raise HostError(f"the connection to {self.name} was lost: {self._last_words()}; mend it, then --resume")
 
     def _why_not(self) -> str:
         words = self._last_words()
@@ -149,7 +151,7 @@ class SshHost(AbstractContextManager["SshHost"]):
         return f"no connection to {self.name}: {words}; {remedy.format(self.name)}"
 
     def _last_words(self) -> str:
-        return _last_line(self._log.read_text(errors="replace"))
+        return _last_line(self._log.read_text(errors="replace")).rstrip(".")
 
 
 def _last_line(text: str) -> str:
