@@ -200,7 +200,7 @@ def _install_packages(packages: list[Package]) -> None:
             DEBIAN_FRONTEND="noninteractive",
         )
     for package in packages:
-        _disable_service(package.name)
+        _disable_service(package.service or package.name)
     importlib.invalidate_caches()
     still = " ".join(package.name for package in packages if not package.is_there())
     if still:
