@@ -111,6 +111,16 @@ class Sweep:
     nic: Annotated[
         str | None, typer.Option(metavar="KIND", help="Emulated NIC: threads or rps (default: threads, where it can).")
     ] = None
+    client: Annotated[
+        str | None,
+        typer.Option(
+            metavar="USER@HOST", help="Load from that machine, over SSH. Web servers alone: docs/two-hosts.md."
+        ),
+    ] = None
+    server_address: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="With --client: of this machine, where the client finds the server."),
+    ] = None
     precision: Annotated[
         str | None, typer.Option(metavar="P%", help="Add blocks until the primary outcome's interval is ± P % narrow.")
     ] = None
@@ -131,6 +141,7 @@ class Sweep:
     def said(self) -> frozenset[str]:
         """Of records.run.Options: those fields that these options speak of."""
         fields = {"workloads": self.workload, "variants": self.variant, "cores": self.cores, "nic": self.nic}
+        fields |= {"client": self.client, "server_address": self.server_address}
         length = self.quick or self.paper
         told = {**fields, "blocks": self.blocks or length, "seconds": self.seconds or length}
         return frozenset(name for name, value in told.items() if value)
@@ -215,6 +226,7 @@ def _resumed(asked: Sweep) -> str | None:
 def _planned(asked: Sweep, name: str) -> "dict[str, Options]":
     """The options of each experiment. Raises UsageError for what does not go together."""
     from bench import experiment as experiments
+    from bench.two_hosts import on_two_hosts
 
     if asked.quick and asked.paper:
         raise experiments.UsageError("--quick and --paper exclude each other: choose one")
@@ -228,7 +240,7 @@ def _planned(asked: Sweep, name: str) -> "dict[str, Options]":
         raise experiments.UsageError(
             f"{name} is several experiments: --workload and --variant go with one, such as {parts[0]}"
         )
-    return {
+    planned = {
         part: experiments.plan(
             part,
             "quick" if asked.quick else "paper" if asked.paper else "full",
@@ -240,6 +252,13 @@ def _planned(asked: Sweep, name: str) -> "dict[str, Options]":
             nic=experiments.nic_kind(asked.nic),
         )
         for part in parts
+    }
+    if asked.client is None and asked.server_address is None:
+        return planned
+    if asked.nic:
+        raise experiments.UsageError("--nic is about an emulated NIC, and --client about a real one: choose one")
+    return {
+        part: on_two_hosts(options, asked.client or "", asked.server_address or "") for part, options in planned.items()
     }
 
 

@@ -10,7 +10,7 @@ PASSING = ("load before",)  # of fingerprints: another one each time
 def circumstances(run: Run) -> dict[str, str]:
     """All that a run tells of machine, kernel, software and limits."""
     limits = ", ".join(f"{name} {value}" for name, value in run.options.limits.items()) or "as usual"
-    told = {**run.fingerprint, **run.kernel_settings, **run.versions, "limits": limits}
+    told = {**run.fingerprint, **run.kernel_settings, **run.versions, **run.client, "limits": limits}
     return {name: value for name, value in told.items() if name not in PASSING}
 
 

@@ -163,6 +163,7 @@ def warnings(run: Run, trials: list[Trial]) -> list[str]:
     return [
         *_incomplete(run, trials),
         *_sharing(run),
+        *_elsewhere(run),
         *_lacking(run),
         *_failed(run, trials),
         *_spoilt(trials),
@@ -232,6 +233,15 @@ def _sharing(run: Run) -> list[str]:
         for placement in run.placements
         if placement.shared
     ]
+
+
+def _elsewhere(run: Run) -> list[str]:
+    """Of a load generator on another machine."""
+    if not run.client:
+        return []
+    told = ", ".join(f"{name} {said}" for name, said in run.client.items())
+    where = f"The load generator ran on another machine ({told}): its CPU time is in no number here."
+    return [f"{where} The NICs and networks of both machines were left as they were: no variant was steered."]
 
 
 def _lacking(run: Run) -> list[str]:

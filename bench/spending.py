@@ -1,19 +1,19 @@
 """Whose CPU time it was, and how often a CPU switched to whom: the server, its NIC, the client, and so on.
 
-fastsocket/measure/tasks.py reads both. A process belongs to the host in whose network namespace it is. The threads of
-an emulated NIC's receive queues belong to the host that receives (topologies/queue_threads.py).
+fastsocket/measure/tasks.py reads both. A process belongs to the host in whose mount namespace it is: each host has one
+of its own (topologies/tag.py). The threads of an emulated NIC's receive queues belong to the host that receives
+(topologies/queue_threads.py).
 """
 
 import os
 from collections import defaultdict
 from collections.abc import Mapping
 
-from mininet.node import Host
-
 from fastsocket.measure.tasks import Ran, threads_of
 from fastsocket.processes import numbers
-from fastsocket.steering.device import Device, network_inode
+from fastsocket.steering.device import Device
 from records.trials import LAB, NIC, OTHERS
+from topologies.client import Client
 from topologies.queue_threads import QueueThreads
 
 CLIENT = "client"  # the host on which load generators run
@@ -25,7 +25,7 @@ _NOT_YET = Ran(0.0, 0.0, 0)
 class Spending:
     """Reads how long all tasks of the machine have run. hosts: of the testbed, by name."""
 
-    def __init__(self, hosts: Mapping[str, Host], threads: Mapping[Device, QueueThreads]):
+    def __init__(self, hosts: Mapping[str, Client], threads: Mapping[Device, QueueThreads]):
         self._owner_of_namespace = {_namespace(host.pid): name for name, host in hosts.items()}
         name_of = {host.pid: name for name, host in hosts.items()}
         self._owner_of_thread = {
@@ -65,8 +65,8 @@ def switches(before: Reading, after: Reading, owner: str) -> int:
 
 
 def _namespace(process: int) -> int:
-    """The inode number of a process's network namespace; 0 when it has just ended."""
+    """The inode number of a process's mount namespace; 0 when it has just ended."""
     try:
-        return network_inode(process)
+        return os.stat(f"/proc/{process}/ns/mnt").st_ino
     except OSError:
         return 0

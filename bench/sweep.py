@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -18,12 +19,13 @@ from bench.schedule import Slot, schedule
 from bench.soundness import BUSY
 from bench.threads import cores_first
 from bench.trial import Bench, Observe
+from bench.two_hosts import hosts_for
 from fastsocket import reads
 from fastsocket.libbpf import BpfError
 from fastsocket.steering import EmulatedNic
 from fastsocket.steering.cpus import machine_cpus
 from probes.trial import Probes
-from records.run import RUN, NicKind, Options, RecordError, Run, read_run, write_run
+from records.run import RUN, Options, RecordError, Run, read_run, write_run
 from records.trials import Trial, append_trial, drop_torn_line, failed_trial, read_trials
 from setup.fingerprint import fingerprint, versions
 from setup.kernel_settings import kernel_settings
@@ -48,7 +50,7 @@ def new_run(directory: Path, options: Options) -> Run:
         raise UsageError(f"{directory} holds a run already: go on with --resume, or choose another --out")
     if directory.is_dir() and any(directory.iterdir()):
         raise UsageError(f"{directory} holds other files: choose another --out")
-    installed = {tool: said for name in options.workloads for tool, said in WORKLOADS[name].versions().items()}
+    installed = {tool: said for name in options.workloads for tool, said in _versions(name, options).items()}
     run = Run(
         options=options,
         started=datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -56,7 +58,7 @@ def new_run(directory: Path, options: Options) -> Run:
         kernel_settings=kernel_settings(),
         machine_cpus=machine_cpus(),
         versions={**versions(), **installed},
-        placements=place(options.cores, cores_first(usable_cpus())),
+        placements=place(options.cores, cores_first(usable_cpus()), elsewhere=bool(options.client)),
         unavailable={},
         planned_trials=len(schedule(options)),
     )
@@ -66,6 +68,11 @@ def new_run(directory: Path, options: Options) -> Run:
     except OSError as error:
         raise UsageError(f"cannot write to {directory}: {error.strerror}; choose another --out") from error
     return run
+
+
+def _versions(workload: str, options: Options) -> dict[str, str]:
+    """Of what runs on this machine."""
+    return WORKLOADS[workload].versions(without=WORKLOADS[workload].loader if options.client else "")
 
 
 def resumed_run(directory: Path, wanted: Options, said: frozenset[str]) -> Run:
@@ -118,18 +125,27 @@ def remaining(directory: Path, run: Run) -> list[Slot]:
 
 @contextmanager
 def bench(
-    workloads: list[str], queues: int, nic: NicKind, count_calls: bool = False, variants: Iterable[str] = ()
+    workloads: list[str],
+    queues: int,
+    nic: str,
+    count_calls: bool = False,
+    variants: Iterable[str] = (),
+    two_hosts: Callable[[RunTag], Testbed] | None = None,
 ) -> Iterator[tuple[Bench, Probes]]:
     """The Bench over the testbeds of these workloads, and its Probes. On leaving, all that they made here goes.
 
-    variants: those that need a testbed of their own may run, if they are named here.
+    variants: those that need a testbed of their own may run, if they are named here. two_hosts: makes the
+    testbed of a client on another machine.
     """
     with ExitStack() as stack:
         tag = stack.enter_context(RunTag())
         topologies = dict.fromkeys(WORKLOADS[name].topology for name in workloads)
         kinds = product(topologies, sorted({0, *(VARIANTS[name].table for name in variants)}))
         testbeds = {
-            (topology, table): stack.enter_context(Testbed(topology(), tag, queues, table)) for topology, table in kinds
+            (topology, table): stack.enter_context(
+                two_hosts(tag) if two_hosts else Testbed(topology(), tag, queues, table)
+            )
+            for topology, table in kinds
         }
         links = [link for testbed in testbeds.values() for link in testbed.links_to(testbed.server)]
         threads = stack.enter_context(threads_of(links if nic == "threads" else []))
@@ -143,17 +159,18 @@ def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], Non
 
     began: time.monotonic() at the start of the command. An interruption loses no trial that was measured. A trial that
     fails is run once more; if it fails again it is kept as failed. A workload that goes on failing is left out. Raises
-    TestbedError, BpfError or, where no trial of the whole run could be measured, WorkloadError.
+    TestbedError, HostError, BpfError or, where no trial of the whole run could be measured, WorkloadError.
     """
     before, tolerance = run.wall_seconds, Tolerance()
     try:
         options = run.options
         count_calls = options.observes == "calls"
-        with bench(options.workloads, len(usable_cpus()), options.nic, count_calls, options.variants) as (
+        two_hosts = partial(hosts_for, options) if options.client else None
+        with bench(options.workloads, len(usable_cpus()), options.nic, count_calls, options.variants, two_hosts) as (
             trials,
             probes,
         ):
-            run = run.model_copy(update={"unavailable": probes.unavailable})
+            run = run.model_copy(update={"unavailable": probes.unavailable, "client": trials.client})
             run = with_capacities(run, lambda slot: _run(trials, slot, run))
             write_run(directory, run)
             for slot in remaining(directory, run):

@@ -1,5 +1,6 @@
 """One trial: a fresh server, a load, and everything that is observed meanwhile."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -80,6 +81,11 @@ class Bench:
         self._threads = threads
         self._probes = probes
 
+    @property
+    def client(self) -> dict[str, str]:
+        """Run.client."""
+        return {name: said for testbed in self._testbeds.values() for name, said in testbed.told.items()}
+
     def run(
         self,
         slot: Slot,
@@ -97,7 +103,7 @@ class Bench:
         """
         workload, variant = WORKLOADS[slot.workload], VARIANTS[slot.variant]
         testbed = self._testbeds[workload.topology, variant.table]
-        cpus = Cpus(placement.server_cpus, placement.load_cpus)
+        cpus = Cpus(placement.server_cpus, list(testbed.load_cpus) or placement.load_cpus)
         with (
             nullcontext() if variant.observed else self._probes.taken_off(),
             self._steered(workload, variant, testbed, cpus, one_queue),
@@ -115,7 +121,9 @@ class Bench:
             started = time.time()
             with unharmed(pids), meter, (observe or _nothing_more)(pids[0], workload.ports(cpus), Path(directory)):
                 load = within_time(partial(workload.load, testbed, cpus, demand), seconds)
-            use = meter.use(sorted({*cpus.server, *cpus.load}))
+            if testbed.load_cpus:
+                load = replace(load, cpu_seconds=0.0)  # that was another machine's
+            use = meter.use(_cpus_of(placement))
             spent = meter.spent(ended={CLIENT: load.cpu_seconds})
             observed = self._probes.metrics(load.served) if variant.observed else {}
             library = _since(library, _library(pids)) if library else None
@@ -124,14 +132,16 @@ class Bench:
                 calmer = replace(demand, rate=latency_rate)
                 with unharmed(pids):
                     load, no_latencies = _with_latencies(load, partial(workload.load, testbed, cpus, calmer), seconds)
+        metrics = {**_metrics(workload.metric, load, use), **_paid(load, spent, meter), **observed}
+        untold = {**_untold(load, use, no_latencies), **_not_paid(load, spent), **self._probes.unavailable}
         return Trial(
             **vars(slot),
             started=started,
             seconds=load.seconds,
             rate=rate,
             latency_rate=latency_rate,
-            metrics={**_metrics(workload.metric, load, use), **_paid(load, spent, meter), **observed},
-            unavailable={**_untold(load, use, no_latencies), **_not_paid(load, spent), **self._probes.unavailable},
+            metrics={name: value for name, value in metrics.items() if name not in testbed.untold},
+            unavailable={**untold, **testbed.untold},
             latency_ms=load.latency_ms,
             histograms=load.histograms,
             load_errors=load.errors,
@@ -175,6 +185,12 @@ def _queues(variant: Variant, cpus: Cpus) -> list[int]:
     if not others:
         raise WorkloadError(f"{variant.name} needs a CPU beside those of the server: measure on fewer cores")
     return others if variant.taken_in == "others" else [*cpus.server, *others]
+
+
+def _cpus_of(placement: Placement) -> list[int]:
+    """Those whose time a trial counts: all, where a real NIC may interrupt any of them."""
+    ours = {*placement.server_cpus, *placement.load_cpus}
+    return sorted(ours if placement.load_cpus else os.sched_getaffinity(0))
 
 
 def _with_latencies(load: Load, calmer: Callable[[], Load], seconds: float) -> tuple[Load, str]:

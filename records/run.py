@@ -79,7 +79,9 @@ class Options(Asked):
     seconds: int  # of load per trial
     seed: int
     limits: dict[str, int] = {}  # of workloads/limits.py that were not the default
-    nic: NicKind = "rps"  # how a NIC is emulated: fastsocket/bpf/emulated.bpf.c
+    nic: NicKind | Literal["none"] = "rps"  # how a NIC is emulated: fastsocket/bpf/emulated.bpf.c; none: it is real
+    client: str = ""  # the other machine with the load generator, as ssh calls it; empty: it is on this one
+    server_address: str = ""  # of this machine, by which that one reaches the server
     why_not: str = ""  # this machine cannot run it; it then has no trials
     figures: list[FigureSpec] = []
 
@@ -113,7 +115,7 @@ class Placement(Record):
 
     cores: int
     server_cpus: list[int]
-    load_cpus: list[int]
+    load_cpus: list[int]  # empty: the load generator is on another machine, and has all of its CPUs
 
     @property
     def shared(self) -> list[int]:
@@ -129,6 +131,7 @@ class Run(Record):
     kernel_settings: dict[str, str] = {}  # of its build, and sysctls
     machine_cpus: int | None = None  # the highest possible CPU number, plus 1; None: from before it was recorded
     versions: dict[str, str]  # of the servers, the tools and the libraries
+    client: dict[str, str] = {}  # of another machine with the load generator: its name, system, CPUs, programs
     placements: list[Placement]
     unavailable: dict[str, str]  # metric -> why this machine cannot give it
     left_out: dict[str, str] = {}  # workload -> why the rest of its trials was not run

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 from fastsocket.build import is_finished
 from setup import peers
-from setup.packages import BUILDING, ENVIRONMENT, GUEST, MEASURING, TESTING, Package
+from setup.packages import BUILDING, ENVIRONMENT, GUEST, MEASURING, SSH, TESTING, Package
 from setup.peers import Wheel
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,6 +45,7 @@ def missing_packages(arguments: list[str]) -> list[Package]:
     """What the verb among the arguments needs, and the machine lacks. A guest has the machine's packages."""
     needed = [package for verb in verbs(arguments) or [""] for package in needed_packages(verb)]
     needed += [need for need in _needed_peers(arguments) if isinstance(need, Package)]
+    needed += [SSH] if any(argument.split("=")[0] == "--client" for argument in arguments) else []
     return [package for package in dict.fromkeys(needed) if not package.is_there()]
 
 
@@ -203,7 +204,7 @@ def _install_packages(packages: list[Package]) -> None:
             DEBIAN_FRONTEND="noninteractive",
         )
     for package in packages:
-        _disable_service(package.name)
+        _disable_service(package.service or package.name)
     importlib.invalidate_caches()
     still = " ".join(package.name for package in packages if not package.is_there())
     if still:

@@ -25,6 +25,7 @@ class Package:
     command: str = ""
     file: str = ""
     module: str = ""
+    service: str = ""  # of systemd, where its name is not the package's
 
     def is_there(self) -> bool:
         if self.module:
@@ -82,7 +83,10 @@ TESTING = (
     Package("apache2-bin", command="apache2"),
     Package("h2o", command="h2o"),
     Package("man-db", command="man"),
+    Package("openssh-server", command="sshd", service="ssh"),
 )
+# What reaches a load generator on another machine.
+SSH = Package("openssh-client", command="ssh")
 # What guests run under. Only a static busybox is of use. Debian 12's QEMU brings virtiofsd; later ones do not.
 VIRTIOFSD = "/usr/libexec/virtiofsd"
 GUEST = (

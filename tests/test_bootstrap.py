@@ -65,3 +65,12 @@ def test_a_policy_of_the_machine_stays(tmp_path, monkeypatch):
     with bootstrap._no_service_starts():
         assert bootstrap.POLICY.read_text() == "#!/bin/sh\nexit 104\n"
     assert not bootstrap.remove_policy() and bootstrap.POLICY.exists()
+
+
+def test_a_client_on_another_machine_takes_ssh(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    plain, over_ssh = (
+        {package.name for package in bootstrap.missing_packages(["sweep", *words])}
+        for words in ([], ["--client=user@host"])
+    )
+    assert over_ssh - plain == {"openssh-client"}

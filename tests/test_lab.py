@@ -48,6 +48,7 @@ SHORT = ["--workload", "nginx", "--blocks", "1", "--seconds", "1"]
         (["--resume"], ["--out"]),
         (["paper", "--workload", "nginx"], ["several experiments", "such as scalability"]),
         (["--no-such-option"], ["--no-such-option"]),
+        (["--client", "user@host"], ["--server-address", "go together"]),
     ],
 )
 def test_bad_input_gets_one_line_and_status_2(arguments, words):

@@ -2,11 +2,12 @@
 
 import ctypes
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
-from mininet.node import Node
 from pyroute2.netns import popns, pushns
 
 from fastsocket.steering.device import CLONE_NEWNET, enter_network
@@ -14,8 +15,14 @@ from fastsocket.steering.device import CLONE_NEWNET, enter_network
 ESTABLISHED_TABLE = "net/ipv4/tcp_child_ehash_entries"  # Linux 6.1, commit d1e5e6408b30
 
 
+class Inhabited(Protocol):
+    """A network namespace, by a process in it."""
+
+    pid: int
+
+
 @contextmanager
-def inside(host: Node) -> Iterator[None]:
+def inside(host: Inhabited) -> Iterator[None]:
     """The calling thread, and what it starts, in the host's network namespace (setns(2)).
 
     Preferred to IPRoute(netns=...), which forks a child that ends by a signal and so runs our handlers twice.
@@ -25,6 +32,26 @@ def inside(host: Node) -> Iterator[None]:
         yield
     finally:
         popns()
+
+
+class Namespace:
+    """What a host on this machine can do: a topologies.client.Client. pid: a process in its namespaces."""
+
+    pid: int
+
+    def command(self, cpus: list[int], argv: list[str]) -> list[str]:
+        """The command line that runs argv inside the host, pinned to these CPUs."""
+        return ["mnexec", "-a", str(self.pid), "taskset", "--cpu-list", ",".join(map(str, cpus)), *argv]
+
+    def deploy(self, file: Path) -> str:
+        return str(file)
+
+    def ask(self, address: str, port: int, request: bytes, seconds: float) -> bytes:
+        with inside(self):
+            connection = socket.create_connection((address, port), timeout=seconds)
+        with connection:
+            connection.sendall(request)
+            return b"".join(iter(lambda: connection.recv(4096), b""))
 
 
 @contextmanager

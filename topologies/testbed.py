@@ -2,7 +2,7 @@
 
 import logging
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,9 @@ from mininet.topo import Topo
 from pyroute2 import IPRoute
 
 from fastsocket.steering import Device, Link
+from topologies.client import Client
 from topologies.link import MultiQueueLink
-from topologies.namespace import inside, parent_of_tables
+from topologies.namespace import Namespace, inside, parent_of_tables
 from topologies.tag import RunTag
 
 # Aggregation merges packets, which a test of packets per connection must not have; checksums are pointless on a veth
@@ -42,7 +43,7 @@ class TestbedError(Exception):
     __test__ = False  # not a test class, whatever pytest thinks of the name
 
 
-class TaggedHost(Host):
+class TaggedHost(Namespace, Host):
     """A Mininet host whose mount namespace carries the run's tag. The server may have a table of established
     connections of its own, with so many entries."""
 
@@ -80,9 +81,12 @@ class Testbed:
     """
 
     __test__ = False
-    client: Host
+    client: Client
     server: Host
     backend: Host  # in the topology Proxy alone
+    load_cpus: Sequence[int] = ()  # of the client, where that is another machine
+    told: Mapping[str, str] = {}  # of such a client
+    untold: Mapping[str, str] = {}  # metrics that are not to be had in such a network, each with the reason
 
     def __init__(self, topology: Topo, tag: RunTag, queues: int, table: int = 0):
         self._topology = topology
@@ -173,10 +177,9 @@ class Testbed:
             if near.node is host
         ]
 
-    def command(self, host: Host, cpus: list[int], argv: list[str]) -> list[str]:
+    def command(self, host: Client, cpus: list[int], argv: list[str]) -> list[str]:
         """The command line that runs argv inside the host, pinned to these CPUs."""
-        pinned = ["taskset", "--cpu-list", ",".join(map(str, cpus)), *argv]
-        return ["mnexec", "-a", str(host.pid), *pinned]
+        return host.command(cpus, argv)
 
 
 def ipv6_address(interface: Intf) -> str:

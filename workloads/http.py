@@ -1,17 +1,13 @@
 """What the web servers and proxies serve, and asking them for it."""
 
-import socket
-
-from mininet.node import Host
-
-from topologies.namespace import inside
+from topologies.client import Client
 from workloads import limits
 
 OBJECT = b"x" * 63 + b"\n"
 PORT = 80
 
 
-def answers(client: Host, address: str) -> bool:
+def answers(client: Client, address: str) -> bool:
     """Whether a request from the client is answered with the object."""
     try:
         return answer(client, address).endswith(OBJECT)
@@ -19,10 +15,7 @@ def answers(client: Host, address: str) -> bool:
         return False
 
 
-def answer(client: Host, address: str) -> bytes:
+def answer(client: Client, address: str) -> bytes:
     """To a request from the client, with its headers. Raises OSError."""
-    with inside(client):
-        connection = socket.create_connection((address, PORT), timeout=limits.read().answer_seconds)
-    with connection:
-        connection.sendall(b"GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % address.encode())
-        return b"".join(iter(lambda: connection.recv(4096), b""))
+    request = f"GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    return client.ask(address, PORT, request.encode(), limits.read().answer_seconds)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mininet.node import Host
 
+from topologies.client import Client
 from topologies.testbed import Testbed
 from workloads import http
 from workloads.process import started
@@ -66,7 +67,7 @@ class Nginx(WebServer):
 def nginx(
     testbed: Testbed,
     host: Host,
-    client: Host,
+    client: Client,
     cpus: list[int],
     directory: Path,
     own_reuseport: bool,

@@ -60,6 +60,12 @@ class Variant:
         """Whether it needs settings that no network namespace has for itself; RFS has its table."""
         return self.rfs or bool(self.machine_sysctls)
 
+    @property
+    def needs_own_network(self) -> bool:
+        """Whether it sets up the server's NIC or network. Perfect filters leave passive connections to RSS."""
+        steered = self.steering == "atr" or self.taken_in != "own" or self.rfs
+        return steered or bool(self.sysctls or self.table)
+
     def why_not(self) -> str | None:
         """Why this machine cannot run it, or None."""
         for name in (*self.sysctls, *self.machine_sysctls, *([ESTABLISHED_TABLE] if self.table else [])):

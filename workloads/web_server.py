@@ -17,6 +17,8 @@ from workloads.workload import Cpus, Workload
 class WebServer(Workload):
     """On port 80, with a worker for each of the server's CPUs that watches the listener in an epoll of its own."""
 
+    loader = "wrk"
+
     def ports(self, cpus: Cpus) -> range:
         return range(http.PORT, http.PORT + 1)
 

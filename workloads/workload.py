@@ -31,6 +31,7 @@ class Workload(ABC):
     name: str
     binaries: dict[str, list[str]]  # command -> the arguments that make it print its version
     packages: dict[str, str]  # command -> its Debian package; a literal: setup/packages.py does not import it
+    loader: str = ""  # which of them loads it at full speed; empty: no client on another machine can
     metric: str = "cps"  # what a trial counts: "cps", or "rps" where connections persist
     topology: type[Topo] = Pair
     lacks: dict[str, str] = {}  # variant -> why this server does not have it
@@ -69,9 +70,9 @@ class Workload(ABC):
     def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
         """Load it from the testbed's host ``client``. Raises WorkloadError."""
 
-    def versions(self) -> dict[str, str]:
-        """Of each binary. Raises WorkloadError when one is not installed."""
-        return {binary: _version(binary, arguments) for binary, arguments in self.binaries.items()}
+    def versions(self, without: str = "") -> dict[str, str]:
+        """Of each binary but for one. Raises WorkloadError when one is not installed."""
+        return {binary: _version(binary, arguments) for binary, arguments in self.binaries.items() if binary != without}
 
 
 def _version(binary: str, arguments: list[str]) -> str:

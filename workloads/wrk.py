@@ -36,7 +36,7 @@ def wrk(testbed: Testbed, cpus: Cpus, seconds: int) -> Load:
             "--timeout",
             f"{limit.answer_seconds}s",
             "--script",
-            str(SCRIPT),
+            testbed.client.deploy(SCRIPT),
             f"http://{testbed.server.IP()}:{PORT}/",
         ],
     )

@@ -42,10 +42,10 @@ def assert_one_line(done: subprocess.CompletedProcess, status: int, *words: str)
 
 
 def path_without(command: str, directory: Path, packages: Iterable[Package] = needed_packages()) -> dict[str, str]:
-    """An environment whose PATH finds every command of these packages, but for one."""
+    """An environment whose PATH finds every command of these packages that is here, but for one."""
     for package in packages:
-        if package.command and package.command != command:
-            (directory / package.command).symlink_to(shutil.which(package.command))
+        if package.command != command and (path := shutil.which(package.command)):
+            (directory / package.command).symlink_to(path)
     return {**os.environ, "PATH": str(directory)}
 
 

@@ -70,7 +70,7 @@ def closed_loop(testbed: Testbed, cpus: Cpus, seconds: int, ports: range, dialog
 
 def _run(testbed: Testbed, cpus: Cpus, seconds: int, ports: range, dialogue: Dialogue, how: list[str]) -> Load:
     command = [
-        str(PROGRAM),
+        testbed.client.deploy(PROGRAM),
         *("--server", f"{testbed.server.IP()}:{ports.start}+{len(ports) - 1}"),
         *("--cpus", ",".join(map(str, cpus.load))),
         *("--request", _escaped(dialogue.request)),
