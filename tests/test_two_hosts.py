@@ -21,6 +21,7 @@ from setup.bootstrap import ROOT
 from tests.harness.commands import LAB, assert_one_line
 from tests.harness.cpus import ALL_CPUS
 from tests.harness.needs import need
+from tests.harness.patience import patient
 from tests.harness.waiting import wait_until
 from topologies.namespace import inside
 from topologies.ssh import HostError
@@ -28,6 +29,7 @@ from topologies.tag import RunTag, processes_of
 from topologies.two_hosts import TwoHosts
 from workloads import generator
 
+START_SECONDS = patient(60)  # of a lab, on a busy machine
 SSHD_CONFIG = """\
 HostKey {folder}/host
 AuthorizedKeysFile {folder}/key.pub
@@ -158,7 +160,7 @@ def test_a_connection_that_is_lost_ends_the_run_with_one_line(testbed, far, name
     hosts = ["--client", name, "--server-address", testbed.server.IP()]
     command = ["mnexec", "-a", str(testbed.server.pid), *LAB, "sweep", *options, *hosts]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
-        wait_until(lambda: any(map(is_load, family(far.pid))), "the load has begun")
+        wait_until(lambda: any(map(is_load, family(far.pid))), "the load has begun", START_SECONDS)
         (connection,) = children(far.pid)
         os.kill(connection, signal.SIGKILL)
         out, err = run.communicate()
