@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from fastsocket.measure.listeners import Listeners
-from tests.harness.apps import APPS, App, answer, compiled
+from tests.harness.apps import APPS, App, Server, answer, compiled
 from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
 from tests.harness.waiting import wait_until
 
@@ -61,6 +61,23 @@ def test_connections_go_to_another_program_when_the_last_worker_looks_away(serve
     waiting = [connection for cpu in CPUS for connection in server.connect(cpu, 5)]
     assert {answer(connection) for connection in waiting} == {"another program"}
     server.ask("end_other_program")
+
+
+def test_a_thread_with_descriptors_of_its_own_is_served(server):
+    server.ask("fork", "a", CPUS[0])
+    server.request(CPUS[0], 1)
+    assert server.ask("tell", "a", "take_own_descriptors") == 0
+    for cpu in CPUS:
+        server.request(cpu, 8)
+
+
+def test_handlers_of_fork_that_were_there_before_the_library_may_listen_and_close(tmp_path, preload):
+    """Before the fork, after it, and in the child: handlers that another library's constructor registered."""
+    other = compiled("fork_handlers.c", tmp_path, "-shared", "-fPIC")
+    with Server(preload | {"LD_PRELOAD": f"{preload['LD_PRELOAD']} {other}"}) as server:
+        server.listen()
+        server.ask("fork", "a", CPUS[0])
+        assert server.request(CPUS[0], 1)[0]["cpus"] == [CPUS[0]]
 
 
 def test_an_application_that_asks_for_signals_and_does_not_wait_has_them(server):
