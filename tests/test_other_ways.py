@@ -6,9 +6,10 @@ import sys
 import pytest
 
 from fastsocket.measure.listeners import Listeners
-from tests.harness.apps import APPS, App, answer, compiled
+from tests.harness.apps import APPS, App, Server, answer, compiled
 from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
 from tests.harness.waiting import wait_until
+from tests.libfsocket_apps.loopback import connect, on_cpus
 
 ENDS = ["connect to no address", "close by number", "a file in its place by number"]  # server.py
 
@@ -61,6 +62,42 @@ def test_connections_go_to_another_program_when_the_last_worker_looks_away(serve
     waiting = [connection for cpu in CPUS for connection in server.connect(cpu, 5)]
     assert {answer(connection) for connection in waiting} == {"another program"}
     server.ask("end_other_program")
+
+
+def test_a_thread_with_descriptors_of_its_own_is_served(server):
+    server.ask("fork", "a", CPUS[0])
+    server.request(CPUS[0], 1)
+    assert server.ask("tell", "a", "take_own_descriptors") == 0
+    for cpu in CPUS:
+        server.request(cpu, 8)
+
+
+def test_workers_that_listen_themselves_have_the_same_clones(preload):
+    """Also one that comes after the last one has died: otherwise a worker that dies later takes connections along."""
+    with App("listening_workers.py", preload) as master:
+        port = master.read()
+        first, second = [master.ask("fork", cpu) for cpu in CPUS]
+
+        def request(cpu: int) -> int:
+            with on_cpus({cpu}):
+                return answer(connect(("127.0.0.1", port)))
+
+        assert {request(cpu) for cpu in CPUS} <= set(CPUS)
+        for _ in range(4):
+            master.ask("kill", second)
+            assert [request(cpu) for cpu in CPUS] == [CPUS[0], CPUS[0]]
+            second = master.ask("fork", CPUS[1])
+            ours, others = master.ask("sockets", first, second)
+            assert ours == others and len(ours) == len(CPUS)
+
+
+def test_handlers_of_fork_that_were_there_before_the_library_may_listen_and_close(tmp_path, preload):
+    """Before the fork, after it, and in the child: handlers that another library's constructor registered."""
+    other = compiled("fork_handlers.c", tmp_path, "-shared", "-fPIC")
+    with Server(preload | {"LD_PRELOAD": f"{preload['LD_PRELOAD']} {other}"}) as server:
+        server.listen()
+        server.ask("fork", "a", CPUS[0])
+        assert server.request(CPUS[0], 1)[0]["cpus"] == [CPUS[0]]
 
 
 def test_an_application_that_asks_for_signals_and_does_not_wait_has_them(server):

@@ -30,7 +30,6 @@ static void forget_threads_of(struct listener *l)
 static void forget_parent(void)
 {
 	affinity_forget();
-	take_tables();
 	for (size_t i = 0; i < MAX_LISTENERS; i++)
 		if (listeners[i].generation)
 			forget_threads_of(&listeners[i]);
@@ -67,8 +66,11 @@ static void after_fork(void)
 
 static void after_fork_in_child(void)
 {
+	struct held held;
+
 	lifted_over_fork = false;
-	forget_parent();
+	notice_fork();
+	lock_tables(&held); /* the lock is new, and after_fork() lets it go */
 	after_fork();
 }
 

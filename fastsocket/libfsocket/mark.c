@@ -72,6 +72,14 @@ void mark_unless_creator(const struct listener *l)
 		mark_as_ours(l);
 }
 
+void mark_for_the_dead(const struct listener *l)
+{
+	int present = mark_on(l->fd);
+
+	if (present && !(present & WITHDRAWN) && process_is_dead(present & PID_MASK))
+		mark_as_ours(l);
+}
+
 bool mark_withdrawn(const struct listener *l)
 {
 	return set_int(l->fd, SOL_SOCKET, SO_INCOMING_CPU, mark_on(l->fd) | WITHDRAWN);

@@ -18,6 +18,8 @@ void mark_with(const struct listener *l, pid_t pid);
 void mark_as_ours(const struct listener *l);
 /* The same, unless the process that listened stands there and lives. */
 void mark_unless_creator(const struct listener *l);
+/* The same, if the process that stands there is gone: this one has the same clones. */
+void mark_for_the_dead(const struct listener *l);
 bool mark_withdrawn(const struct listener *l);
 
 /* Against other processes that get to know this listener now. After some tries the caller goes on without the lock. */

@@ -3,6 +3,7 @@
 
 #include "clock.h"
 #include "clone.h"
+#include "mark.h"
 #include "neighbours.h"
 #include "pulse.h"
 #include "real.h"
@@ -78,6 +79,7 @@ static bool take_care(struct listener *l, int cpu, const struct watch *watch)
 		return true;
 	event.events &= ~(uint32_t)EPOLLEXCLUSIVE;
 	atomic_fetch_add(&l->neighbours, 1);
+	mark_for_the_dead(l);
 	pulse_is_away(cpu); /* of a worker that was killed while it waited */
 	if (clone_of(l, cpu) >= 0 && clone_watch(l, cpu, watch->epfd, event))
 		return true;

@@ -119,7 +119,7 @@ static int poll_with_bells(struct pollfd *fds, nfds_t n, struct round *round, co
                            const sigset_t *mask)
 {
 	struct pollfd all[MAX_POLLED_WITH_BELLS + MAX_BELLS];
-	int ready, rung = 0;
+	int saved_errno = errno, ready, rung = 0;
 
 	if (!round->bells)
 		return real.ppoll(fds, n, slice, mask);
@@ -127,6 +127,10 @@ static int poll_with_bells(struct pollfd *fds, nfds_t n, struct round *round, co
 	for (size_t i = 0; i < round->bells; i++)
 		all[n + i] = (struct pollfd){ .fd = round->bell[i], .events = POLLIN };
 	ready = real.ppoll(all, n + round->bells, slice, mask);
+	if (ready < 0 && errno == EINVAL) { /* with the bells there are more than RLIMIT_NOFILE */
+		errno = saved_errno;
+		return real.ppoll(fds, n, slice, mask);
+	}
 	for (nfds_t i = 0; i < n; i++)
 		fds[i].revents = all[i].revents;
 	for (size_t i = 0; ready > 0 && i < round->bells; i++)
@@ -205,13 +209,18 @@ static int look_at_selected(int n, const fd_set *in, struct quiet *quiet)
 	return slice_ms;
 }
 
-/* Returns how many of the application's are ready. Its own sets may be shorter than libc's. */
+/*
+ * Returns how many of the application's are ready. Its own sets may be shorter than libc's. The first round of a wait
+ * has no bells: there the kernel finds out whether it can write the sets.
+ */
 static int select_with_bells(int n, fd_set *const given[3], struct round *round, const struct timespec *slice,
                              const sigset_t *mask)
 {
 	fd_set set[3];
 	int ready, rung = 0, end = n;
 
+	if (!round->bells)
+		return real.pselect(n, given[0], given[1], given[2], slice, mask);
 	memset(set, 0, sizeof(set));
 	for (size_t i = 0; i < COUNT(set); i++)
 		if (given[i])
@@ -266,9 +275,6 @@ int select_in_slices(int n, fd_set *in, fd_set *out, fd_set *except, const struc
 				add_bell(&round, fd);
 		slice = slice_of(left, shorter(look_in, slice_in(&round)));
 		errno = saved_errno;
-		for (size_t i = 0; i < COUNT(given); i++)
-			if (given[i])
-				memcpy(given[i], &asked[i], set_bytes(n));
 		round.with_bells = true;
 		ready = select_with_bells(n, given, &round, &slice, mask_in(&quiet, mask));
 		left = left_after(left, deadline, ready || !round.with_bells ? 0 : ns_of(&slice));
@@ -276,6 +282,9 @@ int select_in_slices(int n, fd_set *in, fd_set *out, fd_set *except, const struc
 			quiet_begins(&quiet);
 		if (ready >= 0)
 			ready += listeners_selected(n, &asked[0], in);
+		for (size_t i = 0; ready == 0 && left != 0 && i < COUNT(given); i++)
+			if (given[i])
+				memcpy(given[i], &asked[i], set_bytes(n));
 	} while (ready == 0 && left != 0);
 	quiet_ends(&quiet);
 	pulse_wakes();

@@ -16,6 +16,7 @@
 #include "process.h"
 #include "tables.h"
 #include "turn.h"
+#include "watches.h"
 
 INTERPOSED int close(int fd)
 {
@@ -141,8 +142,10 @@ INTERPOSED int ioctl(int fd, unsigned long request, ...)
 static void gets_own_table(void)
 {
 	turn_leaves_all_alone();
-	if (!is_only_thread() && tables_are_ours())
-		has_own_table = true;
+	if (is_only_thread() || !tables_are_ours())
+		return;
+	watches_of_this_thread_end();
+	has_own_table = true;
 }
 
 INTERPOSED int unshare(int flags)

@@ -10,7 +10,8 @@
 struct listener listeners[MAX_LISTENERS];
 _Atomic(struct listener *) listener_by_fd[MAX_FDS];
 
-static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
+/* Handlers of fork() that the application registered before the library may close a listener while the library forks. */
+static pthread_mutex_t table_lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static pid_t table_owner;
 static void (*forget_parent)(void);
 /*
@@ -53,20 +54,30 @@ void unlock_tables(const struct held *held)
 	errno = held->saved_errno;
 }
 
-void take_tables(void)
+static void take_tables(void)
 {
 	table_owner = getpid();
 	atomic_store(no_copy, 1);
 }
 
 /* The child has one thread, so no other thread holds the lock. */
+static void begin_anew(void)
+{
+	take_tables();
+	table_lock = (pthread_mutex_t)PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+	forget_parent();
+}
+
 void notice_copy(void)
 {
-	if (likely(atomic_load_explicit(no_copy, memory_order_relaxed)))
-		return;
-	take_tables();
-	table_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
-	forget_parent();
+	if (!likely(atomic_load_explicit(no_copy, memory_order_relaxed)))
+		begin_anew();
+}
+
+void notice_fork(void)
+{
+	if (!atomic_load(no_copy) || getpid() != table_owner)
+		begin_anew();
 }
 
 bool tables_are_ours(void)

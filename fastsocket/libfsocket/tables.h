@@ -119,8 +119,8 @@ bool tables_are_ours(void);
  * process's own. forget_parent is what else has to be forgotten then.
  */
 void notice_copy(void);
+/* In the child of fork(), unless another handler of fork() has made the child notice. */
+void notice_fork(void);
 void tables_start(void (*forget_parent)(void));
-/* The tables are this process's from now on: what they say of threads is the parent's. */
-void take_tables(void);
 
 #endif

@@ -98,6 +98,27 @@ static void unwatch_neighbours(struct listener *l, int epfd)
 			clone_unwatch(l, cpu, epfd);
 }
 
+/* The application's own listener stays in the epoll. */
+static void stop_serving(struct listener *l, struct watch *watch)
+{
+	bell_take_down(watch);
+	unwatch_neighbours(l, watch->epfd);
+	give_up(l, watch);
+}
+
+void watches_of_this_thread_end(void)
+{
+	uint64_t me = myself();
+	struct held held;
+
+	lock_tables(&held);
+	for (size_t i = 0; i < MAX_LISTENERS; i++)
+		for (size_t j = 0; listeners[i].generation && j < MAX_WATCHES; j++)
+			if (listeners[i].watch[j].used && listeners[i].watch[j].thread == me)
+				stop_serving(&listeners[i], &listeners[i].watch[j]);
+	unlock_tables(&held);
+}
+
 void watch_remove(struct listener *l, struct watch *watch)
 {
 	struct watch gone = *watch, *other;
@@ -230,9 +251,7 @@ static void watch_modified(struct listener *l, int epfd, int fd, const struct ep
 	refuse_one_shot(l, event);
 	bell_follow(watch);
 	if (!(event->events & EPOLLIN) && !watch->inherited) { /* the application pauses the listener */
-		bell_take_down(watch);
-		unwatch_neighbours(l, epfd);
-		give_up(l, watch);
+		stop_serving(l, watch);
 		return;
 	}
 	for_each_clone(cpu, l)

@@ -14,6 +14,8 @@
 void watch_changed(struct listener *l, int epfd, int op, int fd, const struct epoll_event *event);
 /* How many watches were added or came back: the next wait looks at once. */
 uint32_t watches_additions(void);
+/* The calling thread leaves the clones to other threads, because the library can do nothing for it any more. */
+void watches_of_this_thread_end(void);
 
 /* With the tables locked: */
 

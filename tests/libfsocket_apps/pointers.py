@@ -2,7 +2,9 @@
 
 import ctypes
 import errno
+import mmap
 import os
+import resource
 import signal
 import socket
 import struct
@@ -96,6 +98,22 @@ def selected() -> ctypes.Array:
     return ctypes.create_string_buffer((1 << listener()).to_bytes(128, "little"), 128)
 
 
+def read_only(content: ctypes.Array) -> ctypes.c_void_p:
+    memory = mmap.mmap(-1, mmap.PAGESIZE)
+    memory.write(bytes(content))
+    address = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(memory)))
+    LIBC.mprotect(address, ctypes.c_size_t(mmap.PAGESIZE), mmap.PROT_READ)
+    return address
+
+
+def poll_at_limit() -> int:
+    """A second time, when the process may open no more than it polls: sandboxes set such limits."""
+    listening = polled()
+    LIBC.poll(listening, ctypes.c_ulong(1), 50)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, 1))
+    return LIBC.poll(listening, ctypes.c_ulong(1), 50)
+
+
 def time(seconds: int, fraction: int) -> ctypes.Array:
     return ctypes.create_string_buffer(struct.pack("@qq", seconds, fraction), 16)
 
@@ -156,6 +174,14 @@ CALLS = {
     },
     "select of a listener, and a bad pointer": lambda: LIBC.select(64, selected(), BAD, None, time(0, 1)),
     "pselect of a listener, and a bad pointer": lambda: LIBC.pselect(64, selected(), None, BAD, time(0, 1), None),
+    "select of a listener in memory that is read-only": lambda: LIBC.select(
+        64, read_only(selected()), None, None, time(0, 50_000)
+    ),
+    "pselect of a listener, and read-only memory": lambda: LIBC.pselect(
+        64, selected(), None, read_only(ctypes.create_string_buffer(128)), time(0, 50_000_000), None
+    ),
+    "poll of a listener in memory that is read-only": lambda: LIBC.poll(read_only(polled()), ctypes.c_ulong(1), 50),
+    "poll of as many as there may be": poll_at_limit,
     "ppoll of a listener with a bad mask": lambda: LIBC.ppoll(polled(), ctypes.c_ulong(1), time(0, 1), BAD),
     "poll of nothing": lambda: LIBC.poll(None, ctypes.c_ulong(3), 0),
     "poll of nothing, waiting": lambda: LIBC.poll(None, ctypes.c_ulong(3), 50),

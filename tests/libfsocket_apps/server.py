@@ -27,6 +27,7 @@ from lines import Commands, say
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 PAST_THE_LIBRARY = ctypes.CDLL("libc.so.6")  # its own functions, which no preloaded library stands in front of
+CLONE_FILES = 0x400
 SO_ATTACH_REUSEPORT_CBPF = 51
 SYS_CLOSE_RANGE = 436
 SYS_ACCEPT4, SYS_CLOSE, SYS_DUP3 = {"x86_64": (288, 3, 292), "aarch64": (242, 57, 24)}[os.uname().machine]
@@ -373,6 +374,11 @@ class Worker:
 
     def pin(self, cpu: int) -> None:
         os.sched_setaffinity(0, {cpu})
+
+    def take_own_descriptors(self) -> int:
+        """This thread shares them with the process's other thread no longer."""
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+        return LIBC.unshare(CLONE_FILES)
 
     def end_listener(self, how: str) -> None:
         ENDS[how](self.listener)
