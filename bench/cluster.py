@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from bench import worker
 from bench.alone import SCOPE
 from bench.block import Block, Task
-from bench.engine import Client, KilledWorker, LocalCluster, wait
+from bench.engine import Client, FuturesCancelledError, KilledWorker, LocalCluster, wait
 from bench.experiment import UsageError, usable_cpus
 from bench.schedule import Slot
 from bench.sweep import finish, remaining, require_one
@@ -49,8 +49,10 @@ class Cluster:
         self._refused: set[str] = set()  # addresses
 
     def workers(self) -> dict[str, Any]:
-        """Address -> what the worker said of itself. Without those that were refused."""
-        there: dict[str, Any] = self.client.scheduler_info()["workers"]
+        """Address -> what the worker said of itself. Without those that were refused. Raises ClusterError."""
+        there: dict[str, Any] = self.client.scheduler_info().get("workers", {})
+        if self.client.status != "running":  # what it told is what it remembers
+            raise ClusterError("the scheduler is gone: start it and its workers, and --resume goes on")
         return {address: one.get("testbed") for address, one in there.items() if address not in self._refused}
 
     def admit(self, options: Options) -> dict[str, Any]:
@@ -116,7 +118,7 @@ class Course:
                     self._give(address, told["host"])
             if self._waiting and not self._measured:
                 raise ClusterError(f"no worker is left to measure {self._directory}: start one, and --resume goes on")
-            with suppress(TimeoutError):
+            with suppress(TimeoutError, FuturesCancelledError):
                 wait([asked.future for asked in self._measured.values()], LOOK_SECONDS, "FIRST_COMPLETED")
             there = self._cluster.workers()
             for address, asked in list(self._measured.items()):
@@ -169,15 +171,15 @@ class Course:
 
     def end(self) -> None:
         """What is still being measured ends with its testbed, and nothing of it is kept."""
-        there = self._measured.keys() & self._cluster.workers().keys()
-        if there:
-            self._cluster.client.run(worker.end, workers=list(there), on_error="ignore")
+        with suppress(ClusterError):  # workers end by themselves where their scheduler is gone
+            if there := self._measured.keys() & self._cluster.workers().keys():
+                self._cluster.client.run(worker.end, workers=list(there), on_error="ignore")
 
 
 def _answer(future: Any) -> Block:
     """Raises WorkloadError where the block could not be measured, and KilledWorker or TimeoutError where the worker is
     gone, and its answer too."""
-    if not future.done():
+    if future.status not in ("finished", "error"):
         raise TimeoutError
     return Block.model_validate_json(future.result(RESULT_SECONDS))
 

@@ -7,6 +7,7 @@ import logging
 
 import dask
 from distributed import Client, KilledWorker, LocalCluster, Worker, wait
+from distributed.client import FuturesCancelledError
 
 dask.config.set(
     {
@@ -21,6 +22,7 @@ dask.config.set(
         "distributed.admin.tick.cycle": "1h",
     }
 )
-logging.getLogger("distributed").setLevel(logging.CRITICAL)  # we say what matters ourselves, in one line
+for name in ("distributed", "distributed.client"):
+    logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # we say what matters ourselves, in one line
 
-__all__ = ["Client", "KilledWorker", "LocalCluster", "Worker", "wait"]
+__all__ = ["Client", "FuturesCancelledError", "KilledWorker", "LocalCluster", "Worker", "wait"]
