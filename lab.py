@@ -9,6 +9,7 @@ python3 lab.py report    write the tables, figures and report of a run again
 python3 lab.py compare   say whether a run is worse than another one of the same experiment
 python3 lab.py ledger    the A/A controls of many runs, and what runs of the same experiment say together
 python3 lab.py model     what more cores would give, by a model that is judged by what it was not fitted to
+python3 lab.py worker    measure for the sweeps of another machine
 python3 lab.py guest     run a verb, a command or a shell in a guest with other CPUs and another kernel
 python3 lab.py pack      write one file for a machine without a network
 python3 lab.py clean     remove what a killed run left, and nothing else
@@ -44,12 +45,14 @@ import os
 import shlex
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from setup.interruption import end_once
 from setup.options import taking
 
 if TYPE_CHECKING:  # the verbs import what they need, so that --help is quick
@@ -127,6 +130,10 @@ class Sweep:
     minutes: Annotated[
         float, typer.Option("--time", min=0, metavar="MIN", help="With --precision: minutes after which none is added.")
     ] = 60.0
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS|N", help="Blocks go to these workers of Dask, or to N on this machine."),
+    ] = None
     quick: Annotated[bool, typer.Option("--quick", help="Shorter: a first look in a few minutes.")] = False
     paper: Annotated[bool, typer.Option("--paper", help="Longer: figures for publication.")] = False
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the schedule and its time, run nothing.")] = False
@@ -160,12 +167,25 @@ def sweep(asked: Sweep) -> None:
         _print_schedules(list(planned.values()))
         return
     aim = _aim(asked, planned)
-    with _results(asked.out, name) as directory:
+    here = not asked.cluster or asked.cluster.isdigit()
+    with _results(asked.out, name, here) as directory, _measuring(asked, planned) as collector:
         if aim is None:
-            status = _collector(asked).collect(planned, directory)
+            status = collector.collect(planned, directory)
         else:
-            status = _collect_until(aim, asked, planned, directory)
+            status = _collect_until(aim, asked, planned, directory, collector)
     raise typer.Exit(status)
+
+
+@contextmanager
+def _measuring(asked: Sweep, planned: "dict[str, Options]") -> "Iterator[Collector]":
+    """Of a sweep: on this machine, or on the testbeds of a cluster."""
+    if asked.cluster is None:
+        yield _collector(asked)
+        return
+    from bench.cluster import cluster
+
+    with cluster(asked.cluster, [*planned.values()], partial(typer.echo, err=True)) as testbeds:
+        yield replace(_collector(asked), measure=testbeds.measure)
 
 
 def _aim(asked: Sweep, planned: "dict[str, Options]") -> float | None:
@@ -187,14 +207,15 @@ def _aim(asked: Sweep, planned: "dict[str, Options]") -> float | None:
     return aim
 
 
-def _collect_until(aim: float, asked: Sweep, planned: "dict[str, Options]", directory: Path) -> int:
+def _collect_until(
+    aim: float, asked: Sweep, planned: "dict[str, Options]", directory: Path, measured: "Collector"
+) -> int:
     """Measure, and add blocks until the run is as precise as that or the time is up. Says which."""
     from analysis.results import results_in
     from analysis.verdicts import reached
     from bench.precision import ADDED_BLOCKS, goes_on
     from records.run import RUN
 
-    measured = _collector(asked)
     collector = replace(measured, conclude=lambda _: None)
     status, precision = collector.collect(planned, directory), math.inf
     ((part, options),) = planned.items()
@@ -257,6 +278,8 @@ def _planned(asked: Sweep, name: str) -> "dict[str, Options]":
         return planned
     if asked.nic:
         raise experiments.UsageError("--nic is about an emulated NIC, and --client about a real one: choose one")
+    if asked.cluster:
+        raise experiments.UsageError("--cluster is of testbeds on one machine each, and --client of two: choose one")
     return {
         part: on_two_hosts(options, asked.client or "", asked.server_address or "") for part, options in planned.items()
     }
@@ -278,13 +301,14 @@ def _print_schedules(planned: "list[Options]") -> None:
 
 
 @contextmanager
-def _results(out: Path | None, name: str) -> Iterator[Path]:
-    """The directory of a run, on a machine that is ready to measure, and measures nothing else."""
+def _results(out: Path | None, name: str, here: bool = True) -> Iterator[Path]:
+    """The directory of a run, on a machine that is ready to measure, and measures nothing else. here: it measures, and
+    not other machines alone."""
     from bench.alone import alone
     from bench.collection import results_in
 
     _need_root()
-    with alone():
+    with alone() if here else nullcontext():
         _remove_leftovers()
         with results_in(out, name) as directory:
             yield directory
@@ -346,6 +370,24 @@ def doctor_verb(
     from setup import doctor
 
     raise typer.Exit(doctor.main(["--json"] if as_json else []))
+
+
+@app.command()
+def worker(
+    scheduler: Annotated[str, typer.Argument(metavar="ADDRESS", help="Of a Dask scheduler, such as tcp://host:8786.")],
+    yes: Yes = False,
+) -> None:
+    """Measure blocks for sweeps that name the same scheduler as their --cluster, until it ends, or until Ctrl-C.
+
+    python3 lab.py worker tcp://host:8786
+    """
+    from bench.alone import alone
+    from bench.worker import serve
+
+    _need_root()
+    with alone():
+        _remove_leftovers()
+        serve(scheduler)
 
 
 @app.command()
@@ -605,16 +647,8 @@ def _python_module(*words: str) -> int:
     return subprocess.run([sys.executable, "-m", *words], cwd=ROOT).returncode
 
 
-def _interrupt_once(signum: int, frame: object) -> None:
-    """The first Ctrl-C or SIGTERM ends the run; further ones are ignored while everything is taken down."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
 def main() -> int:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt_once)
+    end_once()
     try:
         return app(sys.argv[1:] or ["--help"], standalone_mode=False, prog_name="python3 lab.py") or 0
     except typer.TyperException as error:

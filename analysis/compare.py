@@ -78,6 +78,7 @@ def compare(first: Path, second: Path, fail_below: float) -> Comparison:
     pairs = [(runs[0][name], runs[1][name]) for name in runs[0]]
     for was, now in pairs:
         _require_same_question(was.run.options, now.run.options)
+        _require_one_testbed(was, now)
     changes = [change for was, now in pairs for change in _changes(was, now, fail_below)]
     if not changes:
         raise CompareError(
@@ -95,6 +96,13 @@ def _require_same_question(was: Options, now: Options) -> None:
     """Raises CompareError where the same name stands for something else."""
     if was.question != now.question:
         raise CompareError(f"{was.experiment} was another experiment before: {was.question}; and now: {now.question}")
+
+
+def _require_one_testbed(*results: Result) -> None:
+    """Raises CompareError for a run whose pairs are not all of the same machine."""
+    for result in results:
+        if len({trial.testbed for trial in result.trials}) > 1:
+            raise CompareError(f"{result.directory} was measured on several testbeds: choose two runs on one each")
 
 
 def _warnings(was: Run, now: Run) -> Iterator[str]:

@@ -6,6 +6,9 @@ next, and orders are drawn anew for each block. So pairs lie symmetrically aroun
 pseudomedian.
 
 A mean describes one arm. Trials of the same block are alike, so its interval is that of the blocks' means.
+
+A testbed has something of its own that all of its blocks share. So of a run on several testbeds each is one value, as
+each run is in analysis/ledger.py: the ratio is the mean of the testbeds' ratios, with Student's interval.
 """
 
 from collections import Counter
@@ -16,7 +19,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.statistics import MIN_BLOCKS, Centre, Values, mean_interval, pseudomedian
+from analysis.statistics import (
+    MIN_BLOCKS,
+    MIN_CLUSTERS,
+    Centre,
+    Values,
+    mean_interval,
+    mean_of_clusters,
+    pseudomedian,
+)
 from records.metrics import COSTS, METRICS, THROUGHPUT
 from records.run import Effect, Run
 from records.trials import BASE, Trial
@@ -36,7 +47,7 @@ COLUMNS = [
     "p",
 ]
 
-_SETTING = ["workload", "cores", "metric"]
+_SETTING, _BLOCK = ["workload", "cores", "metric"], ["testbed", "block"]
 _NAMES = {  # where it is not the workload's own
     "haproxy": "HAProxy",
     "haproxy-2.8": "HAProxy 2.8",
@@ -135,10 +146,11 @@ def paired_logs(trials: list[Trial], of: list[str], over: list[str]) -> dict[tup
     have, less that of others. Settings without such a block, and those with a value that is not positive, are left out.
     """
     found = {setting: _pairs(of, over, arms) for setting, arms in _settings(trials)}
-    return {setting: pairs for setting, pairs in found.items() if len(pairs)}
+    return {setting: pairs.to_numpy() for setting, pairs in found.items() if len(pairs)}
 
 
-Arms = dict[str, pd.DataFrame]  # of a setting, by arm: a row per block, a column per half; NaN where a trial is missing
+# Of a setting, by arm: a row per testbed and block, a column per half; NaN where a trial is missing.
+Arms = dict[str, pd.DataFrame]
 
 
 def _settings(trials: list[Trial]) -> Iterator[tuple[tuple[str, int, str], Arms]]:
@@ -146,14 +158,14 @@ def _settings(trials: list[Trial]) -> Iterator[tuple[tuple[str, int, str], Arms]
     seen: Counter[tuple[Any, ...]] = Counter()
     rows = []
     for trial in sorted(trials, key=lambda trial: trial.index):
-        run_twice = (trial.workload, trial.cores, trial.arm, trial.block)
+        run_twice = (trial.workload, trial.cores, trial.arm, trial.testbed, trial.block)
         half = seen[run_twice]
         seen[run_twice] += 1  # a failed trial has its half, too
         rows += [(*run_twice, half, metric, value) for metric, value in trial.metrics.items()]
-    values = pd.DataFrame(rows, columns=["workload", "cores", "arm", "block", "half", "metric", "value"])
+    values = pd.DataFrame(rows, columns=["workload", "cores", "arm", *_BLOCK, "half", "metric", "value"])
     if values.empty:
         return
-    by_half = values.set_index([*_SETTING, "arm", "block", "half"]).value.unstack("half").reindex(columns=[0, 1])
+    by_half = values.set_index([*_SETTING, "arm", *_BLOCK, "half"]).value.unstack("half").reindex(columns=[0, 1])
     setting: Any
     for setting, part in by_half.groupby(_SETTING):
         yield setting, {str(arm): halves.droplevel([*_SETTING, "arm"]) for arm, halves in part.groupby("arm")}
@@ -162,49 +174,54 @@ def _settings(trials: list[Trial]) -> Iterator[tuple[tuple[str, int, str], Arms]
 def _rows(setting: tuple[str, int, str], arms: Arms) -> Iterator[tuple[Any, ...]]:
     workload, cores, metric = setting
     for arm, halves in arms.items():
-        means = halves.mean(axis=1).to_numpy()
+        blocks = halves.mean(axis=1)
+        testbeds = blocks.groupby("testbed").mean().to_numpy()
+        means, least = (testbeds, MIN_CLUSTERS) if len(testbeds) > 1 else (blocks.to_numpy(), MIN_BLOCKS)
         yield (
             workload,
             arm,
             cores,
             metric,
             means.mean(),
-            *_possible(means, metric),
-            len(means),
+            *_possible(means, least, metric),
+            len(blocks),
             *_contrast([arm], [BASE], arms),
         )
 
 
-def _possible(means: Values, metric: str) -> tuple[float, float]:
+def _possible(means: Values, least: int, metric: str) -> tuple[float, float]:
     """The interval of a mean, cut to the possible values of the metric: nothing is below 0, no percentage above 100.
 
     Student's interval does not know these limits, and goes past one when values are close to it. The true mean lies
     within them, so the cut interval holds the true mean as often as the whole one does.
     """
-    low, high = np.clip(mean_interval(means), 0, METRICS[metric].largest)
+    low, high = np.clip(mean_interval(means, least), 0, METRICS[metric].largest)
     return low, high
 
 
 def _contrast(of: list[str], over: list[str], arms: Arms) -> Centre:
-    """A ratio, with bounds where enough blocks are complete for all of these arms."""
-    logs = _pairs(of, over, arms).ravel()
+    """A ratio, with bounds where enough blocks are complete for all of these arms, on one testbed or on enough."""
+    logs = _pairs(of, over, arms)
     if of == over:
         return _NO_RATIO._replace(value=1.0 if len(logs) else np.nan)
-    if not len(logs):
+    if logs.empty:
         return _NO_RATIO
-    centre = pseudomedian(logs)
+    centres = [pseudomedian(of_one.to_numpy().ravel()) for _, of_one in logs.groupby("testbed")]
+    together = mean_of_clusters(np.array([centre.value for centre in centres]))
+    centre, is_enough = (centres[0], logs.size >= 2 * MIN_BLOCKS) if len(centres) == 1 else (together, True)
     with np.errstate(over="ignore"):  # a ratio beyond all numbers is infinite
         value, low, high = np.exp(centre[:3])
-    return Centre(value, low, high, centre.p) if len(logs) >= 2 * MIN_BLOCKS else _NO_RATIO._replace(value=value)
+    return Centre(value, low, high, centre.p) if is_enough else _NO_RATIO._replace(value=value)
 
 
-def _pairs(of: list[str], over: list[str], arms: Arms) -> Values:
+def _pairs(of: list[str], over: list[str], arms: Arms) -> pd.DataFrame:
     """See paired_logs(). A first trial without its second, in a block that was interrupted, would bring drift in."""
-    nothing = np.empty((0, 2))
+    nothing = pd.DataFrame()
     if not {*of, *over} <= arms.keys():
         return nothing
     blocks = pd.concat({arm: arms[arm] for arm in {*of, *over}}, axis=1, join="inner").dropna()
     if blocks.empty or (blocks <= 0).any(axis=None):
         return nothing
     logs: Any = np.log(blocks)
-    return np.asarray(sum(logs[arm].to_numpy() for arm in of) - sum(logs[arm].to_numpy() for arm in over))
+    found: pd.DataFrame = sum(logs[arm] for arm in of) - sum(logs[arm] for arm in over)
+    return found

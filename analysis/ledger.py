@@ -15,12 +15,11 @@ from scipy.stats import binomtest
 from analysis.emulated import is_emulated
 from analysis.estimates import counted, each, outcome, place
 from analysis.results import Result, results_in
-from analysis.statistics import mean_interval
+from analysis.statistics import mean_of_clusters
 from records.metrics import METRICS
 from records.run import RUN, RecordError
 from records.trials import BASE, CONTROL
 
-MIN_RUNS = 3  # fewer tell too little of how runs differ
 COLUMNS = ["started", "experiment", "question", "workload", "cores", "variant", "metric", "ratio", "low", "high"]
 _SAME = ["question", "experiment", "workload", "cores", "variant", "metric"]
 
@@ -56,14 +55,13 @@ def ratios(results: list[Result]) -> pd.DataFrame:
 
 def pooled(found: pd.DataFrame) -> pd.DataFrame:
     """A row for each ratio that several runs have: its mean over runs, Student's interval of that mean (NaN for fewer
-    than MIN_RUNS), how many runs, and by how much they spread: one standard deviation, as a part of the ratio."""
+    than MIN_CLUSTERS), how many runs, and by how much they spread: one standard deviation, as a part of the ratio."""
     rows = []
     key: Any
     for key, group in found.groupby(_SAME, sort=False):
         logs = np.log(group.ratio.to_numpy())
         if len(logs) > 1:
-            low, high = mean_interval(logs, MIN_RUNS)
-            rows.append((*key[1:], *np.exp([logs.mean(), low, high]), len(logs), np.expm1(logs.std(ddof=1))))
+            rows.append((*key[1:], *np.exp(mean_of_clusters(logs)[:3]), len(logs), np.expm1(logs.std(ddof=1))))
     return pd.DataFrame(rows, columns=[*_SAME[1:], "ratio", "low", "high", "runs", "spread"])
 
 

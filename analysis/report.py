@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from analysis import testbeds
 from analysis.emulated import BANNER, is_emulated
 from analysis.estimates import called, counted, each, place
 from analysis.figures import draw_all
@@ -93,7 +94,7 @@ def _section(result: Result, drawn: list[Path]) -> dict[str, Any]:
     figures = [_figure(spec, here[spec.id]) for spec in run.options.figures]
     if run.options.why_not:
         return {"run": run, "why_not": run.options.why_not, "figures": figures}
-    verdicts = readable_verdicts(result.verdicts)
+    verdicts, each_testbed = readable_verdicts(result.verdicts), testbeds.by_testbed(run, trials)
     name = run.options.experiment
     return {
         "run": run,
@@ -103,6 +104,7 @@ def _section(result: Result, drawn: list[Path]) -> dict[str, Any]:
         "warnings": warnings(run, trials),
         "summary_table": Markup(html(readable_summary(run, summary), f"{name}-summary")),
         "verdicts_table": Markup(html(verdicts, f"{name}-verdicts")) if len(verdicts) else None,
+        "testbeds_table": Markup(html(each_testbed, f"{name}-testbeds")) if len(each_testbed) else None,
         "figures": figures,
         "flame_graphs": [(stem, _data_url(path)) for stem, path in here.items() if stem.startswith(FLAME)],
         "cpu_table": None
@@ -164,6 +166,7 @@ def warnings(run: Run, trials: list[Trial]) -> list[str]:
         *_incomplete(run, trials),
         *_sharing(run),
         *_elsewhere(run),
+        *testbeds.warnings(run, trials),
         *_lacking(run),
         *_failed(run, trials),
         *_spoilt(trials),
@@ -276,14 +279,14 @@ def _slow(trials: list[Trial]) -> list[str]:
     """Rare stalls, which a ratio by pairs leaves aside: how many of each variant. Not where all get the same load."""
     served = pd.DataFrame(
         [
-            (place(trial.workload, trial.cores), trial.arm, trial.metrics[name])
+            (place(trial.workload, trial.cores), trial.arm, trial.testbed, trial.metrics[name])
             for trial in trials
             for name in THROUGHPUT
             if name in trial.metrics and trial.rate is None
         ],
-        columns=["place", "arm", "served"],
+        columns=["place", "arm", "testbed", "served"],
     )
-    usual = served.groupby(["place", "arm"]).served.transform("median")
+    usual = served.groupby(["place", "arm", "testbed"]).served.transform("median")
     slow = Counter((row.place, row.arm) for row in each(served[served.served < SLOW * usual]))
     listed = "; ".join(f"{counted(count, 'trial')} of {arm}, {where}" for (where, arm), count in slow.items())
     return [f"Slow, with less than {SLOW:.0%} of what is usual for that variant: {listed}."] if slow else []
@@ -324,6 +327,8 @@ def _method(run: Run, trials: list[Trial]) -> list[str]:
             "interval is Wilcoxon's, so about one control in twenty is off by chance. A level, such as CPS, is the "
             "mean of the blocks' means with Student's interval."
         )
+    if not is_emulated(run):
+        sentences += testbeds.method(trials)
     if options.latency_share is not None:
         sentences.append(
             f"Each trial has two loads: one at full speed and then, for the latencies alone, one at "

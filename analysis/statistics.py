@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import mannwhitneyu, norm, sem, t
+from scipy.stats import mannwhitneyu, norm, sem, t, ttest_1samp
 
 Values = NDArray[np.float64]
 
 MIN_BLOCKS = 5  # fewer have no interval: it would be of little use
+MIN_CLUSTERS = 3  # runs, or testbeds of a run: fewer tell too little of how they differ
 CONFIDENCE = 0.95
 POWER = 0.9  # of the smallest difference that a run could see
 _TAIL = (1 - CONFIDENCE) / 2
@@ -90,6 +91,13 @@ def mean_interval(values: Values, least: int = MIN_BLOCKS) -> tuple[float, float
         return np.nan, np.nan
     half = t.ppf(1 - _TAIL, len(values) - 1) * sem(values)
     return values.mean() - half, values.mean() + half
+
+
+def mean_of_clusters(values: Values) -> Centre:
+    """Of logarithms, one value of each run or testbed. Fewer than MIN_CLUSTERS have no interval, and no probability."""
+    low, high = mean_interval(values, MIN_CLUSTERS)
+    p = float(ttest_1samp(values, 0).pvalue) if len(values) >= MIN_CLUSTERS else np.nan
+    return Centre(float(values.mean()), low, high, p)
 
 
 def resolution(low: float, high: float) -> float:

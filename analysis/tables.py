@@ -46,6 +46,7 @@ def flat(trials: list[Trial]) -> pd.DataFrame:
         "control",
         "arm",
         "cores",
+        "testbed",
         "started",
         "seconds",
         "load_cpu_seconds",

@@ -39,6 +39,7 @@ class Collector:
     conclude: Callable[[Path], None]  # when all runs of a directory are measured
     began: float  # time.monotonic() at the start of the command
     resume: bool = False
+    measure: Callable[[Path, Run, float, Callable[[Trial], None]], None] = measure  # here, or by a cluster
     said: frozenset[str] = frozenset()  # the options that the caller gave; a run that goes on must agree with them
 
     def collect(self, planned: dict[str, Options], directory: Path) -> int:
@@ -92,7 +93,7 @@ class Collector:
             build()
             generator.build()
             with self.watch(run, directory) as live:
-                measure(directory, run, began, live.add)
+                self.measure(directory, run, began, live.add)
         except KeyboardInterrupt:
             status = INTERRUPTED
         finally:

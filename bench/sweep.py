@@ -25,7 +25,7 @@ from fastsocket.libbpf import BpfError
 from fastsocket.steering import EmulatedNic
 from fastsocket.steering.cpus import machine_cpus
 from probes.trial import Probes
-from records.run import RUN, Options, RecordError, Run, read_run, write_run
+from records.run import RUN, Circumstances, Options, RecordError, Run, read_run, write_run
 from records.trials import Trial, append_trial, drop_torn_line, failed_trial, read_trials
 from setup.fingerprint import fingerprint, versions
 from setup.kernel_settings import kernel_settings
@@ -50,16 +50,10 @@ def new_run(directory: Path, options: Options) -> Run:
         raise UsageError(f"{directory} holds a run already: go on with --resume, or choose another --out")
     if directory.is_dir() and any(directory.iterdir()):
         raise UsageError(f"{directory} holds other files: choose another --out")
-    installed = {tool: said for name in options.workloads for tool, said in _versions(name, options).items()}
     run = Run(
+        **dict(circumstances_here(options)),
         options=options,
         started=datetime.now().astimezone().isoformat(timespec="seconds"),
-        fingerprint={**fingerprint(), "reads seen by": reads.tracepoint(), "emulated NIC": options.nic},
-        kernel_settings=kernel_settings(),
-        machine_cpus=machine_cpus(),
-        versions={**versions(), **installed},
-        placements=place(options.cores, cores_first(usable_cpus()), elsewhere=bool(options.client)),
-        unavailable={},
         planned_trials=len(schedule(options)),
     )
     try:
@@ -68,6 +62,19 @@ def new_run(directory: Path, options: Options) -> Run:
     except OSError as error:
         raise UsageError(f"cannot write to {directory}: {error.strerror}; choose another --out") from error
     return run
+
+
+def circumstances_here(options: Options) -> Circumstances:
+    """This machine. What it cannot tell, and what base takes here, is found out later."""
+    installed = {tool: said for name in options.workloads for tool, said in _versions(name, options).items()}
+    return Circumstances(
+        fingerprint={**fingerprint(), "reads seen by": reads.tracepoint(), "emulated NIC": options.nic},
+        kernel_settings=kernel_settings(),
+        machine_cpus=machine_cpus(),
+        versions={**versions(), **installed},
+        placements=place(options.cores, cores_first(usable_cpus()), elsewhere=bool(options.client)),
+        unavailable={},
+    )
 
 
 def _versions(workload: str, options: Options) -> dict[str, str]:
@@ -88,7 +95,7 @@ def resumed_run(directory: Path, wanted: Options, said: frozenset[str]) -> Run:
     except RecordError as error:
         raise UsageError(f"{error}: nothing to resume") from error
     needed = {cpu for placement in run.placements for cpu in (*placement.server_cpus, *placement.load_cpus)}
-    if not needed <= set(usable_cpus()):
+    if not (run.testbeds or needed <= set(usable_cpus())):
         raise UsageError(f"{directory} was measured on CPUs {sorted(needed)}, of which this machine lacks some")
     was = limits.Limits(**run.options.limits).connections_per_core
     if limits.read().connections_per_core != was:
@@ -159,33 +166,53 @@ def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], Non
 
     began: time.monotonic() at the start of the command. An interruption loses no trial that was measured. A trial that
     fails is run once more; if it fails again it is kept as failed. A workload that goes on failing is left out. Raises
-    TestbedError, HostError, BpfError or, where no trial of the whole run could be measured, WorkloadError.
+    TestbedError, HostError, BpfError or, where no trial of the whole run could be measured, WorkloadError. Raises
+    UsageError for the run of a cluster.
     """
-    before, tolerance = run.wall_seconds, Tolerance()
+    if run.testbeds:
+        raise UsageError(f"{directory} was measured by a cluster: go on with --cluster")
+    tolerance = Tolerance()
     try:
-        options = run.options
-        count_calls = options.observes == "calls"
-        two_hosts = partial(hosts_for, options) if options.client else None
-        with bench(options.workloads, len(usable_cpus()), options.nic, count_calls, options.variants, two_hosts) as (
-            trials,
-            probes,
-        ):
-            run = run.model_copy(update={"unavailable": probes.unavailable, "client": trials.client})
-            run = with_capacities(run, lambda slot: _run(trials, slot, run))
+        with prepared(run) as (trials, run):
             write_run(directory, run)
-            for slot in remaining(directory, run):
-                if slot.workload not in tolerance.left_out:
-                    trial = _tried(trials, slot, run, directory)
-                    if trial.failed and not tolerance.has_failed(slot.workload):
-                        trial = _tried(trials, slot, run, directory).model_copy(update={"repeated": trial.failed})
-                    append_trial(directory, trial)
-                    done(trial)
-                    tolerance.note(trial)
+            for trial in tried(trials, remaining(directory, run), run, directory, tolerance):
+                append_trial(directory, trial)
+                done(trial)
     finally:
-        run = run.model_copy(update={"wall_seconds": before + time.monotonic() - began, "left_out": tolerance.left_out})
-        run = run.model_copy(update={"complete": not remaining(directory, run)})
-        write_run(directory, run)
-    _require_one(read_trials(directory))
+        finish(directory, run, tolerance.left_out, began)
+    require_one(directory)
+
+
+@contextmanager
+def prepared(run: Run) -> Iterator[tuple[Bench, Run]]:
+    """The Bench for a run, and the run with what this machine cannot tell, and what base takes here."""
+    options = run.options
+    count_calls = options.observes == "calls"
+    two_hosts = partial(hosts_for, options) if options.client else None
+    with bench(options.workloads, len(usable_cpus()), options.nic, count_calls, options.variants, two_hosts) as (
+        trials,
+        probes,
+    ):
+        run = run.model_copy(update={"unavailable": probes.unavailable, "client": trials.client})
+        yield trials, with_capacities(run, lambda slot: _run(trials, slot, run))
+
+
+def tried(trials: Bench, slots: list[Slot], run: Run, directory: Path, tolerance: "Tolerance") -> Iterator[Trial]:
+    """Each trial when it has run, but for workloads that are left out. directory: for what an observer leaves."""
+    for slot in slots:
+        if slot.workload not in tolerance.left_out:
+            trial = _tried(trials, slot, run, directory)
+            if trial.failed and not tolerance.has_failed(slot.workload):
+                trial = _tried(trials, slot, run, directory).model_copy(update={"repeated": trial.failed})
+            yield trial
+            tolerance.note(trial)
+
+
+def finish(directory: Path, run: Run, left_out: dict[str, str], began: float) -> None:
+    """Write what became of a run that was measured since then, or of a part of it."""
+    wall_seconds = run.wall_seconds + time.monotonic() - began
+    run = run.model_copy(update={"wall_seconds": wall_seconds, "left_out": left_out})
+    write_run(directory, run.model_copy(update={"complete": not remaining(directory, run)}))
 
 
 class Tolerance:
@@ -231,8 +258,9 @@ def is_measured(directory: Path) -> bool:
     return any(not trial.failed for trial in read_trials(directory))
 
 
-def _require_one(trials: list[Trial]) -> None:
-    """Raises WorkloadError if there is none that did not fail."""
+def require_one(directory: Path) -> None:
+    """Raises WorkloadError if the run has no trial that did not fail."""
+    trials = read_trials(directory)
     if all(trial.failed for trial in trials):
         why = trials[-1].failed if trials else "no server here has one of these variants"
         raise WorkloadError(f"nothing could be measured: {why}")

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from records.metrics import COST, SERVER_COST
 
+PASSING = ("load before",)  # of fingerprints: another one each time
+
 NicKind = Literal["threads", "rps"]
 
 
@@ -122,20 +124,35 @@ class Placement(Record):
         return sorted(set(self.server_cpus) & set(self.load_cpus))
 
 
-class Run(Record):
-    """The circumstances of a run."""
+class Circumstances(Record):
+    """The machine that measures, as far as it can change a result."""
 
-    options: Options
-    started: str  # ISO 8601 with time zone
-    fingerprint: dict[str, str]  # the machine: kernel, CPU, memory, …
+    fingerprint: dict[str, str]  # kernel, CPU, memory, …
     kernel_settings: dict[str, str] = {}  # of its build, and sysctls
     machine_cpus: int | None = None  # the highest possible CPU number, plus 1; None: from before it was recorded
     versions: dict[str, str]  # of the servers, the tools and the libraries
     client: dict[str, str] = {}  # of another machine with the load generator: its name, system, CPUs, programs
     placements: list[Placement]
     unavailable: dict[str, str]  # metric -> why this machine cannot give it
-    left_out: dict[str, str] = {}  # workload -> why the rest of its trials was not run
     capacities: dict[str, float] = {}  # "workload/cores" -> requests per second of base: bench/capacity.py
+
+
+class LostBlock(Record):
+    """An attempt at a block that a testbed did not finish. Nothing of the attempt is kept."""
+
+    block: int
+    host: str
+    why: str
+
+
+class Run(Circumstances):
+    """A run, with its circumstances: on several testbeds, those of the first."""
+
+    options: Options
+    started: str  # ISO 8601 with time zone
+    left_out: dict[str, str] = {}  # workload -> why the rest of its trials was not run
+    testbeds: dict[str, Circumstances] = {}  # by Trial.testbed; empty: the run's own machine measured alone
+    lost_blocks: list[LostBlock] = []  # in a cluster: bench/cluster.py
     planned_trials: int
     complete: bool = False
     wall_seconds: float = 0.0  # from the start of the command to the end of the last trial

@@ -51,6 +51,7 @@ class Trial(Record):
     variant: str
     control: bool  # it runs as base, but is an arm of its own: the A/A comparison
     cores: int
+    testbed: str = ""  # that measured it, of Run.testbeds; empty: the run's own machine
     started: float  # Unix time
     seconds: float  # of load
     rate: float | None = None  # requests per second offered; None: as many as the server took
@@ -91,16 +92,16 @@ def failed_trial(reason: str, **slot: Any) -> Trial:
     )
 
 
-def append_trial(directory: Path, trial: Trial) -> None:
-    """Add a trial, whole or not at all: one write, then to the disk; read_trials() ignores a line cut short.
+def append_trial(directory: Path, *trials: Trial) -> None:
+    """Add trials, all or none: one write, then to the disk; read_trials() ignores a line cut short.
 
     Raises OSError when the disk is full.
     """
-    line = trial.model_dump_json().encode() + b"\n"
+    lines = b"".join(trial.model_dump_json().encode() + b"\n" for trial in trials)
     descriptor = os.open(directory / TRIALS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         size = os.fstat(descriptor).st_size
-        if os.write(descriptor, line) < len(line):
+        if os.write(descriptor, lines) < len(lines):
             os.ftruncate(descriptor, size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory / TRIALS))
         os.fsync(descriptor)

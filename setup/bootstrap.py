@@ -29,6 +29,8 @@ CHECKS = ROOT / "requirements-checks.txt"
 PROJECT = ROOT / "pyproject.toml"
 STAMP = VENV / "installed-from"
 CHECKS_STAMP = VENV / "checks-from"
+CLUSTER = ROOT / "requirements-cluster.txt"
+CLUSTER_STAMP = VENV / "cluster-from"
 LOCKED = ("--require-hashes", "--only-binary", ":all:", "--requirement")  # options of pip install; a file follows
 UNITS = Path("/usr/lib/systemd/system")
 POLICY = Path("/usr/sbin/policy-rc.d")
@@ -92,6 +94,15 @@ def lacks_checks(arguments: list[str]) -> bool:
     return not CHECKS_STAMP.exists() or CHECKS_STAMP.read_text() != CHECKS.read_text()
 
 
+def lacks_cluster(arguments: list[str]) -> bool:
+    """Whether Dask is still to be installed, which hands blocks to other machines."""
+    named, tests = verbs(arguments), "test" in verbs(arguments) and not is_finished()
+    sweeps = "sweep" in named and any(argument.startswith("--cluster") for argument in arguments)
+    if not (sweeps or "worker" in named or tests):
+        return False
+    return not CLUSTER_STAMP.exists() or CLUSTER_STAMP.read_text() != CLUSTER.read_text()
+
+
 def complete_path() -> None:
     """Servers are in /usr/sbin, which the PATH of plain users lacks, and Debian's su leaves it to root; or in BIN."""
     known = os.environ.get("PATH", "").split(os.pathsep)
@@ -106,18 +117,19 @@ def ensure(arguments: list[str], usage: str) -> None:
     Exits 3 with one line when the machine does not allow that, or nobody said yes.
     """
     packages, environment, checks = missing_packages(arguments), has_environment(), lacks_checks(arguments)
-    wheels = missing_wheels(arguments)
-    if packages or not environment or checks or wheels:
+    wheels, cluster = missing_wheels(arguments), lacks_cluster(arguments)
+    if packages or not environment or checks or wheels or cluster:
         if not arguments or "--help" in arguments:
             print(usage.strip())
             sys.exit(0)
-        _ask(packages, 700 * (not environment) + 500 * checks, wheels, "--yes" in arguments)
+        _ask(packages, 700 * (not environment) + 500 * checks + 20 * cluster, wheels, "--yes" in arguments)
         _install_packages(packages)
         if not environment:
             make_environment()
-        if lacks_checks(arguments):
-            _pip("pip install", *LOCKED, str(CHECKS))
-            CHECKS_STAMP.write_text(CHECKS.read_text())
+        for lacks, lock, stamp in ((lacks_checks, CHECKS, CHECKS_STAMP), (lacks_cluster, CLUSTER, CLUSTER_STAMP)):
+            if lacks(arguments):
+                _pip("pip install", *LOCKED, str(lock))
+                stamp.write_text(lock.read_text())
         install_wheels(wheels)
     if Path(sys.prefix) != VENV:
         os.environ["PYTHONUTF8"] = "1"  # whatever the locale: all our files are UTF-8

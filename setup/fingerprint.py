@@ -5,6 +5,7 @@ import platform
 import re
 import shutil
 import subprocess
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from setup.kernel_settings import UNKNOWN, read
 LIBRARIES = ("mininet", "pyroute2", "pandas", "scipy")
 ROOT = Path(__file__).resolve().parent.parent
 CPUS = Path("/sys/devices/system/cpu")
+CODE = ("bench", "experiments", "fastsocket", "probes", "records", "setup", "topologies", "workloads")
+CODE_SUFFIXES = (".py", ".toml", ".c", ".h", ".def", ".ld", ".lua")
 
 
 def _first(pattern: str, text: str) -> str:
@@ -99,6 +102,16 @@ def _commit() -> str:
         return os.environ.get("FASTSOCKET_LAB_REVISION", "unknown")
     said = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
     return said.stdout.strip() or "unknown"
+
+
+def code() -> str:
+    """The commit, and a digest of all files that a trial may run: the same for two checkouts that measure the same."""
+    listed = (path for folder in CODE for path in sorted((ROOT / folder).rglob("*")) if path.suffix in CODE_SUFFIXES)
+    digest = sha256()
+    for path in listed:
+        if "build" not in path.relative_to(ROOT).parts:
+            digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    return f"{_commit()}, files {digest.hexdigest()[:8]}"
 
 
 def versions() -> dict[str, str]:

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.ledger import COLUMNS, MIN_RUNS, pooled, ratios, runs_below
+from analysis.ledger import COLUMNS, pooled, ratios, runs_below
+from analysis.statistics import MIN_CLUSTERS
 from analysis.study import exceeds
 from records.run import RUN, RecordError, read_run, write_run
 from records.trials import append_trial
@@ -49,12 +50,12 @@ def test_controls_are_listed_and_those_off_counted_and_runs_are_one_value_each(t
 
 
 def test_runs_that_asked_something_else_are_not_pooled(tmp_path):
-    for day in range(1, MIN_RUNS + 1):
+    for day in range(1, MIN_CLUSTERS + 1):
         a_day(tmp_path / str(day), day, 1.1)
     other = read_run(tmp_path / "1")
     write_run(tmp_path / "1", other.model_copy(update={"options": other.options.model_copy(update={"nic": "threads"})}))
     runs, _ = runs_below([tmp_path])
-    assert set(pooled(ratios(runs)).runs) == {MIN_RUNS - 1} and pooled(ratios(runs)).low.isna().all()
+    assert set(pooled(ratios(runs)).runs) == {MIN_CLUSTERS - 1} and pooled(ratios(runs)).low.isna().all()
 
 
 def test_days_that_differ_make_a_pooled_ratio_wrong_no_more_often_than_it_says():

@@ -1,7 +1,7 @@
 """How long servers and load generators may take, and how many connections there are: for slow machines to change."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import asdict, dataclass, fields
 
 PREFIX = "FASTSOCKET_LAB_"
@@ -50,3 +50,9 @@ def changed(limits: Limits) -> dict[str, int]:
     """Those that are not the default."""
     usual = asdict(Limits())
     return {name: value for name, value in asdict(limits).items() if value != usual[name]}
+
+
+def write(limits: Mapping[str, int], environment: MutableMapping[str, str]) -> None:
+    """So that read() finds these, and the default of all others. limits: those that changed() tells of."""
+    for name, value in {**asdict(Limits()), **limits}.items():
+        environment[PREFIX + name.upper()] = str(value)

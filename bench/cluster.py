@@ -1,0 +1,258 @@
+"""Many testbeds: whole ABBA blocks go to the workers of a Dask cluster, and each worker measures one block at a time.
+
+One worker measures a block from beginning to end, and the block is recorded whole or not at all. Where a worker dies or
+fails, nothing of its block is kept. Another worker measures the block, and the run tells of the lost attempt.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench import worker
+from bench.alone import SCOPE
+from bench.block import Block, Task
+from bench.engine import Client, FuturesCancelledError, KilledWorker, LocalCluster, wait
+from bench.experiment import UsageError, usable_cpus
+from bench.schedule import Slot
+from bench.sweep import finish, remaining, require_one
+from bench.threads import by_core
+from bench.worker import ClusterError
+from records.run import LostBlock, Options, Run, write_run
+from records.trials import Trial, append_trial, read_trials
+from setup.fingerprint import code
+from workloads.process import WorkloadError
+
+ROOT = Path(__file__).resolve().parent.parent
+ATTEMPTS = 3  # at a block
+LOOK_SECONDS = 1  # between two looks for workers that came or went
+RESULT_SECONDS = 30  # that a finished block may take to arrive
+DIED = "its worker died"
+
+Say = Callable[[str], None]  # prints a line
+
+
+class Cluster:
+    """The workers of a scheduler. measure: what they are asked to call."""
+
+    def __init__(self, client: Client, say: Say, measure: Callable[[str], str] = worker.measure):
+        self.client = client
+        self.say = say
+        self.ask = measure
+        self._code = code()
+        self._refused: set[str] = set()  # addresses
+
+    def workers(self) -> dict[str, Any]:
+        """Address -> what the worker said of itself. Without those that were refused. Raises ClusterError."""
+        there: dict[str, Any] = self.client.scheduler_info().get("workers", {})
+        if self.client.status != "running":  # what it told is what it remembers
+            raise ClusterError("the scheduler is gone: start it and its workers, and --resume goes on")
+        return {address: one.get("testbed") for address, one in there.items() if address not in self._refused}
+
+    def admit(self, options: Options) -> dict[str, Any]:
+        """The workers that can measure this. Each other one is refused in a line."""
+        for address, told in self.workers().items():
+            if why := self._why_not(told, max(options.cores)):
+                self.refuse(address, f"{told['host'] if told else 'the worker'} at {address} is refused: {why}")
+        return self.workers()
+
+    def refuse(self, address: str, why: str) -> None:
+        self._refused.add(address)
+        self.say(why)
+
+    def _why_not(self, told: Any, cores: int) -> str:
+        if not told:
+            return "it was not started by lab.py worker"
+        if told["code"] != self._code:
+            return f"its checkout is {told['code']}, and this one {self._code}"
+        if told["cpus"] < cores:
+            return f"of its CPUs it may use {told['cpus']}, and the sweep asks for {cores}"
+        return ""
+
+    def measure(self, directory: Path, run: Run, began: float, done: Callable[[Trial], None]) -> None:
+        """As bench.sweep.measure() does, which has the same parameters. Raises ClusterError where no worker is left, or
+        a block is lost again and again."""
+        if read_trials(directory) and not run.testbeds:
+            raise UsageError(f"{directory} was measured by one machine: go on without --cluster")
+        course = Course(self, directory, run, done)
+        try:
+            course.run_through()
+        finally:
+            course.end()
+            finish(directory, course.run, course.left_out, began)
+        require_one(directory)
+
+
+class Asked(NamedTuple):
+    """A block that a worker measures."""
+
+    future: Any
+    slots: list[Slot]
+    host: str
+
+
+class Course:
+    """A run on its way: the blocks that wait, and those that are being measured."""
+
+    def __init__(self, cluster: Cluster, directory: Path, run: Run, done: Callable[[Trial], None]):
+        self.run = run
+        self.left_out: dict[str, str] = {}
+        self._cluster = cluster
+        self._directory = directory
+        self._done = done
+        slots = groupby(remaining(directory, run), key=lambda slot: slot.block)
+        self._waiting = deque(list(block) for _, block in slots)
+        self._measured: dict[str, Asked] = {}  # by the worker's address
+        self._lost: Counter[int] = Counter()
+
+    def run_through(self) -> None:
+        while self._waiting or self._measured:
+            for address, told in self._cluster.admit(self.run.options).items():
+                if address not in self._measured:
+                    self._give(address, told["host"])
+            if self._waiting and not self._measured:
+                raise ClusterError(f"no worker is left to measure {self._directory}: start one, and --resume goes on")
+            with suppress(TimeoutError, FuturesCancelledError):
+                wait([asked.future for asked in self._measured.values()], LOOK_SECONDS, "FIRST_COMPLETED")
+            there = self._cluster.workers()
+            for address, asked in list(self._measured.items()):
+                if asked.future.done() or address not in there:
+                    del self._measured[address]
+                    self._take(address, asked)
+
+    def _give(self, address: str, host: str) -> None:
+        """The next block, without what was left out meanwhile."""
+        while self._waiting and address not in self._measured:
+            slots = [slot for slot in self._waiting.popleft() if slot.workload not in self.left_out]
+            if slots:
+                task = Task(run=self.run, slots=slots).model_dump_json()
+                future = self._cluster.client.submit(self._cluster.ask, task, workers=[address], pure=False)
+                self._measured[address] = Asked(future, slots, host)
+
+    def _take(self, address: str, asked: Asked) -> None:
+        try:
+            said = _answer(asked.future)
+        except WorkloadError as error:
+            self._cluster.refuse(address, f"{asked.host} at {address} gets no more blocks: {error}")
+            self._lose(asked, str(error))
+        except (KilledWorker, TimeoutError):
+            asked.future.cancel()
+            self._lose(asked, DIED)
+        else:
+            self._keep(said)
+
+    def _keep(self, block: Block) -> None:
+        """run.json first: the trials name their testbed."""
+        first = {} if self.run.testbeds else dict(block.testbed)
+        testbeds = {**self.run.testbeds, block.name: block.testbed}
+        self.run = self.run.model_copy(update={**first, "testbeds": testbeds})
+        write_run(self._directory, self.run)
+        append_trial(self._directory, *block.trials)
+        for trial in block.trials:
+            self._done(trial)
+        self.left_out |= block.left_out
+
+    def _lose(self, asked: Asked, why: str) -> None:
+        number = asked.slots[0].block
+        lost = [*self.run.lost_blocks, LostBlock(block=number, host=asked.host, why=why)]
+        self.run = self.run.model_copy(update={"lost_blocks": lost})
+        write_run(self._directory, self.run)
+        self._lost[number] += 1
+        if self._lost[number] == ATTEMPTS:
+            raise ClusterError(f"block {number} was lost {ATTEMPTS} times, at last on {asked.host}: {why}")
+        self._cluster.say(f"block {number} is measured once more, because {asked.host} lost it: {why}")
+        self._waiting.appendleft(asked.slots)
+
+    def end(self) -> None:
+        """What is still being measured ends with its testbed, and nothing of it is kept."""
+        with suppress(ClusterError):  # workers end by themselves where their scheduler is gone
+            if there := self._measured.keys() & self._cluster.workers().keys():
+                self._cluster.client.run(worker.end, workers=list(there), on_error="ignore")
+
+
+def _answer(future: Any) -> Block:
+    """Raises WorkloadError where the block could not be measured, and KilledWorker or TimeoutError where the worker is
+    gone, and its answer too."""
+    if future.status not in ("finished", "error"):
+        raise TimeoutError
+    return Block.model_validate_json(future.result(RESULT_SECONDS))
+
+
+@contextmanager
+def cluster(named: str, options: list[Options], say: Say) -> Iterator[Cluster]:
+    """named: how many workers to start here, or where their scheduler is. Raises UsageError and ClusterError."""
+    if any(one.observes in ("profile", "walk") for one in options):
+        raise UsageError("--cluster goes with none that leaves a profile or a walk: those stay on the worker")
+    cores = max(count for one in options for count in one.cores)
+    with ExitStack() as stack:
+        if named.isdigit():
+            address = stack.enter_context(workers_here(int(named), cores))
+        elif "://" in named:
+            address = named
+        else:
+            raise UsageError(f"--cluster {named!r} is no number of workers, and no scheduler such as tcp://host:8786")
+        try:
+            client = stack.enter_context(Client(address, timeout=worker.SECONDS))
+        except (OSError, ValueError) as error:
+            raise ClusterError(worker.unreachable(address)) from error
+        refusals: list[str] = []
+        if not Cluster(client, refusals.append).admit(max(options, key=lambda one: max(one.cores))):
+            missing = f"{address} has no worker: start one by lab.py worker {address}"
+            raise ClusterError("; ".join(refusals) or missing)
+        yield Cluster(client, say)
+
+
+@contextmanager
+def workers_here(count: int, cores: int) -> Iterator[str]:
+    """The address of a scheduler of our own, whose workers have CPUs of their own on this machine."""
+    cpus = [cpu for core in by_core(usable_cpus()) for cpu in core]
+    share = len(cpus) // max(count, 1)
+    if not count or share < cores:
+        raise UsageError(
+            f"--cluster {count}: on {len(cpus)} CPUs each worker gets {share if count else 'none'}, and the sweep asks "
+            f"for {cores}: choose other --cores or fewer workers"
+        )
+    with ExitStack() as stack:
+        scheduler = LocalCluster(
+            n_workers=0, processes=True, host="127.0.0.1", dashboard_address=None, silence_logs=logging.CRITICAL
+        )
+        address = stack.enter_context(scheduler).scheduler_address
+        started = [
+            stack.enter_context(_worker_here(address, number, cpus[number * share :][:share]))
+            for number in range(count)
+        ]
+        for process in started:
+            _wait_for(process)
+        yield address
+
+
+@contextmanager
+def _worker_here(address: str, number: int, cpus: list[int]) -> Iterator["subprocess.Popen[str]"]:
+    with subprocess.Popen(
+        ["taskset", "--cpu-list", ",".join(map(str, cpus)), sys.executable, ROOT / "lab.py", "worker", address],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, SCOPE: f"{os.environ.get(SCOPE, '')} worker {number}"},
+        start_new_session=True,  # Ctrl-C is ours
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def _wait_for(process: "subprocess.Popen[str]") -> None:
+    """Until the worker has said that it takes blocks. Raises ClusterError with its last words if it ends instead."""
+    said = ""
+    for said in process.stdout or []:
+        if said.startswith(worker.READY):
+            return
+    raise ClusterError(f"a worker did not start: {said.strip()}")
