@@ -124,13 +124,14 @@ class Bench:
                 calmer = replace(demand, rate=latency_rate)
                 with unharmed(pids):
                     load, no_latencies = _with_latencies(load, partial(workload.load, testbed, cpus, calmer), seconds)
+            afterwards = workload.afterwards(testbed, variant, cpus)
         return Trial(
             **vars(slot),
             started=started,
             seconds=load.seconds,
             rate=rate,
             latency_rate=latency_rate,
-            metrics={**_metrics(workload.metric, load, use), **_paid(load, spent, meter), **observed},
+            metrics={**_metrics(workload.metric, load, use), **_paid(load, spent, meter), **observed, **afterwards},
             unavailable={**_untold(load, use, no_latencies), **_not_paid(load, spent), **self._probes.unavailable},
             latency_ms=load.latency_ms,
             histograms=load.histograms,
