@@ -22,6 +22,7 @@ worker_cpu_affinity {affinity};
 worker_rlimit_nofile {connections};
 pid {directory}/nginx.pid;
 error_log {directory}/error.log;
+{main}
 events {{ worker_connections {connections}; accept_mutex off; }}
 http {{
     access_log off;
@@ -48,6 +49,7 @@ class Site:
 
     answer: str = 'return 200 "{}";'.format(http.OBJECT.decode().replace("\n", "\\n"))
     upstream: str = ""
+    main: str = ""  # what stands outside of http
     kept_seconds: int = 0
 
 

@@ -24,10 +24,10 @@ class NginxFile(Nginx):
 
     @contextmanager
     def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path) -> Iterator[list[int]]:
-        directory.chmod(0o755)  # the workers are of another user
         (directory / "object").write_bytes(http.OBJECT * (FILE_BYTES // len(http.OBJECT)))
         sendfile = self.ways.get(variant.way, "off")
-        site = Site(answer=f"root {directory}; sendfile {sendfile}; try_files /object =404;")
+        answer = f"root {directory}; sendfile {sendfile}; try_files /object =404;"
+        site = Site(answer=answer, main="user root;")  # who may read there
         hosts, own_reuseport = (testbed.server, testbed.client), variant.own_reuseport
         with nginx(testbed, *hosts, cpus.server, directory, own_reuseport, variant.environment(), site=site) as pid:
             yield [pid]
