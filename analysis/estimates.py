@@ -51,6 +51,12 @@ _SETTING, _BLOCK = ["workload", "cores", "metric"], ["testbed", "block"]
 _NAMES = {  # where it is not the workload's own
     "haproxy": "HAProxy",
     "haproxy-2.8": "HAProxy 2.8",
+    "haproxy-0": "HAProxy, no other",
+    "haproxy-50k": "HAProxy, 50,000 others",
+    "haproxy-200k": "HAProxy, 200,000 others",
+    "nginx-proxy": "nginx as a proxy",
+    "nginx-proxy-kept": "nginx as a proxy, kept connections",
+    "nginx-file": "nginx with a file of 256 KB",
     "envoy": "Envoy",
     "apache": "Apache",
     "valkey": "Valkey",

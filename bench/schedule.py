@@ -11,6 +11,7 @@ from random import Random
 
 from records.run import Options
 from records.trials import BASE
+from workloads import WORKLOADS
 
 OVERHEAD_SECONDS = 0.25  # per trial, for the estimate of the time it takes: starting and stopping the server
 
@@ -54,4 +55,5 @@ def _arms(options: Options, workload: str) -> list[tuple[str, bool]]:
 
 def expected_seconds(slots: list[Slot], options: Options) -> float:
     """About how long these trials will take."""
-    return len(slots) * (options.loads * options.seconds + OVERHEAD_SECONDS)
+    own = sum(WORKLOADS[slot.workload].preparation_seconds for slot in slots)
+    return own + len(slots) * (options.loads * options.seconds + OVERHEAD_SECONDS)

@@ -132,7 +132,8 @@ class Bench:
                 calmer = replace(demand, rate=latency_rate)
                 with unharmed(pids):
                     load, no_latencies = _with_latencies(load, partial(workload.load, testbed, cpus, calmer), seconds)
-        metrics = {**_metrics(workload.metric, load, use), **_paid(load, spent, meter), **observed}
+            afterwards = workload.afterwards(testbed, variant, cpus)
+        metrics = {**_metrics(workload.metric, load, use), **_paid(load, spent, meter), **observed, **afterwards}
         untold = {**_untold(load, use, no_latencies), **_not_paid(load, spent), **self._probes.unavailable}
         return Trial(
             **vars(slot),

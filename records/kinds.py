@@ -29,6 +29,8 @@ KINDS = {
     "profile": Kind("profile"),
     "profile-difference": Kind("profile", "draw_difference"),
     "components": Kind("components"),
+    "future-work": Kind("components", "draw_future"),
+    "pressure": Kind("pressure"),
     "related": Kind("related", timed=False),
     "listen-table": Kind("walk", "draw_passive", timed=False),
     "active-connections": Kind("walk", "draw_active", timed=False),

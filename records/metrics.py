@@ -35,6 +35,7 @@ COSTS = (SERVER_COST, COST)
 PASSIVE_LOCAL, ACCEPT_LOCAL, ACTIVE_LOCAL = "passive_local_percent", "accept_local_percent", "active_local_percent"
 UNEVENNESS = "busiest_core_over_mean"  # of requests read: 1 is even, the number of cores is all on one
 CONTENTIONS = "contentions_per_connection"
+CONNECT_P50, CONNECT_P90 = "connect_p50_us", "connect_p90_us"  # of connect() itself, until its SYN is sent
 ERRORS = "errors"
 
 METRICS = {
@@ -72,6 +73,8 @@ METRICS = {
         Metric(CALLS, "1", "system calls of the server per request", 2, "lower"),
         Metric(SWITCHES, "1", "context switches of the server per request", 2, "lower"),
         Metric(CONTENTIONS, "1", "contentions per connection", 3, "lower"),
+        Metric(CONNECT_P50, "µs", "connect(), p50, µs", 1, "lower"),
+        Metric(CONNECT_P90, "µs", "connect(), p90, µs", 1, "lower"),
         Metric(ERRORS, "1", "errors per trial", 1, "lower", False),
     )
 }

@@ -504,8 +504,9 @@ def test_peers_stand_beside_each_other_and_are_compared_with_their_own_base(tmp_
 
 
 def test_the_components_are_those_of_the_page_with_what_was_measured(tmp_path):
-    wanted = {variant for effect in components.effects().values() for variant in effect.of + effect.over}
-    assert wanted == set(read("components").variants)
+    for experiment, page in (("components", components.COMPONENTS), ("future-work", components.FUTURE)):
+        effects = components.effects(page).values()
+        assert {variant for effect in effects for variant in effect.of + effect.over} == {*read(experiment).variants}
     run = a_run(workloads=["haproxy"], cores=[2])
     options = {"variants": ["base", "listen-table"], "figures": figure_specs("components", ["haproxy"])}
     run = run.model_copy(update={"options": run.options.model_copy(update=options)})
@@ -531,6 +532,16 @@ def test_a_run_that_has_hardly_begun_is_drawn_as_far_as_it_is(tmp_path):
     run = a_run(workloads=["nginx", "haproxy", "redis"])
     trials = [trial for trial in trials_of(run) if trial.workload == "nginx"][:1]
     assert len(draw_figures(result(tmp_path, run, trials))) == 4 * len(figure_ids(run))
+
+
+def test_pressure_is_a_curve_by_open_connections_and_says_what_is_missing(tmp_path):
+    run = a_run(workloads=["haproxy-0", "haproxy-50k"], cores=[2])
+    asked = {"figures": figure_specs("pressure", ["haproxy-0"])}
+    run = run.model_copy(update={"options": run.options.model_copy(update=asked)})
+    draw_figures(result(tmp_path, run, trials_of(run)))
+    said = texts(tmp_path, "pressure")
+    assert "HAProxy, 50,000" in said and "not available here" in said
+    assert {*data(tmp_path, "pressure").workload} == {"haproxy-0", "haproxy-50k"}
 
 
 def test_an_unknown_figure_is_refused_with_those_there_are():

@@ -123,7 +123,7 @@ def proc_sys(tmp_path, monkeypatch):
     return settings_
 
 
-TABLE, DEFER = steps.SYSCTLS
+TABLE, DEFER, *_ = steps.SYSCTLS
 
 
 def test_a_journal_undoes_in_reverse_order_from_its_file_too(tmp_path, proc_sys):

@@ -133,7 +133,7 @@ class Looking(Nginx):
 
 
 @pytest.mark.needs(f"/proc/sys/{SKB_DEFER_MAX}")
-@pytest.mark.parametrize("variant", ["no-skb-pool", "no-direct-tcp"])
+@pytest.mark.parametrize("variant", ["no-skb-pool", "no-direct-tcp", "busy-poll"])
 def test_what_the_kernel_does_by_itself_is_off_for_a_trial_only(trials, monkeypatch, variant):
     switched = {**VARIANTS[variant].sysctls, **VARIANTS[variant].machine_sysctls}
     looking = Looking(switched)

@@ -27,7 +27,7 @@ from workloads.workload import Cpus, Workload
 ALL = sorted(os.sched_getaffinity(0))
 CPUS = Cpus(server=ALL, load=ALL)
 # What servers are started as: variants that differ only in what happens around the server are tried once, and those of
-# tests/test_peers.py there.
+# tests/test_peers.py and tests/test_pressure.py there.
 WAYS = {
     (variant.own_reuseport, variant.preload): variant.name
     for variant in reversed(VARIANTS.values())
@@ -37,7 +37,7 @@ WAYS = {
 WITH_EACH_SWITCH = ("nginx", "haproxy")
 PLAIN = (None, VARIANTS["off"].preload, VARIANTS["fastsocket"].preload)
 PLAIN_WAYS = [way for way in WAYS if VARIANTS[way].preload in PLAIN]
-OWN = [name for name in WORKLOADS if name not in needs_of_peers()]
+OWN = [name for name in WORKLOADS if name not in needs_of_peers() and not name.startswith(("haproxy-", "nginx-"))]
 RUNS = [
     (name, way)
     for name in OWN

@@ -7,7 +7,7 @@ from pathlib import Path
 from topologies.proxy import Proxy
 from topologies.testbed import Testbed
 from workloads import http, limits
-from workloads.nginx import nginx
+from workloads.nginx import OBJECT, Site, nginx
 from workloads.variants import Variant
 from workloads.web_server import WebServer
 from workloads.workload import Cpus
@@ -69,11 +69,11 @@ class HAProxy(WebServer):
 
 
 @contextmanager
-def backend(testbed: Testbed, cpus: Cpus, directory: Path) -> Iterator[None]:
+def backend(testbed: Testbed, cpus: Cpus, directory: Path, site: Site = OBJECT) -> Iterator[None]:
     """Of a proxy, the same for every variant: a listener of its own for each worker."""
     own = directory / "backend"
     own.mkdir()
-    with nginx(testbed, testbed.backend, testbed.server, cpus.load, own, own_reuseport=True):
+    with nginx(testbed, testbed.backend, testbed.server, cpus.load, own, own_reuseport=True, site=site):
         yield
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from mininet.node import Host
@@ -22,23 +23,38 @@ worker_cpu_affinity {affinity};
 worker_rlimit_nofile {connections};
 pid {directory}/nginx.pid;
 error_log {directory}/error.log;
+{main}
 events {{ worker_connections {connections}; accept_mutex off; }}
 http {{
     access_log off;
-    keepalive_timeout 0;
+    keepalive_timeout {kept_seconds};
     client_body_temp_path {directory}/body;
     proxy_temp_path {directory}/proxy;
     fastcgi_temp_path {directory}/fastcgi;
     uwsgi_temp_path {directory}/uwsgi;
     scgi_temp_path {directory}/scgi;
+    {upstream}
     server {{
         listen {port} backlog=65535{listen_options};
         listen [::]:{port} ipv6only=on backlog=65535{listen_options};
         default_type text/plain;
-        location / {{ return 200 "{object}"; }}
+        location / {{ {answer} }}
     }}
 }}
 """
+
+
+@dataclass(frozen=True)
+class Site:
+    """What nginx answers, and how long it keeps a connection open for another request."""
+
+    answer: str = 'return 200 "{}";'.format(http.OBJECT.decode().replace("\n", "\\n"))
+    upstream: str = ""
+    main: str = ""  # what stands outside of http
+    kept_seconds: int = 0
+
+
+OBJECT = Site()
 
 
 class Nginx(WebServer):
@@ -73,6 +89,7 @@ def nginx(
     own_reuseport: bool,
     environment: Mapping[str, str] | None = None,
     program: str = "nginx",
+    site: Site = OBJECT,
 ) -> Iterator[int]:
     """nginx on any host of a testbed, a worker pinned to each CPU; yields its process id when it answers the client."""
     configuration = directory / "nginx.conf"
@@ -83,8 +100,8 @@ def nginx(
             directory=directory,
             port=http.PORT,
             connections=16384,
-            object=http.OBJECT.decode().replace("\n", "\\n"),
             listen_options=" reuseport" if own_reuseport else "",
+            **vars(site),
         )
     )
     files = ["-p", str(directory), "-c", str(configuration), "-e", str(directory / "error.log")]

@@ -38,7 +38,7 @@ class Variant:
     name: str
     description: str
     own_reuseport: bool = False  # the server opens a SO_REUSEPORT listener per worker itself
-    way: str = ""  # in which a server of this kind alone shares out connections: a key of Workload.ways
+    way: str = ""  # in which a server of this kind alone works: a key of Workload.ways
     attached: bool = False  # with fastsocket attach, where it has more than one worker
     by_program: bool = False  # a program chooses among the server's own listeners: workloads/cpu_program.py
     preload: Wishes | None = None  # what is asked of libfsocket.so; None: it is not preloaded
@@ -54,6 +54,11 @@ class Variant:
     def has_local_listeners(self) -> bool:
         """Whether libfsocket.so clones listeners, and so counts what it does."""
         return self.preload is not None and self.preload.listen_table is not False
+
+    @property
+    def chooses_ports(self) -> bool:
+        """Whether libfsocket.so chooses the source ports of active connections."""
+        return self.preload is not None and self.preload.flow_deliver is True
 
     @property
     def changes_the_machine(self) -> bool:
@@ -199,6 +204,13 @@ VARIANTS = {
         ),
         Variant(
             "fast-epoll", "fastsocket with Fast-Epoll", preload=replace(DELIVERED, fast_epoll=True), steering="perfect"
+        ),
+        # What the slides left for the future, where a server or the kernel has it.
+        Variant("sendfile", "files are sent without a copy into the server's memory (sendfile)", way="sendfile"),
+        Variant(
+            "busy-poll",
+            "base whose waiting processes take in packets themselves for up to 50 µs (busy polling)",
+            machine_sysctls={"net/core/busy_poll": "50", "net/core/busy_read": "50"},
         ),
         Variant("unobserved", "base without the lab's probes", observed=False),
         # What the kernel has by itself today, switched off.

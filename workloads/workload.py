@@ -36,6 +36,7 @@ class Workload(ABC):
     topology: type[Topo] = Pair
     lacks: dict[str, str] = {}  # variant -> why this server does not have it
     ways: dict[str, str] = {}  # Variant.way -> how this server is configured for it
+    preparation_seconds: float = 0.0  # about what a trial takes beside its load and the start of its server
 
     @abstractmethod
     def ports(self, cpus: Cpus) -> range:
@@ -44,7 +45,7 @@ class Workload(ABC):
     def why_not(self, variant: Variant) -> str | None:
         """Why this server does not have the variant, or None."""
         if variant.way and variant.way not in self.ways:
-            return f"{self.name} shares out connections in no such way"
+            return f"{self.name} has no such way to work"
         needs_own = variant.own_reuseport and not variant.rfs  # RFS helps those without such listeners, too
         return self.lacks.get(variant.name) or (self.lacks.get("latest") if needs_own else None)
 
@@ -69,6 +70,10 @@ class Workload(ABC):
     @abstractmethod
     def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
         """Load it from the testbed's host ``client``. Raises WorkloadError."""
+
+    def afterwards(self, testbed: Testbed, variant: Variant, cpus: Cpus) -> dict[str, float]:
+        """After the load, with the server still there: further metrics of a trial. Raises WorkloadError."""
+        return {}
 
     def versions(self, without: str = "") -> dict[str, str]:
         """Of each binary but for one. Raises WorkloadError when one is not installed."""

@@ -1,50 +1,85 @@
-"""Each component of the slides on today's kernel: the table of docs/components.md, and what this run measured."""
+"""Tables of docs/ with what this run measured beside them: the slides' components on today's kernel, and their future
+work."""
 
 import re
 from pathlib import Path
 from textwrap import fill
+from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.estimates import contrasts, each, place
+from analysis.estimates import called, contrasts, each, place
 from analysis.figures.style import note
 from analysis.figures.table import table
 from analysis.figures.view import View
 from analysis.statistics import MIN_BLOCKS
 from records.run import Effect
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "components.md"
-COMPONENT, MEASURED_AS, MEASURED = "Component", "Measured as", "measured here: throughput, ratio"
-_WIDTHS = (19, 34, 22, 18, 20, 24, 20)  # of the page's columns and of ours, in letters
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+MEASURED_AS, MEASURED = "Measured as", "measured here: throughput, ratio"
 _RATIO = r"^(\S+) over (\S+)$"
 
 
+class Page(NamedTuple):
+    """A page of docs/ with a table, whose first column names the rows."""
+
+    name: str
+    widths: tuple[int, ...]  # of its columns and of ours, in letters
+
+
+COMPONENTS = Page("components.md", (19, 34, 22, 18, 20, 24, 20))
+FUTURE = Page("future.md", (22, 36, 22, 26, 40, 32))
+
+
 def draw(view: View) -> tuple[Figure, pd.DataFrame]:
+    """The components on today's kernel."""
+    return _draw(view, COMPONENTS)
+
+
+def draw_future(view: View) -> tuple[Figure, pd.DataFrame]:
+    """What the slides left for the future."""
+    return _draw(view, FUTURE)
+
+
+def _draw(view: View, page: Page) -> tuple[Figure, pd.DataFrame]:
     """A ratio without an interval is not shown."""
-    shown = components()
-    found = contrasts(view.trials, effects()).query("cores == @view.cores[-1]").dropna(subset="low")
-    said = {row.effect: f"{row.ratio:.3f} ({row.low:.3f}–{row.high:.3f})" for row in each(found)}
-    shown[MEASURED] = [said.get(name, "") for name in shown[COMPONENT]]
+    shown = rows_of(page)
+    found = contrasts(view.trials, effects(page)).query("cores == @view.cores[-1]").dropna(subset="low")
+    shown[MEASURED] = [_said(view, found[found.effect == name]) for name in shown.iloc[:, 0]]
     rows = [[*shown.columns], *shown.to_numpy().tolist()]
-    filled = [[fill(cell, width - 1, break_on_hyphens=False) for cell, width in zip(row, _WIDTHS)] for row in rows]
-    figure = table(filled, [*_WIDTHS], [True, *[False] * len(shown)])
+    filled = [["\n".join(_lines(cell, width)) for cell, width in zip(row, page.widths)] for row in rows]
+    figure = table(filled, [*page.widths], [True, *[False] * len(shown)])
     where = f"Measured with {' and '.join(place(workload, view.cores[-1]) for workload in view.workloads)}."
-    few = "" if said else f"No ratio has an interval: it takes {MIN_BLOCKS} complete blocks."
-    note(figure, "The text is that of docs/components.md.", where, "95 % intervals." if said else few, view.shared())
+    few = f"No ratio has an interval: it takes {MIN_BLOCKS} complete blocks." if found.empty else "95 % intervals."
+    note(figure, f"The text is that of docs/{page.name}.", where, few, view.shared())
     return figure, shown
 
 
-def components() -> pd.DataFrame:
+def _said(view: View, found: pd.DataFrame) -> str:
+    """The ratio; a line for each server where there are several."""
+    several = len(view.workloads) > 1
+    return "\n".join(
+        f"{called(row.workload) + ': ' if several else ''}{row.ratio:.3f} ({row.low:.3f}–{row.high:.3f})"
+        for row in each(found)
+    )
+
+
+def _lines(cell: str, width: int) -> list[str]:
+    return [fill(line, width - 1, break_on_hyphens=False) for line in cell.splitlines()]
+
+
+def rows_of(page: Page) -> pd.DataFrame:
     """The first table of the page, as a reader sees it."""
-    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("|")]
+    lines = [line for line in (DOCS / page.name).read_text().splitlines() if line.startswith("|")]
     heading, _, *rows = [[_plain(cell) for cell in line.strip("|").split("|")] for line in lines]
     return pd.DataFrame(rows, columns=heading)
 
 
-def effects() -> dict[str, Effect]:
-    """Of each component that can be switched: the variants that differ by it."""
-    found = components().set_index(COMPONENT)[MEASURED_AS].str.extract(_RATIO).dropna()
+def effects(page: Page) -> dict[str, Effect]:
+    """Of each row that can be switched: the variants that differ by it."""
+    rows = rows_of(page)
+    found = rows.set_index(rows.columns[0])[MEASURED_AS].str.extract(_RATIO).dropna()
     return {name: Effect(of=[of], over=[over]) for name, of, over in found.itertuples()}
 
 

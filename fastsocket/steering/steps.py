@@ -21,7 +21,7 @@ from fastsocket.steering.interrupts import affinity, interrupts_of
 
 PROC_SYS = Path("/proc/sys")
 # Of the whole machine: Receive Flow Steering's table, and what the lab's variants switch.
-SYSCTLS = ("net/core/rps_sock_flow_entries", "net/core/skb_defer_max")
+SYSCTLS = ("net/core/rps_sock_flow_entries", "net/core/skb_defer_max", "net/core/busy_poll", "net/core/busy_read")
 MASK, COUNT = re.compile(r"[0-9a-f]{1,8}(,[0-9a-f]{8})*"), re.compile(r"[0-9]{1,10}")
 QUEUE_FILES = {"rps_cpus": MASK, "xps_cpus": MASK, "rps_flow_cnt": COUNT}
 LAST = {"pid": 1 << 22, "int": (1 << 31) - 1, "u32": (1 << 32) - 1, "u64": (1 << 64) - 1}

@@ -1,0 +1,71 @@
+"""What a proxy serves and pays while many connections to its backend are open already: a curve for each variant."""
+
+from textwrap import fill
+from typing import NamedTuple
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.estimates import called
+from analysis.figures.style import curve, look, note, say, side_by_side
+from analysis.figures.view import View
+from analysis.tables import NOT_AVAILABLE, NOT_MEASURED
+from records.metrics import ACTIVE_LOCAL, CONNECT_P50, CONNECT_P90, METRICS, THROUGHPUT
+
+_REACH = 0.12  # of an axis' step, by which curves stand beside each other
+
+
+class Panel(NamedTuple):
+    """What axes show."""
+
+    heading: str
+    metrics: tuple[str, ...]  # the one of these that a workload has
+    scale: str = "log"
+
+
+def draw(view: View) -> tuple[Figure, pd.DataFrame]:
+    """At the largest core count. The workloads differ by the connections that are open."""
+    rows = view.summary[(view.summary.cores == view.cores[-1]) & view.summary.variant.isin(view.variants)]
+    panels = _panels(view)
+    shown = rows[rows.metric.isin([metric for panel in panels for metric in panel.metrics])]
+    figure = Figure(figsize=(13, 6.6), layout="constrained")
+    figure.suptitle(view.spec.title, x=0.005, ha="left", fontweight="bold")
+    grid = figure.subplots(2, 3).flat
+    for panel, axes in zip(panels, grid):
+        _draw_panel(axes, view, panel, shown[shown.metric.isin(panel.metrics)])
+    figure.axes[-1].axis("off")
+    figure.axes[-1].legend(*figure.axes[0].get_legend_handles_labels(), loc="center")
+    note(
+        figure,
+        "Intervals are of 95 %; the axes are logarithmic, but for percentages.",
+        "The open connections have the ports that each variant would have taken.",
+        "connect() is timed in a process beside the proxy, after the load.",
+        view.shared(),
+    )
+    return figure, shown[["workload", "variant", "cores", "metric", "estimate", "ci_low", "ci_high"]]
+
+
+def _panels(view: View) -> list[Panel]:
+    return [
+        Panel("served per second", THROUGHPUT),
+        Panel(METRICS[view.run.options.cost].heading, (view.run.options.cost,)),
+        Panel("connections to the backend: local reads, %", (ACTIVE_LOCAL,), "linear"),
+        Panel("connect(): median, µs", (CONNECT_P50,)),
+        Panel("connect(): 90th percentile, µs", (CONNECT_P90,)),
+    ]
+
+
+def _draw_panel(axes: Axes, view: View, panel: Panel, rows: pd.DataFrame) -> None:
+    axes.set_title(panel.heading, loc="left", fontsize="small")
+    if rows.empty:
+        say(axes, f"{NOT_AVAILABLE}: {view.run.unavailable.get(panel.metrics[0], NOT_MEASURED)}")
+        return
+    for arm, offset in side_by_side(view.variants, _REACH):
+        points = rows[rows.variant == arm].set_index("workload").reindex(view.workloads)
+        at = [place + offset for place in range(len(view.workloads))]
+        curve(axes, look(view, arm), at, points.estimate, points.ci_low, points.ci_high, label=view.label(arm))
+    axes.set_xticks(range(len(view.workloads)), [fill(called(workload), 15) for workload in view.workloads])
+    axes.set_yscale(panel.scale)
+    if panel.scale == "linear":
+        axes.set_ylim(0, 105)

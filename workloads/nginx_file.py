@@ -1,0 +1,39 @@
+"""nginx with a file of 256 KB: each byte is copied into nginx's memory and out again, or with sendfile not at all."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from topologies.testbed import Testbed
+from workloads import http
+from workloads.generator import closed_loop
+from workloads.load import Demand, Load
+from workloads.nginx import Nginx, Site, nginx
+from workloads.variants import Variant
+from workloads.web_load import DIALOGUE, web_load
+from workloads.workload import Cpus
+
+FILE_BYTES = 256 << 10
+
+
+class NginxFile(Nginx):
+    """sendfile is off, as nginx has it by default, but for the variant that is about it."""
+
+    name = "nginx-file"
+    ways = {"sendfile": "on"}  # sendfile
+
+    @contextmanager
+    def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path) -> Iterator[list[int]]:
+        (directory / "object").write_bytes(http.OBJECT * (FILE_BYTES // len(http.OBJECT)))
+        sendfile = self.ways.get(variant.way, "off")
+        answer = f"root {directory}; sendfile {sendfile}; try_files /object =404;"
+        site = Site(answer=answer, main="user root;")  # who may read there
+        hosts, own_reuseport = (testbed.server, testbed.client), variant.own_reuseport
+        with nginx(testbed, *hosts, cpus.server, directory, own_reuseport, variant.environment(), site=site) as pid:
+            yield [pid]
+
+    def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
+        """By the lab's generator, which looks at each answer: wrk counts the bytes of answers that it cuts short."""
+        if demand.rate:
+            return web_load(testbed, cpus, demand)
+        return closed_loop(testbed, cpus, demand.seconds, self.ports(cpus), DIALOGUE)
