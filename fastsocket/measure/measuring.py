@@ -32,9 +32,11 @@ def measure(target: Target, seconds: float) -> Measured:
     try:
         with ExitStack() as stack:
             return _Measuring(target, stack).over(seconds)
-    except (FileNotFoundError, ProcessLookupError):
-        target.processes()
-        raise
+    except (FileNotFoundError, ProcessLookupError) as error:
+        target.check()
+        raise OutOfReach(
+            f"{target.name}, process {target.pid}, has ended but for some threads, and shows nothing of them"
+        ) from error
 
 
 class _Measuring:
