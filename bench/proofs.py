@@ -8,8 +8,8 @@ python3 -m bench.proofs wrk         throughput of a closed loop, by turns with w
 python3 -m bench.proofs measure     throughput while `fastsocket measure` watches nginx, by turns with and without
 python3 -m bench.proofs engine      throughput while a scheduler and a worker of Dask idle beside nginx, in the same way
 
-Each takes less than a minute, and engine two minutes. It needs what `lab.py sweep --cluster 1` installs. --json prints
-it for a program.
+Each takes less than a minute; measure and engine go on until their interval is narrow, for ten minutes at most. engine
+needs what `lab.py sweep --cluster 1` installs. --json prints it for a program.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -27,6 +28,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from hdrh.histogram import HdrHistogram
+from scipy.stats import quantile_test
 
 from bench.experiment import usable_cpus
 from fastsocket.measure.measuring import measure
@@ -50,7 +52,9 @@ RATES = (5_000, 10_000, 15_000, 20_000, 25_000, 30_000)
 PORTS = range(http.PORT, http.PORT + 1)
 K6_RATE = 500
 TURNS = 5
-MEASURED_TURNS = 10
+ADDED_PAIRS = 10  # between looks at the interval: looking after each would find a narrow one by chance
+NARROW = 0.01  # from the ratio's interval to its middle
+MOST_SECONDS = 600
 SECONDS = 2
 K6_SCRIPT = """\
 import http from 'k6/http';
@@ -167,13 +171,24 @@ def engine() -> dict[str, Any]:
 
 
 def _by_turns(one: Callable[[], float], other: Callable[[], float]) -> dict[str, Any]:
-    """Requests per second with and without, in pairs whose order alternates, and the median ratio."""
-    ways, pairs = [one, other], []
-    for turn in range(MEASURED_TURNS):
-        order = ways if turn % 2 else ways[::-1]
-        rates = {way: way() for way in order}
-        pairs.append([rates[way] for way in ways])
-    return {"with, without": pairs, "with over without": median(one / other for one, other in pairs)}
+    """Requests per second with and without, in pairs whose order alternates, and the median ratio with its interval."""
+    ways, ends = [one, other], time.monotonic() + MOST_SECONDS
+    pairs: list[list[float]] = []
+    interval = 0.0, float("inf")
+    while interval[1] - interval[0] > 2 * NARROW and time.monotonic() < ends:
+        for turn in range(ADDED_PAIRS):
+            order = ways if turn % 2 else ways[::-1]
+            rates = {way: way() for way in order}
+            pairs.append([rates[way] for way in ways])
+        interval = _of_the_median([one / other for one, other in pairs])
+    ratio = median(one / other for one, other in pairs)
+    return {"with, without": pairs, "with over without": ratio, "95 % interval": interval}
+
+
+def _of_the_median(values: list[float]) -> tuple[float, float]:
+    """Its 95 % interval by the sign test, which takes nothing for granted but that the values are independent."""
+    interval: Any = quantile_test(values, q=1, p=0.5).confidence_interval()
+    return float(interval.low), float(interval.high)
 
 
 def _beside_the_engine(testbed: Testbed, cpus: Cpus) -> float:

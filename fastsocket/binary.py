@@ -123,10 +123,11 @@ def _unreadable(file: Path | str, error: OSError) -> Unreadable:
     return Unreadable(f"{file} cannot be read: {error.strerror}")
 
 
-def check(path: Path, library: Path, arguments: Sequence[str] = ()) -> Verdict:
+def check(path: Path, library: Path, arguments: Sequence[str] = (), notes: bool = True) -> Verdict:
     """Whether this library can accelerate that program when the caller runs it with these arguments.
 
-    Raises NoSuchProgram when a script's interpreter is missing, Unreadable where we may not look.
+    notes: tell them, too; for that our loader maps the program, which is not for a stranger's. Raises NoSuchProgram
+    when a script's interpreter is missing, Unreadable where we may not look.
     """
     executed, lost = _followed(path, list(arguments), library)
     try:
@@ -135,7 +136,10 @@ def check(path: Path, library: Path, arguments: Sequence[str] = ()) -> Verdict:
             sanitizer = None if linking else _sanitizer_obstacle(elf)
             found = (*lost, linking, sanitizer, _privilege_obstacle(executed))
             return Verdict(
-                path, executed, [obstacle for obstacle in found if obstacle], [] if linking else _notes(elf, executed)
+                path,
+                executed,
+                [obstacle for obstacle in found if obstacle],
+                _notes(elf, executed) if notes and not linking else [],
             )
     except NotElf:
         unknown = Obstacle(
@@ -232,8 +236,21 @@ def _interpreter(script: Path, words: list[str]) -> Path:
 # ---- obstacles
 
 
+def _is_go(elf: Elf) -> bool:
+    return not elf.section_names.isdisjoint(GO_SECTIONS)
+
+
+def is_go(program: Path) -> bool:
+    """False, too, where the program cannot be read."""
+    try:
+        with _elf(program) as elf:
+            return _is_go(elf)
+    except (Unreadable, NotElf):
+        return False
+
+
 def _linking_obstacle(elf: Elf) -> Obstacle | None:
-    if not elf.section_names.isdisjoint(GO_SECTIONS):
+    if _is_go(elf):
         return Obstacle(
             "it is a Go program: Go makes system calls itself, so nothing can be preloaded before them",
             "none from outside; its authors can open a SO_REUSEPORT listener per core",

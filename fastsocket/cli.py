@@ -345,14 +345,14 @@ def attach(
     from fastsocket.attach.session import attach as attached  # here, so that the other verbs are quick
     from fastsocket.measure.target import find
 
-    pid = find(server).pid
+    target = find(server)
 
     def tell(given: "list[Given]") -> None:
-        typer.echo(json.dumps(_given(pid, given)) if as_json else _given_lines(pid, given))
+        typer.echo(json.dumps(_given(target.pid, given)) if as_json else _given_lines(target.pid, given))
 
     why = "interrupted"
     with suppress(KeyboardInterrupt):
-        why = attached(pid, pin, watch, tell, _say)
+        why = attached(target.process, pin, watch, tell, _say)
     _say(f"everything is put back: {why}")
 
 

@@ -50,8 +50,11 @@ def children(pid: int) -> list[int]:
 
 
 def family(pid: int) -> list[int]:
-    """A process and its descendants."""
-    return [pid] + [member for child in children(pid) for member in family(child)]
+    """A process and its descendants, however deep."""
+    found = [pid]
+    for member in found:
+        found += children(member)
+    return found
 
 
 def user_of(pid: int) -> int:
@@ -62,8 +65,9 @@ def user_of(pid: int) -> int:
 
 
 def status_of(directory: Path) -> dict[str, str]:
-    """Of a process's or a thread's directory. Raises OSError when that has ended."""
-    lines = (directory / "status").read_text(errors="replace").splitlines()
+    """Of a process's or a thread's directory. Raises OSError when that has ended. A name may hold any other separator
+    of lines than a line feed."""
+    lines = (directory / "status").read_text(errors="replace").split("\n")
     return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
 
 

@@ -1,6 +1,7 @@
 """How the kernel lets a probe see that an application reads: one of two tracepoints (fastsocket/bpf/locality.bpf.c)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from fastsocket.build import bpf_object
 from fastsocket.libbpf import BpfObject, has_tracepoint
@@ -15,11 +16,15 @@ def tracepoint() -> str:
     return next((name for name in TRACEPOINTS if has_tracepoint(name)), TRACEPOINTS[0])
 
 
-def load(name: str, seen_by: str, without: Iterable[str] = ()) -> BpfObject:
+def load(
+    name: str, seen_by: str, without: Iterable[str] = (), entries: Mapping[str, int] = MappingProxyType({})
+) -> BpfObject:
     """A BPF object that has a program for each, loaded with the program for one of them, and without some of its other
-    programs. Raises BpfError."""
+    programs. entries: of how many elements maps are. Raises BpfError."""
     programs = BpfObject(bpf_object(name))
     try:
+        for sized, most in entries.items():
+            programs.resize(sized, most)
         for other in {*TRACEPOINTS, *without} - {seen_by}:
             programs.leave_out(other)
         programs.load()

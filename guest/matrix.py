@@ -51,6 +51,7 @@ CHECKS = (
     Check("haproxy", "HAProxy: local %, base → fastsocket", ("locality", "haproxy"), seconds=1800),
     Check("redis", "Redis: local %, base → fastsocket", ("locality", "redis"), seconds=1800),
     Check("status", "`fastsocket status` counts what came from each CPU", ("status",)),
+    Check("measure", "`fastsocket measure` sees a live nginx, and its advice fits", ("measure",)),
     Check("unplug", "a CPU unplugged and plugged under load", ("unplug",)),
     Check("nic", "virtio_net, a queue for each CPU: `fastsocket nic` in each mode", ("nic",), options=("--net",)),
 )

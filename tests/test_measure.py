@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import platform
 import re
 import signal
 import socket
@@ -23,7 +24,7 @@ from fastsocket.measure.measuring import measure
 from fastsocket.measure.probe import Probe, total
 from fastsocket.measure.rules import advice
 from fastsocket.measure.target import Target, find
-from fastsocket.processes import family
+from fastsocket.processes import family, stat_fields
 from fastsocket.servers import OutOfReach
 from records.run import Placement
 from tests.harness import servers
@@ -242,6 +243,75 @@ def test_a_request_that_is_read_in_pieces_has_one_first_read():
                     assert client.recv(1) == b""
             row = total(probe.read().values())
     assert (row.passive_firsts, row.passive_reads, row.active_reads) == (10, 30, 0)
+
+
+@pytest.mark.privileged
+def test_there_is_room_for_any_number_of_threads():
+    with Probe({1: range(1, 20_000)}, []) as probe:
+        assert probe.read().keys() == {*range(1, 20_000)}
+
+
+# ---- a server that another user controls
+
+# As many generations as would be too deep for a function that calls itself.
+GENERATIONS = """
+import os, signal, sys
+from fastsocket.processes import family, stat_fields
+first = os.getpid()
+sys.setrecursionlimit(100)
+for _ in range(150):
+    if os.fork():
+        signal.pause()
+print(len(family(first)))
+os.killpg(first, signal.SIGKILL)
+"""
+
+
+def test_a_family_may_be_of_any_depth():
+    done = subprocess.run([sys.executable, "-c", GENERATIONS], stdout=subprocess.PIPE, cwd=ROOT, start_new_session=True)
+    assert int(done.stdout) == 151
+
+
+ENDED_BUT_FOR_A_THREAD = """
+import ctypes, signal, socket, threading
+listener = socket.create_server(("127.0.0.1", 0))
+threading.Thread(target=signal.pause).start()
+print(flush=True)
+ctypes.CDLL(None).syscall(60, 0)
+"""
+
+
+@pytest.mark.privileged
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="system calls have other numbers")
+def test_a_process_whose_first_thread_has_ended():
+    with running([sys.executable, "-c", ENDED_BUT_FOR_A_THREAD], stdout=subprocess.PIPE) as server:
+        assert server.stdout.readline()
+        wait_until(lambda: stat_fields(f"/proc/{server.pid}")[0] == "Z", "its first thread has ended")
+        assert_one_line(fastsocket("measure", server.pid, "--seconds", "0.1"), 3, "but for some threads")
+
+
+# In network and mount namespaces of its own: devices whose names are no text, and a /sys that keeps a reader waiting.
+FALSE_SYS = """
+set -e
+mount -t tmpfs none /sys
+mkdir -p /sys/class/net/eth9
+mkfifo /sys/class/net/eth9/ifindex
+ip link set lo up
+ip link add eth9 type veth peer name "$(printf '\\033[2J')"
+ip link add "$(printf '\\377')" type veth peer name "\\$(reboot)"
+exec "$@"
+"""
+
+
+@pytest.mark.privileged
+def test_a_server_has_no_word_in_what_is_read_of_its_namespaces():
+    launcher = ["unshare", "--net", "--mount", "sh", "-c", FALSE_SYS, "sh"]
+    with running([*launcher, sys.executable, "-c", OWN_SERVER], stdout=subprocess.PIPE) as server:
+        assert server.stdout.readline()
+        done = fastsocket("measure", server.pid, "--seconds", "0.1", timeout=patient(20))
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in ("eth9", r"\x1b[2J", r"\udcff", "$(reboot)"))
+    assert "\x1b" not in done.stdout and "not measured" not in done.stdout
 
 
 # ---- nothing stays

@@ -80,6 +80,7 @@ PROMISES = [
     ("envoy", "base", CHANCE),
     ("envoy", "exact-balance", CHANCE),
     ("envoy", "cpu-locality", LOCAL),
+    ("envoy", "attached", LOCAL),
     ("envoy", "cbpf", LOCAL),
     ("envoy", "latest+fastsocket", LOCAL),
     ("nginx-static", "attached", LOCAL),

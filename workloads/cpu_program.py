@@ -10,8 +10,8 @@ from collections import defaultdict
 
 from fastsocket.attach.changes import borrowed
 from fastsocket.attach.plan import CannotAttach
-from fastsocket.attach.workers import Listener, listeners
-from fastsocket.processes import Process, family, sockets
+from fastsocket.attach.workers import Listener, Watched
+from fastsocket.processes import family, sockets
 from workloads import limits
 from workloads.process import POLL_SECONDS, WorkloadError
 
@@ -31,7 +31,7 @@ def choose_by_cpu(pid: int, port: int) -> None:
         groups[one.address].append(one)
     try:
         for group in groups.values():
-            with borrowed([Process.at(pid)], group[0].inode) as listener:
+            with borrowed(family(pid), group[0].inode) as listener:
                 _attach(listener, program([_cpus(one)[0] for one in group]))
     except CannotAttach as error:
         raise WorkloadError(str(error)) from error
@@ -57,7 +57,7 @@ def _attach(listener: socket.socket, code: bytes) -> None:
 def _found(pid: int, port: int) -> list[Listener]:
     deadline = time.monotonic() + limits.read().start_seconds
     while True:
-        found = [one for one in listeners(pid) if one.address.endswith(f":{port}")]
+        found = [one for one in Watched(pid).look() if one.address.endswith(f":{port}")]
         if found and all(len(_cpus(one)) == 1 for one in found):
             return found
         if time.monotonic() > deadline:

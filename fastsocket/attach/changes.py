@@ -4,29 +4,32 @@ import ctypes
 import errno
 import os
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from fastsocket.attach.plan import CannotAttach
-from fastsocket.processes import Process, family, numbers, sockets
+from fastsocket.processes import Process, numbers, sockets
 
 NO_CPU = -1  # SO_INCOMING_CPU of a listener to which none was given
 _PIDFD_GETFD = 438  # on all machines: include/uapi/asm-generic/unistd.h
 _libc = ctypes.CDLL(None, use_errno=True)
+
+Note = Callable[["Change"], None]  # writes down what is about to be changed
+Held = Callable[[int], Mapping[int, int]]  # as held_by()
 
 
 @dataclass(frozen=True)
 class ListenerGiven:
     """A listener gets the connections of a CPU."""
 
-    holders: list[Process]  # one of these, or of their descendants, has the listener
+    holders: list[int]  # processes that have the listener, unless they have ended since
     inode: int
     before: int  # the CPU whose connections it had: NO_CPU, or one that attach gave it
     cpu: int
 
-    def make(self, note: "Note") -> None:
+    def make(self, note: Note) -> None:
         """Raises CannotAttach."""
         with borrowed(self.holders, self.inode) as listener:
             if (was := _cpu_of(listener)) != self.before:
@@ -34,9 +37,9 @@ class ListenerGiven:
             note(self)
             _give(listener, self.cpu)
 
-    def undo(self) -> None:
-        """Where the listener is still there, and as we left it."""
-        with suppress(CannotAttach), borrowed(self.holders, self.inode) as listener:
+    def undo(self, held: Held) -> None:
+        """Where the listener is still there, and as we left it. Any process may have it by now, as after an upgrade."""
+        with suppress(CannotAttach), borrowed([*self.holders, *numbers("/proc")], self.inode, held) as listener:
             if _cpu_of(listener) == self.cpu:
                 _give(listener, self.before)
 
@@ -58,15 +61,17 @@ class WorkerPinned:
     cpu: int
     before: list[int]
 
-    def make(self, note: "Note") -> None:
+    def make(self, note: Note) -> None:
         """Raises CannotAttach."""
         note(self)
         try:
+            if not self._is_there():
+                raise ProcessLookupError(errno.ESRCH, "it has ended")
             os.sched_setaffinity(self.thread, {self.cpu})
         except OSError as error:
             raise CannotAttach(f"cannot pin thread {self.thread}: {error.strerror}") from error
 
-    def undo(self) -> None:
+    def undo(self, held: Held) -> None:
         with suppress(ProcessLookupError):
             if self._is_there() and os.sched_getaffinity(self.thread) == {self.cpu}:
                 os.sched_setaffinity(self.thread, self.before)
@@ -76,7 +81,6 @@ class WorkerPinned:
 
 
 Change = ListenerGiven | WorkerPinned
-Note = Callable[[Change], None]  # writes down what is about to be changed
 
 
 def written(change: Change) -> dict[str, Any]:
@@ -87,27 +91,31 @@ def written(change: Change) -> dict[str, Any]:
 def read(fields: dict[str, Any]) -> Change:
     """What written() gave. Raises KeyError, TypeError when it is something else."""
     kind, fields = fields["kind"], {name: value for name, value in fields.items() if name != "kind"}
-    if kind == "ListenerGiven":
-        fields["holders"] = [Process(**holder) for holder in fields["holders"]]
-    else:
-        fields["process"] = Process(**fields["process"])
-    made: Change = {"ListenerGiven": ListenerGiven, "WorkerPinned": WorkerPinned}[kind](**fields)
-    return made
+    if kind == "WorkerPinned":
+        return WorkerPinned(**{**fields, "process": Process(**fields["process"])})
+    return ListenerGiven(**fields)
+
+
+def held_by(process: int) -> dict[int, int]:
+    """The descriptors of a process by the inodes of their sockets; none where it does not let us see them."""
+    with suppress(PermissionError):
+        return {inode: number for number, inode in sockets(process)}
+    return {}
 
 
 @contextmanager
-def borrowed(holders: list[Process], inode: int) -> Iterator[socket.socket]:
-    """A copy of a descriptor of the server's, for a moment: a listener lives as long as any copy of it.
+def borrowed(processes: Iterable[int], inode: int, held: Held = held_by) -> Iterator[socket.socket]:
+    """A copy of a descriptor of a listener, for a moment: a listener lives as long as any copy of it.
 
-    Raises CannotAttach, also when no process of the server has that socket any more.
+    Raises CannotAttach, also when none of these processes has that listener.
     """
-    with ExitStack() as stack:
-        for process in (member for holder in holders if holder.lives() for member in family(holder.pid)):
-            for number, found in sockets(process):
-                if found == inode and (copy := _copied(process, number, inode)):
-                    yield stack.enter_context(copy)
-                    return
-        raise CannotAttach("a listener was closed meanwhile")
+    for process in processes:
+        number = held(process).get(inode)
+        if number is not None and (copy := _copied(process, number, inode)):
+            with copy:
+                yield copy
+            return
+    raise CannotAttach("a listener was closed meanwhile")
 
 
 def _copied(process: int, number: int, inode: int) -> socket.socket | None:
@@ -125,8 +133,7 @@ def _copied(process: int, number: int, inode: int) -> socket.socket | None:
         raise CannotAttach(f"may not take descriptors of process {process}: it takes root, or CAP_SYS_PTRACE")
     if copy < 0:
         return None
-    found = socket.socket(fileno=copy)
-    if os.fstat(found.fileno()).st_ino != inode:
-        found.close()
-        return None
-    return found
+    if os.readlink(f"/proc/self/fd/{copy}") == f"socket:[{inode}]":
+        return socket.socket(fileno=copy)
+    os.close(copy)
+    return None

@@ -11,20 +11,20 @@ import select
 import signal
 import socket
 import struct
-import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
-from fastsocket.attach.changes import Change, read, written
+from fastsocket.attach.changes import Change, held_by, read, written
 from fastsocket.attach.plan import CannotAttach
 from fastsocket.steering import private
 
 STATE = Path("/run/fastsocket/attach")
 UNDO_SECONDS = 10
 _LOCK = "hhqqi4x"  # struct flock of fcntl(2), on 64-bit Linux
-_NOTED = b"noted\n"
+_READY, _NOTED = b"ready\n", b"noted\n"
 
 
 class Guard:
@@ -32,26 +32,32 @@ class Guard:
 
     def __init__(self, pid: int, line: socket.socket):
         self.pidfd = os.pidfd_open(pid)
-        self._line, self._pid = line, pid
+        self._line, self._answers, self._pid = line, line.makefile("rb"), pid
 
     def make(self, change: Change) -> None:
         """Raises CannotAttach, also where the guard has been killed."""
         change.make(self._note)
 
     def _note(self, change: Change) -> None:
-        try:
+        with suppress(OSError):
             self._line.sendall(json.dumps(written(change)).encode() + b"\n")
-            answer = self._line.recv(len(_NOTED), socket.MSG_WAITALL)
-        except OSError:
-            answer = b""
-        if answer != _NOTED:
-            raise CannotAttach("its guard has ended")
+        self.wait_for(_NOTED)
 
-    def end(self) -> None:
-        """Everything is put back when this returns."""
+    def wait_for(self, answer: bytes) -> None:
+        """Raises CannotAttach when the guard says something else, or nothing more."""
+        try:
+            said = self._answers.readline()
+        except OSError:
+            said = b""
+        if said != answer:
+            raise CannotAttach(said.decode().strip() or "its guard has ended")
+
+    def end(self) -> bool:
+        """Whether it has put everything back."""
+        self._answers.close()
         self._line.close()
-        os.waitpid(self._pid, 0)
         os.close(self.pidfd)
+        return os.waitpid(self._pid, 0)[1] == 0
 
 
 @contextmanager
@@ -67,17 +73,17 @@ def guarded(pid: int) -> Iterator[Guard]:
             ours.close()
             _guard(pid, theirs)
         theirs.close()
-    with closing(ours):
-        said = ours.makefile().readline().strip()
-        if said:
-            os.waitpid(child, 0)
-            raise CannotAttach(said)
-        guard = Guard(child, ours)
-        try:
-            yield guard
-        finally:
-            guard.end()
-            put_back(pid)  # nothing, unless the guard was killed
+    guard = Guard(child, ours)
+    try:
+        guard.wait_for(_READY)
+    except CannotAttach:
+        guard.end()
+        raise
+    try:
+        yield guard
+    finally:
+        if not guard.end():
+            put_back(pid)
 
 
 def _guard(pid: int, line: socket.socket) -> NoReturn:
@@ -90,7 +96,8 @@ def _guard(pid: int, line: socket.socket) -> NoReturn:
         signal.signal(signal.SIGTERM, lambda *_: line.shutdown(socket.SHUT_RD))
         status = _keep(pid, line)
     except Exception as error:
-        print(f"fastsocket: the guard of process {pid}: {error}", file=sys.stderr)
+        with suppress(OSError):
+            line.sendall(f"its guard has ended: {error}\n".encode())
     finally:
         os._exit(status)
 
@@ -101,10 +108,12 @@ def _keep(pid: int, line: socket.socket) -> int:
             line.sendall(f"attached already, by process {holder}: fastsocket detach {pid}\n".encode())
             return 1
         _undo(notes)  # of an attach that was killed together with its guard
-        line.sendall(b"\n")
-        for change in line.makefile("rb"):
-            os.write(notes, change)
-            line.sendall(_NOTED)
+        line.sendall(_READY)
+        with open(notes, "ab", closefd=False) as file:
+            for change in line.makefile("rb"):
+                file.write(change)
+                file.flush()
+                line.sendall(_NOTED)
         _undo(notes)
         os.unlink(str(pid), dir_fd=parent)
     return 0
@@ -141,11 +150,11 @@ def _lock(notes: int) -> int:
 
 def _undo(notes: int) -> None:
     """The newest change first. A change may have been noted, and not made."""
-    *lines, _ = os.pread(notes, private.MOST_BYTES, 0).decode().split("\n")
+    *lines, _ = os.pread(notes, os.fstat(notes).st_size, 0).decode().split("\n")
+    held = cache(held_by)  # each process is looked into once
     for line in reversed(lines):
-        read(json.loads(line)).undo()
+        read(json.loads(line)).undo(held)
     os.ftruncate(notes, 0)
-    os.lseek(notes, 0, os.SEEK_SET)
 
 
 def put_back(pid: int) -> bool:

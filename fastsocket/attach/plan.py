@@ -1,7 +1,7 @@
 """Which listener goes to which CPU, or why none does."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastsocket.attach.workers import Listener, Worker
 
@@ -23,7 +23,7 @@ class Given:
     address: str
     worker: Worker
     cpu: int
-    pins: bool  # the worker is to be confined to that CPU
+    pins: bool = field(compare=False)  # the worker is still to be confined to that CPU
 
 
 def plan(found: list[Listener], pin: bool) -> list[Given]:
@@ -58,6 +58,10 @@ def _watcher(listener: Listener, in_group: int) -> Worker:
     """The one worker of a listener that may be given away."""
     if not listener.is_ours:
         raise CannotAttach("another server has a listener there, too, whose part of the connections would change")
+    if any(worker.is_of_go() for worker in listener.workers):
+        raise CannotAttach(
+            "a Go program: its threads wait in one epoll, and any of them accepts, so no CPU is a worker's"
+        )
     if in_group == 1:
         workers = len(listener.workers)
         raise CannotAttach(f"one listener, which {workers} workers share; {EACH_ITS_OWN}" if workers > 1 else _ALONE)

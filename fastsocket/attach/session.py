@@ -3,14 +3,15 @@
 import os
 import select
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from fastsocket.attach.changes import NO_CPU, ListenerGiven, WorkerPinned
 from fastsocket.attach.guard import Guard, guarded
 from fastsocket.attach.plan import CannotAttach, Given, plan
-from fastsocket.attach.workers import listeners
+from fastsocket.attach.workers import Watched
 from fastsocket.processes import Process, family
+from fastsocket.servers import Ended
 from fastsocket.shared_memory import NotPreloaded, mapping_of
 
 Tell = Callable[[list[Given]], None]
@@ -19,38 +20,45 @@ Tell = Callable[[list[Given]], None]
 @dataclass
 class _Attachment:
     root: Process
+    listeners: Watched
     pin: bool
     guard: Guard
     given: dict[int, Given] = field(default_factory=dict)  # by inode
 
     def follow(self) -> bool:
         """Give what is not given yet, or was given to another CPU. True: something has changed. Raises CannotAttach."""
-        wanted = {one.inode: one for one in plan(listeners(self.root.pid), self.pin)}
-        changed = wanted != self.given
-        for one in wanted.values():
-            if one.pins:
-                cpus = sorted(one.worker.cpus())
-                self.guard.make(WorkerPinned(one.worker.process, one.worker.thread, one.cpu, cpus))
-            before = self.given[one.inode].cpu if one.inode in self.given else NO_CPU
-            if one.cpu != before:
-                self.guard.make(ListenerGiven([self.root, one.worker.process], one.inode, before, one.cpu))
-        self.given = wanted
-        return changed
+        before = self.given
+        try:
+            found = self.listeners.look()
+            self.given = {one.inode: before[one.inode] for one in found if one.inode in before}
+            for one in plan(found, self.pin):
+                self._give(one)
+        except (FileNotFoundError, ProcessLookupError) as error:
+            raise CannotAttach("a worker has just ended") from error
+        return self.given != before
+
+    def _give(self, one: Given) -> None:
+        process, cpu = one.worker.process, self.given[one.inode].cpu if one.inode in self.given else NO_CPU
+        if one.pins:
+            self.guard.make(WorkerPinned(process, one.worker.thread, one.cpu, sorted(one.worker.cpus())))
+        if one.cpu != cpu:
+            self.guard.make(ListenerGiven([process.pid, self.root.pid], one.inode, cpu, one.cpu))
+        self.given[one.inode] = one
 
 
-def attach(pid: int, pin: bool, watch: float | None, tell: Tell, remark: Callable[[str], None]) -> str:
+def attach(root: Process, pin: bool, watch: float | None, tell: Tell, remark: Callable[[str], None]) -> str:
     """Give each listener of a server to the CPU of its worker, until the server ends or somebody ends it; why it ended.
 
-    pid: the process that the server's others descend from. watch: seconds after which to look again, for a reload and
+    root: the process that the server's others descend from. watch: seconds after which to look again, for a reload and
     for workers that were moved. tell: gets what is given, whenever that changes. remark: why a later look changed none.
     Raises CannotAttach, Refused, PermissionError.
     """
     with ExitStack() as stack:
-        server = os.pidfd_open(pid)
+        server = _opened(root)
         stack.callback(os.close, server)
-        _refuse_preloaded(pid)
-        guard = stack.enter_context(guarded(pid))
-        attachment, said = _Attachment(Process.at(pid), pin, guard), ""
+        _refuse_preloaded(root.pid)
+        guard = stack.enter_context(guarded(root.pid))
+        attachment, said = _Attachment(root, Watched(root.pid), pin, guard), ""
         attachment.follow()
         tell(list(attachment.given.values()))
         while not (ended := select.select([server, guard.pidfd], [], [], watch)[0]):
@@ -64,6 +72,16 @@ def attach(pid: int, pin: bool, watch: float | None, tell: Tell, remark: Callabl
                 remark(why_not)
             said = why_not
         return "the server has ended" if server in ended else "it was detached"
+
+
+def _opened(root: Process) -> int:
+    """A descriptor of it. Raises Ended."""
+    with suppress(ProcessLookupError):
+        server = os.pidfd_open(root.pid)
+        if root.lives():
+            return server
+        os.close(server)
+    raise Ended(f"process {root.pid} has ended meanwhile")
 
 
 def _refuse_preloaded(pid: int) -> None:

@@ -5,8 +5,6 @@
  */
 #include "reads.h"
 
-#define MAX_PROCESSES 4096
-#define MAX_THREADS 8192
 #define MAX_LEVEL 8 /* of PID namespaces within each other that are looked at; the kernel has 32 at most */
 
 /* fastsocket/measure/probe.py writes this. */
@@ -25,10 +23,10 @@ struct row {
 };
 _Static_assert(sizeof(struct row) == 9 * sizeof(__u64), "_ROW");
 
-/* The server's processes as it was found. */
+/* The server's processes as it was found. fastsocket/measure/probe.py makes the maps as large as the server takes. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_PROCESSES);
+	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, __u32);
 } processes SEC(".maps");
@@ -36,7 +34,7 @@ struct {
 /* A row for each of its threads. Only the thread itself counts there. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_THREADS);
+	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct row);
 } threads SEC(".maps");

@@ -20,6 +20,7 @@ from fastsocket.servers import OutOfReach, remedy
 
 SAMPLES = 50  # of the queues, and of the CPUs on which threads run: so many, and at least one each second
 WATCHERS_EVERY = 8  # samples
+WATCHERS_SECONDS = 0.1  # that looks take together: an epoll of very many connections stands still meanwhile
 MOST_THREADS = 128  # whose CPUs are looked at
 CALLS_PART, CALLS_SECONDS = 0.1, 1.0  # how long system calls are counted, which costs the machine something
 BY_BPF = "local reads, connections of each worker, requests of each connection, lock contention and system calls"
@@ -31,9 +32,11 @@ def measure(target: Target, seconds: float) -> Measured:
     try:
         with ExitStack() as stack:
             return _Measuring(target, stack).over(seconds)
-    except (FileNotFoundError, ProcessLookupError):
-        target.processes()
-        raise
+    except (FileNotFoundError, ProcessLookupError) as error:
+        target.check()
+        raise OutOfReach(
+            f"{target.name}, process {target.pid}, has ended but for some threads, and shows nothing of them"
+        ) from error
 
 
 class _Measuring:
@@ -48,6 +51,7 @@ class _Measuring:
             )
         self._probe = self._entered(stack)
         self._watchers: int | None = 0
+        self._looked = 0.0  # seconds
 
     def _opened(self, stack: ExitStack) -> Listeners:
         try:
@@ -112,13 +116,15 @@ class _Measuring:
 
     def _look_for_watchers(self) -> None:
         """Of all looks the one with most counts: nginx takes its listener out of an epoll for a moment now and then."""
-        if self._watchers is None:
+        if self._watchers is None or self._looked > WATCHERS_SECONDS:
             return
+        began = time.monotonic()
         try:
             self._watchers = max(self._watchers, epolls_with(self._inodes, self._processes))
         except PermissionError as error:
             self._watchers = None
             self._missing.append(Missing("which threads wait for connections", str(error), remedy()))
+        self._looked += time.monotonic() - began
 
     def _calls_seconds(self, seconds: float) -> float:
         return min(CALLS_SECONDS, CALLS_PART * seconds) if self._probe else 0

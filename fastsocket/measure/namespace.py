@@ -44,6 +44,6 @@ def _time_wait(process: int) -> int:
 
 
 def devices_of(process: int) -> list[str]:
-    """The network devices there, without loopback."""
-    lines = Path(f"/proc/{process}/net/dev").read_text().splitlines()[2:]
-    return [name for line in lines if (name := line.partition(":")[0].strip()) != "lo"]
+    """The network devices there, without loopback. A name has no blank, slash or colon, and any other byte."""
+    lines = Path(f"/proc/{process}/net/dev").read_text(errors="surrogateescape").split("\n")[2:]
+    return [name for line in lines if (name := line.partition(":")[0].strip(" ")) not in ("lo", "")]

@@ -5,7 +5,7 @@ Nothing is pinned, so all of it goes with this process, however that ends.
 
 import os
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import NamedTuple, Self
 
@@ -16,6 +16,7 @@ _ROW = struct.Struct("=9Q")
 _WATCHED = struct.Struct("=1024QI4x")
 _YES = struct.pack("=I", 1)
 CONTENTION = "contention_begin"
+NEW_THREADS = 8192  # that there is room for, beside those that are there
 
 
 class Row(NamedTuple):
@@ -39,7 +40,7 @@ def total(rows: Iterable[Row]) -> Row:
 class Probe(AbstractContextManager["Probe"]):
     """Counts from when it is entered. Raises BpfError."""
 
-    def __init__(self, threads: Mapping[int, Iterable[int]], ports: Iterable[int]):
+    def __init__(self, threads: Mapping[int, Collection[int]], ports: Iterable[int]):
         """threads: of each process of the server. ports: on which it listens."""
         self._threads, self._ports = threads, ports
 
@@ -48,12 +49,16 @@ class Probe(AbstractContextManager["Probe"]):
         self.sees_contentions = has_tracepoint(CONTENTION)
         with ExitStack() as stack:
             lacking = [] if self.sees_contentions else [CONTENTION]
-            self._object = stack.enter_context(reads.load("measure", seen_by, lacking))
+            self._object = stack.enter_context(reads.load("measure", seen_by, lacking, self._entries()))
             self._tell()
             for tracepoint in {seen_by, CONTENTION} - {*lacking}:
                 self._object.attach(tracepoint)
             self._stack = stack.pop_all()
         return self
+
+    def _entries(self) -> dict[str, int]:
+        threads = sum(len(of) for of in self._threads.values())
+        return {"processes": max(1, len(self._threads)), "threads": threads + NEW_THREADS}
 
     def _tell(self) -> None:
         self._object.write(".data", _WATCHED.pack(*_bits(self._ports), os.stat("/proc/self/ns/pid").st_ino))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 from fastsocket.measure.measured import SHORT, Measured
@@ -76,7 +77,7 @@ def facts(m: Measured) -> dict[str, str]:
     """What rules may tell."""
     return {
         "pid": str(m.pid),
-        "device": m.devices[0].device if m.devices else "DEVICE",
+        "device": quote(m.devices[0].device) if m.devices else "DEVICE",  # it is told as part of a command
         "nics": ", ".join(f"{steering.device} {steering.nic}" for steering in m.devices),
         "port": m.queues[0].address.rpartition(":")[2] if m.queues else "PORT",
         "obstacle": m.library.obstacle,

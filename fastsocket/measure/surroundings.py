@@ -1,5 +1,6 @@
 """What a server stands in: the library, its devices' steering, and who waits for its listeners."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from fastsocket.binary import NoSuchProgram, Unreadable, check
@@ -11,7 +12,7 @@ from fastsocket.measure.namespace import devices_of
 from fastsocket.printable import printable
 from fastsocket.shared_memory import CpuCounters, Listener, NotPreloaded, OtherVersion, SharedMemory
 from fastsocket.steering import Device, DeviceError, Refused, lasting
-from fastsocket.steering.device import NamespaceError, network_inode
+from fastsocket.steering.device import NamespaceError, network_inode, sysfs_of
 from fastsocket.steering.journal import JournalError
 
 
@@ -40,7 +41,7 @@ def _is_accelerated(listener: Listener) -> bool:
 
 def _obstacle(pid: int) -> str:
     try:
-        verdict = check(Path(f"/proc/{pid}/exe"), built_library())  # of whatever mount namespace
+        verdict = check(Path(f"/proc/{pid}/exe"), built_library(), notes=False)  # of whatever mount namespace
     except (NoSuchProgram, Unreadable, NotBuilt, OSError):
         return ""
     return printable(verdict.obstacles[0].reason) if verdict.obstacles else ""
@@ -52,9 +53,10 @@ def steering_of(process: int, missing: list[Missing]) -> list[Steering]:
     is_ours = network_inode("self") == network_inode(process)
     for name in devices_of(process):
         try:
-            found.append(_steering(Device(name, None if is_ours else process)))
+            with nullcontext() if is_ours else sysfs_of(process) as mounted:
+                found.append(_steering(Device(name, None if is_ours else process, mounted)))
         except (DeviceError, NamespaceError, Refused, JournalError, BpfError, OSError) as reason:
-            untold[name] = printable(str(reason))
+            untold[printable(name)] = printable(str(reason))
     for why in dict.fromkeys(untold.values()):
         names = ", ".join(name for name, reason in untold.items() if reason == why)
         missing.append(Missing(f"steering of {names}", why, "run it as root"))
@@ -64,7 +66,7 @@ def steering_of(process: int, missing: list[Missing]) -> list[Steering]:
 def _steering(device: Device) -> Steering:
     queues = device.queue_files("rps_cpus")
     return Steering(
-        device.name,
+        printable(device.name),
         len(queues),
         any(queue.read_text().strip("0,\n") for queue in queues),
         any(queue.read_text().strip() != "0" for queue in device.queue_files("rps_flow_cnt")),

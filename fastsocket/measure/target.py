@@ -9,7 +9,7 @@ from pathlib import Path
 from fastsocket.measure.listeners import Listeners
 from fastsocket.measure.reading import sockets_of
 from fastsocket.printable import printable
-from fastsocket.processes import family, numbers, status_of, user_of
+from fastsocket.processes import Process, family, numbers, status_of, user_of
 from fastsocket.servers import Ended, OutOfReach
 from fastsocket.users import user_name
 
@@ -27,8 +27,12 @@ class NoSuchServer(Exception):
 class Target:
     """A server: its first process, from which the others descend."""
 
-    pid: int
+    process: Process
     name: str
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
 
     def processes(self) -> list[int]:
         """Raises Ended."""
@@ -37,15 +41,19 @@ class Target:
 
     def check(self) -> None:
         """Raises Ended."""
-        if not os.path.exists(f"/proc/{self.pid}"):
+        if not self.process.lives():
             raise Ended(f"{self.name}, process {self.pid}, has ended meanwhile: start it and measure again")
 
 
 def find(text: str) -> Target:
     """Raises NoSuchServer; OutOfReach for another user's server."""
     pid = _first_of(int(text)) if _NUMBER.fullmatch(text) else _called(text)
-    _check_owner(pid)
-    return Target(pid, printable(_name(pid)))
+    try:
+        process = Process.at(pid)
+        _check_owner(pid)
+    except OSError as error:
+        raise Ended(f"process {pid} has just ended") from error
+    return Target(process, printable(_name(pid)))
 
 
 def _first_of(pid: int) -> int:
@@ -115,9 +123,7 @@ def _status(pid: int) -> dict[str, str]:
 
 
 def _check_owner(pid: int) -> None:
-    try:
-        owner = user_of(pid)
-    except OSError as error:
-        raise Ended(f"process {pid} has just ended") from error
+    """Raises OutOfReach, and OSError for a process that has ended."""
+    owner = user_of(pid)
     if os.geteuid() not in (0, owner):
         raise OutOfReach(f"process {pid} belongs to {user_name(owner)}: run this with sudo, or as {user_name(owner)}")

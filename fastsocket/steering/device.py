@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CLONE_NEWNET = 0x40000000
+FSOPEN, FSCONFIG, FSMOUNT = 430, 431, 432  # on all machines: include/uapi/asm-generic/unistd.h
+CLOEXEC, FSCONFIG_CMD_CREATE = 1, 6  # <linux/mount.h>
 NAME = re.compile(r"(?!-)[^\s/:]{1,15}")  # dev_valid_name() in net/core/dev.c, and no option of a tool
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -33,8 +35,13 @@ def network_inode(process: int | str) -> int:
 
 def enter_network(descriptor: int) -> None:
     """The calling thread enters the network namespace that is open there (setns(2)). Raises OSError."""
-    if _libc.setns(descriptor, CLONE_NEWNET):
+    _checked(_libc.setns(descriptor, CLONE_NEWNET))
+
+
+def _checked(result: int) -> int:
+    if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
 
 
 @contextmanager
@@ -48,19 +55,34 @@ def network_of(process: int) -> Iterator[None]:
             enter_network(own.fileno())
 
 
+@contextmanager
+def sysfs_of(process: int) -> Iterator[Path]:
+    """A sysfs that shows the network namespace of a process, mounted nowhere (fsopen(2), fsmount(2)): what the process
+    has at /sys may be anything. Raises OSError."""
+    with network_of(process):
+        context = _checked(_libc.syscall(FSOPEN, b"sysfs", CLOEXEC))
+        try:
+            _checked(_libc.syscall(FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0))
+            mount = _checked(_libc.syscall(FSMOUNT, context, CLOEXEC, 0))
+        finally:
+            os.close(context)
+    try:
+        yield Path("/proc/self/fd", str(mount))
+    finally:
+        os.close(mount)
+
+
 @dataclass(frozen=True)
 class Device:
-    """By its name; process: whose network namespace it is in (None: the caller's own)."""
+    """By its name; process: whose network namespace it is in (None: the caller's own). mounted: where sysfs shows that
+    namespace (None: at the process's /sys)."""
 
     name: str
     process: int | None = None
+    mounted: Path | None = None
 
     def __str__(self) -> str:
         return self.name
-
-    @property
-    def _proc(self) -> Path:
-        return Path("/proc", str(self.process or "self"))
 
     @contextmanager
     def inside(self) -> Iterator[None]:
@@ -88,7 +110,8 @@ class Device:
     @property
     def sysfs(self) -> Path:
         """Its directory in sysfs. Raises DeviceError, or NamespaceError: sysfs shows the namespace of its mounter."""
-        index, path = self.index, self._proc / "root/sys/class/net" / self.name
+        root = self.mounted or Path("/proc", str(self.process or "self"), "root/sys")
+        index, path = self.index, root / "class/net" / self.name
         try:
             if int((path / "ifindex").read_text()) == index:
                 return path

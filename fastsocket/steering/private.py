@@ -35,8 +35,14 @@ def directory(path: Path, make: bool = False) -> Iterator[int]:
 
 
 def _make(path: Path) -> None:
-    with suppress(FileExistsError):
+    try:
         os.mkdir(path, DIRECTORY)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise Refused(
+            f"cannot make {path}: {error.strerror}: run this as root, where {path.parent} can be written"
+        ) from error
     with directory(path) as descriptor:
         if stat.S_IMODE(os.fstat(descriptor).st_mode) != DIRECTORY:
             os.fchmod(descriptor, DIRECTORY)  # of an older version, or under a umask that takes more away
