@@ -42,9 +42,13 @@ def numbers(directory: str) -> list[int]:
 
 
 def children(pid: int) -> list[int]:
-    """The pids of a process's children; none if it has ended."""
+    """The pids of a process's children, by any of its threads; none if it has ended."""
+    return [child for thread in numbers(f"/proc/{pid}/task") for child in _children_by(pid, thread)]
+
+
+def _children_by(pid: int, thread: int) -> list[int]:
     try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [int(child) for child in Path(f"/proc/{pid}/task/{thread}/children").read_text().split()]
     except (FileNotFoundError, ProcessLookupError):
         return []
 
