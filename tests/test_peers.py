@@ -113,6 +113,7 @@ def test_connections_go_where_a_peer_promises(trials, name, variant, promise):
     assert {LOCAL: local >= ALL, CHANCE: local == BY_CHANCE, UNTOLD: True}[promise]
 
 
+@pytest.mark.alone
 @pytest.mark.privileged
 def test_latencies_are_those_of_a_calmer_load(trials):
     one = Slot(0, 0, "nginx", "base", False, len(ALL_CPUS))

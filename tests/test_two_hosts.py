@@ -115,6 +115,7 @@ def two_hosts(testbed, name, programs):
         yield made
 
 
+@pytest.mark.alone
 def test_a_server_is_loaded_from_another_machine(testbed, far, name):
     """By both load generators, of which the other machine has one; the other one is copied there."""
     generator.build()

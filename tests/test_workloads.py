@@ -135,6 +135,7 @@ def test_an_answer_of_a_proxy_without_its_backend_is_an_error_and_no_request_ser
     assert load.requests < load.errors["status"]
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["nginx", "haproxy", "redis", "memcached"])
 def test_a_rate_is_kept_to(served, name):
@@ -153,6 +154,7 @@ def at_a_rate(workload: Workload, testbed: Testbed, demand: Demand, tries: int =
     return workload.load(testbed, CPUS, demand)
 
 
+@pytest.mark.alone
 def test_an_answer_that_is_not_the_right_one_is_an_error(served, monkeypatch):
     wrong = replace(WORKLOADS["redis"].dialogue(), begins="$63\r\n")
     monkeypatch.setattr(WORKLOADS["redis"], "dialogue", lambda: wrong)
