@@ -18,7 +18,7 @@ from bench.two_hosts import hosts_for, on_two_hosts
 from fastsocket.processes import children, family
 from records.run import Placement
 from setup.bootstrap import ROOT
-from tests.harness.commands import LAB, assert_one_line
+from tests.harness.commands import LAB, assert_one_line, lab
 from tests.harness.cpus import ALL_CPUS
 from tests.harness.needs import need
 from tests.harness.patience import patient
@@ -176,7 +176,9 @@ def is_load(pid: int) -> bool:
         return False
 
 
+@pytest.mark.alone
 def test_what_runs_there_ends_with_a_lab_that_is_killed(testbed, far, name):
     """The fixture sees to it."""
     command = ["mnexec", "-a", str(testbed.server.pid), sys.executable, "-c", KILLED, name]
     assert subprocess.run(command, cwd=ROOT).returncode == -signal.SIGKILL
+    assert "removed what a killed run left" in lab("clean").stdout
