@@ -485,11 +485,12 @@ def model(
 
     from analysis.model.answers import fitted_curves
     from analysis.model.tables import judgement
-    from analysis.model.write import answers, write
+    from analysis.model.write import answers, switches_of, write
     from bench.collection import results_in
 
+    counts, measured = _counts(cores), switches_of(run or ROOT / "results" / "threads" / "web")
     fits = fitted_curves()
-    found = answers(fits, _counts(cores), demand, run or ROOT / "results" / "threads" / "web")
+    found = answers(fits, counts, demand, measured)
     if as_json:
         typer.echo(json.dumps({name: json.loads(table.to_json(orient="records")) for name, table in found.items()}))
         return

@@ -23,9 +23,13 @@ from records.run import runs_in
 PAGE = "model.md"
 
 
-def answers(fits: list[Fitted], cores: list[int], demand: int, run: Path) -> dict[str, pd.DataFrame]:
-    """By the name of its table. run: the directory of a run whose variants are switches of the library."""
-    measured = pd.concat([stored_result(part).summary for part in runs_in(run)])
+def switches_of(run: Path) -> pd.DataFrame:
+    """The summary of a run whose variants are switches of the library. Raises RecordError."""
+    return pd.concat([stored_result(part).summary for part in runs_in(run)])
+
+
+def answers(fits: list[Fitted], cores: list[int], demand: int, measured: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """By the name of its table. measured: of switches_of()."""
     return {
         "held-out": held_out(fits),
         "assumptions": assumptions(fits),
