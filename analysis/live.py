@@ -34,7 +34,7 @@ class LiveTable(AbstractContextManager["LiveTable"]):
         self._run = run
         self._trials = read_trials(directory)  # those of the part before --resume
         self._resumed_at = len(self._trials)
-        self._began = time.monotonic()
+        self._first_ended = 0.0
         self._console = Console()
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -49,9 +49,10 @@ class LiveTable(AbstractContextManager["LiveTable"]):
         self._live = Live(self._render(), console=self._console, refresh_per_second=2)
 
     def _time_left(self) -> str:
-        """At the pace so far; before the first trial, as if trials had no overhead."""
-        done = len(self._trials) - self._resumed_at
-        pace = (time.monotonic() - self._began) / done if done else self._run.options.seconds
+        """At the pace since the first trial: what is measured before the trials comes once. Until the second trial, as
+        if trials had no overhead."""
+        done = len(self._trials) - self._resumed_at - 1
+        pace = (time.monotonic() - self._first_ended) / done if done > 0 else self._run.options.seconds
         minutes, seconds = divmod(round((self._run.planned_trials - len(self._trials)) * pace), 60)
         return f"{minutes}:{seconds:02}"
 
@@ -71,6 +72,8 @@ class LiveTable(AbstractContextManager["LiveTable"]):
     def add(self, trial: Trial) -> None:
         """Show one more trial."""
         new_block = not self._trials or self._trials[-1].block != trial.block
+        if len(self._trials) == self._resumed_at:
+            self._first_ended = time.monotonic()
         self._trials.append(trial)
         self._progress.update(self._task, completed=len(self._trials), left=self._time_left())
         if self._console.is_terminal:

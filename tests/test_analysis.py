@@ -800,6 +800,19 @@ def test_the_terminal_shows_failed_trials_beside_the_others(tmp_path, capsys):
     assert re.search(r"0, \d+ failed", shown)
 
 
+def test_what_is_measured_before_the_first_trial_is_not_in_the_time_left(tmp_path, capsys, monkeypatch):
+    run = a_run(cores=[2], planned_trials=48)
+    now = 0.0
+    monkeypatch.setattr("analysis.live.time.monotonic", lambda: now)
+    with LiveTable(run, tmp_path) as live:
+        now = 1000.0
+        for trial in trials_of(run):
+            live.add(trial)
+            now += 2
+    left = [int(minutes) for minutes in re.findall(r"(\d+):\d\d left", capsys.readouterr().out)]
+    assert left == sorted(left, reverse=True) and 0 < left[0] < 2
+
+
 @pytest.mark.slow
 def test_a_sound_run_has_no_warnings_and_no_share_of_an_unknown_time(tmp_path):
     run = a_run(shared=False, wall_seconds=0.0)

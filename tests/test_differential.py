@@ -391,14 +391,6 @@ DIFFERENT = {
         ("pass_on", "epoll#0", True),
         ("epoll_wait", "epoll#0", 0),
     ],
-    "passes_on_a_paused_listener": [
-        *LISTENING,
-        *SERVING,
-        ("shutdown", "listener#0", socket.SHUT_RD),
-        ("pass_on", "listener#0", False),
-        ("listen", "fd#7", BACKLOG),
-        ("epoll_wait", "epoll#0", 0),
-    ],
     "has_a_table_of_its_own": [
         *LISTENING,
         *SERVING,

@@ -91,6 +91,16 @@ def test_workers_that_listen_themselves_have_the_same_clones(preload):
             assert ours == others and len(ours) == len(CPUS)
 
 
+def test_descriptors_duplicated_before_the_socket_listened_are_one_listener(preload):
+    """Otherwise one worker gets the connections of all CPUs."""
+    program = [sys.executable, APPS / "duplicating_workers.py", *map(str, CPUS)]
+    with App(program, preload) as server:
+        port = server.read()
+        for cpu in [*CPUS] * 4:
+            with on_cpus({cpu}):
+                assert answer(connect(("127.0.0.1", port))) == cpu
+
+
 def test_handlers_of_fork_that_were_there_before_the_library_may_listen_and_close(tmp_path, preload):
     """Before the fork, after it, and in the child: handlers that another library's constructor registered."""
     other = compiled("fork_handlers.c", tmp_path, "-shared", "-fPIC")

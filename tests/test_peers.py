@@ -82,6 +82,7 @@ PROMISES = [
     ("envoy", "cpu-locality", LOCAL),
     ("envoy", "attached", LOCAL),
     ("envoy", "cbpf", LOCAL),
+    ("envoy", "fastsocket", LOCAL),
     ("envoy", "latest+fastsocket", LOCAL),
     ("nginx-static", "attached", LOCAL),
     ("apache", "base", CHANCE),

@@ -229,6 +229,16 @@ static void complain(enum reason problem, int error)
 
 /* ---- what happens to it ---- */
 
+/* A descriptor that was duplicated before its socket listened is another name of a listener, too: Envoy has such. */
+static struct listener *known_listener(int fd)
+{
+	struct listener *l = find_listener(fd);
+
+	if (!l && (l = with_cookie(cookie_of(fd))))
+		add_descriptor(l, fd);
+	return l;
+}
+
 bool listeners_listen(int fd, int backlog)
 {
 	enum reason problem = NO_REASON;
@@ -239,7 +249,7 @@ bool listeners_listen(int fd, int backlog)
 	if ((unsigned int)fd >= MAX_FDS || !is_tcp_listener(fd) || seccomp_was_installed() || !tables_are_ours())
 		return true;
 	lock_tables(&held);
-	l = find_listener(fd);
+	l = known_listener(fd);
 	errno = 0;
 	if (l)
 		clones_listen_again(l, backlog);
@@ -256,7 +266,6 @@ bool listeners_listen(int fd, int backlog)
 struct listener *listeners_discover(int fd, enum origin origin)
 {
 	int saved_errno = errno;
-	struct listener *l;
 	struct held held;
 
 	if ((unsigned int)fd >= MAX_FDS || seccomp_was_installed() || !tables_are_ours())
@@ -267,10 +276,7 @@ struct listener *listeners_discover(int fd, enum origin origin)
 		return NULL;
 	}
 	lock_tables(&held);
-	l = with_cookie(cookie_of(fd));
-	if (l)
-		add_descriptor(l, fd);
-	else
+	if (!known_listener(fd))
 		know(fd, origin);
 	unlock_tables(&held);
 	errno = saved_errno;

@@ -83,11 +83,6 @@ def closes_an_epoll_on_its_way(program, operation, *arguments) -> bool:
     return operation == "pass_on" and arguments[1] and program.is_epoll(arguments[0])
 
 
-def passes_on_a_paused_listener(program, operation, *arguments) -> bool:
-    """A listener that shutdown() has stopped is no listener to its receiver: listen() there wakes no clone."""
-    return operation == "pass_on" and program.is_paused(arguments[0])
-
-
 def has_a_table_of_its_own(program, operation, *arguments) -> bool:
     """A thread with a descriptor table of its own is left to libc, and accepts from no clone."""
     return operation == "close_range" and bool(arguments[2] & 2) and program.watches_a_listener()
@@ -157,7 +152,6 @@ KNOWN = {
         closes_it_on_its_way,
         closes_an_epoll_on_its_way,
         is_served_by_several_cpus,
-        passes_on_a_paused_listener,
         has_a_table_of_its_own,
         watches_once_beside_a_clone,
         waits_beside_an_unread_edge,
