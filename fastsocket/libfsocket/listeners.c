@@ -234,7 +234,10 @@ static struct listener *known_listener(int fd)
 {
 	struct listener *l = find_listener(fd);
 
-	if (!l && (l = with_cookie(cookie_of(fd))))
+	if (l)
+		return l;
+	l = with_cookie(cookie_of(fd));
+	if (l)
 		add_descriptor(l, fd);
 	return l;
 }
