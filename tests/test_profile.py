@@ -49,10 +49,10 @@ BUSY = "import os, time\nwhile time.process_time() < 0.5: os.stat('/proc/self/st
 def test_perf_sees_a_busy_process_and_folds_to_where_it_was(tmp_path):
     stacks = tmp_path / "stacks.tsv.gz"
     with (
-        subprocess.Popen([sys.executable, "-c", BUSY]) as busy,
+        subprocess.Popen([sys.executable, "-c", f"input()\n{BUSY}"], stdin=subprocess.PIPE) as busy,
         profiled(stacks, busy.pid, range(80, 81), tmp_path),
     ):
-        busy.wait()
+        busy.communicate(b"perf has begun\n")
     stacks = read_stacks(stacks)
     ours = [stack for stack in stacks if stack.role == SERVER]
     assert sum(stack.samples for stack in ours) > 100
