@@ -40,9 +40,10 @@ static struct listener *free_entry(void)
 	return NULL;
 }
 
+/* No cookie: it could not be read, and is no listener's. */
 static struct listener *with_cookie(uint64_t cookie)
 {
-	for (size_t i = 0; i < MAX_LISTENERS; i++)
+	for (size_t i = 0; cookie && i < MAX_LISTENERS; i++)
 		if (listeners[i].generation && listeners[i].cookie == cookie)
 			return &listeners[i];
 	return NULL;
