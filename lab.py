@@ -507,7 +507,7 @@ def _counts(cores: str) -> list[int]:
     except ValueError:
         counts = [0]
     if counts[0] < 1 or counts[-1] > MOST_CORES:
-        raise UsageError(f"--cores {cores!r} is no list of numbers from 1 to {MOST_CORES}, such as 64,128")
+        raise UsageError(f"--cores {cores!r}: give a list of numbers from 1 to {MOST_CORES}, such as 64,128")
     return counts
 
 

@@ -23,13 +23,12 @@ from bench.experiment import UsageError, usable_cpus
 from bench.schedule import Slot
 from bench.sweep import finish, remaining, require_one
 from bench.threads import by_core
-from bench.worker import ClusterError
+from bench.worker import ROOT, ClusterError
 from records.run import LostBlock, Options, Run, write_run
 from records.trials import Trial, append_trial, read_trials
 from setup.fingerprint import code
 from workloads.process import WorkloadError
 
-ROOT = Path(__file__).resolve().parent.parent
 ATTEMPTS = 3  # at a block
 LOOK_SECONDS = 1  # between two looks for workers that came or went
 RESULT_SECONDS = 30  # that a finished block may take to arrive
@@ -196,7 +195,9 @@ def cluster(named: str, options: list[Options], say: Say) -> Iterator[Cluster]:
         elif "://" in named:
             address = named
         else:
-            raise UsageError(f"--cluster {named!r} is no number of workers, and no scheduler such as tcp://host:8786")
+            raise UsageError(
+                f"--cluster {named!r}: give a number of workers, or a scheduler's address, such as tcp://host:8786"
+            )
         try:
             client = stack.enter_context(Client(address, timeout=worker.SECONDS))
         except (OSError, ValueError) as error:

@@ -13,8 +13,6 @@ from analysis.model.fit import DRAWS, Lock, Scalability, fit_lock, fit_lock_to_a
 from analysis.model.queue import Numbers, busy, waiting
 from records.trials import BASE, CONTROL
 
-CORES = (64, 128)
-DEMAND = 1_000_000  # connections per second of a fleet
 LOAD, SPARE = 0.7, 1  # of what a machine serves at most, so that it answers in time; and machines beyond that
 FLEET_CORES = (12, 24, 64)
 _HELD_ALWAYS = 0.95

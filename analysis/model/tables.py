@@ -50,9 +50,7 @@ def _held_out(row: Any) -> dict[str, str]:
     return {
         "curve": row.curve,
         "cores": f"{row.cores}",
-        "published, kcps": f"{row.published:.0f}",
-        "predicted": _with_interval(row.predicted, row),
-        "error": f"{row.error:+.0%}",
+        **_judged(row, "published, kcps"),
         "error of the USL": f"{row.law_error:+.0%}",
     }
 
@@ -88,12 +86,7 @@ def _parameters(row: Any) -> dict[str, str]:
 
 
 def _other_checks(row: Any) -> dict[str, str]:
-    return {
-        "what": row.what,
-        "published": f"{row.published:.0f}",
-        "predicted": _with_interval(row.predicted, row),
-        "error": f"{row.error:+.0%}",
-    }
+    return {"what": row.what, **_judged(row, "published")}
 
 
 def _beyond(row: Any) -> dict[str, str]:
@@ -122,6 +115,15 @@ def _fleet(row: Any, demand: int) -> dict[str, str]:
         "cores": f"{row.cores}",
         "of a machine": row.source,
         machines: f"{row.machines} ({row.low}–{row.high})",
+    }
+
+
+def _judged(row: Any, published: str) -> dict[str, str]:
+    """A prediction beside what was published, which has this heading."""
+    return {
+        published: f"{row.published:.0f}",
+        "predicted": _with_interval(row.predicted, row),
+        "error": f"{row.error:+.0%}",
     }
 
 
