@@ -106,17 +106,38 @@ static void take_from(struct listener *l, pid_t pid)
 		real.close(pidfd);
 }
 
+static void try_to_take_from(struct listener *l, pid_t candidate)
+{
+	pid_t pid = l->shared ? 0 : process_of_our_user(candidate);
+
+	if (pid && (pid != getpid() || l->origin == INHERITED_BY_EXEC))
+		take_from(l, pid);
+}
+
+/* A worker that has died may stand in the mark until another worker notices. proc(5), /proc/PID/task/TID/children. */
+static void try_other_workers(struct listener *l)
+{
+	pid_t parent = getppid(), worker;
+	char path[64];
+	FILE *workers;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", parent, parent);
+	workers = fopen(path, "re");
+	while (workers && !l->shared && fscanf(workers, "%d", &worker) == 1)
+		try_to_take_from(l, worker);
+	if (workers)
+		fclose(workers);
+}
+
 bool take_over(struct listener *l)
 {
+	pid_t marked = marked_process(l->fd);
+
+	try_to_take_from(l, marked);
 	/* The marked process may have ended. Then the parent may have the clones, as nginx's old master does. */
-	const pid_t candidates[] = { marked_process(l->fd), getppid() };
-
-	for (size_t i = 0; i < COUNT(candidates) && !l->shared; i++) {
-		pid_t pid = process_of_our_user(candidates[i]);
-
-		if (pid && (pid != getpid() || l->origin == INHERITED_BY_EXEC))
-			take_from(l, pid);
-	}
+	try_to_take_from(l, getppid());
+	if (process_is_dead(marked))
+		try_other_workers(l);
 	if (!l->shared || !has_all_that_listen(l)) {
 		if (l->shared)
 			adopters_leave(l);
