@@ -44,7 +44,7 @@ import math
 import os
 import shlex
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -62,6 +62,8 @@ if TYPE_CHECKING:  # the verbs import what they need, so that --help is quick
 ROOT = Path(__file__).resolve().parent
 INTERRUPTED = 130
 MOST_CORES = 1024  # that lab.py model predicts
+SOME_TESTS_FAILED = 1  # pytest's exit status
+LONGEST = "--durations=10"
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 # bootstrap has acted on --yes before typer sees it. Here typer learns that it exists, and explains it in --help.
@@ -627,6 +629,7 @@ def run_tests(
     """Build everything and run the tests. What follows goes to pytest: lab.py test -k nginx.
 
     All tests take two rounds: first those that may run beside others, then those that need the CPUs for themselves.
+    Between the rounds, what failed in the first one is tried again alone: beside others it may have been too slow.
     """
     from fastsocket.build import build
     from workloads import generator
@@ -634,14 +637,20 @@ def run_tests(
     build()
     generator.build()
     measured = ["coverage", "run", "-m"] if coverage else []
-    beside_others = ["-n", "3", "--dist", "worksteal", "-m", "not alone"]
-    all_tests = [[*beside_others, "--durations=10"], ["-m", "alone", "--durations=10"]]
-    rounds = [context.args] if context.args else all_tests
-    status = max([_python_module(*measured, "pytest", *arguments) for arguments in rounds])
+    pytest = partial(_python_module, *measured, "pytest")
+    status = pytest(*context.args) if context.args else max(_beside_others(pytest), pytest("-m", "alone", LONGEST))
     if coverage:
         _python_module("coverage", "combine", "--quiet")
         _python_module("coverage", "report")
     raise typer.Exit(status)
+
+
+def _beside_others(pytest: Callable[..., int]) -> int:
+    status = pytest("-n", "3", "--dist", "worksteal", "-m", "not alone", "--cache-clear", LONGEST)
+    if status == SOME_TESTS_FAILED:
+        typer.echo("what failed beside others runs again, alone:")
+        status = pytest("--last-failed", "-m", "not alone")
+    return status
 
 
 def _python_module(*words: str) -> int:

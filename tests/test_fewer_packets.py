@@ -164,6 +164,7 @@ WAITS = ["keep", "sleep", "poll", "select", "read_pipe", "ask_queue", "duplicate
 WAITS += ["other_thread", "again", "large", "file"]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("wait", WAITS)
 def test_nothing_arrives_later_where_the_thread_waits(holding, without, wait):
     assert_not_later(holding, without, wait)
@@ -282,6 +283,7 @@ def test_a_pool_of_threads_is_left_alone(without):
         assert server.total("acks_with_answer") == 0
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("request_", ["sleep_first", "close", "keep", "large", "file", "fork_first"])
 def test_nothing_arrives_later_with_delayed_acks(delaying, without, request_):
     assert_not_later(delaying, without, request_)

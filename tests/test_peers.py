@@ -10,7 +10,7 @@ from bench.trial import _with_latencies
 from records.run import Placement
 from setup import bootstrap, peers
 from tests.harness.cpus import ALL_CPUS, NEEDS_TWO_CPUS
-from tests.harness.locality import ALL, BY_CHANCE
+from tests.harness.locality import BY_CHANCE, assert_all_local
 from topologies import queue_threads
 from workloads import WORKLOADS
 from workloads.load import Load
@@ -110,8 +110,10 @@ def test_connections_go_where_a_peer_promises(trials, name, variant, promise):
     trial = trials.run(Slot(0, 0, name, variant, False, len(ALL_CPUS)), PLACEMENT, seconds=1)
     assert trial.metrics[WORKLOADS[name].metric] > 0 == trial.metrics["errors"]
     assert 1 <= trial.metrics["busiest_core_over_mean"] <= len(ALL_CPUS)
-    local = trial.metrics["passive_local_percent"]
-    assert {LOCAL: local >= ALL, CHANCE: local == BY_CHANCE, UNTOLD: True}[promise]
+    if promise == LOCAL:
+        assert_all_local(trial)
+    elif promise == CHANCE:
+        assert trial.metrics["passive_local_percent"] == BY_CHANCE
 
 
 @pytest.mark.alone

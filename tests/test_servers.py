@@ -8,6 +8,7 @@ from fastsocket import shared_memory
 from fastsocket.processes import family
 from tests.harness import servers
 from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
+from tests.harness.locality import MOSTLY
 from tests.harness.patience import patient
 from tests.harness.servers import Served, Server, served
 from tests.harness.waiting import wait_until
@@ -83,7 +84,9 @@ def accepted(one: Served) -> dict[str, list[int] | None]:
 def assert_accepted(how: str, before: dict, after: dict) -> None:
     local, general, neighbour = ([now - was for now, was in zip(after[name], before[name])] for name in after)
     if how == LOCAL:
-        assert (local, general) == ([CONNECTIONS] * 2, [0, 0])
+        helped = neighbour[::-1]  # a neighbour accepts for a worker that is off for milliseconds
+        assert ([own + by for own, by in zip(local, helped)], general) == ([CONNECTIONS] * 2, [0, 0])
+        assert min(local) >= CONNECTIONS * MOSTLY / 100
     elif how == GLOBAL:
         assert (local, sum(general)) == ([0, 0], 2 * CONNECTIONS)
     else:

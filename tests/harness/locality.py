@@ -3,6 +3,7 @@
 import pytest
 
 from fastsocket.servers import survey
+from records.trials import Trial
 from tests.harness.cpus import ALL_CPUS
 from tests.harness.patience import IS_SLOW
 
@@ -11,6 +12,21 @@ BY_CHANCE = pytest.approx(100 / len(ALL_CPUS), abs=50 if IS_SLOW else 10)
 # Of a hundred connections that are kept open: five standard deviations of where chance puts so few.
 KEPT_BY_CHANCE = pytest.approx(100 / len(ALL_CPUS), abs=50 if IS_SLOW else 25)
 ALL = 90 if IS_SLOW else 99.9  # a worker that is off for long is helped out by its neighbours
+
+MOSTLY = 75  # of connections that are local, whatever their neighbours do
+
+
+def assert_all_local(trial: Trial) -> None:
+    """But for those passive connections that a neighbour took because their own worker was off for milliseconds."""
+    local = trial.metrics["passive_local_percent"]
+    assert local >= MOSTLY and local + helped_percent(trial) >= ALL, (local, helped_percent(trial))
+
+
+def helped_percent(trial: Trial) -> float:
+    """The share of passive connections that the library counts as taken by a neighbour; 0 without the library."""
+    counted = trial.library or []
+    helped, local = (sum(getattr(cpu, f"accepted_{by}") for cpu in counted) for by in ("neighbour", "local"))
+    return 100 * helped / max(1, helped + local)
 
 
 def adopters(pid: int) -> dict[int, int]:
