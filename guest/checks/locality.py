@@ -10,7 +10,8 @@ from typing import Any
 from guest.checks import CPUS, LAB, No, answer, output
 from workloads.limits import PREFIX
 
-LOCAL_ENOUGH = 99
+LOCAL_ENOUGH = 99  # with the connections that neighbours took over
+MOSTLY = 75  # without those
 # So few that CPUs go idle between requests. At saturation an emulator lets a CPU that has work wait for its turn, and a
 # neighbour then serves that CPU's clients.
 CONNECTIONS_PER_CORE = "1"
@@ -51,10 +52,14 @@ def check(workload: str) -> str:
         if all(metric in trial["metrics"] for trial in trials)
     }
     shown = ", ".join(f"{kind} {base:.1f} → {ours:.1f}" for kind, (base, ours) in said.items())
-    shares = [ours for _, ours in said.values()] or [_by_the_library(trials)]
-    shown = shown or f"not visible to this kernel; {shares[0]:.1f} by the library's count"
-    if min(shares) < LOCAL_ENOUGH:
-        raise No(f"{shown}; {_how_late(trials)}")
+    local = min(ours for _, ours in said.values()) if said else _by_the_library(trials)
+    shown = shown or f"not visible to this kernel; {local:.1f} by the library's count"
+    if local >= LOCAL_ENOUGH:
+        return shown
+    helped = _helped_percent(trials)
+    shown = f"{shown}; {helped:.1f} % were taken over by neighbours, {_how_late(trials)}"
+    if local < MOSTLY or local + helped < LOCAL_ENOUGH:
+        raise No(shown)
     return shown
 
 
@@ -62,12 +67,15 @@ def _mean(trials: list[dict[str, Any]], variant: str, metric: str) -> float:
     return fmean(trial["metrics"][metric] for trial in trials if trial["variant"] == variant and not trial["control"])
 
 
-def _how_late(trials: list[dict[str, Any]]) -> str:
-    """A neighbour serves a connection that has waited for some milliseconds for its own worker."""
+def _helped_percent(trials: list[dict[str, Any]]) -> float:
+    """A neighbour takes over a connection that has waited for some milliseconds for its own worker."""
     counted = _counted(trials)
+    return float(100 * counted["accepted_neighbour"] / max(1, sum(counted.values())))
+
+
+def _how_late(trials: list[dict[str, Any]]) -> str:
     waited = max(trial["metrics"].get("latency_p50_ms", 0) for trial in trials if trial["library"])
-    share = 100 * counted["accepted_neighbour"] / max(1, sum(counted.values()))
-    return f"neighbours took {share:.1f} %, and an answer took {waited:.0f} ms at the median of a trial"
+    return f"and an answer took {waited:.0f} ms at the median of a trial"
 
 
 def _counted(trials: list[dict[str, Any]]) -> dict[str, int]:
