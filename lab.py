@@ -629,7 +629,7 @@ def run_tests(
     """Build everything and run the tests. What follows goes to pytest: lab.py test -k nginx.
 
     All tests take two rounds: first those that may run beside others, then those that need the CPUs for themselves.
-    Between the rounds, what failed in the first one is tried again alone: beside others it may have been too slow.
+    What failed is tried once more at the end: a virtual machine may have stood still for a moment.
     """
     from fastsocket.build import build
     from workloads import generator
@@ -638,18 +638,19 @@ def run_tests(
     generator.build()
     measured = ["coverage", "run", "-m"] if coverage else []
     pytest = partial(_python_module, *measured, "pytest")
-    status = pytest(*context.args) if context.args else max(_beside_others(pytest), pytest("-m", "alone", LONGEST))
+    status = pytest(*context.args) if context.args else _all_tests(pytest)
     if coverage:
         _python_module("coverage", "combine", "--quiet")
         _python_module("coverage", "report")
     raise typer.Exit(status)
 
 
-def _beside_others(pytest: Callable[..., int]) -> int:
-    status = pytest("-n", "3", "--dist", "worksteal", "-m", "not alone", "--cache-clear", LONGEST)
+def _all_tests(pytest: Callable[..., int]) -> int:
+    beside_others = pytest("-n", "3", "--dist", "worksteal", "-m", "not alone", "--cache-clear", LONGEST)
+    status = max(beside_others, pytest("-m", "alone", LONGEST))
     if status == SOME_TESTS_FAILED:
-        typer.echo("what failed beside others runs again, alone:")
-        status = pytest("--last-failed", "-m", "not alone")
+        typer.echo("what failed runs once more:")
+        status = pytest("--last-failed")
     return status
 
 
