@@ -10,6 +10,7 @@ A ```sh block is not run; like the code spans of the text it is read for verbs a
 """
 
 import csv
+import math
 import os
 import re
 import subprocess
@@ -24,10 +25,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.results import results_in
+from analysis.figures import interrupts
+from analysis.figures.view import View
+from analysis.results import Result, results_in
 from analysis.statistics import resolution
 from docs import draw
 from fastsocket.prometheus import exposition
+from records.run import FigureSpec
 from tests.harness.needs import IPV6
 from tests.harness.pages import FENCE, anchors
 from tests.harness.patience import patient
@@ -395,6 +399,43 @@ def test_the_reference_runs_tables_are_what_the_code_computes_from_its_trials():
         if result.trials:
             stored = pd.read_csv(result.directory / "summary.csv")
             pd.testing.assert_frame_equal(stored, result.summary, check_dtype=False, rtol=1e-9)
+
+
+TOLD = {  # a section of results.md, and the runs in results/ whose ratios it has
+    "The same with threads": ["paper"],
+    "A proxy's own connections": ["experiments/pressure", "experiments/upstream"],
+    "Where packets are taken in": ["experiments/placement"],
+    "Components, tables and future work": [
+        "experiments/components",
+        "experiments/established-table",
+        "experiments/future-work",
+    ],
+    "A busy neighbour, and what interrupts explain": ["experiments/neighbour", "experiments/interrupts"],
+}
+
+
+def ratios(result: Result) -> Iterator[tuple[float, float, float]]:
+    """All of a run, and what is left of its gains without interrupts saved, each with its interval."""
+    yield from result.summary[["ratio_to_base", "ratio_low", "ratio_high"]].itertuples(index=False)
+    yield from result.compared[["ratio", "low", "high"]].itertuples(index=False)
+    points = interrupts.per_block(View(FigureSpec(id="interrupts", kind="interrupts", title=""), result))
+    for _, of_setting in points.groupby(["workload", "cores"]):
+        if fitted := interrupts.line(of_setting):
+            yield tuple(math.exp(fitted.intercept + sign * fitted.intercept_reach) for sign in (0, -1, 1))
+
+
+@pytest.mark.parametrize("section", TOLD)
+def test_ratios_of_a_section_are_those_of_its_runs(section):
+    text = RESULTS.partition(f"## {section}\n")[2].partition("\n## ")[0]
+    said = set(re.findall(r"\d+\.\d+ \(\d+\.\d+–\d+\.\d+\)", " ".join(text.split())))
+    runs = [result for name in TOLD[section] for result in results_in(ROOT / "results" / name)]
+    measured = {
+        f"{ratio:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
+        for result in runs
+        for ratio, low, high in ratios(result)
+        for digits in (1, 2, 3)
+    }
+    assert said and not said - measured
 
 
 def test_files_in_the_docs_exist():

@@ -1,5 +1,6 @@
 """Ratios with their intervals, a line each, around 1; published ones hollow, at the edge if they lie beyond it."""
 
+from textwrap import fill
 from typing import Any
 
 import pandas as pd
@@ -11,13 +12,17 @@ from analysis.figures.style import QUIET, Look, bar, say
 from analysis.statistics import MIN_BLOCKS
 
 LINE_INCHES = 0.38
+_MORE_INCHES = 0.17  # for each further line of a label
+_LABEL_COLUMNS = 36
 _PUBLISHED: Look = {"color": QUIET, "markerfacecolor": "none", "markersize": 7, "linestyle": "none"}
 
 
 def draw(rows: pd.DataFrame, title: str, axis: str) -> tuple[Figure, Axes]:
     """rows: columns group (drawn apart), label, ratio, low, high, look (of matplotlib's plot), published, which may be
     NaN, and if there is one, remark."""
-    figure = Figure(figsize=(8.5, 1.5 + LINE_INCHES * max(len(rows), 3)), layout="constrained")
+    labels = [fill(label, _LABEL_COLUMNS) for label in rows.label]
+    more = _MORE_INCHES * sum(label.count("\n") for label in labels)
+    figure = Figure(figsize=(8.5, 1.5 + LINE_INCHES * max(len(rows), 3) + more), layout="constrained")
     axes = figure.subplots()
     axes.set_title(title, loc="left")
     if rows.empty:
@@ -27,7 +32,8 @@ def draw(rows: pd.DataFrame, title: str, axis: str) -> tuple[Figure, Axes]:
     for y, row in enumerate(each(rows)):
         _line(axes, y, row)
     _publish(axes, rows)
-    _frame(axes, rows, axis)
+    _frame(axes, labels, rows.group.tolist())
+    axes.set_xlabel(axis)
     return figure, axes
 
 
@@ -55,12 +61,10 @@ def _publish(axes: Axes, rows: pd.DataFrame) -> None:
     axes.set_xlim(low, high)
 
 
-def _frame(axes: Axes, rows: pd.DataFrame, axis: str) -> None:
-    axes.set_yticks(range(len(rows)), rows.label)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    groups = rows.group.tolist()
+def _frame(axes: Axes, labels: list[str], groups: list[str]) -> None:
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
     for y in range(1, len(groups)):
         if groups[y] != groups[y - 1]:
             axes.axhline(y - 0.5, color="0.8", linewidth=0.8)
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel(axis)

@@ -84,12 +84,13 @@ def _scatter(axes: Axes, view: View, points: pd.DataFrame) -> None:
     axes.axhline(1, color="0.7", linewidth=0.8)
     axes.set_xlabel("interrupts between CPUs per request, fewer than base's")
     axes.set_ylabel("throughput over base")
-    axes.legend(loc="lower right", fontsize="small")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize="small")
 
 
 def _said(fitted: Line) -> str:
     low, high = (np.exp(fitted.intercept + sign * fitted.intercept_reach) for sign in (-1, 1))
-    each = 100 * np.expm1(fitted.slope)
+    least, each, most = (100 * np.expm1(fitted.slope + sign * fitted.slope_reach) for sign in (-1, 0, 1))
     return (
-        f"without the difference: {np.exp(fitted.intercept):.3f} ({low:.3f}–{high:.3f})\nper interrupt: {each:+.1f} %"
+        f"without the difference: {np.exp(fitted.intercept):.3f} ({low:.3f}–{high:.3f})\n"
+        f"per interrupt: {each:+.1f} % ({least:+.1f} to {most:+.1f})"
     )

@@ -77,6 +77,8 @@ static bool take_clone(const struct open_file *file, void *context)
 
 static bool has_all_that_listen(const struct listener *l)
 {
+	if (!l->shared)
+		return false;
 	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
 		if (atomic_load(&l->shared->seat[cpu].listening) && !CPU_ISSET(cpu, &l->cpus))
 			return false;
@@ -108,7 +110,7 @@ static void take_from(struct listener *l, pid_t pid)
 
 static void try_to_take_from(struct listener *l, pid_t candidate)
 {
-	pid_t pid = l->shared ? 0 : process_of_our_user(candidate);
+	pid_t pid = has_all_that_listen(l) ? 0 : process_of_our_user(candidate);
 
 	if (pid && (pid != getpid() || l->origin == INHERITED_BY_EXEC))
 		take_from(l, pid);
@@ -123,7 +125,7 @@ static void try_other_workers(struct listener *l)
 
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", parent, parent);
 	workers = fopen(path, "re");
-	while (workers && !l->shared && fscanf(workers, "%d", &worker) == 1)
+	while (workers && !has_all_that_listen(l) && fscanf(workers, "%d", &worker) == 1)
 		try_to_take_from(l, worker);
 	if (workers)
 		fclose(workers);
@@ -138,7 +140,7 @@ bool take_over(struct listener *l)
 	try_to_take_from(l, getppid());
 	if (process_is_dead(marked))
 		try_other_workers(l);
-	if (!l->shared || !has_all_that_listen(l)) {
+	if (!has_all_that_listen(l)) {
 		if (l->shared)
 			adopters_leave(l);
 		l->shared = NULL;
