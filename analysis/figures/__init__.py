@@ -64,7 +64,7 @@ def draw_all(results: list[Result], only: str | None = None) -> list[Path]:
         try:
             return [path for drawn in drawing for path in drawn.result()]
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # where we were interrupted, the rest is not drawn
+            pool.shutdown(cancel_futures=True)  # where we were interrupted, the rest is not drawn
 
 
 _shared: list[Result] = []  # of a process that draws: as a fork it has them without a copy

@@ -14,6 +14,7 @@ from analysis.statistics import MIN_BLOCKS
 LINE_INCHES = 0.38
 _MORE_INCHES = 0.17  # for each further line of a label
 _LABEL_COLUMNS = 36
+_TITLE_COLUMNS = 56
 _PUBLISHED: Look = {"color": QUIET, "markerfacecolor": "none", "markersize": 7, "linestyle": "none"}
 
 
@@ -24,7 +25,7 @@ def draw(rows: pd.DataFrame, title: str, axis: str) -> tuple[Figure, Axes]:
     more = _MORE_INCHES * sum(label.count("\n") for label in labels)
     figure = Figure(figsize=(8.5, 1.5 + LINE_INCHES * max(len(rows), 3) + more), layout="constrained")
     axes = figure.subplots()
-    axes.set_title(title, loc="left")
+    axes.set_title(fill(title, _TITLE_COLUMNS), loc="left")
     if rows.empty:
         say(axes, f"No ratio has an interval: it takes {MIN_BLOCKS} complete blocks.")
         return figure, axes
