@@ -290,7 +290,9 @@ RUNS = {  # of which the tables tell
     "reference": [draw.SUMMARY],
     "threads": [ROOT / "results" / "threads" / part / "summary.csv" for part in ("web", "redis")],
     "rps": [ROOT / "results" / "rps" / "summary.csv"],
+    "peers": [ROOT / "results" / "peers" / "all" / "summary.csv"],
 }
+NEWER = {"haproxy": "haproxy-2.8", "redis": "valkey"}
 OWN_COST, ALL_COST = "server_cpu_us_per_request", "cpu_us_per_request"
 ROWS = {  # of the tables in README.md and results.md: run, variant and metric; None: throughput
     "connections (Redis: requests) per second": ("threads", "fastsocket", None),
@@ -300,6 +302,7 @@ ROWS = {  # of the tables in README.md and results.md: run, variant and metric; 
     "NIC that interrupts: connections (requests) per second": ("rps", "fastsocket", None),
     "NIC that interrupts, with fewer packets: connections (requests) per second": ("rps", "fewer-packets", None),
     "NIC that interrupts: latency, 99th percentile": ("rps", "fastsocket", "latency_p99_ms"),
+    "newer: HAProxy 2.8, Valkey 9.1, at 60 % load: latency, 99th percentile": ("peers", "fastsocket", "latency_p99_ms"),
     "fastsocket: connections (Redis: requests) per second": ("reference", "fastsocket", None),
     "latest: connections per second": ("reference", "latest", None),
     "A/A control: connections (Redis: requests) per second": ("reference", "control", None),
@@ -320,10 +323,11 @@ def summary(run: str = "reference") -> dict[tuple[str, ...], dict[str, str]]:
 
 
 def ratio(server: str, variant: str, cores: int, metric: str | None, run: str = "reference") -> str:
-    row = summary(run).get((server, variant, str(cores), metric or THROUGHPUT[server]))
+    workload = NEWER.get(server, server) if run == "peers" else server
+    row = summary(run).get((workload, variant, str(cores), metric or THROUGHPUT[server]))
     return (
         "{:.3f} ({:.3f}–{:.3f})".format(*(float(row[f"ratio_{of}"]) for of in ("to_base", "low", "high")))
-        if row
+        if row and row["ratio_low"]
         else ""
     )
 
