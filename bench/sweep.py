@@ -194,7 +194,7 @@ def prepared(run: Run) -> Iterator[tuple[Bench, Run]]:
         probes,
     ):
         run = run.model_copy(update={"unavailable": probes.unavailable, "client": trials.client})
-        yield trials, with_capacities(run, lambda slot: _run(trials, slot, run))
+        yield trials, with_capacities(run, lambda slot, rate: _run(trials, slot, run, rate))
 
 
 def tried(trials: Bench, slots: list[Slot], run: Run, directory: Path, tolerance: "Tolerance") -> Iterator[Trial]:

@@ -62,7 +62,7 @@ class Asked(Record):
     variants: list[str]
     rates: dict[str, int] = {}  # workload -> requests per second and core; without one, as many as the server takes
     day: bool = False  # those rates are the peak of a day, whose blocks are its hours: bench/rate.py
-    share: float | None = None  # of what base takes at full speed: the rate of all arms
+    share: float | None = None  # of what base takes (bench/capacity.py): the rate of all arms
     latency_share: float | None = None  # the same, of a second load in each trial: latencies are of that one
     neighbour: int | None = None  # nice value of a process that keeps the server's first CPU busy: bench/neighbour.py
     pause: int | None = None  # milliseconds for which one worker is stopped in each trial: bench/pause.py

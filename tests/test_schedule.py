@@ -7,10 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.capacity import PART, with_capacities
 from bench.placement import place
 from bench.rate import NIGHT, offered, share_of_peak
 from bench.schedule import schedule
 from records.run import Options
+from records.trials import CpuUse
+from tests.harness.runs import a_run, a_trial
+from workloads.process import WorkloadError
 
 some_options = st.builds(
     Options,
@@ -112,3 +116,30 @@ def test_a_rate_is_per_core_and_follows_the_day():
     assert offered(day, "haproxy", 2, 4) < offered(day, "haproxy", 2, 16) <= 2000
     share = options.model_copy(update={"share": 0.6})
     assert offered(share, "haproxy", 2, 0, {"haproxy/2": 500.0}) == 300
+
+
+def test_a_capacity_is_the_rate_that_would_fill_the_servers_cpus_in_an_open_loop():
+    asked = []
+
+    def measured(slot, rate):
+        asked.append(rate)
+        if len(asked) == 1:
+            raise WorkloadError("is run once more")
+        busy = 0.8 * (rate or 0)  # CPU seconds, at 100 requests a second
+        state = {"system": 0.0, "softirq": 0.0, "irq": 0.0, "iowait": 0.0, "steal": 0.0}
+        return a_trial(slot, 100.0 if rate is None else rate, {}).model_copy(
+            update={
+                "cpu": [
+                    CpuUse(cpu=0, user=busy, idle=100 - busy, **state),
+                    CpuUse(cpu=1, user=100.0, idle=0.0, **state),  # not the server's
+                ]
+            }
+        )
+
+    run = a_run(cores=(1,))
+    assert with_capacities(run, measured) == run and not asked
+    shared = run.options.model_copy(update={"share": 0.3})
+    run = with_capacities(run.model_copy(update={"options": shared}), measured)
+    assert run.capacities == {"nginx/1": pytest.approx(125)}
+    assert set(asked) == {None, 100 * PART}
+    assert with_capacities(run, pytest.fail) == run
