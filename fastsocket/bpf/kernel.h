@@ -33,6 +33,7 @@ struct pid {
 	struct upid numbers[1];
 };
 struct task_struct {
+	int pid;
 	struct task_struct *real_parent, *group_leader;
 	struct pid *thread_pid;
 	struct nsproxy *nsproxy;

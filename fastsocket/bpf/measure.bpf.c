@@ -6,6 +6,7 @@
 #include "reads.h"
 
 #define MAX_LEVEL 8 /* of PID namespaces within each other that are looked at; the kernel has 32 at most */
+#define FIRST_PID_NAMESPACE 0xEFFFFFFC /* PROC_PID_INIT_INO in <linux/proc_ns.h> */
 
 /* fastsocket/measure/probe.py writes this. */
 struct {
@@ -39,11 +40,19 @@ struct {
 	__type(value, struct row);
 } threads SEC(".maps");
 
-/* The number by which our PID namespace knows a task; 0: the task is not in it. */
+/*
+ * The number by which our PID namespace knows a task; 0: the task is not in it. Outside of containers this is one load:
+ * the lookup below takes some 100 ns, at each read and each contended lock of the machine.
+ */
 static __always_inline __u32 number_of(struct task_struct *task)
 {
-	struct pid *pid = BPF_CORE_READ(task, thread_pid);
-	int level = BPF_CORE_READ(pid, level);
+	struct pid *pid;
+	int level;
+
+	if (watched.pid_namespace == FIRST_PID_NAMESPACE)
+		return task->pid;
+	pid = BPF_CORE_READ(task, thread_pid);
+	level = BPF_CORE_READ(pid, level);
 
 	for (int i = 0; i <= MAX_LEVEL; i++) {
 		struct upid at;
@@ -76,11 +85,11 @@ static __always_inline struct row *row_of(struct task_struct *task)
 /* A new row: for a thread that has started since, or of a worker that has. */
 static __always_inline struct row *new_row_of(struct task_struct *task)
 {
-	struct task_struct *process = BPF_CORE_READ(task, group_leader);
+	struct task_struct *process = task->group_leader;
 	__u32 number = number_of(task);
 	struct row empty = {};
 
-	if (!is_watched(process) && !is_watched(BPF_CORE_READ(process, real_parent)))
+	if (!is_watched(process) && !is_watched(process->real_parent))
 		return NULL;
 	bpf_map_update_elem(&threads, &number, &empty, BPF_NOEXIST);
 	return bpf_map_lookup_elem(&threads, &number);

@@ -36,18 +36,21 @@ static __always_inline bool is_read(int length, int flags)
  */
 static __always_inline bool is_first_of(struct sock *sk, int length)
 {
-	struct tcp_sock *tcp = (struct tcp_sock *)sk;
-	__u32 came = BPF_CORE_READ(tcp, rcv_nxt), copied = BPF_CORE_READ(tcp, copied_seq);
-	__u32 first = came - (__u32)BPF_CORE_READ(tcp, bytes_received);
-	bool end_too = copied == came && BPF_CORE_READ(sk, sk_shutdown) & RCV_SHUTDOWN;
+	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
+	__u32 first;
+	bool end_too;
 
-	return copied - first - end_too == (__u32)length;
+	if (!tcp)
+		return false;
+	first = tcp->rcv_nxt - (__u32)tcp->bytes_received;
+	end_too = tcp->copied_seq == tcp->rcv_nxt && sk->sk_shutdown & RCV_SHUTDOWN;
+	return tcp->copied_seq - first - end_too == (__u32)length;
 }
 
 /* tcp_rcv_space_adjust: is it the first read, as far as that shows? */
 static __always_inline bool is_whole_first_segment(struct sock *sk)
 {
-	struct tcp_sock *tcp = (struct tcp_sock *)sk;
+	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
 
-	return BPF_CORE_READ(tcp, data_segs_in) == 1 && BPF_CORE_READ(tcp, copied_seq) == BPF_CORE_READ(tcp, rcv_nxt);
+	return tcp && tcp->data_segs_in == 1 && tcp->copied_seq == tcp->rcv_nxt;
 }
