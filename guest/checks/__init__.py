@@ -27,6 +27,12 @@ def accepted(pid: int) -> Counter[int]:
     return Counter({cpu.cpu: cpu.accepted_local for cpu in server.counters})
 
 
+def given(pid: int) -> Counter[int]:
+    """Connections by CPU that another worker accepted, because the CPU's own was away."""
+    (server,) = survey().of([pid])
+    return Counter({cpu.cpu: cpu.given_late + cpu.given_left for cpu in server.counters})
+
+
 def wait_until_adopted(pid: int) -> None:
     """A worker watches its listener before it waits, and gets a local listener when it waits."""
     wait_until(lambda: adopters(pid) == dict.fromkeys(CPUS, 1), f"a worker on each of the CPUs {CPUS}")
