@@ -134,7 +134,7 @@ class Sweep:
     ] = 60.0
     cluster: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS|N", help="Blocks go to these workers of Dask, or to N on this machine."),
+        typer.Option(metavar="HOSTS|N|ADDRESS", help="Blocks go to workers: on HOSTS, N here, a scheduler's."),
     ] = None
     quick: Annotated[bool, typer.Option("--quick", help="Shorter: a first look in a few minutes.")] = False
     paper: Annotated[bool, typer.Option("--paper", help="Longer: figures for publication.")] = False

@@ -4,10 +4,6 @@ One worker measures a block from beginning to end, and the block is recorded who
 fails, nothing of its block is kept. Another worker measures the block, and the run tells of the lost attempt.
 """
 
-import logging
-import os
-import subprocess
-import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,14 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import worker
-from bench.alone import SCOPE
 from bench.block import Block, Task
-from bench.engine import Client, FuturesCancelledError, KilledWorker, LocalCluster, wait
-from bench.experiment import UsageError, usable_cpus
+from bench.engine import Client, FuturesCancelledError, KilledWorker, wait
+from bench.experiment import UsageError
 from bench.schedule import Slot
 from bench.sweep import finish, remaining, require_one
-from bench.threads import by_core
-from bench.worker import ROOT, ClusterError
+from bench.worker import ClusterError
+from bench.workers import workers_here, workers_there
 from records.run import LostBlock, Options, Run, write_run
 from records.trials import Trial, append_trial, read_trials
 from setup.fingerprint import code
@@ -185,7 +180,10 @@ def _answer(future: Any) -> Block:
 
 @contextmanager
 def cluster(named: str, options: list[Options], say: Say) -> Iterator[Cluster]:
-    """named: how many workers to start here, or where their scheduler is. Raises UsageError and ClusterError."""
+    """named: how many workers to start here, the machines to start them on, or where their scheduler is.
+
+    Raises UsageError, ClusterError, and HostError for a machine that cannot be used.
+    """
     if any(one.observes in ("profile", "walk") for one in options):
         raise UsageError("--cluster goes with none that leaves a profile or a walk: those stay on the worker")
     cores = max(count for one in options for count in one.cores)
@@ -194,9 +192,12 @@ def cluster(named: str, options: list[Options], say: Say) -> Iterator[Cluster]:
             address = stack.enter_context(workers_here(int(named), cores))
         elif "://" in named:
             address = named
+        elif all(hosts := named.split(",")):
+            address = stack.enter_context(workers_there(hosts))
         else:
             raise UsageError(
-                f"--cluster {named!r}: give a number of workers, or a scheduler's address, such as tcp://host:8786"
+                f"--cluster {named!r}: give a number of workers, machines as ssh calls them, such as root@a,root@b, or "
+                "a scheduler's address, such as tcp://host:8786"
             )
         try:
             client = stack.enter_context(Client(address, timeout=worker.SECONDS))
@@ -207,53 +208,3 @@ def cluster(named: str, options: list[Options], say: Say) -> Iterator[Cluster]:
             missing = f"{address} has no worker: start one by lab.py worker {address}"
             raise ClusterError("; ".join(refusals) or missing)
         yield Cluster(client, say)
-
-
-@contextmanager
-def workers_here(count: int, cores: int) -> Iterator[str]:
-    """The address of a scheduler of our own, whose workers have CPUs of their own on this machine."""
-    cpus = [cpu for core in by_core(usable_cpus()) for cpu in core]
-    share = len(cpus) // max(count, 1)
-    if not count or share < cores:
-        raise UsageError(
-            f"--cluster {count}: on {len(cpus)} CPUs each worker gets {share if count else 'none'}, and the sweep asks "
-            f"for {cores}: choose other --cores or fewer workers"
-        )
-    with ExitStack() as stack:
-        scheduler = LocalCluster(
-            n_workers=0, processes=True, host="127.0.0.1", dashboard_address=None, silence_logs=logging.CRITICAL
-        )
-        address = stack.enter_context(scheduler).scheduler_address
-        started = [
-            stack.enter_context(_worker_here(address, number, cpus[number * share :][:share]))
-            for number in range(count)
-        ]
-        for process in started:
-            _wait_for(process)
-        yield address
-
-
-@contextmanager
-def _worker_here(address: str, number: int, cpus: list[int]) -> Iterator["subprocess.Popen[str]"]:
-    with subprocess.Popen(
-        ["taskset", "--cpu-list", ",".join(map(str, cpus)), sys.executable, ROOT / "lab.py", "worker", address],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, SCOPE: f"{os.environ.get(SCOPE, '')} worker {number}"},
-        start_new_session=True,  # Ctrl-C is ours
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.terminate()
-
-
-def _wait_for(process: "subprocess.Popen[str]") -> None:
-    """Until the worker has said that it takes blocks. Raises ClusterError with its last words if it ends instead."""
-    said = ""
-    for said in process.stdout or []:
-        if said.startswith(worker.READY):
-            return
-    raise ClusterError(f"a worker did not start: {said.strip()}")

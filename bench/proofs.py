@@ -34,20 +34,15 @@ from hdrh.histogram import HdrHistogram
 from scipy.stats import quantile_test
 
 from bench.experiment import usable_cpus
+from bench.served import serving
 from fastsocket.measure.measuring import measure
 from fastsocket.measure.target import find
 from fastsocket.processes import family
-from fastsocket.steering import EmulatedNic, Plan
-from topologies.pair import Pair
-from topologies.queue_threads import threads_of
-from topologies.tag import RunTag
 from topologies.testbed import Testbed
 from workloads import generator, http
 from workloads.generator import WARM_UP_SECONDS, open_loop
 from workloads.load import Demand
-from workloads.nginx import Nginx
 from workloads.process import WorkloadError
-from workloads.variants import VARIANTS
 from workloads.web_load import DIALOGUE
 from workloads.workload import Cpus
 from workloads.wrk import wrk
@@ -63,7 +58,7 @@ SECONDS = 2
 WATCHED_SECONDS = 10  # as long as `fastsocket measure` watches unless told otherwise
 IDLE_ENGINE = """\
 import sys
-from bench.cluster import workers_here
+from bench.workers import workers_here
 with workers_here(1, int(sys.argv[1])):
     print("idle", flush=True)
     sys.stdin.read()
@@ -79,21 +74,6 @@ export const options = {{
 }};
 export default function () {{ http.get('http://{address}/'); }}
 """
-
-
-@contextmanager
-def serving(cpus: Cpus) -> Iterator[tuple[Testbed, int]]:
-    """nginx as base, reached over an emulated NIC with threads; and its first process."""
-    with ExitStack() as stack:
-        tag = stack.enter_context(RunTag())
-        testbed = stack.enter_context(Testbed(Pair(), tag, len(usable_cpus())))
-        (link,) = testbed.links_to(testbed.server)
-        threads = stack.enter_context(threads_of([link]))
-        threads[link.sender].pin(cpus.load)
-        stack.enter_context(stack.enter_context(EmulatedNic([link], threads)).steer(Plan("rss", tuple(cpus.server))))
-        directory = Path(stack.enter_context(TemporaryDirectory(dir=tag.directory)))
-        pid, *_ = stack.enter_context(Nginx().serve(testbed, VARIANTS["base"], cpus, directory))
-        yield testbed, pid
 
 
 def rate() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import math
 import platform
+import shutil
 import signal
 import subprocess
 import time
@@ -25,7 +26,9 @@ from tests.harness.commands import LAB, assert_one_line, lab
 from tests.harness.cpus import NEEDS_TWO_CPUS
 from tests.harness.patience import patient
 from tests.harness.runs import a_run, a_trial, trials_of
+from tests.harness.sshd import sshd
 from tests.harness.waiting import wait_until
+from topologies.namespace import inside
 from workloads.process import WorkloadError
 
 pytest.importorskip("distributed", reason="Dask is not here: python3 lab.py test installs it")
@@ -172,7 +175,7 @@ def test_dask_is_installed_for_those_who_ask_for_it(tmp_path, monkeypatch):
 
 
 def test_what_is_no_cluster_is_named_in_one_line(tmp_path):
-    assert_one_line(lab("sweep", "--cluster", "host1", "--out", str(tmp_path / "run")), 2, "'host1'", "tcp://host:8786")
+    assert_one_line(lab("sweep", "--cluster", "a,", "--out", str(tmp_path / "run")), 2, "'a,'", "root@a,root@b")
     with pytest.raises(UsageError, match="each worker gets 0"), cluster.cluster("1000", [a_run().options], print):
         pass
 
@@ -250,6 +253,33 @@ def test_a_worker_that_dies_loses_its_block_alone_and_ctrl_c_leaves_nothing(tmp_
     ((name, testbed),) = run.testbeds.items()
     assert {trial.testbed for trial in trials} == {name} and name.startswith(f"{platform.node()}-")
     assert all(len(placement.server_cpus) == 1 for placement in testbed.placements)
+
+
+@pytest.fixture
+def far(testbed, tag, tmp_path, monkeypatch) -> str:
+    """Another machine with this checkout, by what ssh calls it. Afterwards nothing runs there."""
+    with sshd(testbed, tag, tmp_path, hidden=("/run",)) as (path, _):
+        monkeypatch.setenv("PATH", path)
+        with inside(testbed.server):
+            yield f"root@{testbed.client.IP()}"
+
+
+FAR = ["sweep", "--workload", "nginx", "--variant", "base", "--cores", "1", "--blocks", "1", "--seconds", "1"]
+
+
+@pytest.mark.privileged
+def test_a_worker_is_started_on_another_machine(far, tmp_path):
+    done = lab(*FAR, "--cluster", far, "--no-report", "--out", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    run, trials = read_run(tmp_path / "run"), read_trials(tmp_path / "run")
+    assert run.complete and len(trials) == 4 and not any(trial.failed for trial in trials)
+    assert {trial.testbed for trial in trials} == run.testbeds.keys() and len(run.testbeds) == 1
+
+
+@pytest.mark.privileged
+def test_a_machine_that_takes_no_key_of_ours_is_named(far, tmp_path):
+    shutil.copy(tmp_path / "other", tmp_path / "key")
+    assert_one_line(lab(*FAR, "--cluster", far, "--out", str(tmp_path / "run")), 3, far, "ssh-copy-id")
 
 
 def measuring(sweep: subprocess.Popen) -> list[psutil.Process]:

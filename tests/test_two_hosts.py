@@ -20,31 +20,18 @@ from records.run import Placement
 from setup.bootstrap import ROOT
 from tests.harness.commands import LAB, assert_one_line, lab
 from tests.harness.cpus import ALL_CPUS
-from tests.harness.needs import need
 from tests.harness.patience import patient
+from tests.harness.sshd import sshd
 from tests.harness.waiting import wait_until
 from topologies.namespace import inside
 from topologies.ssh import HostError
-from topologies.tag import RunTag, processes_of
+from topologies.tag import RunTag
 from topologies.two_hosts import TwoHosts
 from workloads import generator
 
 START_SECONDS = patient(60)  # of a lab, on a busy machine
-SSHD_CONFIG = """\
-HostKey {folder}/host
-AuthorizedKeysFile {folder}/key.pub
-StrictModes no
-UsePAM no
-PidFile none
-"""
-SSH_CONFIG = """\
-IdentityFile {folder}/key
-IdentitiesOnly yes
-UserKnownHostsFile {folder}/known
-"""
 # As on another machine, nothing of the lab is there, nor of root's home.
-HIDE = " && ".join(f"mount -t tmpfs none {folder}" for folder in (f"{ROOT}/workloads", "/root", "/run"))
-SERVE = f"{HIDE} && mkdir /run/sshd && exec $0 -D -e -f $1"
+HIDDEN = (f"{ROOT}/workloads", "/root", "/run")
 KILLED = """
 import os, signal, subprocess, sys
 from pathlib import Path
@@ -63,25 +50,9 @@ pytestmark = [pytest.mark.privileged, pytest.mark.timeout(60)]
 @pytest.fixture
 def far(testbed, tag, tmp_path, monkeypatch):
     """The sshd, to which the commands' ssh has a key. Afterwards nothing else is left in its namespaces."""
-    need("sshd")
-    for name in ("host", "key", "other"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True)
-    (tmp_path / "known").write_text(f"{testbed.client.IP()} {(tmp_path / 'host.pub').read_text()}")
-    (tmp_path / "sshd_config").write_text(SSHD_CONFIG.format(folder=tmp_path))
-    (tmp_path / "ssh_config").write_text(SSH_CONFIG.format(folder=tmp_path))
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {tmp_path}/ssh_config "$@"\n')
-    (tmp_path / "bin" / "ssh").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    serve = ["unshare", "--mount", "sh", "-c", SERVE, shutil.which("sshd"), str(tmp_path / "sshd_config")]
-    with subprocess.Popen(["mnexec", "-a", str(testbed.client.pid), *serve], stderr=subprocess.PIPE, text=True) as sshd:
-        try:
-            assert "Server listening" in sshd.stderr.readline()
-            before = set(processes_of(tag.tag))
-            yield sshd
-            wait_until(lambda: set(processes_of(tag.tag)) == before, "all that ran there has ended")
-        finally:
-            sshd.kill()
+    with sshd(testbed, tag, tmp_path, HIDDEN) as (path, served):
+        monkeypatch.setenv("PATH", path)
+        yield served
 
 
 @pytest.fixture

@@ -1,0 +1,119 @@
+"""Starts the workers of a cluster: on this machine, or on other machines over SSH."""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from bench.alone import SCOPE
+from bench.engine import LocalCluster
+from bench.experiment import UsageError, usable_cpus
+from bench.threads import by_core
+from bench.worker import READY, ROOT, ClusterError
+from topologies.namespace import Namespace
+from topologies.ssh import SshHost
+from topologies.tag import RunTag
+
+LAB = ROOT / "lab.py"
+OUR_ADDRESS = ["sh", "-c", 'echo "${SSH_CONNECTION%% *}"']  # as the other machine sees us: ssh(1)
+
+
+@contextmanager
+def workers_here(count: int, cores: int) -> Iterator[str]:
+    """The address of a scheduler of our own, whose workers have CPUs of their own on this machine."""
+    cpus = [cpu for core in by_core(usable_cpus()) for cpu in core]
+    share = len(cpus) // max(count, 1)
+    if not count or share < cores:
+        raise UsageError(
+            f"--cluster {count}: on {len(cpus)} CPUs each worker gets {share if count else 'none'}, and the sweep asks "
+            f"for {cores}: choose other --cores or fewer workers"
+        )
+    with ExitStack() as stack:
+        address = stack.enter_context(_scheduler("127.0.0.1"))
+        started = [
+            stack.enter_context(_worker_here(address, number, cpus[number * share :][:share]))
+            for number in range(count)
+        ]
+        for process in started:
+            _wait_for(process, "here")
+        yield address
+
+
+class _Here(Namespace):
+    """The namespaces that we are in ourselves."""
+
+    pid = os.getpid()
+
+
+@contextmanager
+def workers_there(hosts: list[str]) -> Iterator[str]:
+    """The address of a scheduler of our own, with a worker on each of these machines, by what ssh calls them.
+
+    Each has the checkout under the same path as this machine. Raises ClusterError, and HostError.
+    """
+    with ExitStack() as stack:
+        machines = [stack.enter_context(_reached(host)) for host in hosts]
+        address = stack.enter_context(_scheduler(machines[0].first_line(OUR_ADDRESS)))
+        started = {machine.name: stack.enter_context(_worker_there(address, machine)) for machine in machines}
+        for name, process in started.items():
+            _wait_for(process, f"on {name}")
+        yield address
+
+
+@contextmanager
+def _reached(host: str) -> Iterator[SshHost]:
+    with RunTag() as tag, SshHost(host, _Here(), tag.directory, {"python3": "python3"}) as machine:
+        yield machine
+
+
+@contextmanager
+def _scheduler(host: str) -> Iterator[str]:
+    """At an address of this machine."""
+    try:
+        scheduler = LocalCluster(
+            n_workers=0, processes=True, host=host, dashboard_address=None, silence_logs=logging.CRITICAL
+        )
+    except (OSError, RuntimeError) as error:
+        raise ClusterError(f"no scheduler starts at {host}, as the workers see this machine: {error}") from error
+    with scheduler:
+        yield scheduler.scheduler_address
+
+
+@contextmanager
+def _worker_there(address: str, machine: SshHost) -> Iterator["subprocess.Popen[str]"]:
+    command = machine.command(machine.cpus, ["python3", f"{LAB}", "--yes", "worker", address])
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def _worker_here(address: str, number: int, cpus: list[int]) -> Iterator["subprocess.Popen[str]"]:
+    with subprocess.Popen(
+        ["taskset", "--cpu-list", ",".join(map(str, cpus)), sys.executable, LAB, "worker", address],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, SCOPE: f"{os.environ.get(SCOPE, '')} worker {number}"},
+        start_new_session=True,  # Ctrl-C is ours
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def _wait_for(process: "subprocess.Popen[str]", where: str) -> None:
+    """Until the worker has said that it takes blocks. Raises ClusterError with its last words if it ends instead."""
+    said = ""
+    for said in process.stdout or []:
+        if said.startswith(READY):
+            return
+    raise ClusterError(f"a worker did not start {where}: {said.strip() or 'it said nothing'}")
