@@ -10,7 +10,7 @@ from analysis.emulated import sound
 from analysis.estimates import comparisons, estimate
 from analysis.verdicts import Control, controls, judge
 from records.run import RecordError, Run, read_run, runs_in
-from records.trials import TRIALS, Trial, read_trials
+from records.trials import TRIALS, Trial, trials_of
 
 SUMMARY = "summary.csv"
 
@@ -55,7 +55,7 @@ def results_in(directory: Path) -> list[Result]:
 
 def _read(directory: Path) -> Result:
     run = read_run(directory)
-    trials = sound(run, read_trials(directory))
+    trials = sound(run, trials_of(directory, run))
     if all(trial.failed for trial in trials) and not run.options.why_not:
         raise RecordError(f"{directory / TRIALS} holds no finished trial yet; go on with lab.py sweep --resume")
     return result(directory, run, trials)
@@ -64,7 +64,7 @@ def _read(directory: Path) -> Result:
 def stored_result(directory: Path) -> Result:
     """As results_in() has it, but with the estimates of summary.csv if that is newer than the trials: quicker."""
     run, stored = read_run(directory), directory / SUMMARY
-    trials = sound(run, read_trials(directory))
+    trials = sound(run, trials_of(directory, run))
     if not stored.exists() or stored.stat().st_mtime < (directory / TRIALS).stat().st_mtime:
         return result(directory, run, trials)
     return Result(directory, run, trials, pd.read_csv(stored, float_precision="round_trip"))

@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import ConfigDict, ValidationError
 
-from records.run import Record, RecordError
+from records.metrics import METRICS
+from records.run import Record, RecordError, Run
 
 TRIALS = "trials.jsonl"
 BASE, CONTROL = "base", "control"  # arms: the reference of all comparisons, and the same once more
@@ -127,4 +128,22 @@ def read_trials(directory: Path) -> list[Trial]:
             trials.append(Trial.model_validate_json(line))
         except ValidationError as error:
             raise RecordError(f"{path}:{number} is damaged: {error.errors()[0]['msg']}; remove the line") from error
+    return trials
+
+
+def trials_of(directory: Path, run: Run) -> list[Trial]:
+    """read_trials() of this run. Raises RecordError, also where a trial is not one that the run could have."""
+    trials = read_trials(directory)
+    options = run.options
+    known = {
+        "workload": options.workloads,
+        "variant": options.variants,
+        "cores": [placement.cores for placement in run.placements],
+        "testbed": ["", *run.testbeds],
+    }
+    for number, trial in enumerate(trials, start=1):
+        strange = [f"{field} {getattr(trial, field)!r}" for field in known if getattr(trial, field) not in known[field]]
+        strange += [f"metric {name!r}" for name in trial.metrics if name not in METRICS]
+        if strange:
+            raise RecordError(f"{directory / TRIALS}:{number} is of another run: this one has no {strange[0]}")
     return trials

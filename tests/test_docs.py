@@ -290,7 +290,7 @@ RUNS = {  # of which the tables tell
     "reference": [draw.SUMMARY],
     "threads": [ROOT / "results" / "threads" / part / "summary.csv" for part in ("web", "redis")],
     "rps": [ROOT / "results" / "rps" / "summary.csv"],
-    "peers": [ROOT / "results" / "peers" / "all" / "summary.csv"],
+    "peers": [ROOT / "results" / "peers" / "tail" / "summary.csv"],
 }
 NEWER = {"haproxy": "haproxy-2.8", "redis": "valkey"}
 OWN_COST, ALL_COST = "server_cpu_us_per_request", "cpu_us_per_request"
@@ -407,6 +407,8 @@ def test_the_reference_runs_tables_are_what_the_code_computes_from_its_trials():
 
 TOLD = {  # a section of results.md, and the runs in results/ whose ratios it has
     "The same with threads": ["paper"],
+    "Latency at three loads": ["experiments/latency"],
+    "Beside the peers": ["peers/all", "peers/tail", "peers/envoy"],
     "A proxy's own connections": ["experiments/pressure", "experiments/upstream"],
     "Where packets are taken in": ["experiments/placement"],
     "Components, tables and future work": [

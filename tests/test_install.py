@@ -16,6 +16,7 @@ from tests.harness.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
 MIRROR = "http://deb.debian.org/debian"
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 # Of a directory a root without a network, in which a command runs.
 ALONE = """
 mount --make-rprivate /
@@ -101,7 +102,7 @@ class Root:
     @contextmanager
     def entered(self) -> Iterator[None]:
         """With /proc, /sys, and the network as it is here; no service starts."""
-        for file in ("/etc/resolv.conf", "/etc/ssl/certs/ca-certificates.crt"):
+        for file in ("/etc/resolv.conf", CERTIFICATES):
             (self.directory / file[1:]).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, self.directory / file[1:])
         policy = self.directory / "usr/sbin/policy-rc.d"
@@ -114,10 +115,8 @@ class Root:
             yield
 
     def run(self, command: str) -> str:
-        certificates = "PIP_CERT=/etc/ssl/certs/ca-certificates.crt"
-        return run(
-            "chroot", self.directory, "env", certificates, "DEBIAN_FRONTEND=noninteractive", "sh", "-ec", command
-        )
+        settings = [f"PIP_CERT={CERTIFICATES}", "DEBIAN_FRONTEND=noninteractive"]
+        return run("chroot", self.directory, "env", *settings, "sh", "-ec", command)
 
     def install(self, *packages: str) -> None:
         self.run(f"apt-get update -q && apt-get install -q -y --no-install-recommends {' '.join(packages)}")
@@ -159,6 +158,52 @@ def packages(base, tmp_path_factory) -> list[Path]:
     return [path for path in source.parent.glob("*.deb") if "dbgsym" not in path.name]
 
 
+def assert_accelerated(root: Root, server: str, fastsocket: str) -> None:
+    """The server, in a network of its own, has a worker that accepts from a local listener."""
+    command = ["unshare", "--net", "chroot", root.directory, "sh", "-ec", server]
+    with subprocess.Popen(command) as started:
+        try:
+            wait_until(lambda: "ms ago" in root.run(f"{fastsocket} status {started.pid} || true"), "a worker adopted")
+        finally:
+            started.terminate()
+    assert started.returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.privileged
+@pytest.mark.timeout(1800)
+def test_the_wheel_is_installed_by_pip_on_a_machine_without_a_compiler(fresh, tmp_path):
+    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", tmp_path / "made", ROOT)
+    (wheel,) = (tmp_path / "made").iterdir()
+    shutil.copy(wheel, fresh.directory / "tmp")
+    fresh.install("nginx-light", "python3-venv")
+    fresh.run(f"python3 -m venv /opt/made && /opt/made/bin/pip install -q /tmp/{wheel.name}")
+    assert_accelerated(fresh, "exec /opt/made/bin/fastsocket run -- nginx -g 'daemon off;'", "/opt/made/bin/fastsocket")
+
+
+def commands_of_the_readme() -> list[str]:
+    return re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)[:2]
+
+
+@pytest.mark.slow
+@pytest.mark.privileged
+@pytest.mark.timeout(3600)
+def test_the_two_commands_of_the_readme_need_nothing_else(fresh):
+    """The first in a short form: one workload, core and block."""
+    there = fresh.directory / "lab"
+    there.mkdir()
+    run("sh", "-c", f"git ls-files -coz --exclude-standard | xargs -0 tar c | tar x -C {there}", cwd=ROOT)
+    sweep, preload = commands_of_the_readme()
+    assert sweep.startswith("python3 lab.py --yes sweep") and "LD_PRELOAD" in preload
+    fresh.install("python3")
+    short = "--workload nginx --cores 1 --blocks 1 --seconds 1 --out /lab/run"
+    within = ["unshare", "--mount", "--pid", "--fork", "sh", "-ec", ALONE, "sh", fresh.directory]
+    path = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "PIP_CERT": CERTIFICATES}
+    assert "report: /lab/run/report.html" in run(*within, "/lab", "sh", "-ec", f"{sweep.strip()} {short}", env=path)
+    preload = preload.strip().replace(" nginx", " nginx -g 'daemon off;'").replace("\n", "; exec env ")
+    assert_accelerated(fresh, f"cd /lab; {preload}", "cd /lab; .venv/bin/python -m fastsocket")
+
+
 @pytest.mark.slow
 @pytest.mark.privileged
 @pytest.mark.timeout(3600)
@@ -173,12 +218,7 @@ def test_packages_are_installed_used_and_purged(fresh, packages):
     assert "fsocket" not in "".join(path.name for path in (fresh.directory / "etc").rglob("*"))
     assert fresh.run("fastsocket path") == "/usr/lib/fastsocket/libfsocket.so\n"
     assert "can be accelerated" in fresh.run("fastsocket check nginx")
-    server = subprocess.Popen(["chroot", fresh.directory, "fastsocket", "run", "--", "nginx", "-g", "daemon off;"])
-    try:
-        wait_until(lambda: "ms ago" in fresh.run(f"fastsocket status {server.pid} || true"), "a worker has adopted")
-    finally:
-        server.terminate()
-        assert server.wait() == 0
+    assert_accelerated(fresh, "exec fastsocket run -- nginx -g 'daemon off;'", "fastsocket")
     fresh.run("apt-get purge -q -y --autoremove fastsocket libfsocket")
     assert not [name for name in fresh.files() - before if "fsocket" in name or "fastsocket" in name]
 
