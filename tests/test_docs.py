@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -27,11 +27,12 @@ import pytest
 
 from analysis.figures import interrupts
 from analysis.figures.view import View
-from analysis.results import Result, results_in
+from analysis.results import SUMMARY, Result, results_in
 from analysis.statistics import resolution
 from docs import draw
 from fastsocket.prometheus import exposition
-from records.run import FigureSpec
+from records.run import FigureSpec, read_run, runs_in
+from records.trials import read_trials
 from tests.harness.needs import IPV6
 from tests.harness.pages import FENCE, anchors
 from tests.harness.patience import patient
@@ -420,9 +421,22 @@ TOLD = {  # a section of results.md, and the runs in results/ whose ratios it ha
 }
 
 
-def ratios(result: Result) -> Iterator[tuple[float, float, float]]:
-    """All of a run, and what is left of its gains without interrupts saved, each with its interval."""
+Ratio = tuple[float, float, float]  # with its interval
+
+
+def kept(name: str) -> list[Result]:
+    """The runs in a folder of results/ that have trials, with what summary.csv says of them."""
+    folders = [run for run in runs_in(ROOT / "results" / name) if (run / SUMMARY).exists()]
+    return [Result(run, read_run(run), read_trials(run), pd.read_csv(run / SUMMARY)) for run in folders]
+
+
+def summarised(result: Result) -> Iterator[Ratio]:
+    """All ratios to base of a run."""
     yield from result.summary[["ratio_to_base", "ratio_low", "ratio_high"]].itertuples(index=False)
+
+
+def computed(result: Result) -> Iterator[Ratio]:
+    """The other ratios of a run, and what is left of its gains without interrupts saved."""
     yield from result.compared[["ratio", "low", "high"]].itertuples(index=False)
     points = interrupts.per_block(View(FigureSpec(id="interrupts", kind="interrupts", title=""), result))
     for _, of_setting in points.groupby(["workload", "cores"]):
@@ -430,18 +444,34 @@ def ratios(result: Result) -> Iterator[tuple[float, float, float]]:
             yield tuple(math.exp(fitted.intercept + sign * fitted.intercept_reach) for sign in (0, -1, 1))
 
 
+def without(said: set[str], ratios: Iterable[Ratio]) -> set[str]:
+    """Those that are none of these ratios, with one to three digits."""
+    for ratio, low, high in ratios:
+        said = said - {f"{ratio:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})" for digits in (1, 2, 3)}
+    return said
+
+
 @pytest.mark.parametrize("section", TOLD)
 def test_ratios_of_a_section_are_those_of_its_runs(section):
     text = RESULTS.partition(f"## {section}\n")[2].partition("\n## ")[0]
-    said = set(re.findall(r"\d+\.\d+ \(\d+\.\d+–\d+\.\d+\)", " ".join(text.split())))
-    runs = [result for name in TOLD[section] for result in results_in(ROOT / "results" / name)]
-    measured = {
-        f"{ratio:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
-        for result in runs
-        for ratio, low, high in ratios(result)
-        for digits in (1, 2, 3)
-    }
-    assert said and not said - measured
+    left = set(re.findall(r"\d+\.\d+ \(\d+\.\d+–\d+\.\d+\)", " ".join(text.split())))
+    assert left
+    runs = [run for name in TOLD[section] for run in kept(name)]
+    for run in runs:
+        left = without(left, summarised(run))
+    for run in runs:
+        left = without(left, computed(run)) if left else left
+    assert not left
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_summaries_are_what_their_trials_say(is_long):
+    if not is_long:
+        pytest.skip("takes minutes: --long")
+    for run in [run for names in TOLD.values() for name in names for run in kept(name)]:
+        (made,) = results_in(run.directory)
+        pd.testing.assert_frame_equal(made.summary.reset_index(drop=True), run.summary, check_dtype=False)
 
 
 def test_files_in_the_docs_exist():
