@@ -54,8 +54,23 @@ def absence(run: Run) -> str:
     return f"{run.options.experiment} is not available here: {run.options.why_not}."
 
 
-Answers = dict[tuple[str, int, bool, str], Any]  # workload, core count, at a given rate, metric -> verdict over base
+Key = tuple[str, int, str, str]  # workload, core count, condition(), metric
+Answers = dict[Key, Any]  # -> verdict over base
 _SAID = (*THROUGHPUT, *COSTS, P50, P99)
+
+
+def condition(run: Run, workload: str) -> str:
+    """Under which the variants were compared; empty: all served as much as they could, undisturbed."""
+    options = run.options
+    said = {
+        f"at {options.share or 0:.0%} of what base takes".replace("%", " %"): options.share is not None,
+        "at the same load": workload in options.rates,
+        "beside a busy process": options.neighbour == 0,
+        "beside a busy process of lower priority": bool(options.neighbour),
+        f"with a worker stopped for {options.pause} ms": options.pause is not None,
+        "with all packets on one core": options.one_queue,
+    }
+    return ", ".join(words for words, holds in said.items() if holds)
 
 
 def answers(results: list[Result]) -> Answers:
@@ -69,13 +84,14 @@ def answers(results: list[Result]) -> Answers:
         for row in each(ours[(ours.verdict != UNKNOWN) & ours.metric.isin(_SAID)]):
             at_rate = result.run.options.at_rate(row.workload)
             if not (result.run.options.observes or (at_rate and row.metric in THROUGHPUT)):
-                found.setdefault((row.workload, row.cores, at_rate, row.metric), row)
-    order = list(dict.fromkeys(workload for result in results for workload in result.run.options.workloads))
-    return dict(sorted(found.items(), key=lambda item: (order.index(item[0][0]), -item[0][1], *_within(item[0]))))
+                found.setdefault((row.workload, row.cores, condition(result.run, row.workload), row.metric), row)
+    workloads = list(dict.fromkeys(workload for result in results for workload in result.run.options.workloads))
+    conditions = ["", *dict.fromkeys(of for _, _, of, _ in found if of)]
 
+    def place(key: Key) -> tuple[int, int, int, int]:
+        return workloads.index(key[0]), -key[1], conditions.index(key[2]), _SAID.index(key[3])
 
-def _within(key: tuple[str, int, bool, str]) -> tuple[bool, int]:
-    return key[2], _SAID.index(key[3])
+    return {key: found[key] for key in sorted(found, key=place)}
 
 
 def _asked(results: list[Result]) -> list[str]:
@@ -127,9 +143,9 @@ def _is(what: str, row: Any) -> bool:
     return row.verdict in (HIGHER, LOWER) and (row.verdict == HIGHER) == (higher_is == what)
 
 
-def _place(key: tuple[str, int, bool, str]) -> str:
-    workload, cores, at_rate, _ = key
-    return f"{called(workload)} on {counted(cores)}{', at the same load' if at_rate else ''}"
+def _place(key: Key) -> str:
+    workload, cores, under, _ = key
+    return ", ".join(filter(None, [f"{called(workload)} on {counted(cores)}", under]))
 
 
 def _role(row: Any) -> str:

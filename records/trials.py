@@ -135,7 +135,7 @@ def trials_of(directory: Path, run: Run) -> list[Trial]:
     """read_trials() of this run. Raises RecordError, also where a trial is not one that the run could have."""
     trials = read_trials(directory)
     options = run.options
-    known = {
+    known: dict[str, list[Any]] = {
         "workload": options.workloads,
         "variant": options.variants,
         "cores": [placement.cores for placement in run.placements],

@@ -662,6 +662,29 @@ def test_losses_are_said_as_readily_as_gains(tmp_path):
     assert re.search(r"; (29|30)\.\d % longer 99th percentile of the latency \(", loss)
 
 
+def test_runs_under_other_conditions_are_told_apart(tmp_path):
+    """The tail at a high load must not hide behind that at a low one."""
+    made = []
+    for tail, changes in ((10.5, {"share": 0.3}), (70.0, {"share": 0.9}), (20.0, {"neighbour": 0})):
+        run = a_run(blocks=8, cores=[2])
+        run = run.model_copy(update={"options": run.options.model_copy(update=changes)})
+        slow = {"base": 10.0, "control": 10.0, "latest": 10.0, "fastsocket": tail}
+        trials = [
+            trial.model_copy(
+                update={"metrics": {**trial.metrics, "latency_p99_ms": slow[trial.arm] + trial.index % 7 / 100}}
+            )
+            for trial in trials_of(run, steady)
+        ]
+        made.append(result(tmp_path, run, trials))
+    said = in_short(made).against
+    for under, change in (
+        ("at 30 % of what base takes", r"[45]\.\d"),
+        ("at 90 % of what base takes", r"(59\d|600)\.\d"),
+        ("beside a busy process", r"(99|100)\.\d"),
+    ):
+        assert any(re.search(rf"nginx on 2 cores, {under}: (.*; )?{change} % longer 99th", line) for line in said)
+
+
 def test_no_difference_is_said_with_what_would_have_been_seen(tmp_path):
     run = a_run(blocks=8, cores=[2])
     noise = np.random.default_rng(5)

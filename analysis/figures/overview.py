@@ -27,10 +27,10 @@ def draw_overview(answers: Answers) -> bytes:
     rows = pd.DataFrame(
         [
             (
-                *(called(row.workload), _label(row, at_rate), row.ratio, row.low, row.high, float("nan")),
+                *(called(row.workload), _label(row, under), row.ratio, row.low, row.high, float("nan")),
                 *(_LOOKS[_word(row)], _word(row)),
             )
-            for (workload, cores, at_rate, metric), row in answers.items()
+            for (workload, cores, under, metric), row in answers.items()
             if metric in THROUGHPUT or (metric in LARGEST_ONLY and cores == most[workload])
         ],
         columns=["group", "label", "ratio", "low", "high", "published", "look", "remark"],
@@ -42,8 +42,8 @@ def draw_overview(answers: Answers) -> bytes:
     return drawn.getvalue()
 
 
-def _label(row: Any, at_rate: bool) -> str:
-    where = f"{called(row.workload)}, {counted(row.cores)}{', same load' if at_rate else ''}"
+def _label(row: Any, under: str) -> str:
+    where = ", ".join(filter(None, [called(row.workload), counted(row.cores), under]))
     return f"{where}: {_SHORT.get(row.metric) or METRICS[row.metric].heading}"
 
 
