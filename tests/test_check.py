@@ -95,6 +95,16 @@ def test_a_program_that_changes_its_identity_cannot(copy_of, mode, word):
 
 
 @pytest.mark.privileged
+def test_the_loader_leaves_the_library_out_of_a_setuid_program(copy_of):
+    program = copy_of("cat")
+    command, environment = [program, "/proc/self/maps"], {"LD_PRELOAD": str(LIBRARY)}
+    assert LIBRARY.name in subprocess.check_output(command, text=True, env=environment)
+    os.chown(program, NOBODY, NOBODY)
+    program.chmod(0o4755)
+    assert LIBRARY.name not in subprocess.check_output(command, text=True, env=environment)
+
+
+@pytest.mark.privileged
 def test_a_setuid_program_of_the_caller_can(copy_of):
     program = copy_of("cat")
     program.chmod(0o6755)

@@ -474,6 +474,13 @@ def test_summaries_are_what_their_trials_say(is_long):
         pd.testing.assert_frame_equal(made.summary.reset_index(drop=True), run.summary, check_dtype=False)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_tests_that_a_page_names_exist(page):
+    named = [line.split("::") for line in code(page) if re.fullmatch(r"tests/\w+\.py::\w+", line)]
+    assert [f"{file}::{test}" for file, test in named if f"def {test}(" not in (ROOT / file).read_text()] == []
+    assert named or page.name != "SECURITY.md"
+
+
 def test_files_in_the_docs_exist():
     """Of code spans, those that look like a file or folder of the checkout, and modules behind -m."""
     first = {entry.name for entry in ROOT.iterdir()}
