@@ -44,7 +44,8 @@ def workers_here(count: int, cores: int) -> Iterator[str]:
 class _Here(Namespace):
     """The namespaces that we are in ourselves."""
 
-    pid = os.getpid()
+    def __init__(self) -> None:
+        self.pid = os.getpid()
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """A run directory that somebody else wrote or damaged is read, or refused in one line; it is never a traceback."""
 
 import json
+import os
 import random
 from pathlib import Path
 
@@ -59,7 +60,11 @@ def is_read_or_refused(folder: Path) -> None:
         assert len(str(error).splitlines()) == 1
 
 
-QUIETLY = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUIETLY = settings(
+    max_examples=int(os.environ.get("DAMAGED_RUNS", "25")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
 @QUIETLY
