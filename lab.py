@@ -28,6 +28,11 @@ BEGAN = time.monotonic()
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while modules load just ends, without a traceback
 
+from setup import utf8
+
+if __name__ == "__main__":
+    utf8.require()
+
 from setup import bootstrap
 
 if __name__ == "__main__":

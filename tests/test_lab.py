@@ -25,7 +25,7 @@ from records.trials import TRIALS, read_trials
 from setup import bootstrap
 from setup.bootstrap import ROOT
 from tests.harness.apps import compiled
-from tests.harness.commands import LAB, WITHOUT_BPF, assert_one_line, lab, path_without
+from tests.harness.commands import LAB, WITHOUT_BPF, assert_one_line, fastsocket, lab, path_without
 from tests.harness.cpus import ALL_CPUS
 from tests.harness.locality import ALL, BY_CHANCE
 from tests.harness.patience import patient
@@ -89,6 +89,18 @@ def test_help_teaches_every_verb():
 def test_without_nginx_and_without_yes_it_says_what_to_install(tmp_path):
     done = lab("sweep", env=path_without("nginx", tmp_path))
     assert_one_line(done, 3, "nginx", "no apt-get")
+
+
+NO_UTF8 = {**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.parametrize(
+    "call, arguments",
+    [(lab, ["sweep", "--dry-run", "--quick"]), (lab, ["model", "--help"]), (fastsocket, ["check", "cat"])],
+)
+def test_a_locale_without_utf8_changes_nothing(call, arguments):
+    done, usual = call(*arguments, env=NO_UTF8), call(*arguments)
+    assert (done.returncode, done.stderr) == (0, usual.stderr)
 
 
 def test_servers_are_found_on_the_path_of_a_plain_user():
