@@ -305,6 +305,9 @@ def _print_schedules(planned: "list[Options]") -> None:
         for slot in slots:
             arm = "control" if slot.control else slot.variant
             typer.echo(f"{slot.index:5}  block {slot.block:3}  {slot.workload} {arm} on {counted(slot.cores)}")
+        for workload, lacking in options.lacking.items():
+            for variant, why in lacking.items():
+                typer.echo(f"left out: {workload} {variant}: {why}")
 
 
 @contextmanager

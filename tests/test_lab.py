@@ -91,6 +91,11 @@ def test_without_nginx_and_without_yes_it_says_what_to_install(tmp_path):
     assert_one_line(done, 3, "nginx", "no apt-get")
 
 
+def test_a_dry_run_says_what_is_left_out_and_why():
+    done = lab("sweep", "--dry-run", "--workload", "redis", "--variant", "latest")
+    assert done.stdout.splitlines()[-1].startswith("left out: redis latest: a single thread accepts")
+
+
 NO_UTF8 = {**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
