@@ -344,7 +344,7 @@ def _conclude(directory: Path) -> None:
     from analysis.results import results_in
 
     results = results_in(directory)
-    print_outcome(results, write_results(directory, results), time.monotonic() - BEGAN)
+    print_outcome(results, write_results(directory, results))
 
 
 @app.command()

@@ -120,17 +120,17 @@ def _median(trials: list[Trial], *metrics: str) -> str:
     return f"{median(values):,.{METRICS[found[0]].digits}f}" if values else NOT_AVAILABLE
 
 
-def print_outcome(results: list[Result], report: Path, wall_seconds: float) -> None:
+def print_outcome(results: list[Result], report: Path) -> None:
     """Of one run the numbers, of several only where their report is."""
     if len(results) > 1:
         print(f"all of it: {report}")
     elif results[0].run.options.why_not:
         print(f"{absence(results[0].run)} {report}")
     else:
-        _print_numbers(results[0], report, wall_seconds)
+        _print_numbers(results[0], report)
 
 
-def _print_numbers(result: Result, report: Path, wall_seconds: float) -> None:
+def _print_numbers(result: Result, report: Path) -> None:
     """The estimates with their intervals, reasons to doubt them, and where the rest is."""
     console, emulated = _console(), is_emulated(result.run)
     console.print(_localities(result.summary) if emulated else _outcome(result.summary))
@@ -139,8 +139,8 @@ def _print_numbers(result: Result, report: Path, wall_seconds: float) -> None:
         console.print(_as_table(verdicts))
     for doubt in [*([BANNER] if emulated else []), *_doubts(result)]:
         console.print(Text(doubt, style="yellow"))
-    count, seconds = len(result.trials), max(result.run.wall_seconds, wall_seconds)
-    share = sum(trial.seconds for trial in result.trials) / seconds
+    count, seconds = len(result.trials), result.run.wall_seconds
+    share = sum(trial.seconds for trial in result.trials) / seconds if seconds else 0.0
     console.print(f"{count} trials, {share:.0%} of {seconds:.0f} s measuring; report: {report}", soft_wrap=True)
 
 

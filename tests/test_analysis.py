@@ -901,6 +901,14 @@ def test_a_directory_without_trials_is_refused(tmp_path):
         write_all(tmp_path)
 
 
+def test_what_is_printed_of_a_part_counts_its_own_seconds(tmp_path, capsys):
+    run = a_run(wall_seconds=400.0)
+    stored(tmp_path, run, trials := trials_of(run))
+    print_outcome(results_in(tmp_path), tmp_path / "report.html")
+    share = sum(trial.seconds for trial in trials) / 400
+    assert f"{len(trials)} trials, {share:.0%} of 400 s measuring" in capsys.readouterr().out
+
+
 EMULATED = {"fingerprint": {"kernel": "6.1", "guest": "emulated by QEMU, so no timing in it means anything"}}
 
 
@@ -908,7 +916,7 @@ def test_an_emulated_guest_compares_no_times_and_says_so_first(tmp_path, capsys)
     run = a_run(**EMULATED)
     stored(tmp_path, run, trials_of(run))
     page = write_all(tmp_path).read_text()
-    print_outcome(results_in(tmp_path), tmp_path / "report.html", 1.0)
+    print_outcome(results_in(tmp_path), tmp_path / "report.html")
     printed = capsys.readouterr().out
     assert page.index("emulated guest: no timing") < page.index('id="in-short"')
     assert "emulated guest: no timing" in " ".join(printed.split())
