@@ -89,7 +89,7 @@ def growth(windows: list[Window]) -> dict[str, dict[str, float]]:
     found = {}
     for name in ("memory_kb", "descriptors", "p99_ms"):
         values = [float(getattr(window, name)) for window in settled]
-        slope, _, low, high = theilslopes(values, at)
+        slope, _, low, high = map(float, theilslopes(values, at))
         found[name] = {"first": values[0], "last": values[-1], "per_million": slope, "low": low, "high": high}
     return found
 
