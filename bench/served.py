@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from bench.experiment import usable_cpus
 from fastsocket.steering import EmulatedNic, Plan
-from topologies.queue_threads import threads_of
+from topologies.queue_threads import choose, threads_of
 from topologies.tag import RunTag
 from topologies.testbed import Testbed
 from workloads.nginx import Nginx
@@ -19,15 +19,15 @@ from workloads.workload import Cpus, Workload
 def serving(
     cpus: Cpus, workload: Workload | None = None, variant: Variant = VARIANTS["base"]
 ) -> Iterator[tuple[Testbed, int]]:
-    """A server, nginx unless told otherwise, reached over an emulated NIC with threads; and its first process."""
+    """A server, nginx unless told otherwise, reached over the emulated NIC of a sweep; and its first process."""
     workload = workload or Nginx()
     with ExitStack() as stack:
         tag = stack.enter_context(RunTag())
         testbed = stack.enter_context(Testbed(workload.topology(), tag, len(usable_cpus())))
         links = testbed.links_to(testbed.server)
-        threads = stack.enter_context(threads_of(links))
-        for link in links:
-            threads[link.sender].pin(cpus.load)
+        threads = stack.enter_context(threads_of(links)) if choose(None) == "threads" else {}
+        for of_queues in threads.values():  # the plan then places those of the server itself
+            of_queues.pin(cpus.load)
         ports = workload.cpu_of_port(cpus) if variant.steering == "perfect" else {}
         plan = Plan(variant.steering, tuple(cpus.server), ports)
         stack.enter_context(stack.enter_context(EmulatedNic(links, threads)).steer(plan))
