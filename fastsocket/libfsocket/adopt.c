@@ -43,14 +43,14 @@ void adoptions_forget(void)
 }
 
 /* For a worker that the application has not pinned: a CPU without a worker, or else the next CPU in turn. */
-static int next_cpu(struct listener *l, const cpu_set_t *candidates)
+static int next_cpu(struct shared_listener *shared, const cpu_set_t *candidates)
 {
 	int turn, cpu;
 
 	for (cpu = 0; cpu < CPU_SETSIZE; cpu++)
-		if (CPU_ISSET(cpu, candidates) && seat_claim(&l->shared->seat[cpu]))
+		if (CPU_ISSET(cpu, candidates) && seat_claim(&shared->seat[cpu]))
 			return cpu;
-	turn = (int)(atomic_fetch_add(&l->shared->tickets, 1) % (uint32_t)CPU_COUNT(candidates));
+	turn = (int)(atomic_fetch_add(&shared->tickets, 1) % (uint32_t)CPU_COUNT(candidates));
 	for (cpu = 0; turn > 0 || !CPU_ISSET(cpu, candidates); cpu++)
 		turn -= CPU_ISSET(cpu, candidates) ? 1 : 0;
 	return cpu;
@@ -67,12 +67,61 @@ static bool may_pin_among(struct listener *l, const cpu_set_t *candidates)
 	return settings.pin == PIN_ALWAYS || (cpus > 1 && workers_of(l->shared) >= cpus);
 }
 
+static enum reason obstacle(const struct listener *l, const struct watch *watch)
+{
+	if (!l->cloned && !l->sharded)
+		return l->why_not;
+	if (refusal_of(l))
+		return refusal_of(l);
+	if (l->guarded)
+		return OPTION;
+	if (!(watch->event.events & EPOLLIN))
+		return NOT_FOR_CONNECTIONS;
+	if (watch->event.events & EPOLLONESHOT)
+		return ONE_SHOT;
+	if (l->blocks) /* accept() would try the clone and then sleep on the listener */
+		return ACCEPT_BLOCKS;
+	if (seccomp_was_installed())
+		return SECCOMP_FILTER;
+	if (is_withdrawn(l))
+		return HANDED_OVER;
+	return NO_REASON;
+}
+
+static bool waits_for(const struct listener *l, int epfd)
+{
+	for (size_t i = 0; i < MAX_WATCHES; i++) {
+		const struct watch *watch = &l->watch[i];
+
+		if (watch->used && !watch->inherited && watch->epfd == epfd && !obstacle(l, watch))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Of the listeners that a worker waits for, the one by which it gets its CPU: the first in the shared memory, so that
+ * all workers with the same listeners agree. Two workers would otherwise get the same CPU by different listeners.
+ */
+static struct shared_listener *decisive(const struct listener *l, int epfd)
+{
+	struct shared_listener *first = l->shared;
+
+	for (size_t i = 0; i < MAX_LISTENERS; i++) {
+		const struct listener *other = &listeners[i];
+
+		if (other->generation && other->cloned && other->shared < first && waits_for(other, epfd))
+			first = other->shared;
+	}
+	return first;
+}
+
 /*
  * The CPU whose connections the calling thread is to serve, or -1. A thread must stay on its CPU for locality: either
  * the application has pinned it, or there is a worker for every CPU and the library pins it, as the original Fastsocket
  * did.
  */
-static int choose_cpu(struct listener *l)
+static int choose_cpu(struct listener *l, const struct watch *watch)
 {
 	cpu_set_t allowed, candidates;
 	int cpu;
@@ -84,7 +133,7 @@ static int choose_cpu(struct listener *l)
 	CPU_AND(&candidates, &allowed, &l->cpus);
 	if (!may_pin_among(l, &candidates))
 		return -1;
-	cpu = next_cpu(l, &candidates);
+	cpu = next_cpu(l->cloned ? decisive(l, watch->epfd) : l->shared, &candidates);
 	return affinity_pin(cpu, &allowed) ? cpu : -1;
 }
 
@@ -144,27 +193,6 @@ static enum reason serve_shard(struct listener *l, int cpu)
 	return NO_REASON;
 }
 
-static enum reason obstacle(const struct listener *l, const struct watch *watch)
-{
-	if (!l->cloned && !l->sharded)
-		return l->why_not;
-	if (refusal_of(l))
-		return refusal_of(l);
-	if (l->guarded)
-		return OPTION;
-	if (!(watch->event.events & EPOLLIN))
-		return NOT_FOR_CONNECTIONS;
-	if (watch->event.events & EPOLLONESHOT)
-		return ONE_SHOT;
-	if (l->blocks) /* accept() would try the clone and then sleep on the listener */
-		return ACCEPT_BLOCKS;
-	if (seccomp_was_installed())
-		return SECCOMP_FILTER;
-	if (is_withdrawn(l))
-		return HANDED_OVER;
-	return NO_REASON;
-}
-
 static bool has_clone(struct listener *l, int cpu)
 {
 	return CPU_ISSET(cpu, &l->cpus) || (!l->sharded && clone_bind(l, cpu));
@@ -177,8 +205,9 @@ static enum reason adopt_on(struct listener *l, struct watch *watch, int cpu, bo
 	if (!has_clone(l, cpu))
 		return CPU_WITHOUT_CLONE;
 	if (!again && !group_is_ours(l)) /* afterwards the kernel is asked once a second: check_group() */
-		return NEIGHBOUR;
-	problem = l->sharded ? serve_shard(l, cpu) : serve_clone(l, cpu, watch);
+		problem = NEIGHBOUR;
+	else
+		problem = l->sharded ? serve_shard(l, cpu) : serve_clone(l, cpu, watch);
 	if (problem)
 		seat_leave(&l->shared->seat[cpu], myself());
 	return problem;
@@ -256,7 +285,7 @@ void adopt(struct listener *l, struct watch *watch)
 	if (!problem && again && resumes(l, watch, again->cpu))
 		return;
 	if (!problem) {
-		cpu = again ? again->cpu : choose_cpu(l);
+		cpu = again ? again->cpu : choose_cpu(l, watch);
 		problem = cpu < 0 ? NOT_PINNED : adopt_on(l, watch, cpu, again);
 	}
 	if (problem)
