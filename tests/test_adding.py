@@ -64,7 +64,7 @@ def test_a_server(checkout):
     package = checks(doctor)["package gunicorn"]
     assert package["ok"] or "apt-get install gunicorn" in package["remedy"]
     assert schedule.returncode == 0, schedule.stderr
-    assert "gunicorn fastsocket on" in schedule.stdout and "gunicorn latest" not in schedule.stdout
+    assert "gunicorn fastsocket on" in schedule.stdout and "gunicorn latest on" not in schedule.stdout
 
 
 def test_a_steering_backend(checkout):
