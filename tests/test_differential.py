@@ -384,6 +384,21 @@ DIFFERENT = {
     ],
     "reads_reuseport_of_a_connection": [*LISTENING, *SERVING, *ACCEPTING, ("get_option", "accepted#0", *REUSEPORT)],
     "closes_it_on_its_way": [*LISTENING, *SERVING, CLIENT, ("pass_on", "listener#0", True), REQUEST],
+    "closes_what_its_child_watches": [
+        *LISTENING,
+        *SERVING,
+        CLIENT,
+        (
+            "fork",
+            [
+                ("epoll_create", 0),
+                ("epoll_ctl", "ADD", "epoll#-1", "listener#0", 1, 0),
+                ("epoll_wait", "epoll#-1", 0),
+                ("close", "listener#0"),
+                ("epoll_wait", "epoll#1", 0),
+            ],
+        ),
+    ],
     "closes_an_epoll_on_its_way": [
         *LISTENING,
         *SERVING,

@@ -137,6 +137,12 @@ def reads_quickack_of_a_connection(program, operation, *arguments) -> bool:
     )
 
 
+def closes_what_its_child_watches(program, operation, *arguments) -> bool:
+    """A child that watches an inherited listener by an epoll of its own, and closes it, loses the clone with it."""
+    named = [step[0] for step in arguments[0]] if operation == "fork" else []
+    return "epoll_ctl" in named and "close" in named
+
+
 KNOWN = {
     predicate.__name__: predicate
     for predicate in (
@@ -157,5 +163,6 @@ KNOWN = {
         waits_beside_an_unread_edge,
         answers_unread,
         reads_quickack_of_a_connection,
+        closes_what_its_child_watches,
     )
 }
