@@ -30,11 +30,14 @@ def busy_time(uses: list[CpuUse], wall: float) -> float:
 
 def busy_share(uses: list[CpuUse]) -> float:
     """The part of these CPUs' time, 0 to 1, in which they were neither idle nor taken by the hypervisor."""
-    busy = busy_seconds(uses)
-    return busy / (busy + sum(use.idle + use.iowait + use.steal for use in uses))
+    return busy_seconds(uses) / _all_seconds(uses)
 
 
 def steal_share(uses: list[CpuUse]) -> float:
     """The part of all CPU time, 0 to 1, that the hypervisor gave to somebody else."""
-    total = busy_seconds(uses) + sum(use.idle + use.iowait + use.steal for use in uses)
+    total = _all_seconds(uses)
     return sum(use.steal for use in uses) / total if total else 0.0
+
+
+def _all_seconds(uses: list[CpuUse]) -> float:
+    return busy_seconds(uses) + sum(use.idle + use.iowait + use.steal for use in uses)

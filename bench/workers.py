@@ -12,9 +12,9 @@ from bench.engine import LocalCluster
 from bench.experiment import UsageError, usable_cpus
 from bench.threads import by_core
 from bench.worker import READY, ROOT, ClusterError
-from topologies.namespace import Namespace
 from topologies.ssh import SshHost
 from topologies.tag import RunTag
+from topologies.two_hosts import here
 
 LAB = ROOT / "lab.py"
 OUR_ADDRESS = ["sh", "-c", 'echo "${SSH_CONNECTION%% *}"']  # as the other machine sees us: ssh(1)
@@ -41,18 +41,11 @@ def workers_here(count: int, cores: int) -> Iterator[str]:
         yield address
 
 
-class _Here(Namespace):
-    """The namespaces that we are in ourselves."""
-
-    def __init__(self) -> None:
-        self.pid = os.getpid()
-
-
 @contextmanager
 def workers_there(hosts: list[str]) -> Iterator[str]:
     """The address of a scheduler of our own, with a worker on each of these machines, by what ssh calls them.
 
-    Each has the checkout under the same path as this machine. Raises ClusterError, and HostError.
+    Each has the checkout under the same path as this machine. Raises ClusterError, HostError and TestbedError.
     """
     with ExitStack() as stack:
         machines = [stack.enter_context(_reached(host)) for host in hosts]
@@ -65,7 +58,7 @@ def workers_there(hosts: list[str]) -> Iterator[str]:
 
 @contextmanager
 def _reached(host: str) -> Iterator[SshHost]:
-    with RunTag() as tag, SshHost(host, _Here(), tag.directory, {"python3": "python3"}) as machine:
+    with RunTag() as tag, here(tag) as near, SshHost(host, near, tag.directory, {"python3": "python3"}) as machine:
         yield machine
 
 

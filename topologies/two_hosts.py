@@ -47,7 +47,7 @@ class TwoHosts(Testbed):
         self._cleanup = ExitStack()
 
     def _build(self, cleanup: ExitStack) -> None:
-        self.server, near = (cleanup.enter_context(_here(self._tag, self._address)) for _ in range(2))
+        self.server, near = (cleanup.enter_context(here(self._tag, self._address)) for _ in range(2))
         self.client = cleanup.enter_context(SshHost(self._name, near, self._tag.directory, self._programs))
         self.load_cpus = self.client.cpus
         self.told = {
@@ -68,7 +68,8 @@ class TwoHosts(Testbed):
 
 
 @contextmanager
-def _here(tag: RunTag, address: str) -> Iterator[Here]:
+def here(tag: RunTag, address: str = "") -> Iterator[Here]:
+    """address: by which others reach it, if any do. Raises TestbedError."""
     command = ["unshare", "--mount", "sh", "-c", _MARKED, tag.tag, str(tag.mount_point)]
     with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True) as process:
         assert process.stdout and process.stderr  # they are pipes
