@@ -22,7 +22,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -33,10 +32,9 @@ from typing import Any
 from hdrh.histogram import HdrHistogram
 from scipy.stats import quantile_test
 
+from bench.collection import ROOT
 from bench.experiment import usable_cpus
 from bench.served import serving
-from fastsocket.measure.measuring import measure
-from fastsocket.measure.target import find
 from fastsocket.processes import family
 from topologies.testbed import Testbed
 from workloads import generator, http
@@ -152,16 +150,21 @@ def _wrk(testbed: Testbed, cpus: Cpus) -> float:
 
 def measuring() -> dict[str, Any]:
     both = Cpus(usable_cpus(), usable_cpus())
+    took: list[dict[str, float]] = []
     with serving(both) as (testbed, pid):
-        return _by_turns(partial(_measured, testbed, both, pid), partial(_always, testbed, both, WATCHED_SECONDS))
+        measured, alone = partial(_measured, testbed, both, pid, took), partial(_always, testbed, both, WATCHED_SECONDS)
+        throughput = _by_turns(measured, alone)
+    percents = {name: [one[name] for one in took] for name in ("command_percent", "bpf_percent")}
+    return throughput | {f"{name}, median": median(values) for name, values in percents.items()}
 
 
-def _measured(testbed: Testbed, cpus: Cpus, pid: int) -> float:
-    """`fastsocket measure` begins with the load, and ends with the load."""
-    with ThreadPoolExecutor(1) as beside:
-        watching = beside.submit(measure, find(str(pid)), WATCHED_SECONDS + WARM_UP_SECONDS)
+def _measured(testbed: Testbed, cpus: Cpus, pid: int, took: list[dict[str, float]]) -> float:
+    """`fastsocket measure` begins with the load, and ends with the load. What it took is added to took."""
+    command = [sys.executable, "-m", "fastsocket", "measure", str(pid), "--json", "--seconds"]
+    seconds = WATCHED_SECONDS + WARM_UP_SECONDS
+    with subprocess.Popen([*command, str(seconds)], stdout=subprocess.PIPE, cwd=ROOT) as watching:
         rate = _always(testbed, cpus, WATCHED_SECONDS)
-        watching.result()
+        took.append(json.loads(watching.communicate()[0])["watching"])
     return rate
 
 

@@ -7,8 +7,10 @@ stable and small, so ctypes it is. Names follow libbpf's: <bpf/libbpf.h>, <bpf/b
 import ctypes
 import errno
 import os
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -18,7 +20,10 @@ INGRESS, EGRESS = 1 << 0, 1 << 1  # BPF_TC_INGRESS, BPF_TC_EGRESS
 FILTER_PRIORITY = 0x4653  # "FS": our tc filters are known by their place, so that a later process can remove them
 XDP_IF_NO_EXIST = 1 << 0  # XDP_FLAGS_UPDATE_IF_NOEXIST in <linux/if_link.h>
 XDP_GENERIC, XDP_NATIVE = 1 << 1, 1 << 2  # XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE
-TRACE_RAW_TP = 23  # BPF_TRACE_RAW_TP in <linux/bpf.h>
+BTF_KIND_TYPEDEF = 8  # <linux/btf.h>
+STATS_RUN_TIME = 0  # BPF_STATS_RUN_TIME in <linux/bpf.h>
+_TIMES = struct.Struct("=192xQQ")  # run_time_ns and run_cnt in struct bpf_prog_info of <linux/bpf.h>
+NS = 1e-9
 LOG_LINES_SHOWN = 30
 DEBUG = 2  # LIBBPF_DEBUG: what it parsed, hundreds of lines of it
 
@@ -186,6 +191,13 @@ class BpfObject:
         """The file descriptor of a loaded program."""
         return int(self._libbpf.bpf_program__fd(self._program(program)))
 
+    def ran(self, program: str) -> float:
+        """Seconds that a loaded program has run, of those in which somebody was timing()."""
+        info, length = ctypes.create_string_buffer(_TIMES.size), ctypes.c_uint32(_TIMES.size)
+        result = self._libbpf.bpf_obj_get_info_by_fd(self.descriptor(program), info, ctypes.byref(length))
+        self._check(result, f"ask how long {program} ran")
+        return NS * float(_TIMES.unpack(info.raw)[0])
+
     def write(self, map_name: str, value: bytes, key: int = 0) -> None:
         """Replace an element of a map whose keys are 32-bit numbers."""
         handle = self._map(map_name)
@@ -271,8 +283,33 @@ class BpfObject:
 
 def has_tracepoint(name: str) -> bool:
     """Whether the kernel has it for programs with BTF (tp_btf)."""
+    types = _kernel_types()
+    return bool(
+        types and _load_libbpf().btf__find_by_name_kind(types, f"btf_trace_{name}".encode(), BTF_KIND_TYPEDEF) > 0
+    )
+
+
+@cache
+def _kernel_types() -> ctypes.c_void_p | None:
+    """The kernel's BTF, parsed once: that takes some 10 ms. None: it has none."""
     with _quiet(_load_libbpf()) as library:
-        return bool(library.libbpf_find_vmlinux_btf_id(name.encode(), TRACE_RAW_TP) > 0)
+        library.btf__load_vmlinux_btf.restype = ctypes.c_void_p
+        found = library.btf__load_vmlinux_btf()
+    return ctypes.c_void_p(found) if found else None
+
+
+@contextmanager
+def timing() -> Iterator[None]:
+    """The kernel notes meanwhile how long each BPF program runs, which costs each run some ns.
+
+    It ends with the caller's descriptor. Raises BpfError without CAP_SYS_ADMIN.
+    """
+    descriptor = _load_libbpf().bpf_enable_stats(STATS_RUN_TIME)
+    _expect(descriptor, "time BPF programs")
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _expect(result: int, what: str, *accepted: int) -> None:

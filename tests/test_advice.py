@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from fastsocket.measure.measured import Connections, Library, Measured, Namespace, Steering, Worker
+from fastsocket.measure.measured import Connections, Library, Measured, Namespace, Steering, Watching, Worker
 from fastsocket.measure.rules import CONDITIONS, advice, switches
 from tests.harness.commands import ROOT
 from tests.harness.pages import anchors
@@ -57,6 +57,7 @@ NGINX = Measured(
     others_percent=0,
     waited_percent=1,
     costs=None,
+    watching=Watching(0.5, 0.3),
     namespace=Namespace(1000, 0, 0, 0, time_wait=60_000),
     devices=[ETH0],
     library=Library(loaded=False, obstacle="", accelerated=False, parts=[]),

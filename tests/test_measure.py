@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -161,6 +162,19 @@ def test_one_worker_has_nothing_to_gain_from_the_library_and_is_told_so_also_wit
         assert queue["address"] == f"{LOOPBACK}:{one.port}" and queue["limit"] == 511
         said = {of["switch"]: of for of in answer["advice"]}
         assert said["the library"]["verdict"] == "no" and "One thread accepts" in said["the library"]["says"]
+
+
+@pytest.mark.privileged
+def test_what_it_takes_is_said(tmp_path):
+    """Its own CPU time is what the kernel says of its process, and BPF's is not left out."""
+    with loaded(servers.NGINX_WORKERS, tmp_path) as one:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        said = answer_of(one)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    whole = said["seconds"] * len(said["usable_cpus"])
+    own = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert 0.5 < said["watching"]["command_percent"] / (100 * own / whole) <= 1
+    assert 0 < said["watching"]["bpf_percent"] < 10
 
 
 OWN_SERVER = """

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from fastsocket.measure.measured import SHORT, Connections, Costs, Cpu, Namespace, Queue, Worker
-from fastsocket.measure.probe import Row, total
+from fastsocket.measure.measured import SHORT, Connections, Costs, Cpu, Namespace, Queue, Watching, Worker
+from fastsocket.measure.probe import Row, Took, total
 from fastsocket.measure.reading import Reading, Thread
 from fastsocket.measure.tasks import Ran, Stat
 from fastsocket.processes import status_of
@@ -28,11 +28,13 @@ class Seen:
 
 
 class Calls(NamedTuple):
-    """System calls while they were counted, and the new connections and the reads of connections meanwhile."""
+    """System calls in the seconds in which they were counted; new connections, reads and BPF's time meanwhile."""
 
     calls: int
     firsts: int
     reads: int
+    seconds: float
+    bpf: Took | None
 
 
 class Between:
@@ -186,6 +188,14 @@ class Between:
             calls=calls.calls / called if calls and called else None,
             contentions=row.contentions / units if self._has_rows else None,
         )
+
+    def watching(self, calls: Calls | None, own: float) -> Watching:
+        """own: CPU time of the command, in seconds."""
+        whole = self.seconds * len(self.usable_cpus)
+        if not calls or not calls.bpf:
+            return Watching(100 * own / whole, None)
+        bpf = calls.bpf.always * self.seconds / calls.seconds + calls.bpf.calls
+        return Watching(100 * own / whole, 100 * bpf / whole)
 
     def _split(self) -> tuple[float, float]:
         """The server's seconds in user and in system mode. The clock ticks tell the proportion."""

@@ -76,6 +76,14 @@ class Costs:
 
 
 @dataclass(frozen=True)
+class Watching:
+    """What being measured took of the CPUs that the server may use."""
+
+    command_percent: float  # this process, from its start
+    bpf_percent: float | None
+
+
+@dataclass(frozen=True)
 class Namespace:
     """The network namespace that the server is in, with all others there."""
 
@@ -126,6 +134,7 @@ class Measured:
     others_percent: float  # of those CPUs' time: neither the server's nor softirq's nor idle
     waited_percent: float  # of the time in which the server was ready to run
     costs: Costs | None
+    watching: Watching
     namespace: Namespace
     devices: list[Steering]
     library: Library

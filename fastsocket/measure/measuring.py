@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 from fastsocket.build import HERE, bpf_object
-from fastsocket.libbpf import BpfError
+from fastsocket.libbpf import BpfError, timing
 from fastsocket.measure.evaluation import Between, Calls, Seen
 from fastsocket.measure.listeners import Listeners
 from fastsocket.measure.measured import Measured, Missing
@@ -22,8 +22,10 @@ SAMPLES = 50  # of the queues, and of the CPUs on which threads run: so many, an
 WATCHERS_EVERY = 8  # samples
 WATCHERS_SECONDS = 0.1  # that looks take together: an epoll of very many connections stands still meanwhile
 MOST_THREADS = 128  # whose CPUs are looked at
-CALLS_PART, CALLS_SECONDS = 0.1, 1.0  # how long system calls are counted, which costs the machine something
+CALLS_PART, CALLS_SECONDS = 0.1, 1.0  # how long system calls are counted, at most: it costs the machine something
+CALLS_LEAST, CALLS_READS = 0.1, 2000  # not longer than so many reads take, and not shorter than so many seconds
 BY_BPF = "local reads, connections of each worker, requests of each connection, lock contention and system calls"
+TIMING = "run it as root, or with CAP_SYS_ADMIN"
 RIGHTS = "run it as root, or with CAP_BPF and CAP_PERFMON"
 
 
@@ -82,11 +84,13 @@ class _Measuring:
         return probe
 
     def over(self, seconds: float) -> Measured:
-        pid, seen, counted = self._target.pid, Seen(), self._calls_seconds(seconds)
+        pid, seen, most = self._target.pid, Seen(), min(CALLS_SECONDS, CALLS_PART * seconds)
         before = self._look()
         self._busiest = _busiest(before)
-        self._sample(seconds - counted, seen)
+        self._sample(seconds - most, seen)
+        counted = self._calls_seconds(seconds - most, most)
         calls = self._count_calls(counted, seen)
+        self._sample(most - counted, seen)
         between = Between(before, self._look(), seen, has_rows=self._probe is not None)
         return Measured(
             pid=pid,
@@ -104,6 +108,7 @@ class _Measuring:
             others_percent=between.others_percent(),
             waited_percent=between.waited_percent(),
             costs=between.costs(calls),
+            watching=between.watching(calls, time.process_time()),
             namespace=between.namespace(),
             devices=steering_of(pid, self._missing),
             library=library_in(self._processes),
@@ -126,16 +131,22 @@ class _Measuring:
             self._missing.append(Missing("which threads wait for connections", str(error), remedy()))
         self._looked += time.monotonic() - began
 
-    def _calls_seconds(self, seconds: float) -> float:
-        return min(CALLS_SECONDS, CALLS_PART * seconds) if self._probe else 0
+    def _calls_seconds(self, gone: float, most: float) -> float:
+        """As long as some reads take, by those of the seconds that are gone."""
+        if not self._probe:
+            return 0.0
+        rate = total(self._probe.read().values()).reads / gone
+        return min(most, max(CALLS_LEAST, CALLS_READS / rate)) if rate else most
 
     def _count_calls(self, seconds: float, seen: Seen) -> Calls | None:
         if not self._probe:
             return None
         before = total(self._probe.read().values())
         try:
-            with self._probe.counting_calls():
+            with self._timing() as is_timed, self._probe.counting_calls():
+                began = self._probe.took()
                 self._sample(seconds, seen)
+                took = self._probe.took() - began
         except BpfError as error:
             self._missing.append(_without_bpf("system calls", error))
             self._sample(seconds, seen)
@@ -145,7 +156,21 @@ class _Measuring:
             after.calls - before.calls,
             after.passive_firsts - before.passive_firsts,
             after.passive_reads - before.passive_reads,
+            seconds,
+            took if is_timed else None,
         )
+
+    @contextmanager
+    def _timing(self) -> Iterator[bool]:
+        """Whether BPF programs are timed meanwhile."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(timing())
+            except BpfError as error:
+                self._missing.append(Missing("what BPF takes of the CPUs", error.reason, TIMING))
+                yield False
+                return
+            yield True
 
     def _sample(self, seconds: float, seen: Seen) -> None:
         """For so long. Raises Ended."""

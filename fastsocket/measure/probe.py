@@ -15,7 +15,7 @@ from fastsocket.libbpf import has_tracepoint
 _ROW = struct.Struct("=9Q")
 _WATCHED = struct.Struct("=1024QI4x")
 _YES = struct.pack("=I", 1)
-CONTENTION = "contention_begin"
+CONTENTION, CALLS = "contention_begin", "sys_enter"
 NEW_THREADS = 8192  # that there is room for, beside those that are there
 
 
@@ -31,6 +31,20 @@ class Row(NamedTuple):
     active_firsts: int = 0
     contentions: int = 0
     calls: int = 0
+
+    @property
+    def reads(self) -> int:
+        return self.passive_reads + self.active_reads
+
+
+class Took(NamedTuple):
+    """Seconds that BPF programs ran while they were timed: those that count all the time, and that of system calls."""
+
+    always: float
+    calls: float
+
+    def __sub__(self, earlier: Self) -> "Took":
+        return Took(self.always - earlier.always, self.calls - earlier.calls)
 
 
 def total(rows: Iterable[Row]) -> Row:
@@ -51,7 +65,8 @@ class Probe(AbstractContextManager["Probe"]):
             lacking = [] if self.sees_contentions else [CONTENTION]
             self._object = stack.enter_context(reads.load("measure", seen_by, lacking, self._entries()))
             self._tell()
-            for tracepoint in {seen_by, CONTENTION} - {*lacking}:
+            self._always = {seen_by, CONTENTION} - {*lacking}
+            for tracepoint in self._always:
                 self._object.attach(tracepoint)
             self._stack = stack.pop_all()
         return self
@@ -74,8 +89,11 @@ class Probe(AbstractContextManager["Probe"]):
     @contextmanager
     def counting_calls(self) -> Iterator[None]:
         """System calls are counted meanwhile, which makes each of the machine slower."""
-        with self._object.attached("sys_enter"):
+        with self._object.attached(CALLS):
             yield
+
+    def took(self) -> Took:
+        return Took(sum(map(self._object.ran, self._always)), self._object.ran(CALLS))
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()

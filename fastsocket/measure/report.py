@@ -7,7 +7,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from fastsocket.measure.measured import Connections, Costs, Measured
+from fastsocket.measure.measured import Connections, Costs, Measured, Watching
 from fastsocket.measure.rules import Advice, Verdict
 
 MOST_WORKERS = 32  # in a table
@@ -62,6 +62,7 @@ def _summary(measured: Measured) -> Table:
         for label, words in zip((f"per {measured.costs.unit}", "", "  of the machine"), _costs(measured.costs)):
             table.add_row(label, words)
     table.add_row("others", f"took {measured.others_percent:.0f} % of the server's CPUs")
+    table.add_row("this watch", _watching(measured.watching))
     table.add_row("threads", f"had no CPU for {measured.waited_percent:.0f} % of the time in which they were ready")
     return table
 
@@ -89,6 +90,11 @@ def _costs(costs: Costs) -> Iterator[str]:
         if number is not None
     )
     yield f"{costs.softirq_us:.1f} µs in softirq, {costs.interrupts:.2f} interrupts between CPUs"
+
+
+def _watching(watching: Watching) -> str:
+    bpf = f", and its BPF programs {watching.bpf_percent:.1f} %" if watching.bpf_percent is not None else ""
+    return f"took {watching.command_percent:.1f} % of them{bpf}"
 
 
 def _queues(measured: Measured) -> Table:
