@@ -119,7 +119,7 @@ class Sweep:
     )
     seconds: Annotated[int | None, typer.Option(min=1, metavar="S", help="Seconds of load per trial.")] = None
     nic: Annotated[
-        str | None, typer.Option(metavar="KIND", help="Emulated NIC: threads or rps (default: threads, where it can).")
+        str | None, typer.Option(metavar="KIND", help="Emulated NIC: threads (where it can), rps or cpumap.")
     ] = None
     client: Annotated[
         str | None,

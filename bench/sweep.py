@@ -29,6 +29,7 @@ from records.run import RUN, Circumstances, Options, RecordError, Run, read_run,
 from records.trials import Trial, append_trial, drop_torn_line, failed_trial, read_trials
 from setup.fingerprint import fingerprint, versions
 from setup.kernel_settings import kernel_settings
+from topologies.cpumap_nic import CpumapNic
 from topologies.queue_threads import threads_of
 from topologies.tag import RunTag
 from topologies.testbed import Testbed
@@ -156,7 +157,7 @@ def bench(
         }
         links = [link for testbed in testbeds.values() for link in testbed.links_to(testbed.server)]
         threads = stack.enter_context(threads_of(links if nic == "threads" else []))
-        emulated = stack.enter_context(EmulatedNic(links, threads))
+        emulated = CpumapNic(links) if nic == "cpumap" else stack.enter_context(EmulatedNic(links, threads))
         probes = stack.enter_context(Probes(count_calls))
         yield Bench(tag, testbeds, emulated, threads, probes), probes
 

@@ -37,6 +37,7 @@ from records.metrics import (
 )
 from records.run import Placement
 from records.trials import NIC, CpuUse, LibraryCounters, Trial
+from topologies.cpumap_nic import CpumapNic
 from topologies.queue_threads import QueueThreads
 from topologies.tag import JOURNAL, RunTag
 from topologies.testbed import Testbed
@@ -71,7 +72,7 @@ class Bench:
         self,
         tag: RunTag,
         testbeds: dict[tuple[type[Topo], int], Testbed],
-        nic: EmulatedNic,
+        nic: EmulatedNic | CpumapNic,
         threads: dict[Device, QueueThreads],
         probes: Probes,
     ):

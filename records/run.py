@@ -10,7 +10,7 @@ from records.metrics import COST, SERVER_COST
 
 PASSING = ("load before",)  # of fingerprints: another one each time
 
-NicKind = Literal["threads", "rps"]
+NicKind = Literal["threads", "rps", "cpumap"]
 
 
 class Record(BaseModel):
@@ -81,7 +81,7 @@ class Options(Asked):
     seconds: int  # of load per trial
     seed: int
     limits: dict[str, int] = {}  # of workloads/limits.py that were not the default
-    nic: NicKind | Literal["none"] = "rps"  # how a NIC is emulated: fastsocket/bpf/emulated.bpf.c; none: it is real
+    nic: NicKind | Literal["none"] = "rps"  # how a NIC is emulated: docs/steering.md; none: it is real
     client: str = ""  # the other machine with the load generator, as ssh calls it; empty: it is on this one
     server_address: str = ""  # of this machine, by which that one reaches the server
     why_not: str = ""  # this machine cannot run it; it then has no trials

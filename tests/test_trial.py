@@ -45,6 +45,14 @@ def test_a_proxy_has_both_kinds_of_connections_on_their_cores(trials):
     assert fastsocket.metrics["active_local_percent"] >= ALL
 
 
+def test_xdp_at_the_receiving_end_steers_as_well():
+    with bench(["haproxy"], len(ALL_CPUS), "cpumap") as (made, _):
+        assert measured(made, "haproxy", "base").metrics["passive_local_percent"] == BY_CHANCE
+        fastsocket = measured(made, "haproxy", "fastsocket")
+    assert_all_local(fastsocket)
+    assert fastsocket.metrics["active_local_percent"] >= ALL
+
+
 @pytest.mark.parametrize("workload", ["nginx", "haproxy"])
 def test_an_attached_server_has_its_passive_connections_on_their_cores(trials, workload):
     assert_all_local(measured(trials, workload, "attached"))

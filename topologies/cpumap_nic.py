@@ -1,0 +1,27 @@
+"""The third way to emulate a NIC: at the receiving end of a link, XDP hands each packet to the thread of a CPU.
+
+The CPU that sends runs the XDP program, and wakes the other CPU's thread (cpumap, Linux 4.15, commit 6710e1126934).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from fastsocket.steering.cpumap import Cpumap
+from fastsocket.steering.emulated import Link
+from fastsocket.steering.journal import Journal
+from fastsocket.steering.plan import Plan
+
+
+class CpumapNic:
+    """Of the receiving ends of these links."""
+
+    def __init__(self, links: Sequence[Link]):
+        self._devices = [link.receiver for link in links]
+
+    @contextmanager
+    def steer(self, plan: Plan) -> Iterator[None]:
+        """Steer at all links by one plan; afterwards they are as before. Raises what has an exit_status."""
+        with Journal() as journal:
+            for device in self._devices:
+                Cpumap().apply(device, plan, journal)
+            yield
