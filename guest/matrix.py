@@ -52,6 +52,7 @@ CHECKS = (
     Check("redis", "Redis: local %, base → fastsocket", ("locality", "redis"), seconds=1800),
     Check("status", "`fastsocket status` counts what came from each CPU", ("status",)),
     Check("measure", "`fastsocket measure` sees a live nginx, and its advice fits", ("measure",)),
+    Check("balance", "all packets on one CPU, with Balance: connections by worker", ("balance",)),
     Check("unplug", "a CPU unplugged and plugged under load", ("unplug",)),
     Check("nic", "virtio_net, a queue for each CPU: `fastsocket nic` in each mode", ("nic",), options=("--net",)),
 )

@@ -445,7 +445,7 @@ def test_debians_own_kernel_takes_every_program_and_keeps_connections_local():
 @pytest.mark.slow
 @pytest.mark.privileged
 @NEEDS_TWO_CPUS
-@pytest.mark.parametrize("check", ["programs", "status", "locality nginx"])
+@pytest.mark.parametrize("check", ["programs", "status", "locality nginx", "balance"])
 def test_what_guests_are_asked_holds_on_this_machine(check):
     done = subprocess.run(
         [sys.executable, "-m", *f"guest.checks.{check}".split()], cwd=ROOT, capture_output=True, text=True

@@ -1,0 +1,37 @@
+"""All packets come to the first CPU: whose workers serve them, with Balance?"""
+
+from collections import Counter
+
+from bench.schedule import Slot
+from bench.sweep import bench
+from guest.checks import CPUS, No, answer
+from records.run import Placement
+from records.trials import Trial
+from tests.harness.locality import ACCEPTED
+from topologies.queue_threads import choose
+
+PLACEMENT = Placement(cores=len(CPUS), server_cpus=CPUS, load_cpus=CPUS)
+SECONDS = 4
+
+
+def check() -> str:
+    """How many connections the workers of all CPUs accepted, the first CPU's and the fewest."""
+    with bench(["nginx"], len(CPUS), choose(None)) as (trials, _):
+        trial = trials.run(Slot(0, 0, "nginx", "balanced", False, len(CPUS)), PLACEMENT, SECONDS, one_queue=True)
+    served = _by_worker(trial)
+    said = f"CPU {CPUS[0]} {served[CPUS[0]]}, the others {min(served.values())} to "
+    said += str(max(number for cpu, number in served.items() if cpu != CPUS[0]))
+    if not min(served.values()):
+        raise No(f"{said}: a worker served nothing")
+    return said
+
+
+def _by_worker(trial: Trial) -> Counter[int]:
+    served = Counter(dict.fromkeys(CPUS, 0))
+    for of in trial.library or []:
+        served[of.cpu] += sum(of.counts[f"accepted_{how}"] for how in ACCEPTED)
+    return served
+
+
+if __name__ == "__main__":
+    answer(check)
