@@ -57,6 +57,10 @@ def test_bad_input_gets_one_line_and_status_2(arguments, words):
     assert sorted(ROOT.glob("results/*")) == before
 
 
+def test_a_profile_is_of_one_core_count():
+    assert_one_line(lab("profile", "nginx", "--cores", "1,2"), 2, "--cores", "integer")
+
+
 def test_an_unknown_verb_is_named():
     assert_one_line(lab("sweeep"), 2, "sweeep")
 
