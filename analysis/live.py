@@ -19,6 +19,7 @@ from analysis.estimates import counted, each, throughput
 from analysis.results import Result
 from analysis.summary import absence
 from analysis.tables import NOT_AVAILABLE, failures, readable_verdicts
+from analysis.verdicts import EXPLORATORY
 from records.metrics import METRICS, P99, PASSIVE_LOCAL, THROUGHPUT
 from records.run import Run
 from records.trials import Trial, read_trials
@@ -134,7 +135,7 @@ def _print_numbers(result: Result, report: Path) -> None:
     """The estimates with their intervals, reasons to doubt them, and where the rest is."""
     console, emulated = _console(), is_emulated(result.run)
     console.print(_localities(result.summary) if emulated else _outcome(result.summary))
-    verdicts = readable_verdicts(result.verdicts)
+    verdicts = readable_verdicts(result.run, result.verdicts[result.verdicts.role != EXPLORATORY])
     if len(verdicts):
         console.print(_as_table(verdicts))
     for doubt in [*([BANNER] if emulated else []), *_doubts(result)]:
