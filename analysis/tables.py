@@ -203,7 +203,7 @@ def readable_cpu(cpu: pd.DataFrame) -> pd.DataFrame:
 
 def html(table: pd.DataFrame, name: str) -> str:
     """A formatted table for the report; name becomes its id."""
-    words = [column for column in table.columns if not table[column].str.contains(r"^[\d.,]").any()]
+    words = [column for column in table.columns if not table[column].str.contains(r"^[\d.,]+(?: |%|$)").any()]
     if "workload" in table:
         table = table.assign(workload=table.workload.map(called))
     return GT(table, id=name).cols_align("right").cols_align("left", columns=words).as_raw_html()

@@ -2,6 +2,7 @@
 
 import re
 
+import pandas as pd
 import pytest
 
 from analysis.figures import draw_figures
@@ -9,7 +10,7 @@ from analysis.live import print_outcome
 from analysis.report import outcomes, warnings, write_report
 from analysis.results import Result, result
 from analysis.summary import in_short
-from analysis.tables import readable_summary, readable_verdicts
+from analysis.tables import html, readable_summary, readable_verdicts
 from analysis.verdicts import EXPLORATORY
 from bench.experiment import figure_specs
 from records.metrics import METRICS, P99, THROUGHPUT
@@ -55,6 +56,18 @@ def test_the_primary_outcome_is_among_the_outcomes_and_named_whatever_it_is_abou
 
 def test_every_metric_can_be_named_in_a_sentence():
     assert [metric.name for metric in METRICS.values() if "_" in metric.called or not metric.called] == []
+
+
+def test_words_stand_left_and_numbers_right():
+    page = html(pd.DataFrame({"metric": ["CPS", "99th percentile"], "ratio": ["reference", "1.1 (1.0–1.2)"]}), "t")
+    assert (
+        re.findall(r'<td headers="t-(\w+)" class="gt_row gt_(left|right)">', page)
+        == [
+            ("metric", "left"),
+            ("ratio", "right"),
+        ]
+        * 2
+    )
 
 
 def test_parts_that_change_nothing_share_a_sentence(tmp_path):

@@ -109,6 +109,21 @@ def test_a_flame_graph_opens_inside_the_report(page, run_directory):
     inside = page.frame_locator("details.flame[open] iframe")
     inside.locator("#reset").wait_for()
     assert inside.locator("g").count() > 100
+    page.set_viewport_size(PHONE)
+    assert page.locator("details.flame[open] iframe").bounding_box()["width"] > 700  # too small to read as wide as it
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_what_scrolls_has_a_name_and_each_id_is_there_once(page, run_directory):
+    page.goto((run_directory / "report.html").as_uri())
+    page.set_viewport_size(PHONE)
+    scrolling = page.evaluate(
+        "[...document.querySelectorAll('main *')].filter(e => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1"
+        " && ['auto', 'scroll'].includes(getComputedStyle(e).overflowX)).map(e => e.getAttribute('aria-label') || '')"
+    )
+    assert scrolling and all(scrolling)
+    ids = page.eval_on_selector_all("[id]", "all => all.map(e => e.id)")
+    assert len(ids) == len(set(ids))
 
 
 @pytest.mark.parametrize("page", [pytest.param({"viewport": DESKTOP}, id="desktop")], indirect=True)
