@@ -112,6 +112,15 @@ def test_a_locale_without_utf8_changes_nothing(call, arguments):
     assert (done.returncode, done.stderr) == (0, usual.stderr)
 
 
+def test_modules_of_the_caller_are_not_taken_for_the_labs(tmp_path):
+    (tmp_path / "typer.py").write_text("raise SystemExit('not the library')")
+    lab_py = ["/usr/bin/python3", str(LAB[-1]), "sweep", "--help"]
+    done = subprocess.run(
+        lab_py, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and "not the library" not in done.stderr
+
+
 def test_servers_are_found_on_the_path_of_a_plain_user():
     done = lab("sweep", *SHORT, "--dry-run", env={**os.environ, "PATH": "/usr/bin:/bin"})
     assert done.returncode == 0, done.stderr

@@ -4,6 +4,7 @@ import re
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from analysis.figures import draw_figures
 from analysis.live import print_outcome
@@ -87,6 +88,16 @@ def test_what_was_not_asked_is_folded_away_and_not_printed(tmp_path, capsys):
     assert "fast-epoll-alone / flow-deliver" in folded
     for shown in (re.sub(r"<details>.*?</details>", "", page, flags=re.DOTALL), capsys.readouterr().out):
         assert "fast-epoll-alone / flow-deliver" not in shown and "fast-epoll-alone / base" in shown
+
+
+def test_a_narrow_terminal_loses_no_character(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("analysis.live._console", lambda: Console(width=80))
+    found = measured(tmp_path, asked({"variants": ["base", *PARTS, "fastsocket"], "primary": TAIL}))
+    print_outcome([found], tmp_path / "report.html")
+    said = capsys.readouterr().out
+    assert "…" not in said and max(map(len, said.splitlines()[:-1])) <= 80
+    ratios = readable_verdicts(found.run, found.verdicts[found.verdicts.role != EXPLORATORY]).ratio
+    assert len(ratios) == 5 and all(ratio in said for ratio in ratios)
 
 
 def test_at_a_given_rate_nothing_is_said_of_what_was_served(tmp_path):
