@@ -351,7 +351,7 @@ def _conclude(directory: Path) -> None:
 def profile(
     workload: Annotated[str, typer.Argument(metavar="WORKLOAD", help="A server, such as nginx.")],
     variant: Annotated[str, typer.Option(metavar="V", help="Such as base, latest or fastsocket.")] = "fastsocket",
-    cores: Annotated[str | None, typer.Option(metavar="LIST", help="Of the server (default: all).")] = None,
+    cores: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of the server (default: all).")] = None,
     seconds: Annotated[int, typer.Option(min=1, metavar="S", help="Of load, in each of two trials.")] = 5,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: results/<date>-profile.")] = None,
     yes: Yes = False,
@@ -364,7 +364,13 @@ def profile(
     from bench import experiment as experiments
 
     options = experiments.plan(
-        "profile", "full", workloads=[workload], variants=[variant], cores=cores, blocks=1, seconds=seconds
+        "profile",
+        "full",
+        workloads=[workload],
+        variants=[variant],
+        cores=None if cores is None else str(cores),
+        blocks=1,
+        seconds=seconds,
     )
     with _results(out, "profile") as directory:
         status = _collector().collect({"profile": options}, directory)

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any, Self
 
 import pandas as pd
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -19,11 +20,13 @@ from analysis.estimates import counted, each, throughput
 from analysis.results import Result
 from analysis.summary import absence
 from analysis.tables import NOT_AVAILABLE, failures, readable_verdicts
+from analysis.verdicts import EXPLORATORY
 from records.metrics import METRICS, P99, PASSIVE_LOCAL, THROUGHPUT
 from records.run import Run
 from records.trials import Trial, read_trials
 
 SHOWN = (P99, PASSIVE_LOCAL)  # beside the throughput
+RATIO = "ratio to base"
 COLUMNS = ("workload", "cores", "variant", "trials", "median 1/s", *(METRICS[name].heading for name in SHOWN), "errors")
 
 
@@ -90,7 +93,7 @@ class LiveTable(AbstractContextManager["LiveTable"]):
 
 
 def _medians(trials: list[Trial]) -> Table:
-    table = Table(*COLUMNS)
+    table = _table(*COLUMNS)
     groups = defaultdict(list)
     for trial in trials:
         groups[trial.workload, trial.cores, trial.arm].append(trial)
@@ -133,8 +136,8 @@ def print_outcome(results: list[Result], report: Path) -> None:
 def _print_numbers(result: Result, report: Path) -> None:
     """The estimates with their intervals, reasons to doubt them, and where the rest is."""
     console, emulated = _console(), is_emulated(result.run)
-    console.print(_localities(result.summary) if emulated else _outcome(result.summary))
-    verdicts = readable_verdicts(result.verdicts)
+    console.print(_localities(result.summary) if emulated else _outcome(result.summary), "")
+    verdicts = readable_verdicts(result.run, result.verdicts[result.verdicts.role != EXPLORATORY])
     if len(verdicts):
         console.print(_as_table(verdicts))
     for doubt in [*([BANNER] if emulated else []), *_doubts(result)]:
@@ -159,9 +162,7 @@ def _doubts(result: Result) -> list[str]:
 
 
 def _outcome(summary: pd.DataFrame) -> Table:
-    table = Table(
-        "workload", "cores", "variant", "1/s", Column("ratio to base", no_wrap=True), METRICS[PASSIVE_LOCAL].heading
-    )
+    table = _table("workload", "cores", "variant", "1/s", RATIO, METRICS[PASSIVE_LOCAL].heading)
     for row in each(throughput(summary)):
         table.add_row(
             row.workload, str(row.cores), row.variant, f"{row.estimate:,.0f}", _ratio(row), _local(summary, row)
@@ -170,7 +171,7 @@ def _outcome(summary: pd.DataFrame) -> Table:
 
 
 def _localities(summary: pd.DataFrame) -> Table:
-    table = Table("workload", "cores", "variant", METRICS[PASSIVE_LOCAL].heading)
+    table = _table("workload", "cores", "variant", METRICS[PASSIVE_LOCAL].heading)
     for row in each(summary.drop_duplicates(["workload", "variant", "cores"])):
         table.add_row(row.workload, str(row.cores), row.variant, _local(summary, row))
     return table
@@ -187,8 +188,14 @@ def _local(summary: pd.DataFrame, row: Any) -> str:
     return f"{local.estimate.iloc[0]:.2f}" if len(local) else NOT_AVAILABLE
 
 
+def _table(*headings: str) -> Table:
+    """One whose cells lose no character in a narrow terminal: a ratio stays whole, other texts go on below."""
+    columns = [Column(name, overflow="fold", no_wrap=name in (RATIO, "ratio")) for name in headings]
+    return Table(*columns, box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+
+
 def _as_table(frame: pd.DataFrame) -> Table:
-    table = Table(*frame.columns)
+    table = _table(*(name.replace(" ", "\n") for name in map(str, frame.columns)))
     for row in frame.itertuples(index=False):
         table.add_row(*row)
     return table

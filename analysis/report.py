@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from analysis.figures import draw_all
 from analysis.figures.overview import draw_overview
 from analysis.figures.profile import FLAME
 from analysis.results import Result, results_in
-from analysis.summary import OURS, answers, in_short
+from analysis.summary import OURS, answers, in_short, listed
 from analysis.tables import (
+    NOT_AVAILABLE,
     cpu_by_core,
     failures,
     html,
@@ -28,17 +30,17 @@ from analysis.tables import (
     write_tables,
 )
 from analysis.templates import template
-from analysis.verdicts import ADJUSTED, HIGHER, LOWER, PRIMARY, UNKNOWN
+from analysis.verdicts import ADJUSTED, EXPLORATORY, HIGHER, LOWER, NO_DIFFERENCE, PRIMARY, UNKNOWN
 from records.metrics import COSTS, METRICS, P99, THROUGHPUT
 from records.run import FigureSpec, Run
 from records.trials import BASE, Trial
 
 SLOW, BUSY = 0.7, 0.5  # parts of a variant's usual throughput; of the machine's CPUs in use before the run
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-_MORE, _LESS = (  # in words, by the direction in which a metric is better
-    {"higher": "is faster than", "lower": "costs more than"},
-    {"higher": "is slower than", "lower": "costs less than"},
-)
+_WORDS = {  # more and less of a metric
+    **dict.fromkeys(THROUGHPUT, ("is faster than", "is slower than")),
+    **dict.fromkeys(COSTS, ("costs more than", "costs less than")),
+}
 
 
 def write_all(directory: Path) -> Path:
@@ -94,17 +96,20 @@ def _section(result: Result, drawn: list[Path]) -> dict[str, Any]:
     figures = [_figure(spec, here[spec.id]) for spec in run.options.figures]
     if run.options.why_not:
         return {"run": run, "why_not": run.options.why_not, "figures": figures}
-    verdicts, each_testbed = readable_verdicts(result.verdicts), testbeds.by_testbed(run, trials)
-    name = run.options.experiment
+    each_testbed, name = testbeds.by_testbed(run, trials), run.options.experiment
+    asked, numbers = result.verdicts.role != EXPLORATORY, readable_summary(run, summary)
+    absent = [heading for heading in numbers if (numbers[heading] == NOT_AVAILABLE).all()]
     return {
         "run": run,
         "why_not": "",
         "outcomes": [] if is_emulated(run) else outcomes(run, result.verdicts),
         "control": None if is_emulated(run) or run.options.observes else _control(result),
         "warnings": warnings(run, trials),
-        "summary_table": Markup(html(readable_summary(run, summary), f"{name}-summary")),
-        "verdicts_table": Markup(html(verdicts, f"{name}-verdicts")) if len(verdicts) else None,
-        "testbeds_table": Markup(html(each_testbed, f"{name}-testbeds")) if len(each_testbed) else None,
+        "summary_table": _table(numbers.drop(columns=absent), f"{name}-summary"),
+        "absent": absent,
+        "verdicts_table": _table(readable_verdicts(run, result.verdicts[asked]), f"{name}-verdicts"),
+        "exploratory_table": _table(readable_verdicts(run, result.verdicts[~asked]), f"{name}-exploratory"),
+        "testbeds_table": _table(each_testbed, f"{name}-testbeds"),
         "figures": figures,
         "flame_graphs": [(stem, _data_url(path)) for stem, path in here.items() if stem.startswith(FLAME)],
         "cpu_table": None
@@ -114,25 +119,28 @@ def _section(result: Result, drawn: list[Path]) -> dict[str, Any]:
     }
 
 
+def _table(table: pd.DataFrame, name: str) -> Markup | None:
+    return Markup(html(table, name)) if len(table) else None
+
+
 def _figure(spec: FigureSpec, svg: Path) -> dict[str, Any]:
-    """A figure that is a table is shown as one."""
+    """A figure that is a table is shown as one, its sources apart: they are long."""
     numbers = svg.with_suffix(".csv")
-    shown = pd.read_csv(numbers, keep_default_na=False).drop(columns="variant", errors="ignore").astype(str)
-    sources = [name for name in shown if name == "source"]
-    table = shown[[name for name in shown if name not in sources] + sources].rename(
-        columns=lambda name: name.replace("_", " ")
-    )
-    is_table = spec.kind == "related" and "unavailable" not in shown
+    told = {"spec": spec, "url": _data_url(svg), "numbers": numbers.read_text(), "table": None, "sources": {}}
+    shown = pd.read_csv(numbers, keep_default_na=False).astype(str)
+    if spec.kind != "related" or "unavailable" in shown:
+        return told
+    table = shown.drop(columns=["variant", "source"]).rename(columns=lambda name: name.replace("_", " "))
     return {
-        "spec": spec,
-        "url": _data_url(svg),
-        "numbers": numbers.read_text(),
-        "table": Markup(html(table, spec.id + "-table")) if is_table else None,
+        **told,
+        "table": Markup(html(table, spec.id + "-table")),
+        "sources": dict(zip(shown.system, shown.source)),
     }
 
 
 def outcomes(run: Run, verdicts: pd.DataFrame) -> list[str]:
-    """A sentence per workload and core count: each variant against base, as far as its interval allows a claim.
+    """Sentences for each workload and core count: what each variant changes, as far as its interval allows a claim.
+    The primary outcome is among them, whatever it is about.
 
     None of a run whose outcome is something else than what was served or what it cost.
     """
@@ -147,17 +155,37 @@ def outcomes(run: Run, verdicts: pd.DataFrame) -> list[str]:
         for row in each(asked)
         if (row.metric == run.options.cost) == (run.options.at_rate(row.workload))
     }
-    return [
-        f"{place(workload, cores)}: "
-        + "; ".join(
-            _claim(variant, rows.get((workload, cores, variant)))
-            for variant in against
-            if variant not in run.options.lacking.get(workload, {})
-        )
-        + "."
+    known = {row.Index for row in rows.values()}
+    named = verdicts[(verdicts.role == PRIMARY) & ~verdicts.index.isin(known)]
+    return [f"{place(row.workload, row.cores)}: {_claim(row.variant, row)}." for row in each(named)] + [
+        f"{place(workload, cores)}: {claim}."
         for workload in run.options.workloads
         for cores in sorted(run.options.cores)
+        for claim in _claims(
+            {
+                variant: rows.get((workload, cores, variant))
+                for variant in against
+                if variant not in run.options.lacking.get(workload, {})
+            }
+        )
     ]
+
+
+def _claims(rows: dict[str, Any]) -> Iterator[str]:
+    """One for each variant, but one for all without a difference that nobody asked for by name."""
+    unclear = {
+        variant: row
+        for variant, row in rows.items()
+        if variant != OURS and row is not None and (row.verdict, row.role) == (NO_DIFFERENCE, ADJUSTED)
+    }
+    together = unclear if len(unclear) > 1 else {}
+    yield from (_claim(variant, row) for variant, row in rows.items() if variant not in together)
+    if together:
+        seen = [100 * row.seen_from for row in together.values()]
+        yield (
+            f"no difference seen between base and {listed(list(together))}; "
+            f"{min(seen):.1f} to {max(seen):.1f} % would have been seen"
+        )
 
 
 def warnings(run: Run, trials: list[Trial]) -> list[str]:
@@ -184,7 +212,7 @@ def _claim(variant: str, row: Any) -> str:
     if row.verdict == UNKNOWN:
         return f"{variant} has too few complete blocks for an interval, so no claim is made"
     interval = f"95 % interval {row.low:.3f}–{row.high:.3f}{_standing(row)}"
-    return f"{_verdict(variant, row)}, {row.ratio:.3f} times its {METRICS[row.metric].called} ({interval})"
+    return f"{_verdict(variant, row)}, ratio {row.ratio:.3f} in {METRICS[row.metric].called} ({interval})"
 
 
 def _standing(row: Any) -> str:
@@ -195,12 +223,12 @@ def _standing(row: Any) -> str:
 
 
 def _verdict(variant: str, row: Any) -> str:
-    better = METRICS[row.metric].better
+    more, less = _WORDS.get(row.metric, ("lies above", "lies below"))
     if row.verdict == HIGHER:
-        return f"{variant} {_MORE[better]} base"
+        return f"{variant} {more} {row.over}"
     if row.verdict == LOWER:
-        return f"{variant} {_LESS[better]} base"
-    return f"no difference seen between {variant} and base"
+        return f"{variant} {less} {row.over}"
+    return f"no difference seen between {variant} and {row.over}"
 
 
 def _control(result: Result) -> dict[str, Any]:
@@ -297,10 +325,10 @@ def _constant(trials: list[Trial]) -> list[str]:
     values: dict[tuple[str, str], set[float]] = {}
     for trial in trials:
         for name in (*THROUGHPUT, *COSTS):
-            if name in trial.metrics:
+            if name in trial.metrics and not (trial.rate and name in THROUGHPUT):
                 values.setdefault((place(trial.workload, trial.cores), name), set()).add(trial.metrics[name])
     return [
-        f"{where}: all trials gave the same {name}, so it was not measured."
+        f"{where}: all trials gave the same {METRICS[name].called}, so it was not measured."
         for (where, name), seen in values.items()
         if len(seen) == 1 and len(trials) > 1
     ]
@@ -321,7 +349,7 @@ def _method(run: Run, trials: list[Trial]) -> list[str]:
         f"of the machine cancels. The seed is {options.seed}."
     )
     sentences = [planned]
-    if not is_emulated(run):
+    if not is_emulated(run) and not run.options.observes:
         sentences.append(
             "A ratio to base is the Hodges-Lehmann estimate from pairs, one in each half of each block; its 95 % "
             "interval is Wilcoxon's, so about one control in twenty is off by chance. A level, such as CPS, is the "

@@ -101,7 +101,7 @@ def _asked(results: list[Result]) -> list[str]:
     machine = run.fingerprint
     where = f"Linux {machine.get('kernel', '?')}, {max(run.options.cores)} of its CPUs for the server"
     question = (
-        f"The question: what does it change for {_listed(servers)}, against the same server with one shared listener "
+        f"The question: what does it change for {listed(servers)}, against the same server with one shared listener "
         f"(base)? The machine: {where}. The variants took turns on the same CPUs, in {_blocks(results)} blocks."
     )
     return [WHAT, question] if OURS in variants else [question]
@@ -112,7 +112,7 @@ def _blocks(results: list[Result]) -> str:
     return f"{most}" if fewest == most else f"{fewest} to {most}"
 
 
-def _listed(words: list[str]) -> str:
+def listed(words: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
@@ -156,8 +156,8 @@ WORDS = {  # metric -> more, less, of what
     **dict.fromkeys(THROUGHPUT, ("more", "fewer", "requests")),
     SERVER_COST: ("more", "less", METRICS[SERVER_COST].called),
     COST: ("more", "less", METRICS[COST].called),
-    P50: ("longer", "shorter", "median latency"),
-    P99: ("longer", "shorter", "99th percentile of the latency"),
+    P50: ("longer", "shorter", METRICS[P50].called),
+    P99: ("longer", "shorter", METRICS[P99].called),
 }
 
 
@@ -179,7 +179,9 @@ def _said(change: float, way: str, what: str, low: float, high: float) -> str:
 
 
 def _localities(results: list[Result]) -> list[str]:
-    """Of each server, the shares at the largest core count of the run with the most blocks."""
+    """Of each server, the shares at the largest core count, at full speed if a run has that: idle cores read what
+    they took in more often."""
+    results = sorted(results, key=lambda result: any(map(result.run.options.at_rate, result.run.options.workloads)))
     sentences = []
     for metric in (PASSIVE_LOCAL, ACTIVE_LOCAL):
         said: dict[str, str] = {}
@@ -188,10 +190,7 @@ def _localities(results: list[Result]) -> list[str]:
                 if workload not in said and (shares := _local(result, workload, metric)):
                     said[workload] = shares
         if said:
-            sentences.append(
-                f"Read on the core that had received it, of the data of {METRICS[metric].called}: "
-                f"{_listed(list(said.values()))}."
-            )
+            sentences.append(f"{METRICS[metric].called.capitalize()}: {listed(list(said.values()))}.")
     return sentences
 
 

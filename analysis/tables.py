@@ -71,7 +71,7 @@ def arms(run: Run) -> list[str]:
 
 def missing(run: Run, trials: list[Trial]) -> list[str]:
     """A sentence per metric that the machine, or some of the trials, could not give, with the reason."""
-    everywhere = [f"{metric}: {reason}" for metric, reason in run.unavailable.items()]
+    everywhere = [f"{_named(metric)}: {reason}" for metric, reason in run.unavailable.items()]
     lacking = Counter(
         (metric, reason)
         for trial in trials
@@ -79,8 +79,12 @@ def missing(run: Run, trials: list[Trial]) -> list[str]:
         if metric not in run.unavailable
     )
     return everywhere + [
-        f"{metric} in {count} of {len(trials)} trials: {reason}" for (metric, reason), count in lacking.items()
+        f"{_named(metric)} in {count} of {len(trials)} trials: {reason}" for (metric, reason), count in lacking.items()
     ]
+
+
+def _named(metric: str) -> str:
+    return METRICS[metric].called if metric in METRICS else metric
 
 
 def failures(run: Run, trials: list[Trial]) -> list[str]:
@@ -112,7 +116,8 @@ def readable_summary(run: Run, summary: pd.DataFrame) -> pd.DataFrame:
                 "workload": row.workload,
                 "cores": str(row.cores),
                 "variant": row.variant,
-                **({} if is_emulated(run) else {"ratio to base": ratio(row), rate: _with_interval(row)}),
+                **({} if is_emulated(run) or run.options.observes else {"ratio to base": _over_base(run, row)}),
+                **({} if is_emulated(run) else {rate: _with_interval(row)}),
                 **{
                     metric.heading: _value(
                         known.get((row.workload, row.cores, row.variant, metric.name)), metric.digits
@@ -126,6 +131,10 @@ def readable_summary(run: Run, summary: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def _over_base(run: Run, row: Any) -> str:
+    return "fixed" if run.options.at_rate(row.workload) and row.variant != BASE else ratio(row)
+
+
 def ratio(row: Any) -> str:
     """The ratio to base of a summary's row, with its interval or not at all."""
     if row.variant == BASE:
@@ -135,9 +144,14 @@ def ratio(row: Any) -> str:
     return f"{row.ratio_to_base:.3f} ({row.ratio_low:.3f}–{row.ratio_high:.3f})"
 
 
-def readable_verdicts(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Those on throughput, cost and whatever is the primary outcome, all cells formatted, if they have an interval."""
-    shown = verdicts[verdicts.metric.isin([*THROUGHPUT, *COSTS]) | (verdicts.role == PRIMARY)].dropna(subset="low")
+def readable_verdicts(run: Run, verdicts: pd.DataFrame) -> pd.DataFrame:
+    """Those on throughput, cost and whatever is the primary outcome, all cells formatted, if they have an interval.
+
+    At a given rate all variants serve the same, and a run that observes its trials asks for neither.
+    """
+    same = verdicts.metric.isin(THROUGHPUT) & verdicts.workload.map(run.options.at_rate).astype(bool)
+    asked = verdicts.metric.isin([*THROUGHPUT, *COSTS]) & ~same & (not run.options.observes)
+    shown = _in_order(run, verdicts[asked | (verdicts.role == PRIMARY)].dropna(subset="low"))
     return pd.DataFrame(
         [
             (
@@ -189,7 +203,9 @@ def readable_cpu(cpu: pd.DataFrame) -> pd.DataFrame:
 
 def html(table: pd.DataFrame, name: str) -> str:
     """A formatted table for the report; name becomes its id."""
-    words = [column for column in table.columns if not table[column].str.contains(r"^[\d.,]").any()]
+    words = [column for column in table.columns if not table[column].str.contains(r"^[\d.,]+(?: |%|$)").any()]
+    if "workload" in table:
+        table = table.assign(workload=table.workload.map(called))
     return GT(table, id=name).cols_align("right").cols_align("left", columns=words).as_raw_html()
 
 

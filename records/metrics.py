@@ -15,7 +15,10 @@ class Metric:
     digits: int  # behind the point, in tables
     better: Literal["higher", "lower"]
     timed: bool = True  # it depends on time, so an emulated guest cannot tell it
-    called: str = ""  # in sentences
+    called: str = ""  # in sentences, where the heading does not do
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "called", self.called or self.heading)
 
     @property
     def largest(self) -> float:
@@ -37,19 +40,20 @@ UNEVENNESS = "busiest_core_over_mean"  # of requests read: 1 is even, the number
 CONTENTIONS = "contentions_per_connection"
 CONNECT_P50, CONNECT_P90 = "connect_p50_us", "connect_p90_us"  # of connect() itself, until its SYN is sent
 ERRORS = "errors"
+_LOCAL = "reads on the packet's own core"
 
 METRICS = {
     metric.name: metric
     for metric in (
         Metric("cps", "1/s", "CPS", 0, "higher", called="CPS"),
         Metric("rps", "1/s", "RPS", 0, "higher", called="RPS"),
-        Metric(P50, "ms", "p50, ms", 2, "lower"),
-        Metric(P99, "ms", "p99, ms", 2, "lower"),
-        Metric(P999, "ms", "p99.9, ms", 2, "lower"),
-        Metric(MAX, "ms", "longest, ms", 2, "lower"),
-        Metric(PASSIVE_LOCAL, "%", "passive local, %", 1, "higher", False, "connections that clients opened"),
-        Metric(ACCEPT_LOCAL, "%", "accept local, %", 1, "higher", False, "accepts"),
-        Metric(ACTIVE_LOCAL, "%", "active local, %", 1, "higher", False, "connections that the server opened itself"),
+        Metric(P50, "ms", "p50, ms", 2, "lower", called="median latency"),
+        Metric(P99, "ms", "p99, ms", 2, "lower", called="99th percentile of the latency"),
+        Metric(P999, "ms", "p99.9, ms", 2, "lower", called="99.9th percentile of the latency"),
+        Metric(MAX, "ms", "longest, ms", 2, "lower", called="longest latency"),
+        Metric(PASSIVE_LOCAL, "%", "passive local, %", 1, "higher", False, f"{_LOCAL}, of clients' connections"),
+        Metric(ACCEPT_LOCAL, "%", "accept local, %", 1, "higher", False, "accepts on the packet's own core"),
+        Metric(ACTIVE_LOCAL, "%", "active local, %", 1, "higher", False, f"{_LOCAL}, of the server's own connections"),
         Metric(UNEVENNESS, "1", "requests of the busiest core over the mean core's", 2, "lower", False),
         Metric(
             COST,
@@ -65,7 +69,7 @@ METRICS = {
             "CPU µs per request, server and its NIC",
             1,
             "lower",
-            called="the server's own CPU time per request",
+            called="CPU time per request of the server itself",
         ),
         Metric(INTERRUPTS, "1", "interrupts between CPUs per request", 2, "lower"),
         Metric(PACKETS_IN, "1", "packets to the server per request", 2, "lower", False),

@@ -134,6 +134,8 @@ def ensure(arguments: list[str], usage: str) -> None:
     if Path(sys.prefix) != VENV:
         os.environ["PYTHONUTF8"] = "1"  # whatever the locale: all our files are UTF-8
         os.environ.setdefault("MPLCONFIGDIR", str(VENV / "matplotlib"))  # and nothing of ours in the user's home
+        for name in ("PYTHONPATH", "PYTHONHOME"):  # other modules than those that are installed there
+            os.environ.pop(name, None)
         os.execv(VENV_PYTHON, [str(VENV_PYTHON), *sys.argv])
 
 

@@ -57,6 +57,10 @@ def test_bad_input_gets_one_line_and_status_2(arguments, words):
     assert sorted(ROOT.glob("results/*")) == before
 
 
+def test_a_profile_is_of_one_core_count():
+    assert_one_line(lab("profile", "nginx", "--cores", "1,2"), 2, "--cores", "integer")
+
+
 def test_an_unknown_verb_is_named():
     assert_one_line(lab("sweeep"), 2, "sweeep")
 
@@ -106,6 +110,15 @@ NO_UTF8 = {**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOC
 def test_a_locale_without_utf8_changes_nothing(call, arguments):
     done, usual = call(*arguments, env=NO_UTF8), call(*arguments)
     assert (done.returncode, done.stderr) == (0, usual.stderr)
+
+
+def test_modules_of_the_caller_are_not_taken_for_the_labs(tmp_path):
+    (tmp_path / "typer.py").write_text("raise SystemExit('not the library')")
+    lab_py = ["/usr/bin/python3", str(LAB[-1]), "sweep", "--help"]
+    done = subprocess.run(
+        lab_py, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and "not the library" not in done.stderr
 
 
 def test_servers_are_found_on_the_path_of_a_plain_user():

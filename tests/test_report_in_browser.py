@@ -18,6 +18,7 @@ ALONE = [
     "--no-first-run",
 ]
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+PAPER = {"width": 718, "height": 1047}  # A4 without its margins, at 96 dots per inch
 
 pytestmark = [pytest.mark.slow, pytest.mark.privileged, pytest.mark.needs("chromium")]
 
@@ -108,3 +109,44 @@ def test_a_flame_graph_opens_inside_the_report(page, run_directory):
     inside = page.frame_locator("details.flame[open] iframe")
     inside.locator("#reset").wait_for()
     assert inside.locator("g").count() > 100
+    page.set_viewport_size(PHONE)
+    assert page.locator("details.flame[open] iframe").bounding_box()["width"] > 700  # too small to read as wide as it
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_what_scrolls_has_a_name_and_each_id_is_there_once(page, run_directory):
+    page.goto((run_directory / "report.html").as_uri())
+    page.set_viewport_size(PHONE)
+    scrolling = page.evaluate(
+        "[...document.querySelectorAll('main *')].filter(e => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1"
+        " && ['auto', 'scroll'].includes(getComputedStyle(e).overflowX)).map(e => e.getAttribute('aria-label') || '')"
+    )
+    assert scrolling and all(scrolling)
+    ids = page.eval_on_selector_all("[id]", "all => all.map(e => e.id)")
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("page", [pytest.param({"viewport": DESKTOP}, id="desktop")], indirect=True)
+def test_the_contents_stand_beside_the_text(page, run_directory):
+    page.goto((run_directory / "report.html").as_uri())
+    assert page.evaluate(
+        "document.querySelector('nav').getBoundingClientRect().right"
+        " <= document.querySelector('main').getBoundingClientRect().left"
+    )
+
+
+@pytest.mark.parametrize("page", [pytest.param({"viewport": PAPER}, id="A4")], indirect=True)
+def test_printed_tables_fit_the_paper(page, run_directory):
+    page.emulate_media(media="print")
+    page.goto((run_directory / "report.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert page.evaluate(
+        "[...document.querySelectorAll('table')].every(t => t.scrollWidth <= t.parentNode.clientWidth)"
+    )
+
+
+@pytest.mark.parametrize("page", [pytest.param({"color_scheme": "dark"}, id="dark")], indirect=True)
+def test_pictures_are_dark_where_the_page_is(page, run_directory):
+    page.goto((run_directory / "report.html").as_uri())
+    filters = page.eval_on_selector_all("figure img, .flame iframe", "all => all.map(i => getComputedStyle(i).filter)")
+    assert len(filters) == 5 and all(said.startswith("invert") for said in filters)

@@ -34,7 +34,12 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
     figure.axes[0].set_ylabel("% of the CPU's time")
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside right upper")
-    note(figure, "Ours: all that ran on these CPUs, load generator and backend, too.", view.shared(view.cores[-1:]))
+    note(
+        figure,
+        "Ours: all that ran on these CPUs, load generator and backend, too.",
+        "The emulated NIC's threads count as system, not as softirq." if view.run.options.nic == "threads" else "",
+        view.shared(view.cores[-1:]),
+    )
     return figure, shown
 
 
@@ -77,4 +82,4 @@ def _ours(view: View) -> pd.DataFrame:
 
 
 def _theirs() -> pd.DataFrame:
-    return pd.read_csv(PUBLISHED).assign(workload="the slides' haproxy")
+    return pd.read_csv(PUBLISHED).assign(workload="the slides' HAProxy")

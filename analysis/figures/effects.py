@@ -19,8 +19,8 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
     """In the file's order, without those that have no interval. Published ratios are drawn hollow."""
     rows = _rows(view)
     settings = rows.group.unique()
-    title = f"{settings[0]}: {view.spec.title}" if len(settings) == 1 else view.spec.title
-    figure, _ = forest.draw(rows, title, "ratio of throughputs, 95 % intervals")
+    of = f" of {settings[0]}" if len(settings) == 1 else ""
+    figure, _ = forest.draw(rows, view.spec.title, f"ratio of throughputs{of}, 95 % intervals")
     note(figure, f"Slides: {view.spec.slides}." if view.spec.slides else "", view.shared())
     return figure, rows.drop(columns="look")
 

@@ -8,13 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.estimates import each
-from analysis.figures.style import QUIET, Look, bar, say
+from analysis.figures.style import QUIET, Look, bar, plain_ticks, say
 from analysis.statistics import MIN_BLOCKS
 
 LINE_INCHES = 0.38
 _MORE_INCHES = 0.17  # for each further line of a label
 _LABEL_COLUMNS = 36
 _TITLE_COLUMNS = 56
+_WIDE = 4  # of the largest bound over the smallest: from there on, ratios are drawn by their logarithm
 _PUBLISHED: Look = {"color": QUIET, "markerfacecolor": "none", "markersize": 7, "linestyle": "none"}
 
 
@@ -29,6 +30,9 @@ def draw(rows: pd.DataFrame, title: str, axis: str) -> tuple[Figure, Axes]:
     if rows.empty:
         say(axes, f"No ratio has an interval: it takes {MIN_BLOCKS} complete blocks.")
         return figure, axes
+    if max(1, rows.high.max()) > _WIDE * min(1, rows.low.min()):
+        axes.set_xscale("log")
+        plain_ticks(axes.xaxis)
     axes.axvline(1, color=QUIET, linewidth=1, zorder=1)
     for y, row in enumerate(each(rows)):
         _line(axes, y, row)

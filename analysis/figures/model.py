@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.estimates import called
-from analysis.figures.style import Look, note, numbered_look
+from analysis.figures.style import Look, note, numbered_look, plain_ticks
 from analysis.model.answers import Fitted, interval
 
 _MANY = (24, 28, 32, 40, 48, 64, 96, 128)
@@ -32,6 +32,7 @@ def draw_model(fits: list[Fitted]) -> tuple[Figure, pd.DataFrame]:
             _published(above, fit)
             _published(below, fit)
         below.set(xscale="log", yscale="log")
+        plain_ticks(below.yaxis)
         below.set_xticks([1, 4, 16, 64, 128], ["1", "4", "16", "64", "128"])
         above.set_ylim(bottom=0)
         above.legend(fontsize="small", loc="upper left")

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.estimates import called, counted
 from analysis.figures import forest
-from analysis.figures.style import FASTSOCKET, STYLE, Look
+from analysis.figures.style import FASTSOCKET, STYLE, Look, note
 from analysis.summary import Answers
 from analysis.verdicts import HIGHER, LOWER
 from records.metrics import COST, COSTS, METRICS, P99, SERVER_COST, THROUGHPUT
@@ -37,6 +37,7 @@ def draw_overview(answers: Answers) -> bytes:
     )
     with matplotlib.rc_context(STYLE):
         figure, _ = forest.draw(rows, "With Fastsocket, over without", "ratio, 95 % intervals")
+        note(figure, "unclear: no difference that can be told from chance among so many ratios.")
         drawn = BytesIO()
         figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
     return drawn.getvalue()

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.estimates import called
-from analysis.figures.style import curve, look, note, say, side_by_side
+from analysis.figures.style import curve, look, note, plain_ticks, say, side_by_side
 from analysis.figures.view import View
 from analysis.tables import NOT_AVAILABLE, NOT_MEASURED
 from records.metrics import ACTIVE_LOCAL, CONNECT_P50, CONNECT_P90, METRICS, THROUGHPUT
@@ -66,6 +66,8 @@ def _draw_panel(axes: Axes, view: View, panel: Panel, rows: pd.DataFrame) -> Non
         at = [place + offset for place in range(len(view.workloads))]
         curve(axes, look(view, arm), at, points.estimate, points.ci_low, points.ci_high, label=view.label(arm))
     axes.set_xticks(range(len(view.workloads)), [fill(called(workload), 15) for workload in view.workloads])
-    axes.set_yscale(panel.scale)
     if panel.scale == "linear":
         axes.set_ylim(0, 105)
+    else:
+        axes.set_yscale("log")
+        plain_ticks(axes.yaxis)

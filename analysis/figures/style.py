@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import seaborn
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis.figures.view import View
 from records.trials import BASE, CONTROL
@@ -91,6 +93,13 @@ def core_axis(axes: Axes, cores: Iterable[int]) -> None:
     axes.set_xticks(sorted(cores), [f"{count}" for count in sorted(cores)])
     axes.set_xlabel("server cores")
     axes.margins(x=0.08)
+
+
+def plain_ticks(axis: Axis) -> None:
+    """Numbers as people write them on a logarithmic axis: 0.5, 1, 2, 5, 10."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def note(figure: Figure, *sentences: str) -> None:

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.estimates import place
-from analysis.figures.style import curve, look, note, side_by_side
+from analysis.figures.style import curve, look, note, plain_ticks, side_by_side
 from analysis.figures.view import View
 from records.metrics import METRICS, P50, P99, P999
 
@@ -32,6 +32,7 @@ def _percentiles(axes: Axes, view: View, rows: pd.DataFrame) -> None:
             drawn, x = {**look(view, arm), "linestyle": "none"}, points.metric.map(at) + offset
             curve(axes, drawn, x, points.estimate, points.ci_low, points.ci_high, label=view.label(arm))
     axes.set_yscale("log")
+    plain_ticks(axes.yaxis)
     axes.set_xticks(list(at.values()), [METRICS[metric].heading.partition(",")[0] for metric in at])
     axes.set_ylabel("latency, ms")
     if axes.get_legend_handles_labels()[0]:  # some trial did not fail
