@@ -23,7 +23,7 @@ from setup.bootstrap import ROOT, needed_packages
 from tests.harness.commands import LAB, assert_one_line, lab, path_without
 from tests.harness.cpus import NEEDS_TWO_CPUS
 from tests.harness.patience import patient
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import ending, wait_until
 from topologies.tag import REGISTRY, leftovers, processes_of
 
 pytestmark = pytest.mark.timeout(1800)  # guests are slow where they are emulated, and more so beside other work
@@ -272,16 +272,6 @@ class Living:
         """Other guests may have begun meanwhile."""
         return bool(set(self.children) & set(processes_of(f"fastsocket-lab:{directory.name}")))
 
-    def await_children(self):
-        """That they end, too, in a moment."""
-        for pid in self.children:
-            try:
-                descriptor = os.pidfd_open(pid)
-            except ProcessLookupError:
-                continue
-            assert select.select([descriptor], [], [], 10)[0], Path(f"/proc/{pid}/cmdline").read_text()
-            os.close(descriptor)
-
 
 @pytest.mark.privileged
 @pytest.mark.guest
@@ -290,11 +280,11 @@ def test_an_interrupted_guest_leaves_nothing(number):
     """By a signal that any verb of the lab handles, as it does SIGINT, and by one that only guests do."""
     living = Living()
     assert len(living.children) == 3
-    living.process.send_signal(number)
-    said = living.process.communicate(timeout=600)[1]
-    assert living.process.returncode == 130, said
-    assert "Traceback" not in said
-    living.await_children()
+    with ending(living.children):
+        living.process.send_signal(number)
+        said = living.process.communicate(timeout=600)[1]
+        assert living.process.returncode == 130, said
+        assert "Traceback" not in said
     assert not living.directory.exists()
 
 
@@ -305,9 +295,9 @@ def test_a_killed_one_takes_its_processes_along_which_have_its_tag_and_clean_fin
     living = Living()
     known = set(living.children) & set(processes_of(f"fastsocket-lab:{living.directory.name}"))
     assert len(known) == 2  # QEMU and the share of the host's files; that of the results sees nothing but them
-    living.process.kill()
-    living.process.communicate()
-    living.await_children()
+    with ending(living.children):
+        living.process.kill()
+        living.process.communicate()
     (leftover,) = [left for left in leftovers() if left.directory == living.directory]
     assert leftover.pids == []
     assert "removed what a killed run left" in lab("clean").stdout
