@@ -293,7 +293,7 @@ def _planned(asked: Sweep, name: str) -> "dict[str, Options]":
 
 
 def _print_schedules(planned: "list[Options]") -> None:
-    from analysis.estimates import counted
+    from analysis.words import counted
     from bench.schedule import expected_seconds, schedule
 
     schedules = [(options, schedule(options)) for options in planned]

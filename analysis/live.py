@@ -15,10 +15,11 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from analysis.emulated import BANNER, is_emulated
-from analysis.estimates import counted, each, throughput
+from analysis.estimates import each, throughput
 from analysis.results import Result
 from analysis.summary import absence
 from analysis.tables import NOT_AVAILABLE, failures, readable_verdicts
+from analysis.words import counted
 from records.metrics import METRICS, P99, PASSIVE_LOCAL, THROUGHPUT
 from records.run import Run
 from records.trials import Trial, read_trials

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from analysis import testbeds
 from analysis.emulated import BANNER, is_emulated
-from analysis.estimates import called, counted, each, place
+from analysis.estimates import each
 from analysis.figures import draw_all
 from analysis.figures.overview import draw_overview
 from analysis.figures.profile import FLAME
@@ -29,6 +29,7 @@ from analysis.tables import (
 )
 from analysis.templates import template
 from analysis.verdicts import ADJUSTED, HIGHER, LOWER, PRIMARY, UNKNOWN
+from analysis.words import called, counted, place
 from records.metrics import COSTS, METRICS, P99, THROUGHPUT
 from records.run import FigureSpec, Run
 from records.trials import BASE, Trial
