@@ -339,7 +339,7 @@ def _name_the_run(directory: Path) -> None:
 
 
 def _conclude(directory: Path) -> None:
-    from analysis.live import print_outcome
+    from analysis.outcome import print_outcome
     from analysis.report import write_results
     from analysis.results import results_in
 

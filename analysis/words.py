@@ -1,5 +1,6 @@
-"""How sentences, tables and figures name servers and settings."""
+"""How sentences, tables and figures name servers and settings, and what was not measured."""
 
+NOT_AVAILABLE, NOT_MEASURED = "not available here", "no trial measured it"
 _NAMES = {  # where it is not the workload's own
     "haproxy": "HAProxy",
     "haproxy-2.8": "HAProxy 2.8",

@@ -16,7 +16,8 @@ from rich.console import Console
 from analysis.estimates import COLUMNS, comparisons, contrasts, each, estimate
 from analysis.figures import FigureError, components, draw_figures, figure_ids, require_figure
 from analysis.figures.effects import published
-from analysis.live import LiveTable, print_outcome
+from analysis.live import LiveTable
+from analysis.outcome import print_outcome
 from analysis.report import outcomes, warnings, write_all, write_report
 from analysis.results import Result, result, results_in
 from analysis.scale import SWEEP, enlarge
