@@ -43,7 +43,6 @@ ALONE = {
     "tests.test_nothing_arrives_later",
     "tests.test_patience",
     "tests.test_pause",
-    "tests.test_profile",
     "tests.test_spending",
     "tests.test_steering",
     "tests.test_stuck_worker",
