@@ -293,7 +293,7 @@ def _planned(asked: Sweep, name: str) -> "dict[str, Options]":
 
 
 def _print_schedules(planned: "list[Options]") -> None:
-    from analysis.estimates import counted
+    from analysis.words import counted
     from bench.schedule import expected_seconds, schedule
 
     schedules = [(options, schedule(options)) for options in planned]
@@ -339,7 +339,7 @@ def _name_the_run(directory: Path) -> None:
 
 
 def _conclude(directory: Path) -> None:
-    from analysis.live import print_outcome
+    from analysis.outcome import print_outcome
     from analysis.report import write_results
     from analysis.results import results_in
 

@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from analysis.circumstances import differences
-from analysis.estimates import each, outcome, paired_logs, place
+from analysis.estimates import each, outcome, paired_logs
 from analysis.results import Result, results_in
 from analysis.statistics import MIN_BLOCKS, resolution, shift
 from analysis.verdicts import UNKNOWN
+from analysis.words import place
 from records.metrics import METRICS
 from records.run import Options, Run
 from records.trials import BASE

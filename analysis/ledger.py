@@ -13,9 +13,10 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from analysis.emulated import is_emulated
-from analysis.estimates import counted, each, outcome, place
+from analysis.estimates import each, outcome
 from analysis.results import Result, results_in
 from analysis.statistics import mean_of_clusters
+from analysis.words import counted, place
 from records.metrics import METRICS
 from records.run import RUN, RecordError
 from records.trials import BASE, CONTROL

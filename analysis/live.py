@@ -1,26 +1,20 @@
-"""What a person sees on the terminal: a table that fills while trials run, and the outcome."""
+"""What a person sees on the terminal while trials run: a table that fills. Made without pandas, which a sweep that
+draws no report never loads."""
 
 import time
 from collections import defaultdict
 from contextlib import AbstractContextManager
 from pathlib import Path
 from statistics import median
-from typing import Any, Self
+from typing import Self
 
-import pandas as pd
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column, Table
-from rich.text import Text
 
-from analysis.emulated import BANNER, is_emulated
-from analysis.estimates import counted, each, throughput
-from analysis.results import Result
-from analysis.summary import absence
-from analysis.tables import NOT_AVAILABLE, failures, readable_verdicts
-from analysis.verdicts import EXPLORATORY
+from analysis.words import NOT_AVAILABLE, counted
 from records.metrics import METRICS, P99, PASSIVE_LOCAL, THROUGHPUT
 from records.run import Run
 from records.trials import Trial, read_trials
@@ -93,7 +87,7 @@ class LiveTable(AbstractContextManager["LiveTable"]):
 
 
 def _medians(trials: list[Trial]) -> Table:
-    table = _table(*COLUMNS)
+    table = foldable(*COLUMNS)
     groups = defaultdict(list)
     for trial in trials:
         groups[trial.workload, trial.cores, trial.arm].append(trial)
@@ -123,85 +117,7 @@ def _median(trials: list[Trial], *metrics: str) -> str:
     return f"{median(values):,.{METRICS[found[0]].digits}f}" if values else NOT_AVAILABLE
 
 
-def print_outcome(results: list[Result], report: Path) -> None:
-    """Of one run the numbers, of several only where their report is."""
-    if len(results) > 1:
-        print(f"all of it: {report}")
-    elif results[0].run.options.why_not:
-        print(f"{absence(results[0].run)} {report}")
-    else:
-        _print_numbers(results[0], report)
-
-
-def _print_numbers(result: Result, report: Path) -> None:
-    """The estimates with their intervals, reasons to doubt them, and where the rest is."""
-    console, emulated = _console(), is_emulated(result.run)
-    console.print(_localities(result.summary) if emulated else _outcome(result.summary), "")
-    verdicts = readable_verdicts(result.run, result.verdicts[result.verdicts.role != EXPLORATORY])
-    if len(verdicts):
-        console.print(_as_table(verdicts))
-    for doubt in [*([BANNER] if emulated else []), *_doubts(result)]:
-        console.print(Text(doubt, style="yellow"))
-    count, seconds = len(result.trials), result.run.wall_seconds
-    share = sum(trial.seconds for trial in result.trials) / seconds if seconds else 0.0
-    console.print(f"{count} trials, {share:.0%} of {seconds:.0f} s measuring; report: {report}", soft_wrap=True)
-
-
-def _console() -> Console:
-    """Wide enough for numbers: a narrow terminal wraps lines instead of dropping columns, and a file has no width."""
-    console = Console()
-    return Console(width=max(console.width, 80 if console.is_terminal else 160))
-
-
-def _doubts(result: Result) -> list[str]:
-    """A sentence for each reason not to trust the numbers."""
-    run, count = result.run, len(result.trials)
-    more = f"incomplete: {count} of {run.planned_trials} trials; go on with --resume --out {result.directory}"
-    sentences = [*(str(control) for control in result.controls if control.fails), *failures(run, result.trials)]
-    return sentences if run.complete else [*sentences, more]
-
-
-def _outcome(summary: pd.DataFrame) -> Table:
-    table = _table("workload", "cores", "variant", "1/s", RATIO, METRICS[PASSIVE_LOCAL].heading)
-    for row in each(throughput(summary)):
-        table.add_row(
-            row.workload, str(row.cores), row.variant, f"{row.estimate:,.0f}", _ratio(row), _local(summary, row)
-        )
-    return table
-
-
-def _localities(summary: pd.DataFrame) -> Table:
-    table = _table("workload", "cores", "variant", METRICS[PASSIVE_LOCAL].heading)
-    for row in each(summary.drop_duplicates(["workload", "variant", "cores"])):
-        table.add_row(row.workload, str(row.cores), row.variant, _local(summary, row))
-    return table
-
-
-def _local(summary: pd.DataFrame, row: Any) -> str:
-    """The passive local share at the setting and variant of a row."""
-    local = summary[
-        (summary.workload == row.workload)
-        & (summary.cores == row.cores)
-        & (summary.variant == row.variant)
-        & (summary.metric == PASSIVE_LOCAL)
-    ]
-    return f"{local.estimate.iloc[0]:.2f}" if len(local) else NOT_AVAILABLE
-
-
-def _table(*headings: str) -> Table:
-    """One whose cells lose no character in a narrow terminal: a ratio stays whole, other texts go on below."""
+def foldable(*headings: str) -> Table:
+    """A table whose cells lose no character in a narrow terminal: a ratio stays whole, other texts go on below."""
     columns = [Column(name, overflow="fold", no_wrap=name in (RATIO, "ratio")) for name in headings]
     return Table(*columns, box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-
-
-def _as_table(frame: pd.DataFrame) -> Table:
-    table = _table(*(name.replace(" ", "\n") for name in map(str, frame.columns)))
-    for row in frame.itertuples(index=False):
-        table.add_row(*row)
-    return table
-
-
-def _ratio(row: Any) -> str:
-    if row.ratio_low != row.ratio_low:  # NaN: no interval, no claim
-        return ""
-    return f"{row.ratio_to_base:.3f} ({row.ratio_low:.3f} to {row.ratio_high:.3f})"

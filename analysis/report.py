@@ -11,14 +11,13 @@ from markupsafe import Markup
 
 from analysis import testbeds
 from analysis.emulated import BANNER, is_emulated
-from analysis.estimates import called, counted, each, place
+from analysis.estimates import each
 from analysis.figures import draw_all
 from analysis.figures.overview import draw_overview
 from analysis.figures.profile import FLAME
 from analysis.results import Result, results_in
 from analysis.summary import OURS, answers, in_short, listed
 from analysis.tables import (
-    NOT_AVAILABLE,
     cpu_by_core,
     failures,
     html,
@@ -31,6 +30,7 @@ from analysis.tables import (
 )
 from analysis.templates import template
 from analysis.verdicts import ADJUSTED, EXPLORATORY, HIGHER, LOWER, NO_DIFFERENCE, PRIMARY, UNKNOWN
+from analysis.words import NOT_AVAILABLE, called, counted, place
 from records.metrics import COSTS, METRICS, P99, THROUGHPUT
 from records.run import FigureSpec, Run
 from records.trials import BASE, Trial

@@ -61,10 +61,17 @@ def _read(directory: Path) -> Result:
     return result(directory, run, trials)
 
 
-def stored_result(directory: Path) -> Result:
-    """As results_in() has it, but with the estimates of summary.csv if that is newer than the trials: quicker."""
-    run, stored = read_run(directory), directory / SUMMARY
+def kept_result(directory: Path) -> Result:
+    """As results_in() has it, but with the estimates of summary.csv, whatever its age: quicker."""
+    run = read_run(directory)
     trials = sound(run, trials_of(directory, run))
-    if not stored.exists() or stored.stat().st_mtime < (directory / TRIALS).stat().st_mtime:
-        return result(directory, run, trials)
-    return Result(directory, run, trials, pd.read_csv(stored, float_precision="round_trip"))
+    return Result(directory, run, trials, pd.read_csv(directory / SUMMARY))
+
+
+def stored_result(directory: Path) -> Result:
+    """As kept_result() has it if summary.csv is newer than the trials, else computed."""
+    stored = directory / SUMMARY
+    if stored.exists() and stored.stat().st_mtime >= (directory / TRIALS).stat().st_mtime:
+        return kept_result(directory)
+    run = read_run(directory)
+    return result(directory, run, sound(run, trials_of(directory, run)))

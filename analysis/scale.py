@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from analysis.estimates import counted
+from analysis.words import counted
 from records.run import Options, read_run, write_run
 from records.trials import BASE, TRIALS, Trial, read_trials
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from analysis.circumstances import differing
 from analysis.emulated import is_emulated
-from analysis.estimates import called, counted, each
+from analysis.estimates import each
 from analysis.results import Result
 from analysis.verdicts import EXPLORATORY, HIGHER, LOWER, PRIMARY, UNKNOWN
+from analysis.words import called, counted
 from records.metrics import ACTIVE_LOCAL, COST, COSTS, METRICS, P50, P99, PASSIVE_LOCAL, SERVER_COST, THROUGHPUT
 from records.run import Run
 from records.trials import BASE

@@ -7,14 +7,14 @@ import pandas as pd
 from great_tables import GT
 
 from analysis.emulated import is_emulated
-from analysis.estimates import called, counted, each, place, throughput
+from analysis.estimates import each, throughput
 from analysis.results import SUMMARY, Result
 from analysis.verdicts import EXPLORATORY, PRIMARY
+from analysis.words import NOT_AVAILABLE, called, counted, place
 from records.metrics import COSTS, METRICS, TABULATED, THROUGHPUT
 from records.run import Run
 from records.trials import BASE, CONTROL, CpuUse, Trial
 
-NOT_AVAILABLE, NOT_MEASURED = "not available here", "no trial measured it"
 CPU_STATES = [field for field in CpuUse.model_fields if field != "cpu"]
 
 

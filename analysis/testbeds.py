@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analysis.circumstances import differing
-from analysis.estimates import counted, each, estimate, outcome, place
+from analysis.estimates import each, estimate, outcome
 from analysis.statistics import MIN_CLUSTERS
+from analysis.words import counted, place
 from records.metrics import METRICS
 from records.run import Run
 from records.trials import BASE, Trial

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.estimates import each, outcome, place
+from analysis.estimates import each, outcome
 from analysis.statistics import CONFIDENCE, holm, resolution
+from analysis.words import place
 from records.metrics import METRICS, THROUGHPUT
 from records.run import Run
 from records.trials import BASE, CONTROL

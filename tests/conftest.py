@@ -33,7 +33,6 @@ ALONE = {
     "tests.test_generator",
     "tests.test_groups",
     "tests.test_handover",
-    "tests.test_image",
     "tests.test_interrupts",
     "tests.test_last_cpu",
     "tests.test_libfsocket",
@@ -44,8 +43,6 @@ ALONE = {
     "tests.test_nothing_arrives_later",
     "tests.test_patience",
     "tests.test_pause",
-    "tests.test_profile",
-    "tests.test_soundness",
     "tests.test_spending",
     "tests.test_steering",
     "tests.test_stuck_worker",
@@ -148,9 +145,9 @@ def pytest_runtest_setup(item):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Guests first, because the longest test should not begin last. Then fast unit tests, so that a plain mistake shows
-    at once. And time-outs as long as it takes here."""
-    items.sort(key=lambda item: (not item.get_closest_marker("guest"), bool(item.get_closest_marker("privileged"))))
+    """The image and guests first, because the longest test should not begin last. Then fast unit tests, so that a plain
+    mistake shows at once. And time-outs as long as it takes here."""
+    items.sort(key=_turn)
     for item in items:
         if item.get_closest_marker("image") or item.get_closest_marker("guest"):
             item.add_marker(pytest.mark.slow)
@@ -159,6 +156,11 @@ def pytest_collection_modifyitems(config, items):
         marker = item.get_closest_marker("timeout")
         seconds = marker.args[0] if marker else config.getoption("timeout")
         item.add_marker(pytest.mark.timeout(patient(seconds)), append=False)
+
+
+def _turn(item) -> tuple[bool, ...]:
+    image, guest, privileged = (bool(item.get_closest_marker(name)) for name in ("image", "guest", "privileged"))
+    return not image, not guest, privileged
 
 
 def pytest_terminal_summary(terminalreporter):

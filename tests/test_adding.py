@@ -21,9 +21,13 @@ BLOCK = re.compile(r"(.*?)^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAMED_FILE = re.compile(r"`([\w./-]+\.\w+)`")
 
 
+def copied(folder: Path) -> Path:
+    return shutil.copytree(ROOT, folder / "checkout", ignore=LEFT_BEHIND, symlinks=True)
+
+
 @pytest.fixture
 def checkout(tmp_path):
-    return shutil.copytree(ROOT, tmp_path / "checkout", ignore=LEFT_BEHIND, symlinks=True)
+    return copied(tmp_path)
 
 
 def follow(page: str, checkout: Path) -> list[subprocess.CompletedProcess]:
@@ -73,10 +77,37 @@ def test_a_steering_backend(checkout):
     assert "can do rss" in checks(doctor)["steering by rps"]["detail"]
 
 
-def test_an_experiment(checkout):
-    (schedule,) = follow("experiment.md", checkout)
+@pytest.fixture(scope="module")
+def with_experiment(tmp_path_factory):
+    """A checkout with the page's experiment, and its schedule."""
+    checkout = copied(tmp_path_factory.mktemp("experiment"))
+    return checkout, *follow("experiment.md", checkout)
+
+
+def test_an_experiment(with_experiment):
+    _, schedule = with_experiment
     assert schedule.returncode == 0, schedule.stderr
     assert "haproxy atr on" in schedule.stdout
+
+
+@pytest.mark.parametrize(
+    "was, now, words",
+    [
+        ('kind = "ratios"', 'kind = "pie"', ["unknown figure kind 'pie'", "throughput, ratios"]),
+        ('"haproxy"', '"caddy"', ["unknown workload 'caddy'", "nginx, haproxy"]),
+        ('"atr"', '"warp"', ["unknown variant 'warp'", "base, latest"]),
+        ("atr = ", "art = ", ["unknown variant 'art'"]),
+        ("blocks = 5", "blocks = 0", ["quick.blocks", "greater than or equal to 1"]),
+    ],
+)
+def test_an_experiment_with_an_unknown_name_is_refused_when_it_is_read(with_experiment, was, now, words):
+    checkout, _ = with_experiment
+    text = (checkout / "experiments" / "steering.toml").read_text()
+    (checkout / "experiments" / "wrong.toml").write_text(text.replace(was, now))
+    done = run("python3 lab.py sweep wrong", checkout)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert all(word in line for word in ["experiments/wrong.toml", *words])
 
 
 @pytest.mark.needs("gcc")
@@ -96,26 +127,6 @@ def test_a_hook(checkout):
     environment = os.environ | {"LD_PRELOAD": str(library), "FSOCKET_VERBOSE": "on"}
     done = subprocess.run([sys.executable, "-c", entering], env=environment, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("0\n", "libfsocket: a thread has entered another namespace\n")
-
-
-@pytest.mark.parametrize(
-    "was, now, words",
-    [
-        ('kind = "ratios"', 'kind = "pie"', ["unknown figure kind 'pie'", "throughput, ratios"]),
-        ('"haproxy"', '"caddy"', ["unknown workload 'caddy'", "nginx, haproxy"]),
-        ('"atr"', '"warp"', ["unknown variant 'warp'", "base, latest"]),
-        ("atr = ", "art = ", ["unknown variant 'art'"]),
-        ("blocks = 5", "blocks = 0", ["quick.blocks", "greater than or equal to 1"]),
-    ],
-)
-def test_an_experiment_with_an_unknown_name_is_refused_when_it_is_read(checkout, was, now, words):
-    follow("experiment.md", checkout)
-    file = checkout / "experiments" / "steering.toml"
-    file.write_text(file.read_text().replace(was, now))
-    done = run("python3 lab.py sweep steering", checkout)
-    (line,) = done.stderr.splitlines()
-    assert done.returncode == 2
-    assert all(word in line for word in ["experiments/steering.toml", *words])
 
 
 def test_a_figure(checkout):

@@ -4,13 +4,15 @@ import os
 import pty
 import re
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
 from setup import bootstrap
-from setup.packages import NEEDS
+from setup.packages import ENVIRONMENT, GUEST, NEEDS, Package
 from tests.harness.commands import LAB, assert_one_line, path_without
+from tests.harness.patience import patient
 
 
 def asked(answer: bytes, environment: dict[str, str]) -> subprocess.CompletedProcess:
@@ -74,3 +76,27 @@ def test_a_client_on_another_machine_takes_ssh(monkeypatch):
         for words in ([], ["--client=user@host"])
     )
     assert over_ssh - plain == {"openssh-client"}
+
+
+def test_in_ci_tests_need_what_guests_need(monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+    assert not {*GUEST} <= {*bootstrap.needed_packages("test")}
+    monkeypatch.setenv("CI", "true")
+    assert {*GUEST} <= {*bootstrap.needed_packages("test")} and not {*GUEST} <= {*bootstrap.needed_packages("sweep")}
+
+
+@pytest.mark.parametrize("first", [[], [*ENVIRONMENT]], ids=["at once", "after what the environment is made with"])
+def test_packages_are_installed_beside_libraries(monkeypatch, first):
+    installed, both = [], threading.Barrier(2, timeout=patient(15))
+
+    def install(packages):
+        if packages != [*ENVIRONMENT]:
+            both.wait()
+        installed.append(packages)
+
+    clang = Package("clang", command="clang")
+    monkeypatch.setattr(bootstrap, "missing_packages", lambda arguments: [*first, clang])
+    monkeypatch.setattr(bootstrap, "_install_packages", install)
+    monkeypatch.setattr(bootstrap, "_install_libraries", lambda *what: both.wait())
+    bootstrap.ensure(["--yes", "sweep"], "")
+    assert installed == [*([first] if first else []), [clang]]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import platform
 import shutil
 import signal
@@ -18,6 +19,7 @@ from analysis.report import warnings
 from analysis.testbeds import by_testbed
 from bench.schedule import schedule
 from bench.sweep import UsageError, measure
+from fastsocket.processes import family
 from records.run import Circumstances, LostBlock, read_run, write_run
 from records.trials import TRIALS, read_trials
 from setup import bootstrap
@@ -27,7 +29,7 @@ from tests.harness.cpus import NEEDS_TWO_CPUS
 from tests.harness.patience import patient
 from tests.harness.runs import a_run, a_trial, trials_of
 from tests.harness.sshd import sshd
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import ending, wait_until
 from topologies.namespace import inside
 from workloads.process import WorkloadError
 
@@ -238,15 +240,13 @@ def test_a_worker_that_dies_loses_its_block_alone_and_ctrl_c_leaves_nothing(tmp_
     with subprocess.Popen([*LAB, "sweep", "--cluster", "2", *arguments, "--no-report", "--out", directory]) as sweep:
         wait_until(lambda: len(measuring(sweep)) == 2, "two workers measure", patient(60))
         first, second = measuring(sweep)
-        testbed = first.children(recursive=True)
-        first.kill()
-        wait_until(lambda: gone(testbed), "the dead worker's testbed is gone")
+        with ending(family(first)):
+            os.kill(first, signal.SIGKILL)
         wait_until(lambda: read_trials(directory), "a block is recorded", patient(60))
         wait_until(lambda: measuring(sweep), "the next block has begun")
-        testbed = second.children(recursive=True)
-        sweep.send_signal(signal.SIGINT)
-        assert sweep.wait(patient(30)) == 130
-    assert gone([second, *testbed])
+        with ending(family(second)):
+            sweep.send_signal(signal.SIGINT)
+            assert sweep.wait(patient(30)) == 130
     run, trials = read_run(directory), read_trials(directory)
     assert [lost.why for lost in run.lost_blocks] == [DIED] and not run.complete
     assert {trial.block: trial.failed for trial in trials} == {trials[0].block: ""} and len(trials) == 4
@@ -282,13 +282,9 @@ def test_a_machine_that_takes_no_key_of_ours_is_named(far, tmp_path):
     assert_one_line(lab(*FAR, "--cluster", far, "--out", str(tmp_path / "run")), 3, far, "ssh-copy-id")
 
 
-def measuring(sweep: subprocess.Popen) -> list[psutil.Process]:
+def measuring(sweep: subprocess.Popen) -> list[int]:
     """Its workers that have a testbed: the parents of the parents of a testbed's hosts."""
     parent = {one.pid: one.info for one in psutil.process_iter(["ppid", "cmdline"])}
     hosts = [one for one in parent.values() if "mininet:server" in (one["cmdline"] or [])]
     workers = [parent[host["ppid"]]["ppid"] for host in hosts if host["ppid"] in parent]
-    return [psutil.Process(pid) for pid in workers if parent.get(pid, {}).get("ppid") == sweep.pid]
-
-
-def gone(processes: list[psutil.Process]) -> bool:
-    return not any(process.is_running() for process in processes)
+    return [pid for pid in workers if parent.get(pid, {}).get("ppid") == sweep.pid]

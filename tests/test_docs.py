@@ -27,12 +27,11 @@ import pytest
 
 from analysis.figures import interrupts
 from analysis.figures.view import View
-from analysis.results import SUMMARY, Result, results_in
+from analysis.results import SUMMARY, Result, kept_result, results_in
 from analysis.statistics import resolution
 from docs import draw
 from fastsocket.prometheus import exposition
-from records.run import FigureSpec, read_run, runs_in
-from records.trials import read_trials
+from records.run import FigureSpec, runs_in
 from tests.harness.needs import IPV6
 from tests.harness.pages import FENCE, anchors
 from tests.harness.patience import patient
@@ -399,11 +398,14 @@ def test_the_readme_says_by_how_much_a_proxy_loses_without_interrupts():
     assert f"no interrupts are saved: {fewer:.0f} % fewer connections" in " ".join(README.read_text().split())
 
 
+def assert_summary_is_what_trials_say(run: Path) -> None:
+    for result in [result for result in results_in(run) if result.trials]:
+        stored, made = kept_result(result.directory).summary, result.summary.reset_index(drop=True)
+        pd.testing.assert_frame_equal(stored, made, check_dtype=False, rtol=1e-9)
+
+
 def test_the_reference_runs_tables_are_what_the_code_computes_from_its_trials():
-    for result in results_in(REFERENCE):
-        if result.trials:
-            stored = pd.read_csv(result.directory / "summary.csv")
-            pd.testing.assert_frame_equal(stored, result.summary, check_dtype=False, rtol=1e-9)
+    assert_summary_is_what_trials_say(REFERENCE)
 
 
 TOLD = {  # a section of results.md, and the runs in results/ whose ratios it has
@@ -426,8 +428,7 @@ Ratio = tuple[float, float, float]  # with its interval
 
 def kept(name: str) -> list[Result]:
     """The runs in a folder of results/ that have trials, with what summary.csv says of them."""
-    folders = [run for run in runs_in(ROOT / "results" / name) if (run / SUMMARY).exists()]
-    return [Result(run, read_run(run), read_trials(run), pd.read_csv(run / SUMMARY)) for run in folders]
+    return [kept_result(run) for run in runs_in(ROOT / "results" / name) if (run / SUMMARY).exists()]
 
 
 def summarised(result: Result) -> Iterator[Ratio]:
@@ -470,8 +471,7 @@ def test_summaries_are_what_their_trials_say(is_long):
     if not is_long:
         pytest.skip("takes minutes: --long")
     for run in [run for names in TOLD.values() for name in names for run in kept(name)]:
-        (made,) = results_in(run.directory)
-        pd.testing.assert_frame_equal(made.summary.reset_index(drop=True), run.summary, check_dtype=False)
+        assert_summary_is_what_trials_say(run.directory)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

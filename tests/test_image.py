@@ -62,7 +62,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def image() -> str:
-    """Built from the checkout. An engine that has no bridge builds on the machine's own network."""
+    """Built from the checkout: beside other tests, before those that are alone find it in the engine's cache. An engine
+    that has no bridge builds on the machine's own network."""
     name = "fastsocket-lab:test"
     bridged = "bridge" in engine("network", "ls", "--format", "{{.Name}}").stdout.split()
     built = engine("build", "--quiet", "--tag", name, *([] if bridged else ["--network", "host"]), str(ROOT))
@@ -145,6 +146,7 @@ def checks(image: str, *options: str) -> tuple[int, dict[str, dict]]:
     return done.returncode, {check["name"]: check for check in json.loads(done.stdout)}
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("options", [["--privileged"], SUFFICIENT], ids=["privileged", "just what it takes"])
 def test_doctor_finds_it_able(image, options):
     status, found = checks(image, *options)
@@ -152,6 +154,7 @@ def test_doctor_finds_it_able(image, options):
     assert found["locality probe"]["ok"]
 
 
+@pytest.mark.alone
 def test_doctor_names_what_it_was_not_given(image):
     status, found = checks(image)
     assert status == 1
@@ -169,6 +172,7 @@ def test_doctor_names_what_it_was_not_given(image):
 # ---- sweep
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("options", [["--privileged"], SUFFICIENT], ids=["privileged", "just what it takes"])
 def test_results_land_in_the_folder_and_belong_to_its_owner(image, results, options):
     done = lab(image, *SHORT, results=results, options=options)
@@ -234,6 +238,7 @@ class Running:
         self.process.communicate()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("how", ["docker stop", "Ctrl-C"])
 def test_it_ends_within_the_grace_time_and_keeps_what_was_measured(image, results, how):
     with closing(Running(image, results, f"fastsocket-lab-test-{os.getpid()}")) as sweep:
@@ -251,6 +256,7 @@ def test_it_ends_within_the_grace_time_and_keeps_what_was_measured(image, result
     assert owners(results) == {OWNER}
 
 
+@pytest.mark.alone
 def test_two_at_once_are_told_apart(image, results):
     both = [
         subprocess.Popen(

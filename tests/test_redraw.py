@@ -1,8 +1,6 @@
 """A run directory is drawn and reported where nothing can be measured, and on CPUs whose numbers have gaps."""
 
-import os
 import re
-import select
 import shutil
 import subprocess
 import sys
@@ -18,8 +16,7 @@ from records.run import FigureSpec, Options, Placement, Run, read_run
 from records.trials import LibraryCounters, Trial
 from records.walk import ACTIVE_STEPS, PASSIVE_STEPS, Step, walk_path, write_walk
 from tests.harness.commands import LAB
-from tests.harness.patience import patient
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import ending, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "results" / "reference"
@@ -53,11 +50,8 @@ def test_processes_that_draw_end_with_one_that_is_killed(tmp_path):
     run = shutil.copytree(REFERENCE / "profile", tmp_path / "run")
     with subprocess.Popen([*LAB, "figures", run], stdout=subprocess.DEVNULL) as drawing:
         wait_until(lambda: children(drawing.pid), "a process draws")
-        descriptors = [os.pidfd_open(pid) for pid in children(drawing.pid)]
-        drawing.kill()
-        for descriptor in descriptors:
-            assert select.select([descriptor], [], [], patient(10))[0], "it goes on"
-            os.close(descriptor)
+        with ending(children(drawing.pid)):
+            drawing.kill()
 
 
 def walk_of(cpu: int, port: int, number: int) -> list[Step]:

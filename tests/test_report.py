@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from analysis.figures import draw_figures
-from analysis.live import print_outcome
+from analysis.outcome import print_outcome
 from analysis.report import outcomes, warnings, write_report
 from analysis.results import Result, result
 from analysis.summary import in_short

@@ -44,11 +44,11 @@ def _end(process: Process) -> None:
     port."""
     lives = process.poll() is None
     with ExitStack() as descriptors:
-        members = _open_all([*{*(family(process.pid) if lives else []), *_session(process.pid)}], descriptors)
+        members = open_all([*{*(family(process.pid) if lives else []), *_session(process.pid)}], descriptors)
         for member in [] if lives else members:
             _tell(member, signal.SIGTERM)
         process.send_signal(signal.SIGTERM)
-        for member in _still_running(members, STOP_SECONDS):
+        for member in still_running(members, STOP_SECONDS):
             _tell(member, signal.SIGKILL)
         process.wait()
 
@@ -66,7 +66,7 @@ def _tell(member: int, number: signal.Signals) -> None:
         signal.pidfd_send_signal(member, number)
 
 
-def _open_all(pids: list[int], descriptors: ExitStack) -> list[int]:
+def open_all(pids: list[int], descriptors: ExitStack) -> list[int]:
     """A pidfd of each that still is there (pidfd_open(2)): its number can't come to mean another process."""
     opened = []
     for pid in pids:
@@ -76,7 +76,7 @@ def _open_all(pids: list[int], descriptors: ExitStack) -> list[int]:
     return opened
 
 
-def _still_running(members: list[int], seconds: float) -> list[int]:
+def still_running(members: list[int], seconds: float) -> list[int]:
     """Those that do not end within so many seconds."""
     deadline = time.monotonic() + seconds
     while members and time.monotonic() < deadline:

@@ -19,7 +19,7 @@ from analysis.figures import profile
 from analysis.figures.style import STYLE, say
 from analysis.figures.view import View
 from analysis.results import Result
-from analysis.tables import NOT_AVAILABLE
+from analysis.words import NOT_AVAILABLE
 from records.kinds import KINDS
 from records.run import Run
 

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.estimates import called, contrasts, each, place
+from analysis.estimates import contrasts, each
 from analysis.figures.style import note
 from analysis.figures.table import table
 from analysis.figures.view import View
 from analysis.statistics import MIN_BLOCKS
+from analysis.words import called, place
 from records.run import Effect
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

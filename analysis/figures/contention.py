@@ -4,10 +4,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.estimates import called, counted, each
+from analysis.estimates import each
 from analysis.figures.style import bar, look, note, say
 from analysis.figures.view import View
-from analysis.tables import NOT_AVAILABLE, NOT_MEASURED
+from analysis.words import NOT_AVAILABLE, NOT_MEASURED, called, counted
 from records.metrics import CONTENTIONS
 
 

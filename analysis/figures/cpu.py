@@ -7,10 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.estimates import called
 from analysis.figures.style import note
 from analysis.figures.view import View
 from analysis.tables import cpu_by_core
+from analysis.words import called
 from records.trials import CONTROL
 
 PUBLISHED = Path(__file__).parent.parent / "published" / "cpu_by_core.csv"

@@ -5,12 +5,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from analysis.estimates import called, each
+from analysis.estimates import each
 from analysis.figures.effects import claimed
 from analysis.figures.style import curve, look, note
 from analysis.figures.view import View
 from analysis.summary import OURS
 from analysis.tables import cpu_by_core
+from analysis.words import called
 from records.metrics import METRICS
 from records.trials import Trial
 

@@ -6,10 +6,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.estimates import contrasts, each, place
+from analysis.estimates import contrasts, each
 from analysis.figures import forest
 from analysis.figures.style import look, note
 from analysis.figures.view import View
+from analysis.words import place
 
 SPEED_UPS = ("speed-up over base", "speed-up over latest")
 CLAIMS = Path(__file__).parent.parent / "published" / "claims.csv"

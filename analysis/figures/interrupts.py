@@ -8,10 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import linregress, t
 
-from analysis.estimates import place
 from analysis.figures.style import look, note, say
 from analysis.figures.view import View
-from analysis.tables import NOT_AVAILABLE
+from analysis.words import NOT_AVAILABLE, place
 from records.metrics import INTERRUPTS, THROUGHPUT
 from records.trials import BASE, CONTROL
 

@@ -5,10 +5,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from analysis.estimates import called
 from analysis.figures.style import curve, look, note, say, side_by_side
 from analysis.figures.view import View
-from analysis.tables import NOT_AVAILABLE, NOT_MEASURED
+from analysis.words import NOT_AVAILABLE, NOT_MEASURED, called
 from records.metrics import ACTIVE_LOCAL, PASSIVE_LOCAL
 
 _KINDS = {PASSIVE_LOCAL: "clients'", ACTIVE_LOCAL: "its own"}  # connections: passive and active ones

@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.estimates import called
 from analysis.figures.style import Look, note, numbered_look, plain_ticks
 from analysis.model.answers import Fitted, interval
+from analysis.words import called
 
 _MANY = (24, 28, 32, 40, 48, 64, 96, 128)
 

@@ -6,11 +6,11 @@ from typing import Any
 import matplotlib
 import pandas as pd
 
-from analysis.estimates import called, counted
 from analysis.figures import forest
 from analysis.figures.style import FASTSOCKET, STYLE, Look, note
 from analysis.summary import Answers
 from analysis.verdicts import HIGHER, LOWER
+from analysis.words import called, counted
 from records.metrics import COST, COSTS, METRICS, P99, SERVER_COST, THROUGHPUT
 
 LARGEST_ONLY = (*COSTS, P99)  # at fewer cores they are in the report's sentences where they differ

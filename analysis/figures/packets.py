@@ -6,10 +6,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.estimates import place
 from analysis.figures.style import BAR, QUIET, look, note, say
 from analysis.figures.view import View
-from analysis.tables import NOT_AVAILABLE, NOT_MEASURED
+from analysis.words import NOT_AVAILABLE, NOT_MEASURED, place
 from records.metrics import CALLS, PACKETS_IN, PACKETS_OUT, SWITCHES
 
 # What each column is called -> the metrics that it adds up.

@@ -6,10 +6,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.estimates import called, each
+from analysis.estimates import each
 from analysis.figures.style import QUIET, bar, look, note
 from analysis.figures.view import View
 from analysis.statistics import MIN_BLOCKS
+from analysis.words import called
 from records.metrics import P99, PASSIVE_LOCAL, THROUGHPUT, UNEVENNESS
 
 _LINE_INCHES = 0.27

@@ -7,10 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.estimates import called
 from analysis.figures.style import curve, look, note, plain_ticks, say, side_by_side
 from analysis.figures.view import View
-from analysis.tables import NOT_AVAILABLE, NOT_MEASURED
+from analysis.words import NOT_AVAILABLE, NOT_MEASURED, called
 from records.metrics import ACTIVE_LOCAL, CONNECT_P50, CONNECT_P90, METRICS, THROUGHPUT
 
 _REACH = 0.12  # of an axis' step, by which curves stand beside each other

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from analysis.estimates import called, each
+from analysis.estimates import each
 from analysis.figures.style import QUIET, Look, bar, look, note, say
 from analysis.figures.view import View
 from analysis.profile.flamegraph import flame_graph
@@ -17,6 +17,7 @@ from analysis.profile.flat import flat, merged, profiles
 from analysis.profile.speedscope import speedscope
 from analysis.statistics import mean_interval
 from analysis.summary import OURS
+from analysis.words import called
 from records.metrics import THROUGHPUT
 from records.profile import FREQUENCY, NO_SYMBOL, Stack
 from records.trials import BASE, CONTROL, Trial

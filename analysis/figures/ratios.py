@@ -3,10 +3,11 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.estimates import each, outcome, place
+from analysis.estimates import each, outcome
 from analysis.figures import forest
 from analysis.figures.style import look, note
 from analysis.figures.view import View
+from analysis.words import place
 from records.metrics import METRICS
 
 _COLUMNS = ["group", "label", "ratio", "low", "high", "published", "look"]

@@ -4,9 +4,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.estimates import place
 from analysis.figures.style import curve, look, note, plain_ticks, side_by_side
 from analysis.figures.view import View
+from analysis.words import place
 from records.metrics import METRICS, P50, P99, P999
 
 _PERCENTILES = (P50, P99, P999)

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.estimates import called, throughput
+from analysis.estimates import throughput
 from analysis.figures.style import (
     QUIET,
     Look,
@@ -23,6 +23,7 @@ from analysis.figures.style import (
 )
 from analysis.figures.view import View
 from analysis.statistics import MIN_BLOCKS
+from analysis.words import called
 from records.trials import BASE
 
 PUBLISHED = Path(__file__).parent.parent / "published" / "throughput_by_cores.csv"

@@ -7,10 +7,11 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from analysis.estimates import called, each
+from analysis.estimates import each
 from analysis.model.curves import PUBLISHED, Curve, Machine, published_curves
 from analysis.model.fit import DRAWS, Lock, Scalability, fit_lock, fit_lock_to_all, fit_scalability
 from analysis.model.queue import Numbers, busy, waiting
+from analysis.words import called
 from records.trials import BASE, CONTROL
 
 LOAD, SPARE = 0.7, 1  # of what a machine serves at most, so that it answers in time; and machines beyond that

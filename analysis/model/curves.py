@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.estimates import called
 from analysis.model.queue import Numbers
+from analysis.words import called
 
 PUBLISHED = Path(__file__).parent.parent / "published"
 _SLIDES, _NGINX = PUBLISHED / "throughput_by_cores.csv", PUBLISHED / "nginx_by_cores.csv"

@@ -21,16 +21,12 @@ FASTSOCKET = [sys.executable, "-m", "fastsocket"]
 CPUS = sorted(os.sched_getaffinity(0))
 
 
-def accepted(pid: int) -> Counter[int]:
-    """Connections by CPU that the server counts as local."""
+def accepted(pid: int) -> tuple[Counter[int], Counter[int]]:
+    """Connections by CPU that the server counts as local, and those that another worker accepted, because the CPU's own
+    was away."""
     (server,) = survey().of([pid])
-    return Counter({cpu.cpu: cpu.accepted_local for cpu in server.counters})
-
-
-def given(pid: int) -> Counter[int]:
-    """Connections by CPU that another worker accepted, because the CPU's own was away."""
-    (server,) = survey().of([pid])
-    return Counter({cpu.cpu: cpu.given_late + cpu.given_left for cpu in server.counters})
+    local = Counter({cpu.cpu: cpu.accepted_local for cpu in server.counters})
+    return local, Counter({cpu.cpu: cpu.given_late + cpu.given_left for cpu in server.counters})
 
 
 def wait_until_adopted(pid: int) -> None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
 
 from tests.harness.waiting import wait_until
 
@@ -28,8 +27,10 @@ def longest(ask: Callable[[], object], number: int) -> float:
 
 def assert_short(waits: Callable[[bool], float], limit_ms: float, attempts: int = ATTEMPTS) -> None:
     """waits: the milliseconds that a client waits, with the library or without."""
-    late = [waits(True) - TIMES_WOKEN * waits(False) for _ in range(attempts)]
-    assert median(late) <= limit_ms, late
+    late: list[float] = []
+    while 2 * sum(one <= limit_ms for one in late) < attempts:  # else the median is short, whatever follows
+        assert len(late) < attempts, late
+        late.append(waits(True) - TIMES_WOKEN * waits(False))
 
 
 @contextmanager

@@ -1,10 +1,11 @@
-"""Waiting for what another process does, where no event tells of it."""
+"""Waiting for what another process does: for its end, or, where no event tells of it, by asking."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from tests.harness.patience import patient
-from workloads.process import POLL_SECONDS
+from workloads.process import POLL_SECONDS, open_all, still_running
 
 WAIT_SECONDS = patient(15)
 
@@ -15,3 +16,12 @@ def wait_until(is_so: Callable[[], bool], what: str, seconds: float = WAIT_SECON
     while not is_so():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def ending(pids: Iterable[int], seconds: float = WAIT_SECONDS) -> Iterator[None]:
+    """What is done inside ends these processes. A zombie has ended (pidfd_open(2)), whoever is still to reap it."""
+    with ExitStack() as descriptors:
+        members = open_all([*pids], descriptors)
+        yield
+        assert not still_running(members, seconds), f"some of {pids} did not end within {seconds} s"

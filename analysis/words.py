@@ -1,0 +1,34 @@
+"""How sentences, tables and figures name servers and settings, and what was not measured."""
+
+NOT_AVAILABLE, NOT_MEASURED = "not available here", "no trial measured it"
+_NAMES = {  # where it is not the workload's own
+    "haproxy": "HAProxy",
+    "haproxy-2.8": "HAProxy 2.8",
+    "haproxy-0": "HAProxy, no other",
+    "haproxy-50k": "HAProxy, 50,000 others",
+    "haproxy-200k": "HAProxy, 200,000 others",
+    "nginx-proxy": "nginx as a proxy",
+    "nginx-proxy-kept": "nginx as a proxy, kept connections",
+    "nginx-file": "nginx with a file of 256 KB",
+    "envoy": "Envoy",
+    "apache": "Apache",
+    "valkey": "Valkey",
+    "valkey-io-threads": "Valkey with threads",
+    "redis": "Redis",
+    "memcached": "Memcached",
+}
+
+
+def called(workload: str) -> str:
+    """How sentences and figures name a server."""
+    return _NAMES.get(workload, workload)
+
+
+def place(workload: str, cores: int) -> str:
+    """How sentences name a setting, as in "nginx on 2 cores"."""
+    return f"{called(workload)} on {counted(cores)}"
+
+
+def counted(number: int, thing: str = "core") -> str:
+    """In words: "1 core", "2 cores"."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
