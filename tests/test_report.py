@@ -91,7 +91,7 @@ def test_what_was_not_asked_is_folded_away_and_not_printed(tmp_path, capsys):
 
 
 def test_a_narrow_terminal_loses_no_character(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("analysis.live._console", lambda: Console(width=80))
+    monkeypatch.setattr("analysis.outcome._console", lambda: Console(width=80))
     found = measured(tmp_path, asked({"variants": ["base", *PARTS, "fastsocket"], "primary": TAIL}))
     print_outcome([found], tmp_path / "report.html")
     said = capsys.readouterr().out
