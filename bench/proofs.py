@@ -22,7 +22,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -32,9 +34,10 @@ from typing import Any
 from hdrh.histogram import HdrHistogram
 from scipy.stats import quantile_test
 
-from bench.collection import ROOT
 from bench.experiment import usable_cpus
 from bench.served import serving
+from fastsocket.measure.measuring import measure
+from fastsocket.measure.target import find
 from fastsocket.processes import family
 from topologies.testbed import Testbed
 from workloads import generator, http
@@ -159,12 +162,11 @@ def measuring() -> dict[str, Any]:
 
 
 def _measured(testbed: Testbed, cpus: Cpus, pid: int, took: list[dict[str, float]]) -> float:
-    """`fastsocket measure` begins with the load, and ends with the load. What it took is added to took."""
-    command = [sys.executable, "-m", "fastsocket", "measure", str(pid), "--json", "--seconds"]
-    seconds = WATCHED_SECONDS + WARM_UP_SECONDS
-    with subprocess.Popen([*command, str(seconds)], stdout=subprocess.PIPE, cwd=ROOT) as watching:
+    """It is watched from the load's beginning to its end. What that took is added to took."""
+    with ThreadPoolExecutor(1) as beside:
+        watching = beside.submit(measure, find(str(pid)), WATCHED_SECONDS + WARM_UP_SECONDS)
         rate = _always(testbed, cpus, WATCHED_SECONDS)
-        took.append(json.loads(watching.communicate()[0])["watching"])
+        took.append(asdict(watching.result().watching))
     return rate
 
 

@@ -57,7 +57,7 @@ NGINX = Measured(
     others_percent=0,
     waited_percent=1,
     costs=None,
-    watching=Watching(0.5, 0.3),
+    watching=Watching(0.2, 0.5, 0.3),
     namespace=Namespace(1000, 0, 0, 0, time_wait=60_000),
     devices=[ETH0],
     library=Library(loaded=False, obstacle="", accelerated=False, parts=[]),

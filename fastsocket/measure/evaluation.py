@@ -189,13 +189,13 @@ class Between:
             contentions=row.contentions / units if self._has_rows else None,
         )
 
-    def watching(self, calls: Calls | None, own: float) -> Watching:
-        """own: CPU time of the command, in seconds."""
+    def watching(self, calls: Calls | None, start: float, own: float) -> Watching:
+        """start, own: CPU time of this process before it watched, and meanwhile, in seconds."""
         whole = self.seconds * len(self.usable_cpus)
         if not calls or not calls.bpf:
-            return Watching(100 * own / whole, None)
+            return Watching(start, 100 * own / whole, None)
         bpf = calls.bpf.always * self.seconds / calls.seconds + calls.bpf.calls
-        return Watching(100 * own / whole, 100 * bpf / whole)
+        return Watching(start, 100 * own / whole, 100 * bpf / whole)
 
     def _split(self) -> tuple[float, float]:
         """The server's seconds in user and in system mode. The clock ticks tell the proportion."""

@@ -77,9 +77,10 @@ class Costs:
 
 @dataclass(frozen=True)
 class Watching:
-    """What being measured took of the CPUs that the server may use."""
+    """What it takes to watch. Percentages are of the CPUs that the server may use."""
 
-    command_percent: float  # this process, from its start
+    start_seconds: float  # CPU time of this process before it began to watch
+    command_percent: float  # its CPU time since
     bpf_percent: float | None
 
 

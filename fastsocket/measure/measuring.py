@@ -85,6 +85,7 @@ class _Measuring:
 
     def over(self, seconds: float) -> Measured:
         pid, seen, most = self._target.pid, Seen(), min(CALLS_SECONDS, CALLS_PART * seconds)
+        start = time.process_time()
         before = self._look()
         self._busiest = _busiest(before)
         self._sample(seconds - most, seen)
@@ -92,6 +93,7 @@ class _Measuring:
         calls = self._count_calls(counted, seen)
         self._sample(most - counted, seen)
         between = Between(before, self._look(), seen, has_rows=self._probe is not None)
+        own = time.process_time() - start
         return Measured(
             pid=pid,
             name=self._target.name,
@@ -108,7 +110,7 @@ class _Measuring:
             others_percent=between.others_percent(),
             waited_percent=between.waited_percent(),
             costs=between.costs(calls),
-            watching=between.watching(calls, time.process_time()),
+            watching=between.watching(calls, start, own),
             namespace=between.namespace(),
             devices=steering_of(pid, self._missing),
             library=library_in(self._processes),

@@ -94,7 +94,7 @@ def _costs(costs: Costs) -> Iterator[str]:
 
 def _watching(watching: Watching) -> str:
     bpf = f", and its BPF programs {watching.bpf_percent:.1f} %" if watching.bpf_percent is not None else ""
-    return f"took {watching.command_percent:.1f} % of them{bpf}"
+    return f"took {watching.command_percent:.1f} % of them{bpf}; its start {watching.start_seconds:.2f} s of CPU time"
 
 
 def _queues(measured: Measured) -> Table:
