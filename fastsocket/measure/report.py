@@ -63,6 +63,7 @@ def _summary(measured: Measured) -> Table:
             table.add_row(label, words)
     table.add_row("others", f"took {measured.others_percent:.0f} % of the server's CPUs")
     table.add_row("this watch", _watching(measured.watching))
+    table.add_row("  its start", f"took {measured.watching.start_seconds:.2f} s of CPU time")
     table.add_row("threads", f"had no CPU for {measured.waited_percent:.0f} % of the time in which they were ready")
     return table
 
@@ -94,7 +95,7 @@ def _costs(costs: Costs) -> Iterator[str]:
 
 def _watching(watching: Watching) -> str:
     bpf = f", and its BPF programs {watching.bpf_percent:.1f} %" if watching.bpf_percent is not None else ""
-    return f"took {watching.command_percent:.1f} % of them{bpf}; its start {watching.start_seconds:.2f} s of CPU time"
+    return f"took {watching.command_percent:.1f} % of them{bpf}"
 
 
 def _queues(measured: Measured) -> Table:
