@@ -172,7 +172,7 @@ def outcomes(run: Run, verdicts: pd.DataFrame) -> list[str]:
 
 
 def _claims(rows: dict[str, Any]) -> Iterator[str]:
-    """One for each variant, but one for all without a difference that nobody asked for by name."""
+    """A claim for each variant. Adjusted ones without a difference share a claim, unless the variant is ours."""
     unclear = {
         variant: row
         for variant, row in rows.items()

@@ -53,9 +53,13 @@ def results_in(directory: Path) -> list[Result]:
     return [_read(part) for part in runs_in(directory)]
 
 
-def _read(directory: Path) -> Result:
+def _recorded(directory: Path) -> tuple[Run, list[Trial]]:
     run = read_run(directory)
-    trials = sound(run, trials_of(directory, run))
+    return run, sound(run, trials_of(directory, run))
+
+
+def _read(directory: Path) -> Result:
+    run, trials = _recorded(directory)
     if all(trial.failed for trial in trials) and not run.options.why_not:
         raise RecordError(f"{directory / TRIALS} holds no finished trial yet; go on with lab.py sweep --resume")
     return result(directory, run, trials)
@@ -63,9 +67,7 @@ def _read(directory: Path) -> Result:
 
 def kept_result(directory: Path) -> Result:
     """As results_in() has it, but with the estimates of summary.csv, whatever its age: quicker."""
-    run = read_run(directory)
-    trials = sound(run, trials_of(directory, run))
-    return Result(directory, run, trials, pd.read_csv(directory / SUMMARY))
+    return Result(directory, *_recorded(directory), pd.read_csv(directory / SUMMARY, float_precision="round_trip"))
 
 
 def stored_result(directory: Path) -> Result:
@@ -73,5 +75,4 @@ def stored_result(directory: Path) -> Result:
     stored = directory / SUMMARY
     if stored.exists() and stored.stat().st_mtime >= (directory / TRIALS).stat().st_mtime:
         return kept_result(directory)
-    run = read_run(directory)
-    return result(directory, run, sound(run, trials_of(directory, run)))
+    return result(directory, *_recorded(directory))

@@ -24,7 +24,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -36,6 +35,7 @@ from scipy.stats import quantile_test
 
 from bench.experiment import usable_cpus
 from bench.served import serving
+from fastsocket.measure.measured import Watching
 from fastsocket.measure.measuring import measure
 from fastsocket.measure.target import find
 from fastsocket.processes import family
@@ -153,20 +153,20 @@ def _wrk(testbed: Testbed, cpus: Cpus) -> float:
 
 def measuring() -> dict[str, Any]:
     both = Cpus(usable_cpus(), usable_cpus())
-    took: list[dict[str, float]] = []
+    took: list[Watching] = []
     with serving(both) as (testbed, pid):
         measured, alone = partial(_measured, testbed, both, pid, took), partial(_always, testbed, both, WATCHED_SECONDS)
         throughput = _by_turns(measured, alone)
-    percents = {name: [one[name] for one in took] for name in ("command_percent", "bpf_percent")}
-    return throughput | {f"{name}, median": median(values) for name, values in percents.items()}
+    percents = {name: median(getattr(one, name) for one in took) for name in ("command_percent", "bpf_percent")}
+    return throughput | {f"{name}, median": percent for name, percent in percents.items()}
 
 
-def _measured(testbed: Testbed, cpus: Cpus, pid: int, took: list[dict[str, float]]) -> float:
-    """It is watched from the load's beginning to its end. What that took is added to took."""
+def _measured(testbed: Testbed, cpus: Cpus, pid: int, took: list[Watching]) -> float:
+    """nginx is watched from the load's beginning to its end. took: what the watch took is added there."""
     with ThreadPoolExecutor(1) as beside:
         watching = beside.submit(measure, find(str(pid)), WATCHED_SECONDS + WARM_UP_SECONDS)
         rate = _always(testbed, cpus, WATCHED_SECONDS)
-        took.append(asdict(watching.result().watching))
+        took.append(watching.result().watching)
     return rate
 
 

@@ -22,8 +22,7 @@ XDP_IF_NO_EXIST = 1 << 0  # XDP_FLAGS_UPDATE_IF_NOEXIST in <linux/if_link.h>
 XDP_GENERIC, XDP_NATIVE = 1 << 1, 1 << 2  # XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE
 BTF_KIND_TYPEDEF = 8  # <linux/btf.h>
 STATS_RUN_TIME = 0  # BPF_STATS_RUN_TIME in <linux/bpf.h>
-_TIMES = struct.Struct("=192xQQ")  # run_time_ns and run_cnt in struct bpf_prog_info of <linux/bpf.h>
-NS = 1e-9
+_RUN_TIME = struct.Struct("=192xQ")  # run_time_ns in struct bpf_prog_info of <linux/bpf.h>
 LOG_LINES_SHOWN = 30
 DEBUG = 2  # LIBBPF_DEBUG: what it parsed, hundreds of lines of it
 
@@ -191,12 +190,12 @@ class BpfObject:
         """The file descriptor of a loaded program."""
         return int(self._libbpf.bpf_program__fd(self._program(program)))
 
-    def ran(self, program: str) -> float:
-        """Seconds that a loaded program has run, of those in which somebody was timing()."""
-        info, length = ctypes.create_string_buffer(_TIMES.size), ctypes.c_uint32(_TIMES.size)
+    def ran_ns(self, program: str) -> int:
+        """How long a loaded program has run, of the time in which the kernel was timing()."""
+        info, length = ctypes.create_string_buffer(_RUN_TIME.size), ctypes.c_uint32(_RUN_TIME.size)
         result = self._libbpf.bpf_obj_get_info_by_fd(self.descriptor(program), info, ctypes.byref(length))
         self._check(result, f"ask how long {program} ran")
-        return NS * float(_TIMES.unpack(info.raw)[0])
+        return int(_RUN_TIME.unpack(info.raw)[0])
 
     def write(self, map_name: str, value: bytes, key: int = 0) -> None:
         """Replace an element of a map whose keys are 32-bit numbers."""

@@ -15,10 +15,12 @@ class Metric:
     digits: int  # behind the point, in tables
     better: Literal["higher", "lower"]
     timed: bool = True  # it depends on time, so an emulated guest cannot tell it
-    called: str = ""  # in sentences, where the heading does not do
+    words: str = ""  # in sentences, where the heading does not do
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "called", self.called or self.heading)
+    @property
+    def called(self) -> str:
+        """How sentences name it."""
+        return self.words or self.heading
 
     @property
     def largest(self) -> float:
@@ -45,12 +47,12 @@ _LOCAL = "reads on the packet's own core"
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("cps", "1/s", "CPS", 0, "higher", called="CPS"),
-        Metric("rps", "1/s", "RPS", 0, "higher", called="RPS"),
-        Metric(P50, "ms", "p50, ms", 2, "lower", called="median latency"),
-        Metric(P99, "ms", "p99, ms", 2, "lower", called="99th percentile of the latency"),
-        Metric(P999, "ms", "p99.9, ms", 2, "lower", called="99.9th percentile of the latency"),
-        Metric(MAX, "ms", "longest, ms", 2, "lower", called="longest latency"),
+        Metric("cps", "1/s", "CPS", 0, "higher"),
+        Metric("rps", "1/s", "RPS", 0, "higher"),
+        Metric(P50, "ms", "p50, ms", 2, "lower", words="median latency"),
+        Metric(P99, "ms", "p99, ms", 2, "lower", words="99th percentile of the latency"),
+        Metric(P999, "ms", "p99.9, ms", 2, "lower", words="99.9th percentile of the latency"),
+        Metric(MAX, "ms", "longest, ms", 2, "lower", words="longest latency"),
         Metric(PASSIVE_LOCAL, "%", "passive local, %", 1, "higher", False, f"{_LOCAL}, of clients' connections"),
         Metric(ACCEPT_LOCAL, "%", "accept local, %", 1, "higher", False, "accepts on the packet's own core"),
         Metric(ACTIVE_LOCAL, "%", "active local, %", 1, "higher", False, f"{_LOCAL}, of the server's own connections"),
@@ -61,7 +63,7 @@ METRICS = {
             "CPU µs per request, all but the load generator",
             1,
             "lower",
-            called="CPU time per request of all but the load generator",
+            words="CPU time per request of all but the load generator",
         ),
         Metric(
             SERVER_COST,
@@ -69,7 +71,7 @@ METRICS = {
             "CPU µs per request, server and its NIC",
             1,
             "lower",
-            called="CPU time per request of the server itself",
+            words="CPU time per request of the server itself",
         ),
         Metric(INTERRUPTS, "1", "interrupts between CPUs per request", 2, "lower"),
         Metric(PACKETS_IN, "1", "packets to the server per request", 2, "lower", False),

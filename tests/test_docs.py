@@ -428,7 +428,12 @@ Ratio = tuple[float, float, float]  # with its interval
 
 def kept(name: str) -> list[Result]:
     """The runs in a folder of results/ that have trials, with what summary.csv says of them."""
-    return [kept_result(run) for run in runs_in(ROOT / "results" / name) if (run / SUMMARY).exists()]
+    return [kept_result(run) for run in folders(name)]
+
+
+def folders(name: str) -> list[Path]:
+    """Of the runs in a folder of results/ that have trials."""
+    return [run for run in runs_in(ROOT / "results" / name) if (run / SUMMARY).exists()]
 
 
 def summarised(result: Result) -> Iterator[Ratio]:
@@ -470,8 +475,8 @@ def test_ratios_of_a_section_are_those_of_its_runs(section):
 def test_summaries_are_what_their_trials_say(is_long):
     if not is_long:
         pytest.skip("takes minutes: --long")
-    for run in [run for names in TOLD.values() for name in names for run in kept(name)]:
-        assert_summary_is_what_trials_say(run.directory)
+    for run in [run for names in TOLD.values() for name in names for run in folders(name)]:
+        assert_summary_is_what_trials_say(run)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -4,16 +4,16 @@ The CPU that sends runs the XDP program, and wakes the other CPU's thread (cpuma
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
+from fastsocket.steering.backends import steer
 from fastsocket.steering.cpumap import Cpumap
 from fastsocket.steering.emulated import Link
-from fastsocket.steering.journal import Journal
 from fastsocket.steering.plan import Plan
 
 
 class CpumapNic:
-    """Of the receiving ends of these links."""
+    """Steers at the receiving ends of these links."""
 
     def __init__(self, links: Sequence[Link]):
         self._devices = [link.receiver for link in links]
@@ -21,7 +21,7 @@ class CpumapNic:
     @contextmanager
     def steer(self, plan: Plan) -> Iterator[None]:
         """Steer at all links by one plan; afterwards they are as before. Raises what has an exit_status."""
-        with Journal() as journal:
+        with ExitStack() as stack:
             for device in self._devices:
-                Cpumap().apply(device, plan, journal)
+                stack.enter_context(steer(Cpumap(), device, plan))
             yield

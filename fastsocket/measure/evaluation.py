@@ -34,7 +34,7 @@ class Calls(NamedTuple):
     firsts: int
     reads: int
     seconds: float
-    bpf: Took | None
+    bpf: Took | None  # None: not allowed to know
 
 
 class Between:
@@ -191,11 +191,10 @@ class Between:
 
     def watching(self, calls: Calls | None, start: float, own: float) -> Watching:
         """start, own: CPU time of this process before it watched, and meanwhile, in seconds."""
-        whole = self.seconds * len(self.usable_cpus)
-        if not calls or not calls.bpf:
-            return Watching(start, 100 * own / whole, None)
-        bpf = calls.bpf.always * self.seconds / calls.seconds + calls.bpf.calls
-        return Watching(start, 100 * own / whole, 100 * bpf / whole)
+        percent, bpf = 100 / (self.seconds * len(self.usable_cpus)), None
+        if calls and calls.bpf:
+            bpf = percent * (calls.bpf.always * self.seconds / calls.seconds + calls.bpf.calls)
+        return Watching(start, percent * own, bpf)
 
     def _split(self) -> tuple[float, float]:
         """The server's seconds in user and in system mode. The clock ticks tell the proportion."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 from fastsocket.build import HERE, bpf_object
 from fastsocket.libbpf import BpfError, timing
@@ -89,9 +89,7 @@ class _Measuring:
         before = self._look()
         self._busiest = _busiest(before)
         self._sample(seconds - most, seen)
-        counted = self._calls_seconds(seconds - most, most)
-        calls = self._count_calls(counted, seen)
-        self._sample(most - counted, seen)
+        calls = self._count_calls(seconds - most, most, seen)
         between = Between(before, self._look(), seen, has_rows=self._probe is not None)
         own = time.process_time() - start
         return Measured(
@@ -133,27 +131,26 @@ class _Measuring:
             self._missing.append(Missing("which threads wait for connections", str(error), remedy()))
         self._looked += time.monotonic() - began
 
-    def _calls_seconds(self, gone: float, most: float) -> float:
-        """As long as some reads take, by those of the seconds that are gone."""
+    def _count_calls(self, gone: float, most: float, seen: Seen) -> Calls | None:
+        """Over the last seconds, of which there are most: as long as some reads take, by the reads of those gone."""
         if not self._probe:
-            return 0.0
-        rate = total(self._probe.read().values()).reads / gone
-        return min(most, max(CALLS_LEAST, CALLS_READS / rate)) if rate else most
-
-    def _count_calls(self, seconds: float, seen: Seen) -> Calls | None:
-        if not self._probe:
+            self._sample(most, seen)
             return None
         before = total(self._probe.read().values())
+        seconds = min(most, max(CALLS_LEAST, CALLS_READS * gone / before.reads)) if before.reads else most
         try:
-            with self._timing() as is_timed, self._probe.counting_calls():
+            with ExitStack() as stack:
+                is_timed = self._times_bpf(stack)
+                stack.enter_context(self._probe.counting_calls())
                 began = self._probe.took()
                 self._sample(seconds, seen)
                 took = self._probe.took() - began
         except BpfError as error:
             self._missing.append(_without_bpf("system calls", error))
-            self._sample(seconds, seen)
+            self._sample(most, seen)
             return None
         after = total(self._probe.read().values())
+        self._sample(most - seconds, seen)
         return Calls(
             after.calls - before.calls,
             after.passive_firsts - before.passive_firsts,
@@ -162,17 +159,14 @@ class _Measuring:
             took if is_timed else None,
         )
 
-    @contextmanager
-    def _timing(self) -> Iterator[bool]:
-        """Whether BPF programs are timed meanwhile."""
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(timing())
-            except BpfError as error:
-                self._missing.append(Missing("what BPF takes of the CPUs", error.reason, TIMING))
-                yield False
-                return
-            yield True
+    def _times_bpf(self, stack: ExitStack) -> bool:
+        """From now on the kernel times BPF programs, where that is allowed."""
+        try:
+            stack.enter_context(timing())
+        except BpfError as error:
+            self._missing.append(Missing("what BPF takes of the CPUs", error.reason, TIMING))
+            return False
+        return True
 
     def _sample(self, seconds: float, seen: Seen) -> None:
         """For so long. Raises Ended."""

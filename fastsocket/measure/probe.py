@@ -11,6 +11,7 @@ from typing import NamedTuple, Self
 
 from fastsocket import reads
 from fastsocket.libbpf import has_tracepoint
+from fastsocket.measure.tasks import NS
 
 _ROW = struct.Struct("=9Q")
 _WATCHED = struct.Struct("=1024QI4x")
@@ -93,7 +94,7 @@ class Probe(AbstractContextManager["Probe"]):
             yield
 
     def took(self) -> Took:
-        return Took(sum(map(self._object.ran, self._always)), self._object.ran(CALLS))
+        return Took(NS * sum(map(self._object.ran_ns, self._always)), NS * self._object.ran_ns(CALLS))
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()

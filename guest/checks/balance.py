@@ -15,19 +15,19 @@ SECONDS = 4
 
 
 def check() -> str:
-    """How many connections the workers of all CPUs accepted, the first CPU's and the fewest."""
+    """How many connections the first CPU's worker accepted, and how few and how many the others."""
     with bench(["nginx"], len(CPUS), choose(None)) as (trials, _):
         trial = trials.run(Slot(0, 0, "nginx", "balanced", False, len(CPUS)), PLACEMENT, SECONDS, one_queue=True)
     served = _by_worker(trial)
-    said = f"CPU {CPUS[0]} {served[CPUS[0]]}, the others {min(served.values())} to "
-    said += str(max(number for cpu, number in served.items() if cpu != CPUS[0]))
-    if not min(served.values()):
+    first, *others = (served[cpu] for cpu in CPUS)
+    said = f"CPU {CPUS[0]} {first}, the others {min(others)} to {max(others)}"
+    if not all([first, *others]):
         raise No(f"{said}: a worker served nothing")
     return said
 
 
 def _by_worker(trial: Trial) -> Counter[int]:
-    served = Counter(dict.fromkeys(CPUS, 0))
+    served: Counter[int] = Counter()
     for of in trial.library or []:
         served[of.cpu] += sum(of.counts[f"accepted_{how}"] for how in ACCEPTED)
     return served

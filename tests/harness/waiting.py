@@ -20,7 +20,7 @@ def wait_until(is_so: Callable[[], bool], what: str, seconds: float = WAIT_SECON
 
 @contextmanager
 def ending(pids: Iterable[int], seconds: float = WAIT_SECONDS) -> Iterator[None]:
-    """What is done inside ends these processes. A zombie has ended (pidfd_open(2)), whoever is still to reap it."""
+    """The block ends these processes. A zombie has ended, though its parent has not reaped it yet (pidfd_open(2))."""
     with ExitStack() as descriptors:
         members = open_all([*pids], descriptors)
         yield
