@@ -1,6 +1,7 @@
 """All packets come to the first CPU: whose workers serve them, with Balance?
 
-The others serve where the first CPU's worker stays away for 5 ms: in an emulator often, on a calm machine perhaps never.
+The others serve where the first CPU's worker stays away for 5 ms: often in an emulator, perhaps never on a calm
+machine.
 """
 
 from collections import Counter
