@@ -5,16 +5,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from workloads.process import ending_with_us
+
 
 @contextmanager
 def started(command: list[str], **how: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """Killed on leaving, and by the kernel when we are killed (PR_SET_PDEATHSIG, which an exec keeps: prctl(2)).
+    """Killed on leaving, and by the kernel when we are killed.
 
     In a session of its own, so that a Ctrl-C reaches us alone. To be called by the main thread: the kernel's word is
     about the thread that made the process.
     """
     process = subprocess.Popen(
-        ["setpriv", "--pdeathsig", "KILL", "--", *command],
+        ending_with_us(command),
         start_new_session=True,
         **{"stdin": subprocess.DEVNULL, **how},
     )

@@ -18,6 +18,7 @@ Process: TypeAlias = "subprocess.Popen[Any]"  # of text or bytes, as the caller 
 STOP_SECONDS = 5
 POLL_SECONDS = 0.005
 ERROR_LINES_SHOWN = 5
+IF_WE_LIVE = 'test $PPID = "$0" && exec "$@"'
 
 
 class WorkloadError(Exception):
@@ -37,6 +38,14 @@ def running(command: list[str], **popen: Any) -> Iterator[Process]:
         yield process
     finally:
         _end(process)
+
+
+def ending_with_us(command: list[str]) -> list[str]:
+    """What to start in its place, so that the kernel kills it when the calling thread ends, by whatever end.
+
+    An exec keeps that order (prctl(2), PR_SET_PDEATHSIG). If we end before it is given, the command does not start.
+    """
+    return ["setpriv", "--pdeathsig", "KILL", "sh", "-c", IF_WE_LIVE, str(os.getpid()), *command]
 
 
 def _end(process: Process) -> None:
