@@ -5,24 +5,29 @@ import os
 import re
 import signal
 import socket
+import struct
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from tests.harness.apps import PRELOAD, Server, pids
+from tests.harness.apps import LOOPBACK, PRELOAD, Server, answer, pids
 from tests.harness.commands import NOBODY, fastsocket
 from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
 from tests.harness.delays import assert_short, longest, stopped
 from tests.harness.patience import patient
 from tests.harness.waiting import wait_until
+from tests.libfsocket_apps.loopback import on_cpus
 
 BALANCED = PRELOAD | {"FSOCKET_BALANCE": "on"}
 LIMIT_MS = patient(10)
 LATER = 5
+BURST = 60
 NOTICED_SECONDS = patient(1.9)  # the library asks once a second; two seconds later it stops to listen
 WITHOUT_CAPABILITY = ["setpriv", "--bounding-set", "-bpf,-sys_admin"]
+SO_ATTACH_FILTER = 26
+DROP_ALL = struct.pack("HBBI", 6, 0, 0, 0)  # one instruction of classic BPF: keep no byte
 libbpf = ctypes.CDLL("libbpf.so.1", use_errno=True)
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.privileged, NEEDS_TWO_CPUS]
@@ -42,6 +47,19 @@ def server():
     with Server(BALANCED) as server:
         server.workers = listening(server)
         yield server
+
+
+@contextmanager
+def half_open(port: int, cpu: int, number: int) -> Iterator[None]:
+    """Clients that send a SYN each, and drop the answer."""
+    instruction = ctypes.create_string_buffer(DROP_ALL)
+    with ExitStack() as opened, on_cpus({cpu}):
+        for _ in range(number):
+            client = opened.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(instruction)))
+            client.setblocking(False)
+            client.connect_ex((LOOPBACK, port))
+        yield
 
 
 def programs(pid: int) -> set[int]:
@@ -85,6 +103,22 @@ def test_clients_of_a_stopped_worker_are_given_to_another_one_until_it_is_back(s
     with stopped(server.workers[0]):
         assert_given_away(server)
     wait_until(lambda: answering(server) == {server.workers[0]}, "its clients are its own again")
+
+
+def test_a_worker_for_which_many_wait_leaves_the_next_to_another_one(server):
+    """It comes back to its loop all the time, so it is not away."""
+    server.ask("tell", str(CPUS[0]), "neglect")
+    clients = server.connect(CPUS[0], BURST)
+    wait_until(lambda: server.per_cpu("given_away")[0] > BURST / 2, "the program gave most away")
+    server.ask("tell", str(CPUS[0]), "rest")
+    assert len([answer(client) for client in clients]) == BURST
+    wait_until(lambda: answering(server) == {server.workers[0]}, "its clients are its own again")
+
+
+def test_handshakes_that_never_end_wait_for_no_worker(server):
+    with half_open(server.port, CPUS[0], BURST):
+        wait_until(lambda: server.per_cpu("given_away")[0] > 0, "they seemed to wait")
+        wait_until(lambda: answering(server) == {server.workers[0]}, "its clients are its own again")
 
 
 def test_clients_of_a_worker_that_computes_are_given_to_another_one(server):

@@ -93,6 +93,7 @@ static struct attempt accept_local(const struct acceptance *asked, int cpu)
 	struct seat *seat = &asked->l->shared->seat[cpu];
 
 	if (attempt.outcome == ACCEPTED) {
+		pulse_accepted();
 		count(&seat->accepted);
 		count_accepted(asked->l, cpu, attempt.connection);
 	}

@@ -15,6 +15,8 @@
 
 /* A worker that has not come back to its loop for so long gets no new connection if another one can. */
 #define PATIENCE_NS 5000000
+/* A worker for which so many more connections wait than for another one leaves the next to that one. */
+#define LONG_QUEUE 8
 /* So many other CPUs are asked, from a random one on. */
 #define TRIES 64
 
@@ -26,7 +28,7 @@
 enum map { PULSES = 1, CLONES };
 enum { R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, STACK };
 /* On the program's stack. */
-enum { OUR_CPU = -4, CPU = -8, OUR_PULSE = -16, PULSE = -24 };
+enum { OUR_CPU = -4, CPU = -8, OUR_PULSE = -16, PULSE = -24, LONGEST = -32 };
 
 /*
  * balance.def is read twice. The first time each line gets its number, and a label the number of the line after it. The

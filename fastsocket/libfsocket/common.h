@@ -18,7 +18,7 @@
  * shared.c               memory that all processes of a server share: counters, and who serves what
  * seats.c                which threads accept from which clone, and which of them live
  * places.c               the places for listeners in the shared memory
- * pulse.c                when a worker last came back to its loop
+ * pulse.c                when a worker last came back to its loop, and how many connections wait for it
  * reasons.c              why a listener or a worker is not accelerated
  * quiet.c                no signal comes between two parts of a wait
  * tables.c               the process's listeners, and the lock on them
@@ -41,6 +41,7 @@
  * withdrawal.c           no new connection goes to the clones, until a successor has them
  * follow.c               what the application sets on a listener, its clones get too
  * adopt.c                a worker takes the clone of its CPU
+ * queue.c                a worker asks the kernel how many connections wait for it
  * neighbours.c           a clone whose worker is gone, stopped or busy is looked after by other workers
  * poll_bell.c            the same for workers that wait by poll() or select()
  * bell.c                 a sleeping worker is woken when a neighbour does not come

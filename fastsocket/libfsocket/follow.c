@@ -52,14 +52,9 @@ uint32_t clones_queue(const struct listener *l)
 {
 	uint32_t total = 0;
 
-	for_each_clone(cpu, l) {
-		struct tcp_info info = { 0 };
-		socklen_t size = sizeof(info);
-
+	for_each_clone(cpu, l)
 		if (clone_listens(l, cpu))
-			real.getsockopt(clone_of(l, cpu), IPPROTO_TCP, TCP_INFO, &info, &size);
-		total += info.tcpi_unacked;
-	}
+			total += queue_of(clone_of(l, cpu));
 	return total;
 }
 

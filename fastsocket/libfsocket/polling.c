@@ -8,7 +8,7 @@
 #include "neighbours.h"
 #include "poll_bell.h"
 #include "polling.h"
-#include "pulse.h"
+#include "queue.h"
 #include "readable.h"
 #include "real.h"
 
@@ -150,7 +150,7 @@ int poll_in_slices(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
 	int ready, look_in;
 
 	do {
-		pulse_sleeps();
+		worker_waits();
 		look_in = look_at_polled(fds, n, idle, &quiet);
 		idle = true;
 		round.bells = 0;
@@ -267,7 +267,7 @@ int select_in_slices(int n, fd_set *in, fd_set *out, fd_set *except, const struc
 		if (given[i])
 			memcpy(&asked[i], given[i], set_bytes(n));
 	do {
-		pulse_sleeps();
+		worker_waits();
 		look_in = look_at_selected(n, &asked[0], &quiet);
 		round.bells = 0;
 		for (int fd = 0; fd < n; fd++)

@@ -15,7 +15,6 @@
 #include "preload.h"
 #include "affinity.h"
 #include "process.h"
-#include "pulse.h"
 #include "tables.h"
 #include "turn.h"
 #include "watches.h"
@@ -92,8 +91,7 @@ INTERPOSED int pthread_getaffinity_np(pthread_t thread, size_t size, cpu_set_t *
 static void has_own_filter(void)
 {
 	seccomp_installed();
-	pulse_sleeps(); /* from now on the thread does not say that it comes back */
-	atomic_store(&is_inert, !any_adopted_here());
+	atomic_store(&is_inert, !adopters_fall_silent());
 }
 
 INTERPOSED int prctl(int option, ...)

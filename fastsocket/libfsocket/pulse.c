@@ -22,12 +22,29 @@ static struct pulse *pulse_of(int cpu)
 void pulse_begins(int cpu)
 {
 	pulse = pulse_of(cpu);
+	if (pulse)
+		pulse_has_queue(0);
 	pulse_sleeps();
 }
 
 void pulse_forget(void)
 {
 	pulse = NULL;
+}
+
+void pulse_has_queue(int64_t waiting)
+{
+	atomic_store_explicit(&pulse->queue, waiting, memory_order_relaxed);
+}
+
+void pulse_falls_silent(int cpu)
+{
+	struct pulse *its = pulse_of(cpu);
+
+	if (!its)
+		return;
+	atomic_store(&its->queue, UNCOUNTED);
+	atomic_store(&its->since_ns, ASLEEP);
 }
 
 bool pulse_is_asleep(int cpu)

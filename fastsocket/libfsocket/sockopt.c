@@ -73,13 +73,24 @@ bool sends_otherwise(int fd)
 	       get_int(fd, IPPROTO_TCP, TCP_CORK, 1);
 }
 
-int backlog_of(int fd)
+/* For a listener tcpi_sacked holds the backlog, and tcpi_unacked the queue: tcp_get_info() in net/ipv4/tcp.c. */
+static struct tcp_info info_of(int fd)
 {
-	struct tcp_info info = { 0 };
+	struct tcp_info info = { .tcpi_sacked = SOMAXCONN };
 	socklen_t size = sizeof(info);
 
-	/* for a listener this field holds the backlog: tcp_get_info() */
-	return real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) ? SOMAXCONN : (int)info.tcpi_sacked;
+	real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size);
+	return info;
+}
+
+int backlog_of(int fd)
+{
+	return (int)info_of(fd).tcpi_sacked;
+}
+
+uint32_t queue_of(int fd)
+{
+	return info_of(fd).tcpi_unacked;
 }
 
 /* Under a low limit the floor is the limit's half. */

@@ -15,6 +15,8 @@ bool is_tcp(int fd);
 bool is_tcp_listener(int fd);
 /* Another process may have changed it since the application listened here. */
 int backlog_of(int fd);
+/* How many connections wait in a listener to be accepted; 0: it cannot be told. */
+uint32_t queue_of(int fd);
 /* SO_LINGER or TCP_CORK, which accepted connections inherit: they say when data leaves, and what close() drops. */
 bool sends_otherwise(int fd);
 /* Moves a descriptor to a number that the application is unlikely to have plans for, or closes it: -1. Takes -1 too. */

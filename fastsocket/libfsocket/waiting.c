@@ -6,7 +6,7 @@
 #include "clock.h"
 #include "fast_epoll.h"
 #include "look.h"
-#include "pulse.h"
+#include "queue.h"
 #include "real.h"
 #include "settings.h"
 #include "waiting.h"
@@ -107,7 +107,7 @@ static int wait_in_slices(const struct wait *wait, struct quiet *quiet, int slic
 		bool is_last = left != FOREVER && left <= slice_ms * NS_PER_MS;
 		int reported, ready, look_in;
 
-		pulse_sleeps();
+		worker_waits();
 		reported = !is_last   ? wait_for_ms(wait, quiet, slice_ms)
 		           : as_asked ? wait_as_asked(wait, quiet)
 		                      : wait_for_ms(wait, quiet, (int)((left + NS_PER_MS - 1) / NS_PER_MS));

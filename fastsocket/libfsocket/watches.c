@@ -9,6 +9,7 @@
 #include "clone.h"
 #include "neighbours.h"
 #include "process.h"
+#include "pulse.h"
 #include "real.h"
 #include "rest.h"
 #include "seats.h"
@@ -333,11 +334,15 @@ void epoll_is_closed(int epfd)
 	set_descriptor(epfd, UNKNOWN);
 }
 
-bool any_adopted_here(void)
+bool adopters_fall_silent(void)
 {
+	bool any = false;
+
 	for (size_t i = 0; i < MAX_LISTENERS; i++)
 		for (size_t j = 0; listeners[i].generation && j < MAX_WATCHES; j++)
-			if (listeners[i].watch[j].used && listeners[i].watch[j].cpu >= 0)
-				return true;
-	return false;
+			if (listeners[i].watch[j].used && listeners[i].watch[j].cpu >= 0) {
+				pulse_falls_silent(listeners[i].watch[j].cpu);
+				any = true;
+			}
+	return any;
 }

@@ -150,6 +150,7 @@ class Worker:
         self.master, self.commands = master, commands
         self.listener, self.trigger = master.listener, trigger
         self.accepted, self.held, self.busy, self.outer, self.way = 0, held, False, None, way
+        self.neglects = False
         self.epoll = select.epoll()
         self.epoll.register(commands, select.EPOLLIN)
         if way not in WAYS_WITHOUT_EPOLL:
@@ -183,7 +184,8 @@ class Worker:
         if self.outer:
             self.outer.poll()
         while self.busy and not select.select([self.commands], [], [], 0)[0]:
-            pass
+            if self.neglects:
+                self.epoll.poll(0)
         ready = [self.commands.fileno()] if self.held or self.busy else self.ready_descriptors()
         if self.commands.fileno() in ready:
             return self.obey(self.commands.next())
@@ -230,8 +232,12 @@ class Worker:
         """All the time, without a wait, until rest(); only obey."""
         self.busy = True
 
+    def neglect(self) -> None:
+        """Come back to the loop all the time and accept nothing, until rest()."""
+        self.busy = self.neglects = True
+
     def rest(self) -> None:
-        self.busy = False
+        self.busy = self.neglects = False
 
     def stay_away(self, how: str, seconds: float) -> None:
         """From the loop, and say so first: a long computation, or a poll() for something else."""
