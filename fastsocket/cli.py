@@ -55,7 +55,7 @@ ListenTable = Annotated[bool | None, typer.Option(help="Give each CPU a listener
 Balance = Annotated[
     bool | None,
     typer.Option(
-        help="The kernel gives a connection to another worker where its own is away; "
+        help="The kernel gives a connection to another worker where its own is away or has a long queue; "
         "that takes CAP_BPF and CAP_NET_ADMIN (the library's default: off)."
     ),
 ]

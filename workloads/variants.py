@@ -110,7 +110,7 @@ VARIANTS = {
         ),
         Variant(
             "balanced",
-            "fastsocket with the program that gives connections to another worker where their own is away",
+            "fastsocket with a program that leaves connections to another worker where their own is away or busy",
             preload=replace(DELIVERED, balance=True),
             steering="perfect",
         ),

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A program of the kernel that gives a connection to another worker where the one of its CPU is away: off unless asked
- * for, and only for a server that listens with the capabilities CAP_BPF and CAP_NET_ADMIN.
+ * A program of the kernel that gives a connection to another worker where the one of its CPU is away or has a long
+ * queue: off unless asked for, and only for a server that listens with the capabilities CAP_BPF and CAP_NET_ADMIN.
  *
  * The program (balance.def) belongs to the listener's reuseport group. It reads when each worker last came back to its
- * loop (pulse.h), and chooses among the clones that are in a map of the listener. The kernel takes a clone out of the
- * map when the clone stops listening, and chooses by itself where the program chooses none. A map can hold a clone
- * only if no other map does. So a successor's map gets the clones once the program before has let them go.
+ * loop and how many connections wait for it (pulse.h), and chooses among the clones that are in a map of the listener.
+ * The kernel takes a clone out of the map when the clone stops listening, and chooses by itself where the program
+ * chooses none. A map can hold a clone only if no other map does. So a successor's map gets the clones once the program
+ * before has let them go.
  * Sources: Linux net/core/sock_reuseport.c, reuseport_select_sock(); kernel/bpf/reuseport_array.c.
  *
  * When the group has the program, and when the filter, withdrawal.c decides.

@@ -37,7 +37,7 @@
  * group.c                whether another server listens on the same address
  * mark.c                 which process has the clones of a listener, written on the listener
  * clone.c                sockets bound to the address of a listener, one for each CPU
- * balance.c              the kernel gives a connection to another worker where its own is away
+ * balance.c              the kernel gives a connection to another worker where its own is away or busy
  * withdrawal.c           no new connection goes to the clones, until a successor has them
  * follow.c               what the application sets on a listener, its clones get too
  * adopt.c                a worker takes the clone of its CPU
