@@ -27,6 +27,7 @@ BURST = 60
 NOTICED_SECONDS = patient(1.9)  # the library asks once a second; two seconds later it stops to listen
 WITHOUT_CAPABILITY = ["setpriv", "--bounding-set", "-bpf,-sys_admin"]
 SO_ATTACH_FILTER = 26
+SYS_BPF = {"x86_64": 321, "aarch64": 280}[os.uname().machine]
 DROP_ALL = struct.pack("HBBI", 6, 0, 0, 0)  # one instruction of classic BPF: keep no byte
 libbpf = ctypes.CDLL("libbpf.so.1", use_errno=True)
 
@@ -144,6 +145,18 @@ def test_a_worker_that_writes_garbage_where_the_program_reads_misplaces_connecti
     wait_until(lambda: answering(server) == {server.workers[0]}, "the workers have written what is so")
     with stopped(server.workers[0]):
         assert answering(server) == {server.workers[1]}
+
+
+def test_threads_keep_the_connections_of_their_cpu_once_one_of_them_has_installed_a_filter():
+    """From then on none of them says anything, neither when it waits nor what it has accepted."""
+    with Server(BALANCED) as server:
+        server.listen()
+        for cpu in CPUS:
+            server.ask("thread", str(cpu), cpu)
+            server.request(cpu, LATER)
+        server.ask("tell", str(CPUS[1]), "forbid_calls", [SYS_BPF], "prctl")
+        with half_open(server.port, CPUS[0], BURST):
+            assert {tuple(answer["cpus"]) for answer in server.request(CPUS[0], 2 * BURST)} == {(CPUS[0],)}
 
 
 def gives_away(server: Server) -> bool:
