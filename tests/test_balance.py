@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import socket
-import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
 from tests.harness.delays import assert_short, longest, stopped
 from tests.harness.patience import patient
 from tests.harness.waiting import wait_until
+from tests.libfsocket_apps.guards import SYS_BPF, drop_by_classic_filter
 from tests.libfsocket_apps.loopback import on_cpus
 
 BALANCED = PRELOAD | {"FSOCKET_BALANCE": "on"}
@@ -26,9 +26,6 @@ LATER = 5
 BURST = 60
 NOTICED_SECONDS = patient(1.9)  # the library asks once a second; two seconds later it stops to listen
 WITHOUT_CAPABILITY = ["setpriv", "--bounding-set", "-bpf,-sys_admin"]
-SO_ATTACH_FILTER = 26
-SYS_BPF = {"x86_64": 321, "aarch64": 280}[os.uname().machine]
-DROP_ALL = struct.pack("HBBI", 6, 0, 0, 0)  # one instruction of classic BPF: keep no byte
 libbpf = ctypes.CDLL("libbpf.so.1", use_errno=True)
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.privileged, NEEDS_TWO_CPUS]
@@ -53,11 +50,10 @@ def server():
 @contextmanager
 def half_open(port: int, cpu: int, number: int) -> Iterator[None]:
     """Clients that send a SYN each, and drop the answer."""
-    instruction = ctypes.create_string_buffer(DROP_ALL)
     with ExitStack() as opened, on_cpus({cpu}):
         for _ in range(number):
             client = opened.enter_context(socket.socket())
-            client.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(instruction)))
+            drop_by_classic_filter(client)
             client.setblocking(False)
             client.connect_ex((LOOPBACK, port))
         yield
@@ -148,7 +144,7 @@ def test_a_worker_that_writes_garbage_where_the_program_reads_misplaces_connecti
 
 
 def test_threads_keep_the_connections_of_their_cpu_once_one_of_them_has_installed_a_filter():
-    """From then on none of them says anything, neither when it waits nor what it has accepted."""
+    """After the filter the threads tell the program nothing: neither their waits nor their accepted connections."""
     with Server(BALANCED) as server:
         server.listen()
         for cpu in CPUS:

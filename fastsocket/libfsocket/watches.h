@@ -27,7 +27,7 @@ void watch_remove(struct listener *l, struct watch *watch);
 void watch_rests_no_longer(void);
 /* The application closes an epoll, or one of its names. */
 void epoll_is_closed(int epfd);
-/* No thread of this process will say any longer when it waits. Returns whether any has adopted. */
+/* From now on no thread of this process tells the program of balance.h anything. Returns whether any has adopted. */
 bool adopters_fall_silent(void);
 
 #endif

@@ -1,7 +1,7 @@
 """All packets come to the first CPU: whose workers serve them, with Balance?
 
-The others serve where the first CPU's worker stays away for 5 ms: often in an emulator, perhaps never on a calm
-machine.
+The others serve where the first CPU's worker stays away for 5 ms or has a long queue: often in an emulator, perhaps
+never on a calm machine.
 """
 
 from collections import Counter
