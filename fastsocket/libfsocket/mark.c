@@ -20,11 +20,16 @@
 #define WITHDRAWN 0x20000000
 #define PID_MASK 0x003fffff
 
+bool is_mark(int incoming_cpu)
+{
+	return incoming_cpu >= 0 && incoming_cpu & MARK;
+}
+
 static int mark_on(int fd)
 {
 	int mark = get_int(fd, SOL_SOCKET, SO_INCOMING_CPU, -1);
 
-	return mark >= 0 && mark & MARK ? mark : 0;
+	return is_mark(mark) ? mark : 0;
 }
 
 bool is_marked(int fd)

@@ -8,6 +8,8 @@
 
 #include "tables.h"
 
+/* Has the library written this value of SO_INCOMING_CPU? */
+bool is_mark(int incoming_cpu);
 bool is_marked(int fd);
 bool is_marked_withdrawn(int fd);
 /* The process in the mark. */

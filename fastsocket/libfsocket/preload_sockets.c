@@ -13,6 +13,7 @@
 #include "flow_deliver.h"
 #include "follow.h"
 #include "listeners.h"
+#include "mark.h"
 #include "opening.h"
 #include "options.h"
 #include "sockopt.h"
@@ -136,15 +137,20 @@ static void add_queue_of_clones(const struct listener *l, void *info, socklen_t 
 	memcpy(unacked, &length, sizeof(length));
 }
 
-/* Has the library set this option of a listener? Then *ret_own is what the application has set. */
-static bool is_ours(const struct listener *l, int level, int name, int *ret_own)
+/*
+ * Has the library set this option of a listener? Then *value becomes what the application has set. A listener that
+ * connect() made a client has lost the library's mark with its first packet: the kernel wrote that packet's CPU over it.
+ */
+static bool is_ours(const struct listener *l, int level, int name, int *value)
 {
-	if (level == SOL_SOCKET && l->cloned && (name == SO_REUSEPORT || name == SO_INCOMING_CPU))
-		*ret_own = name == SO_REUSEPORT ? l->own_reuseport : l->own_incoming_cpu;
+	if (level == SOL_SOCKET && name == SO_REUSEPORT && l->cloned)
+		*value = l->own_reuseport;
+	else if (level == SOL_SOCKET && name == SO_INCOMING_CPU && is_mark(*value))
+		*value = l->own_incoming_cpu;
 	else if (level == IPPROTO_TCP && name == TCP_QUICKACK && acks_are_delayed(l))
-		*ret_own = 1;
+		*value = 1;
 	else if (level == IPPROTO_TCP && name == TCP_DEFER_ACCEPT && l->defers_accept)
-		*ret_own = 0;
+		*value = 0;
 	else
 		return false;
 	return true;
@@ -159,8 +165,11 @@ INTERPOSED int getsockopt(int fd, int level, int name, void *restrict value, soc
 	if (!likely(!connection(fd)) && level == IPPROTO_TCP && name == TCP_INFO)
 		turn_shows_queue(fd);
 	result = REAL(getsockopt)(fd, level, name, value, size);
-	if (!likely(!l) && result == 0 && *size == sizeof(own) && is_ours(l, level, name, &own))
-		memcpy(value, &own, sizeof(own));
+	if (!likely(!l) && result == 0 && *size == sizeof(own)) {
+		memcpy(&own, value, sizeof(own));
+		if (is_ours(l, level, name, &own))
+			memcpy(value, &own, sizeof(own));
+	}
 	if (!likely(!l) && result == 0 && level == IPPROTO_TCP && name == TCP_INFO && l->cloned)
 		add_queue_of_clones(l, value, *size);
 	if (!likely(!settings.flow_deliver) && result == 0 && flow_deliver_hides(fd, level, name))

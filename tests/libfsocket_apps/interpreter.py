@@ -131,7 +131,12 @@ class Program(SocketCalls, DescriptorCalls, WaitingCalls):
         self.run(steps)
 
     def spawn(self, how: str) -> int:
-        """Run true(1), which inherits all that is not close-on-exec."""
+        """Run true(1), which inherits all that is not close-on-exec.
+
+        If its parent has passed a listener on, to another process for all that the library knows, true(1) takes the
+        clones back that this listener had.
+        """
+        self._clones_may_be_adopted()
         if how == "subprocess":
             return subprocess.run(["true"]).returncode
         if how == "posix_spawn":

@@ -103,8 +103,8 @@ class Memory:
         self._added.add((descriptor, cookie))
         self._watched.add(cookie)
 
-    def _begin_to_wait(self) -> None:
-        """Now the library may adopt clones of what is watched, for the first time or again."""
+    def _clones_may_be_adopted(self) -> None:
+        """Of what is watched, for the first time or again: what waits by now is older than them."""
         for descriptor, cookie in self._added:
             if cookie_of(descriptor) == cookie and is_nonblocking(descriptor):
                 self._older[cookie] = waiting_connections(descriptor)

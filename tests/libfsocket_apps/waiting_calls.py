@@ -47,7 +47,7 @@ class WaitingCalls(Memory):
 
     def _epoll_wait(self, name: str, epoll: int, timeout: int, *mask) -> list | str:
         events = (Event * MOST_EVENTS)()
-        self._begin_to_wait()
+        self._clones_may_be_adopted()
         with interrupted() if timeout < 0 else nullcontext():
             answer = call(name, epoll, events, MOST_EVENTS, timeout, *mask)
         if failed(answer):
@@ -60,19 +60,19 @@ class WaitingCalls(Memory):
 
     def poll(self, descriptors: list[int], events: int) -> list | str:
         polled = (Polled * len(descriptors))(*[(descriptor, events, 0) for descriptor in descriptors])
-        self._begin_to_wait()
+        self._clones_may_be_adopted()
         return results_of(polled, call("poll", polled, len(polled), 0))
 
     def ppoll(self, descriptors: list[int], events: int) -> list | str:
         polled = (Polled * len(descriptors))(*[(descriptor, events, 0) for descriptor in descriptors])
-        self._begin_to_wait()
+        self._clones_may_be_adopted()
         return results_of(polled, call("ppoll", polled, len(polled), ctypes.byref(Timespec(0, 0)), None))
 
     def select(self, descriptors: list[int]) -> list | str:
         """Which are readable, and which writable."""
         wanted = sum(1 << descriptor for descriptor in set(descriptors)).to_bytes(FD_SETSIZE // 8, sys.byteorder)
         reading, writing = ctypes.create_string_buffer(wanted), ctypes.create_string_buffer(wanted)
-        self._begin_to_wait()
+        self._clones_may_be_adopted()
         answer = call("select", FD_SETSIZE, reading, writing, None, ctypes.byref(Timespec(0, 0)))
         if failed(answer):
             return answer
