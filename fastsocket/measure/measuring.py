@@ -18,7 +18,7 @@ from fastsocket.processes import epolls_with
 from fastsocket.refusal import Cause
 from fastsocket.servers import OutOfReach, remedy
 
-SAMPLES = 50  # of the queues, and of the CPUs on which threads run: so many, and at least one each second
+SAMPLES = 50  # of the queues, and of the CPUs on which threads run: at least one each second, at most so many
 WATCHERS_EVERY = 8  # samples
 WATCHERS_SECONDS = 0.1  # that looks take together: an epoll of very many connections stands still meanwhile
 MOST_THREADS = 128  # whose CPUs are looked at
@@ -88,6 +88,7 @@ class _Measuring:
         start = time.process_time()
         before = self._look()
         self._busiest = _busiest(before)
+        self._samples_per_second = max(1.0, SAMPLES / max(1.0, seconds))
         self._sample(seconds - most, seen)
         calls = self._count_calls(seconds - most, most, seen)
         between = Between(before, self._look(), seen, has_rows=self._probe is not None)
@@ -170,7 +171,7 @@ class _Measuring:
 
     def _sample(self, seconds: float, seen: Seen) -> None:
         """For so long. Raises Ended."""
-        for tick in _ticks(seconds):
+        for tick in _ticks(seconds, max(1, round(seconds * self._samples_per_second))):
             if tick % WATCHERS_EVERY == 1:
                 self._look_for_watchers()
             for inode, listener in own(self._listeners, self._inodes).items():
@@ -194,9 +195,9 @@ def _without_bpf(what: str, error: BpfError) -> Missing:
     return Missing(what, error.reason, remedy)
 
 
-def _ticks(seconds: float) -> Iterator[int]:
-    """1, 2, …, evenly over so many seconds; and then the end."""
-    began, number = time.monotonic(), max(1, round(max(seconds, SAMPLES * min(1, seconds))))
+def _ticks(seconds: float, number: int) -> Iterator[int]:
+    """1, 2, … number, evenly over so many seconds; and then the end."""
+    began = time.monotonic()
     for tick in range(1, number + 1):
         yield tick
         time.sleep(max(0.0, began + tick * seconds / number - time.monotonic()))
