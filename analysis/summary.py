@@ -69,6 +69,7 @@ def condition(run: Run, workload: str) -> str:
         "beside a busy process": options.neighbour == 0,
         "beside a busy process of lower priority": bool(options.neighbour),
         f"with a worker stopped for {options.pause} ms": options.pause is not None,
+        f"in bursts of {options.burst}": options.burst > 0,
         "with all packets on one core": options.one_queue,
     }
     return ", ".join(words for words, holds in said.items() if holds)

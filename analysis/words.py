@@ -10,6 +10,8 @@ _NAMES = {  # where it is not the workload's own
     "nginx-proxy": "nginx as a proxy",
     "nginx-proxy-kept": "nginx as a proxy, kept connections",
     "nginx-file": "nginx with a file of 256 KB",
+    "nginx-slow": "nginx, one request in 100 slow",
+    "nginx-kept": "nginx with 16 kept connections",
     "envoy": "Envoy",
     "apache": "Apache",
     "valkey": "Valkey",

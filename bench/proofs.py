@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -36,8 +37,6 @@ from scipy.stats import quantile_test
 from bench.experiment import usable_cpus
 from bench.served import serving
 from fastsocket.measure.measured import Watching
-from fastsocket.measure.measuring import measure
-from fastsocket.measure.target import find
 from fastsocket.processes import family
 from topologies.testbed import Testbed
 from workloads import generator, http
@@ -57,6 +56,7 @@ NARROW = 0.01  # from the ratio's interval to its middle
 MOST_SECONDS = 600
 SECONDS = 2
 WATCHED_SECONDS = 10  # as long as `fastsocket measure` watches unless told otherwise
+BESIDE_SECONDS = WATCHED_SECONDS + 1  # in which it also starts and reports
 IDLE_ENGINE = """\
 import sys
 from bench.workers import workers_here
@@ -155,19 +155,26 @@ def measuring() -> dict[str, Any]:
     both = Cpus(usable_cpus(), usable_cpus())
     took: list[Watching] = []
     with serving(both) as (testbed, pid):
-        measured, alone = partial(_measured, testbed, both, pid, took), partial(_always, testbed, both, WATCHED_SECONDS)
+        measured, alone = partial(_measured, testbed, both, pid, took), partial(_always, testbed, both, BESIDE_SECONDS)
         throughput = _by_turns(measured, alone)
-    percents = {name: median(getattr(one, name) for one in took) for name in ("command_percent", "bpf_percent")}
-    return throughput | {f"{name}, median": percent for name, percent in percents.items()}
+    medians = {name: median(asdict(one)[name] for one in took) for name in asdict(took[0])}
+    return throughput | {f"{name}, median": number for name, number in medians.items()}
 
 
 def _measured(testbed: Testbed, cpus: Cpus, pid: int, took: list[Watching]) -> float:
-    """nginx is watched from the load's beginning to its end. took: what the watch took is added there."""
+    """The command begins and ends while the load is counted. took: what it says that it took is added there."""
     with ThreadPoolExecutor(1) as beside:
-        watching = beside.submit(measure, find(str(pid)), WATCHED_SECONDS + WARM_UP_SECONDS)
-        rate = _always(testbed, cpus, WATCHED_SECONDS)
-        took.append(watching.result().watching)
+        watching = beside.submit(_watch, pid)
+        rate = _always(testbed, cpus, BESIDE_SECONDS)
+        took.append(watching.result())
     return rate
+
+
+def _watch(pid: int) -> Watching:
+    time.sleep(WARM_UP_SECONDS)
+    command = [sys.executable, "-m", "fastsocket", "measure", str(pid), "--seconds", str(WATCHED_SECONDS), "--json"]
+    found = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    return Watching(**json.loads(found.stdout)["watching"])
 
 
 def engine() -> dict[str, Any]:

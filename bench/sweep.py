@@ -237,18 +237,25 @@ def _tried(trials: Bench, slot: Slot, run: Run, directory: Path) -> Trial:
     """The trial, or a failed trial with the reason."""
     rate, started = offered(run.options, slot.workload, slot.cores, slot.block, run.capacities), time.time()
     try:
-        return _run(trials, slot, run, rate, observer(run.options, directory, slot.index))
+        return _run(trials, slot, run, rate, observer(run.options, directory, slot.index), run.options.burst)
     except (WorkloadError, BpfError) as error:
         return failed_trial(str(error), **vars(slot), started=started, rate=rate)
 
 
-def _run(trials: Bench, slot: Slot, run: Run, rate: float | None = None, observe: Observe | None = None) -> Trial:
+def _run(
+    trials: Bench,
+    slot: Slot,
+    run: Run,
+    rate: float | None = None,
+    observe: Observe | None = None,
+    burst: int = 0,
+) -> Trial:
     placement = next(placement for placement in run.placements if placement.cores == slot.cores)
     with ExitStack() as stack:
         if run.options.neighbour is not None:
             stack.enter_context(neighbour(placement.server_cpus[0], run.options.neighbour))
         calmer = of_latencies(run.options, slot.workload, slot.cores, run.capacities)
-        trial = trials.run(slot, placement, run.options.seconds, rate, observe, run.options.one_queue, calmer)
+        trial = trials.run(slot, placement, run.options.seconds, rate, observe, run.options.one_queue, calmer, burst)
     if run.options.neighbour is None:
         return trial
     return trial.model_copy(update={"spoilt": [reason for reason in trial.spoilt if reason != BUSY]})  # as asked

@@ -96,9 +96,11 @@ class Bench:
         observe: Observe | None = None,
         one_queue: bool = False,
         latency_rate: float | None = None,
+        burst: int = 0,
     ) -> Trial:
         """rate: requests per second in all, None: as many as the server takes. one_queue: all packets to the server are
-        handled on its first CPU. latency_rate: of a second load, from which the latencies are.
+        handled on its first CPU. latency_rate: of a second load, from which the latencies are. burst:
+        Demand.burst.
 
         Raises WorkloadError when the server or the load generator fails.
         """
@@ -115,7 +117,7 @@ class Bench:
         ):
             if variant.by_program:
                 choose_by_cpu(pids[0], workload.ports(cpus)[0])
-            demand = Demand(seconds, rate, workload.rehearse(testbed, cpus))
+            demand = Demand(seconds, rate, workload.rehearse(testbed, cpus), burst)
             library = _library(pids) if variant.has_local_listeners else None
             self._probes.start(pids[0], workload.ports(cpus), len(cpus.server))
             meter = Meter(Spending(testbed.hosts, self._threads), testbed.server.pid)

@@ -66,6 +66,7 @@ class Asked(Record):
     latency_share: float | None = None  # the same, of a second load in each trial: latencies are of that one
     neighbour: int | None = None  # nice value of a process that keeps the server's first CPU busy: bench/neighbour.py
     pause: int | None = None  # milliseconds for which one worker is stopped in each trial: bench/pause.py
+    burst: int = 0  # of the requests at a rate, so many come at the same moment; 0: each at its own
     one_queue: bool = False  # all packets to the server are handled on its first CPU
     primary: Primary | None = None  # named before the run; all other ratios are adjusted or exploratory
     observes: Literal["profile", "walk", "calls"] | None = None  # beside the other metrics: bench/observers.py
@@ -95,7 +96,8 @@ class Options(Asked):
     @property
     def question(self) -> str:
         """The same for two runs of one experiment whose results can be compared."""
-        names = ("rates", "day", "share", "latency_share", "neighbour", "pause", "one_queue", "nic", "observes")
+        of_load = ("rates", "day", "share", "latency_share", "burst")
+        names = (*of_load, "neighbour", "pause", "one_queue", "nic", "observes")
         return ", ".join(f"{name} {getattr(self, name)}" for name in names)
 
     def at_rate(self, workload: str) -> bool:

@@ -156,6 +156,18 @@ def test_an_answer_that_does_not_come_is_late():
     assert result["errors"]["late"] == 9
 
 
+def test_bursts_are_whole_and_keep_the_rate():
+    """The threads share each burst, also where it cannot be divided evenly."""
+    with answering() as server:
+        threads = ["--cpus", f"{CPU},{CPU}"]
+        result = run(server.port, "--rate", "800", "--seconds", "1", "--burst", "25", *threads)
+    assert result["requests"] % 25 == 0
+    assert abs(result["requests"] - 800) < 5 * 25 * 32**0.5
+    assert result["intervals"] == pytest.approx(result["requests"] / 25, abs=1)
+    assert result["distance"] < generator.SURE / result["intervals"] ** 0.5
+    assert not any(result["errors"].values())
+
+
 def test_a_closed_loop_has_always_as_many_under_way():
     with answering() as server:
         result = run(server.port, "--always", "4", "--seconds", "0.5")
@@ -172,6 +184,7 @@ def test_a_closed_loop_has_always_as_many_under_way():
         (["--rate", "10", "--seconds", "1", "more"], "more: --help says"),
         (["--trace", "/nowhere"], "--trace /nowhere: No such file"),
         (["--rate", "10", "--seconds", "1", "--warm-up", "1"], "--warm-up is as long as all of it"),
+        (["--always", "2", "--seconds", "1", "--burst", "2"], "--burst: not with --always or --constant"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_one_line(wrong, said):

@@ -19,6 +19,7 @@ from workloads import WORKLOADS, http
 from workloads.instances import together
 from workloads.load import Demand, Load
 from workloads.nginx import Nginx
+from workloads.nginx_kept import CONNECTIONS
 from workloads.process import WorkloadError
 from workloads.readiness import listening_inodes
 from workloads.variants import VARIANTS
@@ -85,20 +86,38 @@ def served(testbeds, tmp_path):
 def test_it_serves_its_load(served, name, variant):
     with served(name, variant) as (workload, testbed, pids):
         load = workload.load(testbed, CPUS, Demand(1, pace=workload.rehearse(testbed, CPUS)))
-        counted = (
-            [cpu for pid in pids for cpu in shared_memory.counters(pid)]
-            if VARIANTS[variant].has_local_listeners
-            else []
-        )
+        accepted = accepted_by(pids) if VARIANTS[variant].has_local_listeners else None
     assert load.requests > 1000 / PATIENCE
     assert sum(load.errors.values()) == 0
     assert 0.5 < load.seconds < patient(10)
     assert 0 < load.cpu_seconds < patient(10) * len(ALL)
     assert load.latency_ms["max"] >= load.latency_ms.get("99", 0) >= load.latency_ms.get("50", 0) >= 0
-    if counted and workload.metric == "cps":
-        assert (
-            sum(cpu.accepted_local + cpu.accepted_global + cpu.accepted_neighbour for cpu in counted) >= load.requests
-        )
+    if accepted is not None and workload.metric == "cps":
+        assert accepted >= load.requests
+
+
+@pytest.mark.slow
+def test_one_request_in_a_hundred_of_nginx_slow_is_slow(served):
+    with served("nginx-slow", "base") as (workload, testbed, _):
+        load = workload.load(testbed, CPUS, Demand(2, rate=500))
+    assert sum(load.errors.values()) == 0
+    assert load.latency_ms["99.9"] > 10 > load.latency_ms["50"] / PATIENCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rate", [None, 500])
+def test_the_connections_of_nginx_kept_stay_open(served, rate):
+    with served("nginx-kept", "fastsocket") as (workload, testbed, pids):
+        before = accepted_by(pids)
+        load = workload.load(testbed, CPUS, Demand(1, rate=rate))
+        assert accepted_by(pids) - before == CONNECTIONS
+    assert load.requests > 100
+    assert sum(load.errors.values()) == 0
+
+
+def accepted_by(pids: list[int]) -> int:
+    counted = [cpu for pid in pids for cpu in shared_memory.counters(pid)]
+    return sum(cpu.accepted_local + cpu.accepted_global + cpu.accepted_neighbour for cpu in counted)
 
 
 @pytest.mark.parametrize("name", OWN)

@@ -5,7 +5,9 @@ from workloads.lighttpd import Lighttpd
 from workloads.memcached import Memcached
 from workloads.nginx import Nginx
 from workloads.nginx_file import NginxFile
+from workloads.nginx_kept import NginxKept
 from workloads.nginx_proxy import NginxProxy
+from workloads.nginx_slow import NginxSlow
 from workloads.peers.apache import Apache
 from workloads.peers.envoy import Envoy
 from workloads.peers.h2o import H2O
@@ -31,6 +33,8 @@ WORKLOADS: dict[str, Workload] = {
         NginxProxy("nginx-proxy", kept=False),
         NginxProxy("nginx-proxy-kept", kept=True),
         NginxFile(),
+        NginxSlow(),
+        NginxKept(),
         Envoy(),
         HAProxy28(),
         StaticNginx(),

@@ -8,12 +8,14 @@ class Demand:
     """What a load generator is to do.
 
     seconds: for how long. rate: requests per second in all; None: as many as the server takes. pace: about how many
-    it takes, for generators that have to be told a number of requests.
+    it takes, for generators that have to be told a number of requests. burst: so many at the same moment, where a rate
+    is asked for; 0: each at its own.
     """
 
     seconds: int
     rate: float | None = None
     pace: float = 0.0
+    burst: int = 0
 
 
 @dataclass(frozen=True)

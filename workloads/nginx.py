@@ -63,6 +63,7 @@ class Nginx(WebServer):
     name = program = "nginx"
     binaries = {"nginx": ["-v"], "wrk": ["--version"]}
     packages = {"nginx": "nginx", "wrk": "wrk"}
+    site = OBJECT
 
     @contextmanager
     def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path) -> Iterator[list[int]]:
@@ -75,6 +76,7 @@ class Nginx(WebServer):
             variant.own_reuseport,
             variant.environment(),
             self.program,
+            self.site,
         ) as pid:
             yield [pid]
 

@@ -29,6 +29,7 @@ PERCENTILES = ("50", "90", "95", "99", "99.9", "99.99")
 LONGEST_NS = 2**37
 DIGITS = 3  # that a histogram keeps of a latency
 LATE_MS = 2.0  # of the 99th percentile, beyond which a schedule was not kept; by the seconds that an answer may take
+BEGIN_MS = 0.1  # that a thread may take for each request of a burst
 SURE = 1.95  # of Kolmogorov and Smirnov's test: a right generator fails it once in a thousand trials
 
 
@@ -55,20 +56,31 @@ def open_loop(testbed: Testbed, cpus: Cpus, demand: Demand, ports: range, dialog
     """
     how = ["--rate", str(demand.rate), "--seconds", str(demand.seconds + WARM_UP_SECONDS)]
     how += ["--persistent", str(dialogue.connections)] if dialogue.connections else []
-    return _run(testbed, cpus, demand.seconds, ports, dialogue, how)
+    how += ["--burst", str(demand.burst)] if demand.burst else []
+    return _run(testbed, cpus, demand.seconds, ports, dialogue, how, BEGIN_MS * demand.burst / len(cpus.load))
 
 
 def closed_loop(testbed: Testbed, cpus: Cpus, seconds: int, ports: range, dialogue: Dialogue) -> Load:
-    """As many requests as the server takes, from as many connections for each of its CPUs as wrk has.
+    """As many requests as the server takes, from those connections that stay open, or from as many for each of the
+    server's CPUs as wrk has.
 
     Raises WorkloadError.
     """
-    each = max(1, limits.read().connections_per_core * len(cpus.server) // len(cpus.load))
+    each = dialogue.connections or max(1, limits.read().connections_per_core * len(cpus.server) // len(cpus.load))
     how = ["--always", str(each), "--seconds", str(seconds + WARM_UP_SECONDS)]
+    how += ["--persistent", str(each)] if dialogue.connections else []
     return _run(testbed, cpus, seconds, ports, dialogue, how)
 
 
-def _run(testbed: Testbed, cpus: Cpus, seconds: int, ports: range, dialogue: Dialogue, how: list[str]) -> Load:
+def _run(
+    testbed: Testbed,
+    cpus: Cpus,
+    seconds: int,
+    ports: range,
+    dialogue: Dialogue,
+    how: list[str],
+    more_late_ms: float = 0.0,
+) -> Load:
     command = [
         testbed.client.deploy(PROGRAM),
         *("--server", f"{testbed.server.IP()}:{ports.start}+{len(ports) - 1}"),
@@ -83,7 +95,7 @@ def _run(testbed: Testbed, cpus: Cpus, seconds: int, ports: range, dialogue: Dia
     placed = testbed.command(testbed.client, cpus.load, command)
     with running(placed, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         result = json.loads(finish(process, "the load generator", seconds))
-    return read(result, late_ms=LATE_MS * limits.read().answer_seconds)
+    return read(result, late_ms=LATE_MS * limits.read().answer_seconds + more_late_ms)
 
 
 def read(result: dict[str, Any], late_ms: float) -> Load:

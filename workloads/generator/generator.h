@@ -49,6 +49,7 @@ struct options {
 	uint64_t seed;
 	int always; /* closed loop: so many connections in each thread have a request under way, always; 0: open loop */
 	int persistent; /* so many connections stay open in each thread; 0: a connection for each request */
+	size_t burst;   /* so many requests are due at the same moment, by all threads; 0: each at its own */
 	const char *request;
 	size_t request_size;
 	const char *begins, *ends; /* of the answer */

@@ -25,6 +25,7 @@ static const char usage[] =
 	"  --seconds S          how long\n"
 	"  --trace FILE         lines of SECONDS PER_SECOND, one after the other\n"
 	"  --constant           requests at even intervals; without it they come as a Poisson process\n"
+	"  --burst N            N requests at the same moment, each time; the rate stays that of requests\n"
 	"  --always N           a closed loop: N requests under way in each thread, always\n"
 	"  --persistent N       N connections stay open in each thread; without it each request has one of its own\n"
 	"  --sources LIST       local addresses, by turns\n"
@@ -143,6 +144,8 @@ static void check(struct options *options, double rate, double seconds)
 		refuse("--begins and --ends are for %d bytes each", MAX_ENDS);
 	if (options->persistent && !options->ends_size)
 		refuse("--persistent: say how an answer --ends");
+	if (options->burst && (options->always || options->arrivals == CONSTANT))
+		refuse("--burst: not with --always or --constant");
 	if (options->always && options->persistent && options->always != options->persistent)
 		refuse("--always and --persistent: give the same number");
 	if (!options->pieces)
@@ -154,23 +157,15 @@ static void check(struct options *options, double rate, double seconds)
 void options_read(int count, char **arguments, struct options *ret_options)
 {
 	static const struct option known[] = {
-		{ "server", required_argument, NULL, 's' },
-		{ "request", required_argument, NULL, 'r' },
-		{ "begins", required_argument, NULL, 'b' },
-		{ "ends", required_argument, NULL, 'e' },
-		{ "cpus", required_argument, NULL, 'c' },
-		{ "rate", required_argument, NULL, 'R' },
-		{ "seconds", required_argument, NULL, 'S' },
-		{ "trace", required_argument, NULL, 't' },
-		{ "constant", no_argument, NULL, 'C' },
-		{ "always", required_argument, NULL, 'a' },
-		{ "persistent", required_argument, NULL, 'p' },
-		{ "sources", required_argument, NULL, 'o' },
-		{ "warm-up", required_argument, NULL, 'w' },
-		{ "patience", required_argument, NULL, 'P' },
-		{ "seed", required_argument, NULL, 'd' },
-		{ "help", no_argument, NULL, 'h' },
-		{ 0 },
+		{ "server", required_argument, NULL, 's' },   { "request", required_argument, NULL, 'r' },
+		{ "begins", required_argument, NULL, 'b' },   { "ends", required_argument, NULL, 'e' },
+		{ "cpus", required_argument, NULL, 'c' },     { "rate", required_argument, NULL, 'R' },
+		{ "seconds", required_argument, NULL, 'S' },  { "trace", required_argument, NULL, 't' },
+		{ "constant", no_argument, NULL, 'C' },       { "burst", required_argument, NULL, 'B' },
+		{ "always", required_argument, NULL, 'a' },   { "persistent", required_argument, NULL, 'p' },
+		{ "sources", required_argument, NULL, 'o' },  { "warm-up", required_argument, NULL, 'w' },
+		{ "patience", required_argument, NULL, 'P' }, { "seed", required_argument, NULL, 'd' },
+		{ "help", no_argument, NULL, 'h' },           { 0 },
 	};
 	struct options options = { .patience = 5, .seed = 1, .begins = "", .ends = "" };
 	double rate = 0, seconds = 0;
@@ -207,6 +202,9 @@ void options_read(int count, char **arguments, struct options *ret_options)
 			break;
 		case 'C':
 			options.arrivals = CONSTANT;
+			break;
+		case 'B':
+			options.burst = (size_t)number("burst", optarg, 1, 100000);
 			break;
 		case 'a':
 			options.always = (int)number("always", optarg, 1, 100000);

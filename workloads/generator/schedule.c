@@ -38,24 +38,34 @@ static void append(struct schedule *schedule, size_t *room, double seconds)
 	schedule->due[schedule->length++] = (uint64_t)(seconds * (double)NS_PER_SECOND);
 }
 
+/* How many requests of each burst a thread begins. */
+static size_t part_of_burst(const struct options *options, size_t thread)
+{
+	return options->burst / options->threads + (thread < options->burst % options->threads);
+}
+
 /*
- * The sum of independent Poisson processes is one, so each thread has its part of the rate. Of a constant rate the threads
- * take turns. In units of the mean interval, position runs evenly through pieces of different rates.
+ * The sum of independent Poisson processes is one, so each thread has its part of the rate. Bursts come at the same times
+ * in all threads. Of a constant rate the threads take turns. In units of the mean interval, position runs evenly through
+ * pieces of different rates.
  */
 struct schedule schedule_make(const struct options *options, size_t thread)
 {
-	uint64_t state = options->seed + thread * 0x632be59bd9b4e019ULL;
+	uint64_t state = options->seed + (options->burst ? 0 : thread * 0x632be59bd9b4e019ULL);
 	double threads = (double)options->threads, begins = 0;
+	double parts = options->burst ? (double)options->burst : threads;
+	size_t at_once = options->burst ? part_of_burst(options, thread) : 1;
 	double position = options->arrivals == POISSON ? next_exponential(&state) : ((double)thread + 1) / threads;
 	struct schedule schedule = { 0 };
 	size_t room = 0;
 
 	for (size_t i = 0; i < options->pieces; i++) {
 		const struct piece *piece = &options->piece[i];
-		double rate = piece->rate / threads, length = piece->seconds * rate;
+		double rate = piece->rate / parts, length = piece->seconds * rate;
 
 		while (position < length) {
-			append(&schedule, &room, begins + position / rate);
+			for (size_t n = 0; n < at_once; n++)
+				append(&schedule, &room, begins + position / rate);
 			position += options->arrivals == POISSON ? next_exponential(&state) : 1;
 		}
 		position -= length;
@@ -126,15 +136,17 @@ static double distance_from_uniform(double *value, size_t length)
 struct check schedule_check(const struct options *options, const uint64_t *sent, size_t length)
 {
 	static double below[SAMPLE];
-	size_t n = 0, uneven = 0, spread = length / SAMPLE;
+	size_t together = options->burst ? options->burst : 1, n = 0, uneven = 0, spread;
 
+	length /= together; /* of a burst, the first request */
+	spread = length / SAMPLE;
 	for (size_t i = 0, arrivals; n<SAMPLE; i += arrivals> spread ? arrivals : spread) {
-		double rate = rate_at(options, i < length ? (double)sent[i] : 0), passed;
+		double rate = rate_at(options, i < length ? (double)sent[i * together] : 0) / (double)together, passed;
 
 		arrivals = span(rate);
 		if (i + arrivals >= length)
 			break;
-		passed = (double)(sent[i + arrivals] - sent[i]) * rate;
+		passed = (double)(sent[(i + arrivals) * together] - sent[i * together]) * rate;
 		uneven += !is_even(passed, arrivals);
 		below[n++] = expected_below(passed, arrivals);
 	}
