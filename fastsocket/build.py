@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-# The tests take another one to see which of its branches they reach: make coverage.
+# The tests take another one to see which of its branches they reach (make coverage), or on a machine that is emulated.
 LIBRARY = Path(os.environ.get("FASTSOCKET_LIBRARY") or (HERE / "build" / "libfsocket.so").resolve())
+EMULATED = HERE / "build" / "emulated" / "libfsocket.so"
 FINISHED = HERE / "build" / "finished"  # left by who passes the parts on without their compilers, as the image does
 
 

@@ -19,6 +19,7 @@ from datetime import UTC, date, datetime
 from itertools import product
 from typing import Any, Self
 
+from fastsocket.build import EMULATED, HERE, make
 from guest.kernels import NEWEST, kernel
 from setup import bootstrap
 from setup.bootstrap import ROOT, VENV_PYTHON
@@ -247,6 +248,8 @@ def main(arguments: list[str]) -> int:
     if not chosen:
         parser.error(f"--only {' '.join(options.only)} chooses nothing: such as {cells[0].name}")
     open_cells = [] if options.page else [cell for cell in chosen if not answers.has(cell)]
+    if any(cell.check.name == "library" for cell in open_cells):
+        make(HERE, str(EMULATED.relative_to(HERE)))
     with ThreadPoolExecutor(options.jobs) as pool, Asking(answers) as asking:
         for done in [pool.submit(asking.ask, cell) for cell in open_cells]:
             done.result()

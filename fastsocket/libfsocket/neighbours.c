@@ -10,9 +10,9 @@
 #include "seats.h"
 
 /* A worker that runs, or waits for its CPU, may come soon: its connections may wait for so much longer. */
-#define MORE_BEHIND_WORK_MS 9
+#define MORE_BEHIND_WORK_MS (9 * SLOWNESS)
 /* The kernel wakes a worker that waits. If that one neither comes nor runs, it is stopped. */
-#define PATIENCE_WITH_THE_STILL_MS 2
+#define PATIENCE_WITH_THE_STILL_MS (2 * SLOWNESS)
 
 static bool will_come(const struct seat *seat)
 {

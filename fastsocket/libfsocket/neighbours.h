@@ -16,8 +16,11 @@
 
 #include "tables.h"
 
+#ifndef SLOWNESS
+#define SLOWNESS 1ULL /* emulated workers need longer to come back to their loop: guest/checks/library.py */
+#endif
 /* How long an idle worker waits for a neighbour. */
-#define PATIENCE_MS 8
+#define PATIENCE_MS (8 * SLOWNESS)
 
 /* May other workers accept from a clone? Yes while connections wait and its own worker has accepted none since. */
 bool is_neglected(const struct listener *l, int cpu);
