@@ -558,3 +558,11 @@ def test_a_listener_that_connects_elsewhere_reads_the_cpu_of_its_packets(preload
     ]
     with interpreters(preload, {}) as pair:
         compare(pair, program, True, [])
+
+
+def test_a_child_that_ends_leaves_its_parents_epoll_what_it_holds(preload):
+    """The child has a second name of its parent's epoll when it closes an epoll of its own."""
+    child = [*SERVING, ("fcntl_dup", "listener#0", "F_DUPFD", 3), ("fcntl_dup", "epoll#0", "F_DUPFD", 3)]
+    program = [*LISTENING, *SERVING, ("fork", child), CLIENT, ("epoll_wait", "epoll#0", 0)]
+    with interpreters(preload, {}) as pair:
+        compare(pair, program, True, list(DIFFERENT))
