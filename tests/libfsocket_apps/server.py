@@ -77,6 +77,20 @@ def is_socket(descriptor: int) -> bool:
     return False
 
 
+def put_files_over_high_descriptors() -> list[int]:
+    """As an application does that gives numbers of its own choice to its files. The numbers."""
+    high = [number for number in map(int, os.listdir("/proc/self/fd")) if number >= 512]
+    null = os.open("/dev/null", os.O_RDONLY)
+    for number in high:
+        os.dup2(null, number)
+    os.close(null)
+    return high
+
+
+def are_open(descriptors: list[int]) -> bool:
+    return all(os.readlink(f"/proc/self/fd/{descriptor}") == "/dev/null" for descriptor in descriptors)
+
+
 def errno_of(call, *arguments) -> str:
     """ "" when it succeeds."""
     try:
@@ -324,6 +338,12 @@ class Worker:
         for number in clones:
             PAST_THE_LIBRARY.dup3(null, number, 0)
         return len(clones)
+
+    def put_files_over_high_descriptors(self) -> list[int]:
+        return put_files_over_high_descriptors()
+
+    def are_open(self, descriptors: list[int]) -> bool:
+        return are_open(descriptors)
 
     def nest(self) -> None:
         """From now on wait with an epoll that watches the epoll."""
@@ -664,7 +684,10 @@ class Master:
         os.close(descriptor)
 
     def are_open(self, descriptors: list[int]) -> bool:
-        return all(os.readlink(f"/proc/self/fd/{descriptor}") == "/dev/null" for descriptor in descriptors)
+        return are_open(descriptors)
+
+    def put_files_over_high_descriptors(self) -> list[int]:
+        return put_files_over_high_descriptors()
 
     def close(self) -> None:
         self.listener.close()
