@@ -419,6 +419,12 @@ def test_the_application_does_not_see_that_its_listener_defers(deferring, withou
     assert deferring.ask("defer_accept") == without.ask("defer_accept") == b"0"
 
 
+def test_the_application_reads_what_it_sets_on_a_listener_that_defers(deferring, without):
+    for request in ("listener_keepalive", "listener_nodelay", "listener_defers"):
+        assert deferring.ask(request) == without.ask(request) == ANSWER
+        assert deferring.ask("defer_accept") == without.ask("defer_accept")
+
+
 def test_a_server_that_speaks_first_is_found_out(tmp_path):
     environment = {"LD_PRELOAD": str(LIBRARY), "FSOCKET_DEFER_ACCEPT": "on", "GREETS": "yes"}
     with open(tmp_path / "log", "w") as log, answering(environment, log) as server:

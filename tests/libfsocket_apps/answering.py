@@ -402,6 +402,18 @@ class Server:
         connection.send(b"%d" % self._listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT))
         self._close(connection)
 
+    def listener_keepalive(self, connection) -> None:
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self.close(connection)
+
+    def listener_nodelay(self, connection) -> None:
+        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.close(connection)
+
+    def listener_defers(self, connection) -> None:
+        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5)
+        self.close(connection)
+
     def count_open(self, connection) -> None:
         """How many connections are accepted and not closed."""
         connection.send(b"%d" % len(self._open))

@@ -750,6 +750,36 @@ class Master:
     def ready_in_epoll_behind(self) -> list:
         return self.behind.poll(0)
 
+    def wait_in_thread(self, milliseconds: int) -> int:
+        """For the listener. The thread's number."""
+        self.waited, self.seen = select.epoll(), []
+        self.waited.register(self.listener, select.EPOLLIN)
+        number, started = self.waited.fileno(), threading.Event()
+
+        def wait() -> None:
+            started.set()
+            self.seen.append(LIBC.epoll_wait(number, ctypes.create_string_buffer(12 * 8), 8, milliseconds))
+
+        self.waiting = threading.Thread(target=wait)
+        self.waiting.start()
+        started.wait()
+        return self.waiting.native_id
+
+    def put_another_in_place_of_waited_epoll(self) -> None:
+        """Another epoll, which has something to report."""
+        number = self.waited.fileno()
+        self.waited.close()
+        self.waited = select.epoll()
+        assert self.waited.fileno() == number
+        self.readable = os.pipe()
+        os.write(self.readable[1], b"x")
+        self.waited.register(self.readable[0], select.EPOLLIN)
+
+    def seen_in_thread(self) -> int:
+        """How many events, when the wait is over."""
+        self.waiting.join()
+        return self.seen[0]
+
     def become(self, *command: str) -> None:
         """Run a program in our place, which inherits the listener, and the pipes that keep workers alive."""
         for descriptor in (self.listener.fileno(), *self.pipes.values()):
