@@ -260,3 +260,12 @@ def test_the_program_comes_back_with_the_next_workers(server):
     wait_until(lambda: answering(server) == {server.workers[0]}, "the next worker serves")
     with stopped(server.workers[0]):
         assert_given_away(server)
+
+
+def test_files_that_the_server_puts_over_the_program_and_its_maps_stay(server):
+    """The program goes on: workers that are there have it, and the kernel keeps it."""
+    files = server.ask("put_files_over_high_descriptors")
+    for cpu in CPUS:
+        assert len(server.request(cpu, LATER)) == LATER
+    server.ask("close")
+    assert server.ask("are_open", files)

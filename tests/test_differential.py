@@ -558,3 +558,38 @@ def test_a_listener_that_connects_elsewhere_reads_the_cpu_of_its_packets(preload
     ]
     with interpreters(preload, {}) as pair:
         compare(pair, program, True, [])
+
+
+def test_a_child_that_ends_leaves_its_parents_epoll_what_it_holds(preload):
+    """The child has a second name of its parent's epoll when it closes an epoll of its own."""
+    child = [*SERVING, ("fcntl_dup", "listener#0", "F_DUPFD", 3), ("fcntl_dup", "epoll#0", "F_DUPFD", 3)]
+    program = [*LISTENING, *SERVING, ("fork", child), CLIENT, ("epoll_wait", "epoll#0", 0)]
+    with interpreters(preload, {}) as pair:
+        compare(pair, program, True, list(DIFFERENT))
+
+
+IN_PARENTS_EPOLL = {
+    "takes out": ("DEL", 0),
+    "pauses": ("MOD", select.EPOLLOUT),
+    "changes": ("MOD", select.EPOLLIN | select.EPOLLET),
+}
+
+
+@pytest.mark.parametrize("what", IN_PARENTS_EPOLL)
+def test_what_a_child_changes_in_its_parents_epoll_is_changed_for_both(preload, what):
+    operation, events = IN_PARENTS_EPOLL[what]
+    child = [("epoll_ctl", operation, "epoll#0", "listener#0", events, 0), ("epoll_wait", "epoll#0", 0)]
+    program = [*LISTENING, *SERVING, ("fork", child), CLIENT, *[("epoll_wait", "epoll#0", 0)] * 2]
+    with interpreters(preload, {}) as pair:
+        compare(pair, program, True, list(DIFFERENT))
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_an_epoll_that_is_closed_by_one_name_reports_by_the_other(preload, pinned):
+    """By close(), and by dup2(). Another epoll watches the listener, too."""
+    closed = [*LISTENING, *SERVING, *SERVING, ("fcntl_dup", "epoll#1", "F_DUPFD", 9), ("close", "epoll#1")]
+    replaced = [*closed[:-1], ("open",), ("dup2", "fd#6", "fd#5")]
+    with interpreters(preload, {}) as pair:
+        for way in closed, replaced:
+            for step in ("epoll_wait", "epoll#0", 0), ("epoll_wait", "epoll#1", 0):
+                compare(pair, [*way, CLIENT, step], pinned, list(DIFFERENT))

@@ -153,8 +153,14 @@ def test_without_the_switch_every_packet_is_as_without_the_library(without):
         assert off.packets("close") == without.packets("close") == PLAIN
 
 
-@pytest.mark.parametrize("call", ["write", "writev", "sendmsg", "twice", "shutdown", "nodelay"])
+@pytest.mark.parametrize("call", ["write", "writev", "sendto", "sendmsg", "twice", "shutdown", "nodelay"])
 def test_every_way_to_write_is_held(holding, call):
+    packets = holding.packets(call)
+    assert "<FA10" in packets and "<A10" not in packets
+
+
+@pytest.mark.parametrize("call", ["quiet_options", "quiet_reads", "shutdown_reading"])
+def test_calls_that_do_not_wait_leave_an_answer_held(holding, call):
     packets = holding.packets(call)
     assert "<FA10" in packets and "<A10" not in packets
 
@@ -177,7 +183,11 @@ def test_a_slow_reader_gets_all(holding):
         assert sum(map(len, iter(lambda: connection.recv(1000), b""))) == LARGE
 
 
-@pytest.mark.parametrize("request_", ["large", "file", "again", "twice", "cork", "other_thread", "closed_elsewhere"])
+WHOLE = ["large", "file", "again", "twice", "cork", "other_thread", "closed_elsewhere", "more", "sendmmsg", "splice"]
+WHOLE += ["splice_nonblocking", "sendfile", "write_nothing", "replaced_unseen"]
+
+
+@pytest.mark.parametrize("request_", WHOLE)
 def test_the_whole_answer_comes(holding, request_):
     expected = {"large": LARGE, "file": LARGE + len(ANSWER), "again": 2 * len(ANSWER)}
     for _ in range(5):
@@ -407,6 +417,12 @@ def test_a_silent_connection_is_accepted_after_the_syn_ack_was_sent_again(deferr
 
 def test_the_application_does_not_see_that_its_listener_defers(deferring, without):
     assert deferring.ask("defer_accept") == without.ask("defer_accept") == b"0"
+
+
+def test_the_application_reads_what_it_sets_on_a_listener_that_defers(deferring, without):
+    for request in ("listener_keepalive", "listener_nodelay", "listener_defers"):
+        assert deferring.ask(request) == without.ask(request) == ANSWER
+        assert deferring.ask("defer_accept") == without.ask("defer_accept")
 
 
 def test_a_server_that_speaks_first_is_found_out(tmp_path):

@@ -4,6 +4,7 @@ Over loopback the CPU that sends a SYN handles it, so a client chooses the CPU o
 """
 
 import errno
+import fcntl
 import os
 import select
 import signal
@@ -613,6 +614,21 @@ def test_worker_whose_clone_was_closed_unnoticed_still_serves_the_global_listene
     assert len([answer(connection) for connection in on_global]) == 3
 
 
+@pytest.mark.parametrize("way", ["epoll", "poll", "select"])
+def test_a_worker_that_puts_its_files_over_high_descriptors_is_served_and_keeps_them(server, way):
+    """By dup2(), also over those of the library."""
+    for cpu in CPUS:
+        server.ask("fork", str(cpu), cpu, False, None, way)
+        server.request(cpu, 5)
+    files = server.ask("tell", str(CPUS[0]), "put_files_over_high_descriptors")
+    assert len(files) >= len(CPUS)
+    for cpu in CPUS:
+        assert len(server.request(cpu, 20)) == 20
+    server.ask("tell", str(CPUS[0]), "hold")
+    server.ask("tell", str(CPUS[0]), "close" if way == "epoll" else "about")
+    assert server.ask("tell", str(CPUS[0]), "are_open", files)
+
+
 # ---- what the application's own calls answer
 
 
@@ -634,6 +650,8 @@ def callers(preload):
         yield accelerated, plain
 
 
+NO_ADDRESS = struct.pack("H14x", socket.AF_UNSPEC).hex()
+EVENT = struct.pack("=Iq" if os.uname().machine == "x86_64" else "@Iq", select.EPOLLIN, 3).hex()
 # In each, 3 is the first descriptor.
 SCENARIOS = {
     "second bind": [("listener",), ("socket", "tcp"), ("bind", 4, 3)],
@@ -737,6 +755,47 @@ SCENARIOS = {
         ("connect", 3),
         ("wait", 4),
         ("accept", 3),
+    ],
+    "watched, duplicated and accepted from by number": [
+        ("listener",),
+        ("epoll",),
+        ("by_number", "epoll_ctl", 4, 1, 3, EVENT),
+        ("wait", 4),
+        ("connect", 3),
+        ("wait", 4),
+        ("by_number", "accept", 3, 0, 0),
+        ("by_number", "dup", 3),
+        ("by_number", "dup2", 3, 9, 0),
+        ("by_number", "fcntl", 3, fcntl.F_DUPFD, 10),
+        ("by_number", "unshare", 0),
+        ("close", 3),
+        ("close", 7),
+        ("close", 9),
+        ("connect", 10),
+        ("wait", 4),
+        ("accept", 10),
+        ("descriptors",),
+    ],
+    "changed by number": [
+        ("listener",),
+        ("epoll",),
+        ("watch", 4, 3),
+        ("wait", 4),
+        ("by_number", "setsockopt", 3, socket.SOL_SOCKET, socket.SO_KEEPALIVE, struct.pack("i", 1).hex(), 4),
+        ("by_number", "prctl", 3, 0, 0, 0, 0),
+        ("connect", 3),
+        ("accept", 3),
+        ("get_option", 6, "SO_KEEPALIVE"),
+        ("by_number", "fcntl", 3, fcntl.F_SETFL, 0),
+        ("by_number", "fcntl", 3, fcntl.F_GETFL, 0),
+        ("by_number", "fcntl", 3, fcntl.F_SETFL, os.O_NONBLOCK),
+        ("by_number", "shutdown", 3, socket.SHUT_RD),
+        ("connect", 3),
+        ("listen", 3),
+        ("connect", 3),
+        ("accept", 3),
+        ("by_number", "connect", 3, NO_ADDRESS, 16),
+        ("connect", 3),
     ],
     "watched twice": [
         ("listener",),

@@ -8,6 +8,7 @@ import pytest
 from fastsocket.measure.listeners import Listeners
 from tests.harness.apps import APPS, App, Server, answer, compiled
 from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
+from tests.harness.system_calls import sleeps_in_epoll_wait
 from tests.harness.waiting import wait_until
 from tests.libfsocket_apps.loopback import connect, on_cpus
 
@@ -70,6 +71,16 @@ def test_a_thread_with_descriptors_of_its_own_is_served(server):
     assert server.ask("tell", "a", "take_own_descriptors") == 0
     for cpu in CPUS:
         server.request(cpu, 8)
+
+
+def test_a_wait_sees_nothing_of_the_epoll_that_takes_the_place_of_its_own(preload):
+    """Another thread closes the epoll meanwhile. The kernel goes on to wait for what the closed one held."""
+    with Server(preload) as server:
+        server.listen()
+        thread = server.ask("wait_in_thread", 1000)
+        wait_until(lambda: sleeps_in_epoll_wait(thread), "it waits")
+        server.ask("put_another_in_place_of_waited_epoll")
+        assert server.ask("seen_in_thread") == 0
 
 
 def test_workers_that_listen_themselves_have_the_same_clones(preload):

@@ -312,7 +312,7 @@ static int other_name(struct listener *l, const struct watch *watch)
 	for (uint32_t fd = 0; fd < end; fd++) {
 		other.epfd = (int)fd;
 		if (descriptor(other.epfd) == WATCHING && !any_watch_in(l, other.epfd) && watch_is_proved(l, &other) &&
-		    (is_only_watch(l, watch) || (!watch->inherited && is_same_epoll(l, watch, other.epfd))))
+		    (watch->inherited ? is_only_watch(l, watch) : is_same_epoll(l, watch, other.epfd)))
 			return other.epfd;
 	}
 	return -1;

@@ -21,10 +21,18 @@ def numbers_by_name() -> dict[str, int]:
     return {name: int(number) for name, number in re.findall(r"^#define __NR_(\w+) (\d+)$", headers, re.MULTILINE)}
 
 
+def sleeps_in(calls: tuple[str, ...], thread: int) -> bool:
+    """proc(5), /proc/PID/syscall: the number of the call in which the thread sleeps."""
+    number = Path(f"/proc/{thread}/syscall").read_text().split()[0]
+    return number in {str(numbers_by_name().get(name)) for name in calls}
+
+
 def sleeps_in_poll(pid: int) -> bool:
-    """proc(5), /proc/PID/syscall: the number of the call in which the process sleeps."""
-    number = Path(f"/proc/{pid}/syscall").read_text().split()[0]
-    return number in {str(numbers_by_name().get(name)) for name in ("poll", "ppoll")}
+    return sleeps_in(("poll", "ppoll"), pid)
+
+
+def sleeps_in_epoll_wait(thread: int) -> bool:
+    return sleeps_in(("epoll_wait", "epoll_pwait", "epoll_pwait2"), thread)
 
 
 class Failing:

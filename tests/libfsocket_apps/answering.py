@@ -4,6 +4,7 @@ A request is a line: the name of one of ANSWERS. The server serves all connectio
 stdout. It ends when stdin does.
 """
 
+import ctypes
 import fcntl
 import os
 import queue
@@ -17,6 +18,25 @@ import threading
 import time
 from contextlib import suppress
 
+from messages import send_data
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+PAST_THE_LIBRARY = ctypes.CDLL("libc.so.6")  # its own functions, which no preloaded library stands in front of
+MOST_PARTS = os.sysconf("SC_IOV_MAX")
+SECONDS = struct.pack("ll", 3, 0)
+# That say nothing about when data leaves, or how.
+QUIET_OPTIONS = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.SOL_SOCKET, socket.SO_RCVBUF, 65536),
+    (socket.SOL_SOCKET, socket.SO_RCVTIMEO, SECONDS),
+    (socket.SOL_SOCKET, socket.SO_SNDTIMEO, SECONDS),
+    (socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1),
+    (socket.SOL_SOCKET, socket.SO_OOBINLINE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 9),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 9),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 9),
+    (socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 0),
+]
 ANSWER = b"an answer\n"
 GREETS = "GREETS" in os.environ  # speaks first
 POOL = "POOL" in os.environ  # another thread reads and answers, which waits for work where no hook sees it
@@ -103,6 +123,94 @@ class Server:
     def sendmsg(self, connection) -> None:
         connection.sendmsg([ANSWER[:4], ANSWER[4:]])
         self._close(connection)
+
+    def sendto(self, connection) -> None:
+        """To an address, which a connection ignores."""
+        connection.sendto(ANSWER, ("127.0.0.1", 1))
+        self._close(connection)
+
+    def more(self, connection) -> None:
+        connection.send(ANSWER[:4], socket.MSG_MORE)
+        connection.send(ANSWER[4:])
+        self._close(connection)
+
+    def sendmmsg(self, connection) -> None:
+        send_data(connection.fileno(), [ANSWER[:4], ANSWER[4:]])
+        self._close(connection)
+
+    def quiet_options(self, connection) -> None:
+        connection.send(ANSWER)
+        for level, name, value in QUIET_OPTIONS:
+            connection.setsockopt(level, name, value)
+        self._close(connection)
+
+    def quiet_reads(self, connection) -> None:
+        """From a file, an empty pipe and no descriptor, none of which waits."""
+        connection.send(ANSWER)
+        reading, writing = os.pipe2(os.O_NONBLOCK)
+        os.lseek(self._file.fileno(), 0, os.SEEK_SET)
+        assert os.read(self._file.fileno(), 10) == BLOCK[:10]
+        for descriptor in (reading, -1):
+            with suppress(OSError):
+                os.read(descriptor, 1)
+        self._close(connection)
+        os.close(reading)
+        os.close(writing)
+
+    def shutdown_reading(self, connection) -> None:
+        connection.send(ANSWER)
+        connection.shutdown(socket.SHUT_RD)
+        self._close(connection)
+
+    def write_nothing(self, connection) -> None:
+        """And too much at once; then the answer."""
+        assert os.write(connection.fileno(), b"") == os.writev(connection.fileno(), []) == 0
+        with suppress(OSError):
+            os.writev(connection.fileno(), [b"x"] * (MOST_PARTS + 1))
+        self.write(connection)
+
+    def splice(self, connection, flags: int = 0) -> None:
+        """From one pipe to the next, and to the connection."""
+        (first, to_first), (second, to_second) = os.pipe(), os.pipe()
+        os.write(to_first, ANSWER)
+        assert os.splice(first, to_second, len(ANSWER), flags=flags) == len(ANSWER)
+        assert os.splice(second, connection.fileno(), len(ANSWER), flags=flags) == len(ANSWER)
+        for descriptor in (first, to_first, second, to_second):
+            os.close(descriptor)
+        self._close(connection)
+
+    def splice_nonblocking(self, connection) -> None:
+        self.splice(connection, os.SPLICE_F_NONBLOCK)
+
+    def sendfile(self, connection) -> None:
+        """By both names of sendfile(), first to what is no connection."""
+        one, other = socket.socketpair()
+        for call, size in ((LIBC.sendfile, 4), (LIBC.sendfile64, len(ANSWER) - 4)):
+            with tempfile.TemporaryFile() as file:
+                file.write(ANSWER[:4] if size == 4 else ANSWER[4:])
+                file.flush()
+                for to in (one, connection):
+                    offset = ctypes.c_int64(0)
+                    assert call(to.fileno(), file.fileno(), ctypes.byref(offset), ctypes.c_size_t(size)) == size
+        assert other.recv(100) == ANSWER
+        one.close()
+        other.close()
+        self._close(connection)
+
+    def replaced_unseen(self, connection) -> None:
+        """A pipe takes the number of the connection, past the library. What the pipe gets is the answer."""
+        number = connection.fileno()
+        with socket.socket(fileno=PAST_THE_LIBRARY.dup(number)) as kept:
+            for write in (lambda: os.write(number, ANSWER[:4]), lambda: os.writev(number, [ANSWER[4:]])):
+                reading, writing = os.pipe()
+                PAST_THE_LIBRARY.dup2(kept.fileno(), number)
+                connection.setblocking(False)
+                PAST_THE_LIBRARY.dup2(writing, number)
+                write()
+                kept.send(os.read(reading, 100))
+                os.close(reading)
+                os.close(writing)
+            self._close(connection)
 
     def twice(self, connection) -> None:
         connection.send(ANSWER[:4])
@@ -293,6 +401,18 @@ class Server:
     def defer_accept(self, connection) -> None:
         connection.send(b"%d" % self._listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT))
         self._close(connection)
+
+    def listener_keepalive(self, connection) -> None:
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self.close(connection)
+
+    def listener_nodelay(self, connection) -> None:
+        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.close(connection)
+
+    def listener_defers(self, connection) -> None:
+        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5)
+        self.close(connection)
 
     def count_open(self, connection) -> None:
         """How many connections are accepted and not closed."""

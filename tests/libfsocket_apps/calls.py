@@ -3,6 +3,7 @@
 Every list runs in a process of its own, whose descriptors 3 and up are free at the start.
 """
 
+import ctypes
 import errno
 import os
 import select
@@ -14,7 +15,22 @@ from contextlib import contextmanager
 from lines import Commands, say
 from loopback import connect
 
+LIBC = ctypes.CDLL(None, use_errno=True)
 BACKLOG = 64
+# x86-64 and 64-bit ARM, which has dup3() alone.
+NUMBERS = {
+    "accept": (43, 202),
+    "connect": (42, 203),
+    "dup": (32, 23),
+    "dup2": (33, 24),
+    "epoll_ctl": (233, 21),
+    "fcntl": (72, 25),
+    "prctl": (157, 167),
+    "setsockopt": (54, 208),
+    "shutdown": (48, 210),
+    "unshare": (272, 97),
+}
+MACHINE = ["x86_64", "aarch64"].index(os.uname().machine)
 TYPES = {
     "tcp": (socket.AF_INET, socket.SOCK_STREAM),
     "tcp6": (socket.AF_INET6, socket.SOCK_STREAM),
@@ -131,6 +147,18 @@ class Calls:
     def replace(self, descriptor: int, inheritable: bool) -> int:
         """By dup2() or dup3(), with something that is no listener."""
         return os.dup2(0, descriptor, inheritable)
+
+    def by_number(self, name: str, *arguments) -> int:
+        """By syscall(2). A string is memory that an argument points to, in hexadecimal."""
+        given = [
+            ctypes.create_string_buffer(bytes.fromhex(it), len(it) // 2) if isinstance(it, str) else ctypes.c_long(it)
+            for it in arguments
+        ]
+        LIBC.syscall.restype = ctypes.c_long
+        result = LIBC.syscall(ctypes.c_long(NUMBERS[name][MACHINE]), *given)
+        if result < 0:
+            raise OSError(ctypes.get_errno(), name)
+        return result
 
     def all_descriptors(self) -> list[int]:
         return sorted(int(name) for name in os.listdir("/proc/self/fd"))

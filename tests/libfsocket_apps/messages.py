@@ -1,4 +1,4 @@
-"""Passing a descriptor by sendmmsg(2) and recvmmsg(2), which Python has no names for."""
+"""sendmmsg(2) and recvmmsg(2), which Python has no names for: with data, or with a descriptor."""
 
 import ctypes
 import socket
@@ -34,14 +34,20 @@ class Message(ctypes.Structure):
 CONTROL = struct.Struct("@Nii")  # struct cmsghdr: length, level, type
 
 
-def _message(control) -> tuple[Message, list]:
-    """With one byte of data, and what must live as long as the message."""
-    data = ctypes.create_string_buffer(b"x", 1)
-    iov = Iovec(ctypes.addressof(data), 1)
+def _message(control, content: bytes = b"x") -> tuple[Message, list]:
+    """And what must live as long as the message."""
+    data = ctypes.create_string_buffer(content, len(content))
+    iov = Iovec(ctypes.addressof(data), len(content))
     header = Header(iov=ctypes.pointer(iov), iov_length=1)
     if control is not None:
         header.control, header.control_length = ctypes.addressof(control), len(control)
     return Message(header), [data, iov, control]
+
+
+def send_data(descriptor: int, contents: list[bytes]) -> int:
+    """In a message each; how many were sent."""
+    made = [_message(None, content) for content in contents]
+    return LIBC.sendmmsg(descriptor, (Message * len(made))(*[message for message, _ in made]), len(made), 0)
 
 
 def send(unix: int, descriptor: int) -> int:

@@ -77,6 +77,20 @@ def is_socket(descriptor: int) -> bool:
     return False
 
 
+def put_files_over_high_descriptors() -> list[int]:
+    """As an application does that gives numbers of its own choice to its files. The numbers."""
+    high = [number for number in map(int, os.listdir("/proc/self/fd")) if number >= 512]
+    null = os.open("/dev/null", os.O_RDONLY)
+    for number in high:
+        os.dup2(null, number)
+    os.close(null)
+    return high
+
+
+def are_open(descriptors: list[int]) -> bool:
+    return all(os.readlink(f"/proc/self/fd/{descriptor}") == "/dev/null" for descriptor in descriptors)
+
+
 def errno_of(call, *arguments) -> str:
     """ "" when it succeeds."""
     try:
@@ -324,6 +338,12 @@ class Worker:
         for number in clones:
             PAST_THE_LIBRARY.dup3(null, number, 0)
         return len(clones)
+
+    def put_files_over_high_descriptors(self) -> list[int]:
+        return put_files_over_high_descriptors()
+
+    def are_open(self, descriptors: list[int]) -> bool:
+        return are_open(descriptors)
 
     def nest(self) -> None:
         """From now on wait with an epoll that watches the epoll."""
@@ -664,7 +684,10 @@ class Master:
         os.close(descriptor)
 
     def are_open(self, descriptors: list[int]) -> bool:
-        return all(os.readlink(f"/proc/self/fd/{descriptor}") == "/dev/null" for descriptor in descriptors)
+        return are_open(descriptors)
+
+    def put_files_over_high_descriptors(self) -> list[int]:
+        return put_files_over_high_descriptors()
 
     def close(self) -> None:
         self.listener.close()
@@ -726,6 +749,36 @@ class Master:
 
     def ready_in_epoll_behind(self) -> list:
         return self.behind.poll(0)
+
+    def wait_in_thread(self, milliseconds: int) -> int:
+        """For the listener. The thread's number."""
+        self.waited, self.seen = select.epoll(), []
+        self.waited.register(self.listener, select.EPOLLIN)
+        number, started = self.waited.fileno(), threading.Event()
+
+        def wait() -> None:
+            started.set()
+            self.seen.append(LIBC.epoll_wait(number, ctypes.create_string_buffer(12 * 8), 8, milliseconds))
+
+        self.waiting = threading.Thread(target=wait)
+        self.waiting.start()
+        started.wait()
+        return self.waiting.native_id
+
+    def put_another_in_place_of_waited_epoll(self) -> None:
+        """Another epoll, which has something to report."""
+        number = self.waited.fileno()
+        self.waited.close()
+        self.waited = select.epoll()
+        assert self.waited.fileno() == number
+        self.readable = os.pipe()
+        os.write(self.readable[1], b"x")
+        self.waited.register(self.readable[0], select.EPOLLIN)
+
+    def seen_in_thread(self) -> int:
+        """How many events, when the wait is over."""
+        self.waiting.join()
+        return self.seen[0]
 
     def become(self, *command: str) -> None:
         """Run a program in our place, which inherits the listener, and the pipes that keep workers alive."""
