@@ -411,7 +411,7 @@ def test_the_reference_runs_tables_are_what_the_code_computes_from_its_trials():
 TOLD = {  # a section of results.md, and the runs in results/ whose ratios it has
     "The same with threads": ["paper"],
     "Latency at three loads": ["experiments/latency"],
-    "Balance": ["experiments/balance", "experiments/balance-closed"],
+    "Balance": ["experiments/balance", "experiments/balance-cases", "experiments/balance-closed"],
     "Beside the peers": ["peers/all", "peers/tail", "peers/envoy"],
     "A proxy's own connections": ["experiments/pressure", "experiments/upstream"],
     "Where packets are taken in": ["experiments/placement"],
