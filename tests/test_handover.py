@@ -10,9 +10,10 @@ from contextlib import contextmanager
 import pytest
 
 from fastsocket.build import LIBRARY
-from tests.harness.apps import APPS, Server, answer, pids
+from tests.harness.apps import APPS, LOOPBACK, Server, answer, pids
 from tests.harness.cpus import CPUS, NEEDS_TWO_CPUS
 from tests.harness.waiting import wait_until
+from workloads.readiness import listening_inodes
 
 PRELOAD = {"LD_PRELOAD": str(LIBRARY)}
 PIDFD_GETFD = 438
@@ -185,3 +186,23 @@ def test_a_client_that_came_while_no_worker_was_there_is_answered_by_the_next_pr
     server.know(server.ask("become", sys.executable, str(APPS / "server.py")))
     heir = server.ask("fork", "heir", CPUS[0])
     assert pids([answer(connection) for connection in waiting]) == {heir["pid"]}
+
+
+def test_clones_go_on_listening_while_a_successor_has_them_and_no_worker_yet(tmp_path):
+    """A clone that stops would reset handshakes that are under way. With SO_REUSEPORT no filter keeps them away."""
+    with Server(PRELOAD) as server, Server(PRELOAD) as successor:
+        server.listen(LOOPBACK, False, True, 0, "", True)
+        for cpu in CPUS:
+            server.ask("fork", str(cpu), cpu)
+        assert len(listening_inodes(server.port)) == 1 + len(CPUS)
+        with stored_listener(server, str(tmp_path / "store")) as (store, descriptor):
+            successor.tell("receive", str(tmp_path / "store"))
+            with store.accept()[0] as connection:
+                socket.send_fds(connection, [b"x"], [descriptor])
+            successor.know(successor.read())
+        for cpu in CPUS:
+            server.ask("tell", str(cpu), "close")
+        assert len(listening_inodes(server.port)) == 1 + len(CPUS)
+        workers = {successor.ask("fork", str(cpu), cpu)["pid"] for cpu in CPUS}
+        for cpu in CPUS:
+            assert pids(successor.request(cpu, 5)) <= workers

@@ -50,13 +50,19 @@ void program_comes(const struct listener *l)
 		balance_attach(l);
 }
 
-/* While this server has no worker, another server's listeners in the group get their part. */
+/*
+ * While this server has no worker, another server's listeners in the group get their part. A clone that stops listening
+ * resets handshakes that are under way, so the clones go on for a successor that has them and whose workers are about to
+ * come. A successor that blocks in accept() would not look at them.
+ */
 static void leave_group(struct listener *l)
 {
+	bool is_succeeded = !l->blocks && is_marked_by_successor(l);
+
 	balance_empty(l);
 	for_each_clone(cpu, l) {
 		clone_marks_cpu(clone_of(l, cpu), -1);
-		if (atomic_load(&l->shared->seat[cpu].listening) && is_empty(l, cpu))
+		if (!is_succeeded && atomic_load(&l->shared->seat[cpu].listening) && is_empty(l, cpu))
 			clone_stop_listening(l, cpu);
 	}
 }
