@@ -58,7 +58,7 @@ def test_bad_input_gets_one_line_and_status_2(arguments, words):
 
 
 def test_a_profile_is_of_one_core_count():
-    assert_one_line(lab("profile", "nginx", "--cores", "1,2"), 2, "--cores", "integer")
+    assert_one_line(lab("profile", "nginx", "--cores", "1,2"), 2, "--cores", "'1,2'")
 
 
 def test_an_unknown_verb_is_named():
