@@ -29,6 +29,8 @@ ALONE = {
     "tests.test_balance",
     "tests.test_build",
     "tests.test_differential",
+    "tests.test_failing_calls",
+    "tests.test_fails_open",
     "tests.test_flow_deliver",
     "tests.test_generator",
     "tests.test_groups",
