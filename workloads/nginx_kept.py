@@ -1,4 +1,4 @@
-"""nginx with 16 connections that stay open: which worker has how many is decided once."""
+"""nginx with 16 connections that stay open: each has the worker that accepted it for all of its requests."""
 
 from topologies.testbed import Testbed
 from workloads.generator import Dialogue, closed_loop, open_loop

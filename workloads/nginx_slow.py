@@ -12,7 +12,7 @@ SLOW = Site(
 
 
 class NginxSlow(Nginx):
-    """A worker that computes does not come back to its loop, and who waits for it waits on."""
+    """A worker that computes does not come back to its loop, and the connections that it has been given wait."""
 
     name = "nginx-slow"
     site = SLOW

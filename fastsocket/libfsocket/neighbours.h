@@ -17,7 +17,7 @@
 #include "tables.h"
 
 #ifndef SLOWNESS
-#define SLOWNESS 1ULL /* emulated workers need longer to come back to their loop: guest/checks/library.py */
+#define SLOWNESS 1ULL /* 100 in build/emulated: an emulated worker takes longer to come back to its loop */
 #endif
 /* How long an idle worker waits for a neighbour. */
 #define PATIENCE_MS (8 * SLOWNESS)
