@@ -99,8 +99,8 @@ class Bench:
         burst: int = 0,
     ) -> Trial:
         """rate: requests per second in all, None: as many as the server takes. one_queue: all packets to the server are
-        handled on its first CPU. latency_rate: of a second load, from which the latencies are. burst:
-        Demand.burst.
+        handled on its first CPU. latency_rate: of a second load, from which the latencies are.
+        burst: Demand.burst.
 
         Raises WorkloadError when the server or the load generator fails.
         """

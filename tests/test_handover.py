@@ -74,11 +74,16 @@ def stored_listener(server: Server, path: str):
             os.close(descriptor)
 
 
-def assert_succeeds(successor: Server, server: Server, store: socket.socket, descriptor: int) -> None:
-    """The successor waits for the stored listener. It serves once the server's workers are gone."""
+def give(successor: Server, store: socket.socket, descriptor: int) -> None:
+    """The successor waits for the stored listener, and gets it."""
     with store.accept()[0] as connection:
         socket.send_fds(connection, [b"x"], [descriptor])
     successor.know(successor.read())
+
+
+def assert_succeeds(successor: Server, server: Server, store: socket.socket, descriptor: int) -> None:
+    """The successor waits for the stored listener. It serves once the server's workers are gone."""
+    give(successor, store, descriptor)
     workers = {successor.ask("fork", str(cpu), cpu)["pid"] for cpu in CPUS}
     for cpu in CPUS:
         server.ask("tell", str(cpu), "close")
@@ -161,9 +166,7 @@ def test_a_listener_that_was_taken_over_is_the_successors_even_if_it_is_sent_aga
     with Server(PRELOAD) as successor:
         with stored_listener(server, str(tmp_path / "store")) as (store, descriptor):
             successor.tell("receive", str(tmp_path / "store"))
-            with store.accept()[0] as connection:
-                socket.send_fds(connection, [b"x"], [descriptor])
-            successor.know(successor.read())
+            give(successor, store, descriptor)
         for cpu in CPUS:
             server.ask("tell", str(cpu), "close")
         assert server.ask("send_to_nobody") == "EPIPE"
@@ -197,9 +200,7 @@ def test_clones_go_on_listening_while_a_successor_has_them_and_no_worker_yet(tmp
         assert len(listening_inodes(server.port)) == 1 + len(CPUS)
         with stored_listener(server, str(tmp_path / "store")) as (store, descriptor):
             successor.tell("receive", str(tmp_path / "store"))
-            with store.accept()[0] as connection:
-                socket.send_fds(connection, [b"x"], [descriptor])
-            successor.know(successor.read())
+            give(successor, store, descriptor)
         for cpu in CPUS:
             server.ask("tell", str(cpu), "close")
         assert len(listening_inodes(server.port)) == 1 + len(CPUS)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from topologies.testbed import Testbed
 from workloads import http
-from workloads.generator import closed_loop
+from workloads.generator import as_demanded
 from workloads.load import Demand, Load
 from workloads.nginx import Nginx, Site, nginx
 from workloads.variants import Variant
-from workloads.web_load import DIALOGUE, web_load
+from workloads.web_load import DIALOGUE
 from workloads.workload import Cpus
 
 FILE_BYTES = 256 << 10
@@ -34,6 +34,4 @@ class NginxFile(Nginx):
 
     def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
         """By the lab's generator, which looks at each answer: wrk counts the bytes of answers that it cuts short."""
-        if demand.rate:
-            return web_load(testbed, cpus, demand)
-        return closed_loop(testbed, cpus, demand.seconds, self.ports(cpus), DIALOGUE)
+        return as_demanded(testbed, cpus, demand, self.ports(cpus), DIALOGUE)

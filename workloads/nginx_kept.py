@@ -1,7 +1,7 @@
 """nginx with 16 connections that stay open: each has the worker that accepted it for all of its requests."""
 
 from topologies.testbed import Testbed
-from workloads.generator import Dialogue, closed_loop, open_loop
+from workloads.generator import Dialogue, as_demanded
 from workloads.http import OBJECT
 from workloads.load import Demand, Load
 from workloads.nginx import OBJECT as SITE
@@ -25,6 +25,4 @@ class NginxKept(Nginx):
             ends=OBJECT.decode(),
             connections=max(1, CONNECTIONS // len(cpus.load)),
         )
-        if demand.rate:
-            return open_loop(testbed, cpus, demand, self.ports(cpus), dialogue)
-        return closed_loop(testbed, cpus, demand.seconds, self.ports(cpus), dialogue)
+        return as_demanded(testbed, cpus, demand, self.ports(cpus), dialogue)

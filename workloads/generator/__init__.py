@@ -49,13 +49,19 @@ def build() -> None:
     make(HERE, "build/generator")
 
 
+def as_demanded(testbed: Testbed, cpus: Cpus, demand: Demand, ports: range, dialogue: Dialogue) -> Load:
+    """An open loop at the rate that is asked for, else a closed loop. Raises WorkloadError."""
+    if demand.rate:
+        return open_loop(testbed, cpus, demand, ports, dialogue)
+    return closed_loop(testbed, cpus, demand.seconds, ports, dialogue)
+
+
 def open_loop(testbed: Testbed, cpus: Cpus, demand: Demand, ports: range, dialogue: Dialogue) -> Load:
     """Load the testbed's server from the client host, with a thread on each CPU of the load.
 
     Raises WorkloadError when the generator fails, or could not keep to its schedule.
     """
     how = ["--rate", str(demand.rate), "--seconds", str(demand.seconds + WARM_UP_SECONDS)]
-    how += ["--persistent", str(dialogue.connections)] if dialogue.connections else []
     how += ["--burst", str(demand.burst)] if demand.burst else []
     return _run(testbed, cpus, demand.seconds, ports, dialogue, how, BEGIN_MS * demand.burst / len(cpus.load))
 
@@ -68,7 +74,6 @@ def closed_loop(testbed: Testbed, cpus: Cpus, seconds: int, ports: range, dialog
     """
     each = dialogue.connections or max(1, limits.read().connections_per_core * len(cpus.server) // len(cpus.load))
     how = ["--always", str(each), "--seconds", str(seconds + WARM_UP_SECONDS)]
-    how += ["--persistent", str(each)] if dialogue.connections else []
     return _run(testbed, cpus, seconds, ports, dialogue, how)
 
 
@@ -90,6 +95,7 @@ def _run(
         *("--ends", _escaped(dialogue.ends)),
         *("--warm-up", str(WARM_UP_SECONDS)),
         *("--patience", str(limits.read().answer_seconds)),
+        *(["--persistent", str(dialogue.connections)] if dialogue.connections else []),
         *how,
     ]
     placed = testbed.command(testbed.client, cpus.load, command)
