@@ -125,6 +125,17 @@ def test_clients_of_a_worker_that_computes_are_given_to_another_one(server):
     server.read()
 
 
+def test_while_all_workers_are_away_the_first_that_comes_back_answers(server):
+    """The program gives clients to none of the two, but to the listener."""
+    for worker, seconds in zip(CPUS, (0.6, 0.2), strict=False):
+        assert server.ask("tell", str(worker), "stay_away", "computing", patient(seconds)) == "computing"
+    clients = server.connect(CPUS[0], BURST)
+    assert server.workers[1] in pids([answer(client) for client in clients])
+    wait_until(lambda: server.per_cpu("given_away")[0] > BURST / 2, "the program gave most to the listener")
+    for _ in CPUS[:2]:
+        server.read()
+
+
 def test_clients_of_a_killed_worker_are_given_to_another_one(server):
     os.kill(server.workers[0], signal.SIGKILL)
     server.ask("reap", str(CPUS[0]))

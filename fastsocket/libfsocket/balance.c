@@ -13,8 +13,8 @@
 #include "real.h"
 #include "settings.h"
 
-/* A worker that has not come back to its loop for so long gets no new connection if another one can. */
-#define PATIENCE_NS 5000000
+/* A worker that has not come back to its loop for so long gets no new connection. */
+#define PATIENCE_NS 1000000
 /* A worker for which so many more connections wait than for another one leaves the next to that one. */
 #define LONG_QUEUE 8
 /* So many other CPUs are asked, from a random one on. */
@@ -43,6 +43,7 @@ enum { OUR_CPU = -4, CPU = -8, OUR_PULSE = -16, PULSE = -24, LONGEST = -32 };
 #define SET(to, number) I(BPF_ALU64 | BPF_MOV | BPF_K, to, 0, 0, number)
 #define ADD(to, number) I(BPF_ALU64 | BPF_ADD | BPF_K, to, 0, 0, number)
 #define SUBTRACT(to, from) I(BPF_ALU64 | BPF_SUB | BPF_X, to, from, 0, 0)
+#define SET_TO_CPUS(to) I(BPF_ALU | BPF_MOV | BPF_K, to, 0, 0, 1)
 #define MODULO_CPUS(to) I(BPF_ALU | BPF_MOD | BPF_K, to, 0, 0, 1)
 #define LOAD64(to, address, offset) I(BPF_LDX | BPF_MEM | BPF_DW, to, address, offset, 0)
 #define PUT64(address, offset, from) I(BPF_STX | BPF_MEM | BPF_DW, address, from, offset, 0)
@@ -109,7 +110,13 @@ static struct loaded kept(int fd)
 	return fd < 0 ? (struct loaded){ 0 } : (struct loaded){ fd, id_of(fd) };
 }
 
-static struct loaded make_map(enum bpf_map_type type, uint32_t value_size, uint32_t flags)
+/* In the map of clones: the listener itself, behind the clones of all CPUs. */
+static uint32_t listener_key(void)
+{
+	return (uint32_t)shared_cpus();
+}
+
+static struct loaded make_map(enum bpf_map_type type, uint32_t entries, uint32_t value_size, uint32_t flags)
 {
 	union bpf_attr wanted;
 
@@ -117,7 +124,7 @@ static struct loaded make_map(enum bpf_map_type type, uint32_t value_size, uint3
 	wanted.map_type = type;
 	wanted.key_size = sizeof(uint32_t);
 	wanted.value_size = value_size;
-	wanted.max_entries = (uint32_t)shared_cpus();
+	wanted.max_entries = entries;
 	wanted.map_flags = flags;
 	memcpy(wanted.map_name, NAME, sizeof(NAME));
 	return kept(bpf(BPF_MAP_CREATE, &wanted));
@@ -132,7 +139,8 @@ static struct loaded load_program(int pulses, int clones)
 	for (size_t i = 0; i < COUNT(program); i++) {
 		if (program[i].code == (BPF_LD | BPF_IMM | BPF_DW))
 			program[i].imm = program[i].imm == PULSES ? pulses : clones;
-		else if (program[i].code == (BPF_ALU | BPF_MOD | BPF_K))
+		else if (program[i].code == (BPF_ALU | BPF_MOD | BPF_K) ||
+		         program[i].code == (BPF_ALU | BPF_MOV | BPF_K))
 			program[i].imm = (int32_t)shared_cpus();
 	}
 	memset(&wanted, 0, sizeof(wanted));
@@ -144,9 +152,8 @@ static struct loaded load_program(int pulses, int clones)
 	return kept(bpf(BPF_PROG_LOAD, &wanted));
 }
 
-static void change_clones(const struct listener *l, enum bpf_cmd command, int cpu, const uint64_t *fd)
+static void change_clones(const struct listener *l, enum bpf_cmd command, uint32_t key, const uint64_t *fd)
 {
-	uint32_t key = (uint32_t)cpu;
 	union bpf_attr wanted;
 
 	memset(&wanted, 0, sizeof(wanted));
@@ -179,7 +186,7 @@ static bool open_pulses(void)
 
 	if (pulses_map.fd)
 		return true;
-	pulses_map = make_map(BPF_MAP_TYPE_ARRAY, sizeof(struct pulse), BPF_F_MMAPABLE);
+	pulses_map = make_map(BPF_MAP_TYPE_ARRAY, (uint32_t)shared_cpus(), sizeof(struct pulse), BPF_F_MMAPABLE);
 	pulses = !pulses_map.fd ? MAP_FAILED
 	                        : mmap(place, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | (place ? MAP_FIXED : 0),
 	                               pulses_map.fd, 0);
@@ -198,7 +205,7 @@ static int32_t load(struct listener *l)
 	int32_t error;
 
 	if (open_pulses())
-		l->clones_map = make_map(BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, sizeof(uint64_t), 0);
+		l->clones_map = make_map(BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, listener_key() + 1, sizeof(uint64_t), 0);
 	if (l->clones_map.fd)
 		l->program = load_program(pulses_map.fd, l->clones_map.fd);
 	error = -errno;
@@ -223,7 +230,9 @@ void balance_add(const struct listener *l, int cpu)
 	if (!l->program.fd || !clone_listens(l, cpu))
 		return;
 	fd = (uint64_t)clone_of(l, cpu);
-	change_clones(l, BPF_MAP_UPDATE_ELEM, cpu, &fd);
+	change_clones(l, BPF_MAP_UPDATE_ELEM, (uint32_t)cpu, &fd);
+	fd = (uint64_t)l->fd;
+	change_clones(l, BPF_MAP_UPDATE_ELEM, listener_key(), &fd);
 }
 
 /* Not after another program of the server, or none, has taken its place. */
@@ -241,9 +250,11 @@ void balance_again(const struct listener *l)
 
 void balance_empty(const struct listener *l)
 {
+	if (!l->program.fd)
+		return;
 	for_each_clone(cpu, l)
-		if (l->program.fd)
-			change_clones(l, BPF_MAP_DELETE_ELEM, cpu, NULL);
+		change_clones(l, BPF_MAP_DELETE_ELEM, (uint32_t)cpu, NULL);
+	change_clones(l, BPF_MAP_DELETE_ELEM, listener_key(), NULL);
 }
 
 void balance_close(struct listener *l)
