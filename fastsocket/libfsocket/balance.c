@@ -13,7 +13,7 @@
 #include "real.h"
 #include "settings.h"
 
-/* A worker that has not come back to its loop for so long gets no new connection. */
+/* A worker that has not come back to its loop for so long is away. */
 #define PATIENCE_NS 1000000
 /* A worker for which so many more connections wait than for another one leaves the next to that one. */
 #define LONG_QUEUE 8
