@@ -20,6 +20,7 @@ from tests.harness.waiting import ending, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "results" / "reference"
+EXPERIMENTS = ROOT / "results" / "experiments"
 # Imports of what measures fail, as on a machine that has none of it.
 WITHOUT = """
 import sys
@@ -36,9 +37,13 @@ write_all(Path(sys.argv[1]))
 """
 
 
-@pytest.mark.parametrize("name", ["walk", "profile", "scalability"])
-def test_a_report_needs_nothing_of_what_measures(tmp_path, name):
-    directory = shutil.copytree(REFERENCE / name, tmp_path / name, ignore=shutil.ignore_patterns("figures"))
+@pytest.mark.parametrize(
+    "run",
+    [REFERENCE / "walk", REFERENCE / "profile", REFERENCE / "scalability", EXPERIMENTS / "interrupts"],
+    ids=lambda run: run.name,
+)
+def test_a_report_needs_nothing_of_what_measures(tmp_path, run):
+    directory = shutil.copytree(run, tmp_path / run.name, ignore=shutil.ignore_patterns("figures"))
     done = subprocess.run([sys.executable, "-c", WITHOUT, directory], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (directory / "report.html").exists()

@@ -22,6 +22,7 @@ from analysis.study import (
     exceeds,
     hodges_lehmann,
     noises,
+    study,
 )
 
 PAGE = Path(__file__).parent.parent / "docs" / "statistics.md"
@@ -106,6 +107,16 @@ def test_the_study_finds_an_interval_that_is_wrong_too_often(kinds):
     stalls = next(noise for kind, noise in kinds.items() if kind.startswith("normal,"))
     low, high = INTERVALS["bootstrap-t, blocks"](stalls(np.random.default_rng(1), 300, 16))
     assert exceeds(int(((low > 0) | (high < 0)).sum()), 300)
+
+
+def test_each_table_of_the_study_has_numbers_for_each_kind_of_noise(kinds):
+    tables = dict(study(REFERENCE, runs=10))
+    assert [f"### {heading}" for heading in tables] == re.findall("^### .*", PAGE.read_text(), re.MULTILINE)
+    for heading, table in tables.items():
+        _, _, *rows = [line.strip("| ").split(" | ") for line in table.splitlines()]
+        assert [kind for kind, *_ in rows] == list(kinds), heading
+        cells = [cell for _, *row in rows for cell in row]
+        assert [cell for cell in cells if not re.fullmatch(r"[\d./*%, ]+( of 100)?", cell)] == [], heading
 
 
 def test_the_page_shows_what_the_study_prints(kinds):
