@@ -260,13 +260,13 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=RUNS, help=f"simulated for each cell (default: {RUNS})")
     parser.add_argument("directory", nargs="?", type=Path, default=REFERENCE, metavar="DIR")
     asked = parser.parse_args()
-    for heading, said in study(asked.directory, asked.runs):
+    for heading, said in study(noises(control_pairs(asked.directory)), asked.runs):
         print(f"### {heading}\n\n{said}")
 
 
-def study(directory: Path, runs: int) -> Iterator[tuple[str, str]]:
+def study(kinds: dict[str, Noise], runs: int) -> Iterator[tuple[str, str]]:
     """Headings and tables."""
-    kinds, blocks = noises(control_pairs(directory)), " / ".join(map(str, SHOWN_BLOCKS))
+    blocks = " / ".join(map(str, SHOWN_BLOCKS))
     yield f"False positives, % of runs of {blocks} blocks", table(kinds, false_positives, runs)
     yield f"Power for {EFFECT:.0%}, % of runs of {blocks} blocks", table(kinds, power, runs)
     yield "False positives of --precision 2%, with at most 60 blocks", stopped(kinds, runs)
