@@ -211,15 +211,15 @@ def _by_turns(one: Callable[[], float], other: Callable[[], float]) -> dict[str,
     """Requests per second with and without, in pairs whose order alternates, and the median ratio with its interval."""
     ways, ends = [one, other], time.monotonic() + MOST_SECONDS
     pairs: list[list[float]] = []
-    interval = 0.0, float("inf")
-    while interval[1] - interval[0] > 2 * NARROW and time.monotonic() < ends:
+    while True:
         for turn in range(ADDED_PAIRS):
             order = ways if turn % 2 else ways[::-1]
             rates = {way: way() for way in order}
             pairs.append([rates[way] for way in ways])
-        interval = _of_the_median([one / other for one, other in pairs])
-    ratio = median(one / other for one, other in pairs)
-    return {"with, without": pairs, "with over without": ratio, "95 % interval": interval}
+        ratios = [one / other for one, other in pairs]
+        low, high = _of_the_median(ratios)
+        if high - low <= 2 * NARROW or time.monotonic() >= ends:
+            return {"with, without": pairs, "with over without": median(ratios), "95 % interval": (low, high)}
 
 
 def _of_the_median(values: list[float]) -> tuple[float, float]:

@@ -16,7 +16,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs" / "adding"
-LEFT_BEHIND = shutil.ignore_patterns(".git", ".venv", ".kernels", ".peers", ".hypothesis", ".*_cache", "__pycache__")
+LEFT_BEHIND = shutil.ignore_patterns(
+    ".git", ".venv", ".kernels", ".peers", ".hypothesis", ".*_cache", ".coverage*", "__pycache__"
+)
 BLOCK = re.compile(r"(.*?)^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAMED_FILE = re.compile(r"`([\w./-]+\.\w+)`")
 

@@ -100,3 +100,94 @@ def test_packages_are_installed_beside_libraries(monkeypatch, first):
     monkeypatch.setattr(bootstrap, "_install_libraries", lambda *what: both.wait())
     bootstrap.ensure(["--yes", "sweep"], "")
     assert installed == [*([first] if first else []), [clang]]
+
+
+APT_GET = """\
+#!/bin/sh
+echo "apt-get $*" >>{calls}
+for word in "$@"; do
+    case $word in
+        --option=Dir::Etc::SourceList=*) read -r list <"${{word##*=}}"; echo "$list" >>{calls} ;;
+        toy | plain) [ {makes} = nothing ] || printf '#!/bin/sh\\n' >{bin}/"$word" ;;
+    esac
+done
+/bin/chmod -R +x {bin}
+"""
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """Its apt-get and systemctl note how they are called. Says how to make them, and how to read the notes."""
+    programs, units, calls = (tmp_path / name for name in ("bin", "units", "calls"))
+
+    def made(makes: str = "all") -> Path:
+        programs.mkdir()
+        units.mkdir()
+        (programs / "apt-get").write_text(APT_GET.format(calls=calls, makes=makes, bin=programs))
+        (programs / "systemctl").write_text(f'#!/bin/sh\necho "systemctl $*" >>{calls}\n')
+        for program in programs.iterdir():
+            program.chmod(0o755)
+        (units / "toy.service").touch()
+        return calls
+
+    monkeypatch.setattr(bootstrap, "POLICY", tmp_path / "policy-rc.d")
+    monkeypatch.setattr(bootstrap, "UNITS", units)
+    monkeypatch.setattr(bootstrap, "OFFLINE", tmp_path / "offline")
+    monkeypatch.setenv("PATH", str(programs))
+    return made
+
+
+TOY, PLAIN = Package("toy", command="toy"), Package("plain", command="plain")
+
+
+def test_packages_are_installed_at_once_and_their_services_do_not_start_at_boot(machine):
+    calls = machine()
+    bootstrap._install_packages([TOY, PLAIN])
+    assert calls.read_text().splitlines() == [
+        "apt-get -q update",
+        "apt-get -q install -y --no-install-recommends toy plain",
+        "systemctl disable --quiet toy",
+    ]
+
+
+def test_a_package_without_its_command_is_one_line(machine, capsys):
+    machine(makes="nothing")
+    with pytest.raises(SystemExit) as ended:
+        bootstrap._install_packages([TOY, PLAIN])
+    assert ended.value.code == 3
+    assert "installed, but still not found: toy plain" in capsys.readouterr().err
+
+
+def test_a_pack_is_the_only_source_of_its_packages(machine):
+    calls = machine()
+    bootstrap.OFFLINE.mkdir()
+    bootstrap._install_packages([PLAIN])
+    update, source, install, again = calls.read_text().splitlines()
+    assert source == again == f"deb [trusted=yes] {bootstrap.OFFLINE.as_uri()}/packages ./"
+    for call in (update, install):
+        assert "--option=Dir::Etc::SourceParts=- " in call
+    assert install.endswith("install -y --no-install-recommends plain")
+
+
+def test_a_machine_without_apt_is_told_so(tmp_path):
+    done = subprocess.run([*LAB, "--yes", "sweep"], capture_output=True, text=True, env=path_without("wrk", tmp_path))
+    assert_one_line(done, 3, "missing wrk", "there is no apt-get")
+
+
+def test_checks_are_installed_once_for_each_list_of_them(monkeypatch, tmp_path):
+    installed = []
+    monkeypatch.setattr(bootstrap, "CHECKS_STAMP", tmp_path / "stamp")
+    monkeypatch.setattr(bootstrap, "lacks_cluster", lambda arguments: False)
+    monkeypatch.setattr(bootstrap, "is_finished", lambda: False)
+    monkeypatch.setattr(bootstrap, "_pip", lambda what, *arguments: installed.append(arguments[-1]))
+    for _ in range(2):
+        bootstrap._install_libraries(["test"], True, [])
+    assert installed == [str(bootstrap.CHECKS)]
+
+
+@pytest.mark.parametrize("arguments", [[], ["sweep", "--help"]], ids=["nothing", "help"])
+def test_who_asks_for_help_gets_it_and_nothing_is_installed(monkeypatch, capsys, arguments):
+    monkeypatch.setattr(bootstrap, "missing_packages", lambda arguments: [TOY])
+    with pytest.raises(SystemExit) as ended:
+        bootstrap.ensure(arguments, "how to use it\n")
+    assert ended.value.code == 0 and capsys.readouterr().out == "how to use it\n"

@@ -428,7 +428,7 @@ def test_debians_own_kernel_takes_every_program_and_keeps_connections_local():
 @pytest.mark.slow
 @pytest.mark.privileged
 @NEEDS_TWO_CPUS
-@pytest.mark.parametrize("check", ["programs", "status", "locality nginx"])
+@pytest.mark.parametrize("check", ["doctor", "programs", "status", "locality nginx", "measure", "balance"])
 def test_what_guests_are_asked_holds_on_this_machine(check):
     done = subprocess.run(
         [sys.executable, "-m", *f"guest.checks.{check}".split()], cwd=ROOT, capture_output=True, text=True
@@ -521,6 +521,25 @@ def test_the_page_and_its_answers_do_not_change_the_checkout_of_which_it_tells(t
 )
 def test_cells_are_chosen_by_kernel_machine_and_check(only, number):
     assert sum(cell.is_chosen(only) for cell in cells()) == number
+
+
+@pytest.mark.privileged
+@pytest.mark.guest
+def test_a_cell_is_asked_in_a_guest_once_and_the_page_says_its_answer(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(matrix, "KERNELS", ("6.1",))
+    monkeypatch.setattr(matrix, "MACHINES", {"3": ["--cpus", "3"]})
+    monkeypatch.setattr(matrix, "ANSWERS", tmp_path)
+    monkeypatch.setattr(matrix, "PAGE", tmp_path / "page.md")
+    monkeypatch.setattr(matrix, "commit", lambda: "0123456")
+    assert matrix.main(["--only", "//doctor"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"^6\.1/3/doctor: ok, \d+ s: ok", said) and "1 asked, 0 known" in said
+    assert "| `lab.py doctor` | ok" in matrix.PAGE.read_text()
+    assert matrix.main(["--only", "//doctor"]) == 0
+    assert "0 asked, 1 known" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        matrix.main(["--only", "9.9"])
+    assert ended.value.code == 2 and "--only 9.9 chooses nothing: such as 6.1/3/doctor" in capsys.readouterr().err
 
 
 def test_a_guest_that_is_lost_is_an_answer():

@@ -23,6 +23,7 @@ from tests.libfsocket_apps.loopback import connect, on_cpus
 
 APPS = Path(__file__).parent.parent / "libfsocket_apps"
 LOOPBACK = "127.0.0.1"
+COUNTING = "COVERAGE_PROCESS_CONFIG"  # with it, coverage.py counts what a program of Python runs, and writes a file
 EVERYTHING_ON = {f"FSOCKET_{part}": "on" for part in ("FAST_EPOLL", "FLOW_DELIVER", "ANSWER_WITH_FIN", "DELAYED_ACK")}
 
 
@@ -83,7 +84,7 @@ class App:
             stderr=self._log,
             text=True,
             bufsize=1,
-            env={**os.environ, **environment},
+            env={name: value for name, value in os.environ.items() if name != COUNTING} | environment,
         )
 
     @property

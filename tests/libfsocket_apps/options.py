@@ -1,5 +1,6 @@
 """Listeners with one option set, and all options of a socket that they accept. Commands: see the functions."""
 
+import ctypes
 import errno
 import os
 import select
@@ -12,6 +13,7 @@ from contextlib import ExitStack
 from lines import Commands, say
 from loopback import connect
 
+LIBC = ctypes.CDLL(None, use_errno=True)
 LEVELS = (socket.SOL_SOCKET, socket.IPPROTO_IP, socket.IPPROTO_IPV6, socket.IPPROTO_TCP)
 NUMBERS = range(128)
 VALUE_BYTES = 256
@@ -49,10 +51,11 @@ def attempt(call: Callable, *arguments) -> str:
 
 
 def value_of(sock: socket.socket, level: int, number: int) -> str:
-    try:
-        return sock.getsockopt(level, number, VALUE_BYTES).hex()
-    except OSError as error:
-        return errno.errorcode[error.errno]
+    """Some options read the buffer first. Python would leave in it what the memory held before."""
+    buffer, size = ctypes.create_string_buffer(VALUE_BYTES), ctypes.c_uint32(VALUE_BYTES)
+    if LIBC.getsockopt(sock.fileno(), level, number, buffer, ctypes.byref(size)):
+        return errno.errorcode[ctypes.get_errno()]
+    return buffer.raw[: size.value].hex()
 
 
 def unbound(host: str) -> socket.socket:
