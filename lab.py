@@ -153,7 +153,7 @@ class Sweep:
 
     @property
     def said(self) -> frozenset[str]:
-        """Of records.run.Options: those fields that these options speak of."""
+        """The names of the fields of records.run.Options that the caller has set by these options."""
         fields = {"workloads": self.workload, "variants": self.variant, "cores": self.cores, "nic": self.nic}
         fields |= {"client": self.client, "server_address": self.server_address}
         length = self.quick or self.paper

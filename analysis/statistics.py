@@ -54,7 +54,7 @@ def shift(first: Values, second: Values) -> Centre:
 
 
 def means_of_two(values: Values) -> Values:
-    """Of each two of the last axis, each with itself, too."""
+    """The mean of each two values along the last axis, and of each value with itself."""
     sums = [values[..., place:] + values[..., place : place + 1] for place in range(values.shape[-1])]
     return np.concatenate(sums, axis=-1) / 2
 

@@ -19,7 +19,7 @@ class UsageError(Exception):
 
 
 def cpus(text: str | None) -> tuple[int, ...]:
-    """Of --cpus: all that the command may use where it is missing. Raises UsageError."""
+    """The CPUs that --cpus names; without the option, all that the command itself may use. Raises UsageError."""
     if text is None:
         return tuple(sorted(os.sched_getaffinity(0)))
     try:

@@ -126,8 +126,8 @@ def _unreadable(file: Path | str, error: OSError) -> Unreadable:
 def check(path: Path, library: Path, arguments: Sequence[str] = (), notes: bool = True) -> Verdict:
     """Whether this library can accelerate that program when the caller runs it with these arguments.
 
-    notes: tell them, too; for that our loader maps the program, which is not for a stranger's. Raises NoSuchProgram
-    when a script's interpreter is missing, Unreadable where we may not look.
+    notes: find notes, too. For that the loader of this machine maps the program, so ask for none on a stranger's
+    program. Raises NoSuchProgram when a script's interpreter is missing, Unreadable where we may not look.
     """
     executed, lost = _followed(path, list(arguments), library)
     try:

@@ -135,7 +135,7 @@ def survey(first: Sequence[int] = ()) -> Survey:
 
 
 def _processes_by_memory(found: Survey, budgets: Budgets, first: set[int]) -> list[tuple[int, dict[int, Mapping]]]:
-    """The processes of each server, with the user who is answerable for it: of theirs, the one with most rights."""
+    """The processes of each server, and the user whose budget pays for the look: its user with the lowest id."""
     groups: dict[int, tuple[int, dict[int, Mapping]]] = {}
     for user, pid in _by_user(first):
         try:
@@ -152,7 +152,7 @@ def _processes_by_memory(found: Survey, budgets: Budgets, first: set[int]) -> li
 
 
 def _by_user(first: set[int]) -> list[tuple[int, int]]:
-    """User and number of every process: system users before others, so that these cannot hide those."""
+    """User and number of every process. System users come first, so that other users' processes cannot hide theirs."""
     found = []
     for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):
         with suppress(OSError):

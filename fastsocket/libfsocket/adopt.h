@@ -42,7 +42,10 @@ void adoptions_forget(void);
 void adopt(struct listener *l, struct watch *watch);
 /* The worker is pinned now, or was moved to another CPU, or may be pinned now. */
 void reconsider(struct listener *l, struct watch *watch);
-/* The worker of this watch, perhaps another thread, no longer serves its CPU. Its neighbours look after the clone until another worker comes. */
+/*
+ * The thread of this watch, perhaps not the calling one, stops serving its CPU. Its neighbours look after the clone
+ * until another worker adopts it.
+ */
 void give_up(struct listener *l, struct watch *watch);
 /* No thread of this process accepts any longer. */
 void adopters_leave(struct listener *l);

@@ -235,7 +235,7 @@ void balance_add(const struct listener *l, int cpu)
 	change_clones(l, BPF_MAP_UPDATE_ELEM, listener_key(), &fd);
 }
 
-/* Not after another program of the server, or none, has taken its place. */
+/* Only while this program is the server's: another process may have put another one, or none, in its place. */
 void balance_attach(const struct listener *l)
 {
 	if (l->program.fd && atomic_load(&l->shared->balance) == (int32_t)l->program.id)

@@ -29,7 +29,7 @@ void balance_again(const struct listener *l);
 void balance_empty(const struct listener *l);
 /* The process needs the listener's clones no longer. */
 void balance_close(struct listener *l);
-/* Nor any other listener's: close the descriptor of the pulses; the mapping stays. */
+/* No listener of the process has clones any more: close the descriptor of the pulses. The mapping stays. */
 void pulses_close(void);
 /* The application has put a file of its own in the place of the program or of a map. */
 void balance_is_closed(int fd);

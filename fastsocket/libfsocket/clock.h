@@ -18,7 +18,10 @@ uint64_t precise_ms(void);
 bool is_time(const struct timespec *time);
 /* In nanoseconds; NULL is FOREVER. */
 int64_t ns_of(const struct timespec *time);
-/* Of a wait until the deadline, of which this time was left when the kernel began to wait for so long. */
+/*
+ * How many nanoseconds of a wait are left until the deadline. left: how many there were before the kernel waited last.
+ * waited: how long the kernel has waited, as far as is known.
+ */
 int64_t left_after(int64_t left, int64_t deadline, int64_t waited);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* With the tables locked. */
+/* The clones of a listener, one for each CPU. Functions that change a clone want the tables locked. */
 #ifndef CLONE_H
 #define CLONE_H
 
@@ -28,9 +28,10 @@ bool listens_at_its_address(const struct listener *l);
 void clone_stop_listening(struct listener *l, int cpu);
 bool clone_watch(struct listener *l, int cpu, int epfd, struct epoll_event event);
 /*
- * As its own worker's: with EPOLLEXCLUSIVE, so that a bell (bell.h) does not ring while the worker waits, unless the
- * application asks for events that the kernel refuses then. Of those a listener never reports EPOLLPRI and EPOLLOUT,
- * and EPOLLRDHUP only once it is shut down.
+ * The events for which a worker watches its own clone. EPOLLEXCLUSIVE is added, so that a bell (bell.h) does not ring
+ * while the worker waits. The kernel refuses some events beside EPOLLEXCLUSIVE. Three of them are left out: a listener
+ * never reports EPOLLPRI and EPOLLOUT, and reports EPOLLRDHUP only once it is shut down. If the application asks for
+ * any other such event, its events stay as they are.
  */
 struct epoll_event exclusively(struct epoll_event event);
 /* The application has changed what it asks for. The kernel refuses EPOLL_CTL_MOD of an exclusive watch. */

@@ -51,11 +51,11 @@ void connection_add(int fd, size_t listener, uint64_t flags);
 uint64_t connection_remove(int fd);
 uint64_t connection_set(int fd, uint64_t flags);
 uint64_t connection_clear(int fd, uint64_t flags);
-/* If no part of the library has anything left to do with it. */
+/* Forget the connection if no part of the library has anything left to do with it. */
 void connection_drop(int fd);
 size_t listener_of(uint64_t state);
 bool is_owned_here(uint64_t state);
-/* Leaves alone all that are known; each is shown first. */
+/* Forget all connections. Calls leave() for each of them, with the state that the connection had. */
 void connections_remove_all(void (*leave)(int fd, uint64_t state));
 void connections_forget(void);
 

@@ -2,7 +2,10 @@
 #define _GNU_SOURCE
 #include "habits.h"
 
-/* One failure outweighs eight shows: a habit is what eight of nine connections do. */
+/*
+ * A failure takes as many points as eight shows bring. So a score rises only if more than eight of nine connections
+ * show the habit.
+ */
 #define FIRM 32
 #define MOST (2 * FIRM)
 #define FAILURE 8

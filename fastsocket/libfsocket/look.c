@@ -177,7 +177,7 @@ static bool look(int epfd, uint64_t patience, uint64_t now)
 	return soon;
 }
 
-/* A busy worker is patient with a neighbour that is away longer than the worker itself is from one wait to the next. */
+/* A busy worker waits for a neighbour for four of its own turns, but at least as long as an idle worker waits. */
 static uint64_t patience_of(bool idle, uint64_t now)
 {
 	uint64_t turn = now > waited_ms ? now - waited_ms : 0;

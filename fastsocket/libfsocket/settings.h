@@ -10,7 +10,7 @@
 #define MAX_SETTINGS_VARIABLES 13
 
 struct settings {
-	bool enabled; /* any of the next six is on */
+	bool enabled; /* any of the parts that follow is on; Balance alone is none, it belongs to the listen table */
 	bool listen_table;
 	bool balance; /* the listen table's */
 	bool fast_epoll;

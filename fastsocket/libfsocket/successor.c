@@ -72,7 +72,8 @@ void successor_extend(char *extended[], char *const environment[])
 }
 
 /*
- * Does the program that this process becomes keep the clones? Not in a child that is about to become another program.
+ * Do the clones have to stay open in the program that this process becomes? Only if the listener stays open there, and
+ * this process itself got to know the listener. A child does not: its parent keeps the clones.
  */
 static bool stays_here(const struct listener *l)
 {

@@ -19,7 +19,7 @@ static inline void turn_renews(int fd)
 }
 /* l: the listener; NULL: the library does not know it. */
 void turn_accepted(int fd, struct listener *l, bool nonblocking);
-/* The application has called a function that reads or writes; its result; size: what it wanted to write. */
+/* The application has called a function that reads or writes. received, sent: its result. size: what was to be sent. */
 void known_turn_has_read(int fd, ssize_t received, int flags);
 static inline void turn_has_read(int fd, ssize_t received, int flags)
 {

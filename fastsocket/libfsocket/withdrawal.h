@@ -21,7 +21,10 @@ void withdraw(struct listener *l);
 bool is_withdrawn(const struct listener *l);
 /* The clones are this server's: take the filter away, and mark the listener. */
 void share_out(const struct listener *l);
-/* The clones of the program before shall be empty before new ones receive anything. */
+/*
+ * For a listener that came from another program: new connections go to the listener itself for three seconds, so that
+ * the other program empties its clones first.
+ */
 void wait_for_predecessor(struct listener *l);
 /* Now and then. Returns whether the clones are withdrawn: no worker is to adopt one. */
 bool withdrawal_tend(struct listener *l, uint64_t now);

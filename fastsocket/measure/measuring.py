@@ -133,7 +133,7 @@ class _Measuring:
         self._looked += time.monotonic() - began
 
     def _count_calls(self, gone: float, most: float, seen: Seen) -> Calls | None:
-        """Over the last seconds, of which there are most: as long as some reads take, by the reads of those gone."""
+        """Count for about as long as CALLS_READS reads take. gone, most: seconds of the watch so far, and left."""
         if not self._probe:
             self._sample(most, seen)
             return None

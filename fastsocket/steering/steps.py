@@ -1,8 +1,8 @@
 """The changes that steering makes, each as data: what was there before, and how that is put back.
 
-A later root reads them from a file. So a step holds numbers and words that are known, never a command or a path, and
-none exists, read or new, whose every field is not checked. A device is the one in that namespace with that number and
-name; where there is none any more, what was set on it has gone with it.
+A later command reads the changes from a file, as root. So a step holds numbers and known words, never a command or a
+path. Each field is checked when a step is made or read. A device is known by its namespace, number and name. If there
+is no such device any more, its settings have gone with it.
 """
 
 import re
