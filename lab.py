@@ -37,8 +37,8 @@ from setup import bootstrap
 
 if __name__ == "__main__":
     bootstrap.complete_path()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # an installation undoes what it began
-    if "doctor" in sys.argv[1:2] and "--help" not in sys.argv:  # it answers on a bare machine, too
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # at a Ctrl-C an installation undoes what it began
+    if "doctor" in sys.argv[1:2] and "--help" not in sys.argv:  # doctor runs without the lab's libraries
         from setup import doctor
 
         sys.exit(doctor.main(sys.argv[2:]))
@@ -66,7 +66,7 @@ if TYPE_CHECKING:  # the verbs import what they need, so that --help is quick
 
 ROOT = Path(__file__).resolve().parent
 INTERRUPTED = 130
-MOST_CORES = 1024  # that lab.py model predicts
+MOST_CORES = 1024  # the most cores for which lab.py model predicts
 SOME_TESTS_FAILED = 1  # pytest's exit status
 LONGEST = "--durations=10"
 
@@ -185,7 +185,7 @@ def sweep(asked: Sweep) -> None:
 
 @contextmanager
 def _measuring(asked: Sweep, planned: "dict[str, Options]") -> "Iterator[Collector]":
-    """Of a sweep: on this machine, or on the testbeds of a cluster."""
+    """The collector of a sweep, which measures on this machine or on the testbeds of a cluster."""
     if asked.cluster is None:
         yield _collector(asked)
         return
@@ -196,7 +196,10 @@ def _measuring(asked: Sweep, planned: "dict[str, Options]") -> "Iterator[Collect
 
 
 def _aim(asked: Sweep, planned: "dict[str, Options]") -> float | None:
-    """--precision as a part of 1. Raises UsageError for what is none, and for runs that have no single precision."""
+    """The precision that --precision asks for, as a part of 1; None: none is asked for.
+
+    Raises UsageError for what is no percentage, and for runs that have no single precision.
+    """
     from bench.experiment import UsageError
 
     if asked.precision is None:
@@ -217,7 +220,10 @@ def _aim(asked: Sweep, planned: "dict[str, Options]") -> float | None:
 def _collect_until(
     aim: float, asked: Sweep, planned: "dict[str, Options]", directory: Path, measured: "Collector"
 ) -> int:
-    """Measure, and add blocks until the run is as precise as that or the time is up. Says which."""
+    """Measure, and add blocks until the run is as precise as aim or the time is up. Prints which of both it was.
+
+    Returns the exit status.
+    """
     from analysis.results import results_in
     from analysis.verdicts import reached
     from bench.precision import ADDED_BLOCKS, goes_on
@@ -244,7 +250,7 @@ def _collect_until(
 
 
 def _resumed(asked: Sweep) -> str | None:
-    """The experiment of the run that goes on."""
+    """The experiment of the run that --resume goes on with; None: there is no such run."""
     from records.run import RUN, read_run
 
     goes_on = asked.resume and asked.out and (asked.out / RUN).exists()
@@ -252,7 +258,7 @@ def _resumed(asked: Sweep) -> str | None:
 
 
 def _planned(asked: Sweep, name: str) -> "dict[str, Options]":
-    """The options of each experiment. Raises UsageError for what does not go together."""
+    """Experiment -> the options of its run. Raises UsageError for options of the sweep that exclude each other."""
     from bench import experiment as experiments
     from bench.two_hosts import on_two_hosts
 
@@ -312,8 +318,11 @@ def _print_schedules(planned: "list[Options]") -> None:
 
 @contextmanager
 def _results(out: Path | None, name: str, here: bool = True) -> Iterator[Path]:
-    """The directory of a run, on a machine that is ready to measure, and measures nothing else. here: it measures, and
-    not other machines alone."""
+    """Make this machine ready to measure, and yield the directory of a run.
+
+    What killed runs left is removed. here: whether this machine measures, and not other machines alone; then no other
+    run measures here meanwhile.
+    """
     from bench.alone import alone
     from bench.collection import results_in
 
@@ -325,7 +334,7 @@ def _results(out: Path | None, name: str, here: bool = True) -> Iterator[Path]:
 
 
 def _collector(asked: Sweep | None = None) -> "Collector":
-    """Of a sweep, or of a verb that has fewer options."""
+    """The collector for a sweep's options; None: for a verb that has none of them, such as profile."""
     from analysis.live import LiveTable
     from bench.collection import Collector
 
@@ -685,7 +694,7 @@ def main() -> int:
             raise
         return _complain(f"the disk is full: {error.filename or 'a file of the run'} was not written", 2)
     except Exception as error:
-        if not hasattr(error, "exit_status"):  # ours say how to end; any other is a defect, and shows where
+        if not hasattr(error, "exit_status"):  # the lab's own errors have one; any other is a defect: show a traceback
             raise
         return _complain(_with_remedy(error), error.exit_status)
 

@@ -1,1 +1,1 @@
-"""From the trials of a run directory to estimates with intervals, tables, figures and the report."""
+"""Turns the trials of a run directory into estimates with intervals, tables, figures and the report."""

@@ -1,7 +1,7 @@
-"""Two runs of the same experiment: did what a variant brings become less?
+"""Compares two runs of the same experiment: does a variant bring less over base in the second run?
 
-Two runs are not interleaved, so their levels cannot be compared: the machine differs from day to day. What can be is
-each variant's pairs with base of its own run.
+Two runs are not interleaved, and the machine differs from day to day. So their levels, such as connections per second,
+cannot be compared. Ratios to base can: each variant is paired with base of its own run.
 """
 
 import math
@@ -28,21 +28,24 @@ class CompareError(Exception):
 
 @dataclass(frozen=True)
 class Change:
-    """What a variant brings in the second run, over what it brings in the first. Below 1 is worse in any metric."""
+    """A variant's ratio to base in the second run, over its ratio in the first run.
+
+    change, low and high are turned so that below 1 is worse in any metric.
+    """
 
     experiment: str
     workload: str
     cores: int
     variant: str
     metric: str
-    role: str  # of analysis.verdicts, in the second run
-    first: float  # ratio to base
-    second: float
+    role: str  # the role of the ratio in the second run: PRIMARY, ADJUSTED, … of analysis.verdicts
+    first: float  # ratio to base in the first run
+    second: float  # ratio to base in the second run
     change: float
-    low: float
+    low: float  # bounds of the 95 % interval of change
     high: float
     seen_from: float  # the smallest relative change that would have been seen
-    verdict: str  # REGRESSION, or as far as the interval allows
+    verdict: str  # REGRESSION, WORSE, SAME or BETTER
 
     def __str__(self) -> str:
         where = f"{place(self.workload, self.cores)}, {self.variant}: {METRICS[self.metric].called} over base"
@@ -56,7 +59,7 @@ REGRESSION, WORSE, SAME, BETTER = "a regression", "worse", "no difference", "bet
 
 @dataclass(frozen=True)
 class Comparison:
-    """All changes, and what a reader has to know of the two runs."""
+    """All changes between two runs, and warnings about the two runs for the reader."""
 
     fail_below: float
     warnings: list[str]
@@ -71,7 +74,11 @@ class Comparison:
 
 
 def compare(first: Path, second: Path, fail_below: float) -> Comparison:
-    """Raises RecordError, and CompareError for runs of different experiments, or without an interval in common."""
+    """Compare the runs in two directories. A change whose interval lies below fail_below is a regression.
+
+    Raises RecordError, and CompareError for runs of different experiments, for a run on several testbeds, or if the two
+    runs have no interval for the same variant at the same setting.
+    """
     runs = [_by_experiment(results_in(directory)) for directory in (first, second)]
     if runs[0].keys() != runs[1].keys():
         named = [", ".join(sorted(run)) for run in runs]
@@ -94,13 +101,13 @@ def _by_experiment(results: list[Result]) -> dict[str, Result]:
 
 
 def _require_same_question(was: Options, now: Options) -> None:
-    """Raises CompareError where the same name stands for something else."""
+    """Raises CompareError if the experiment has another load or other conditions in one of the runs."""
     if was.question != now.question:
         raise CompareError(f"{was.experiment} was another experiment before: {was.question}; and now: {now.question}")
 
 
 def _require_one_testbed(*results: Result) -> None:
-    """Raises CompareError for a run whose pairs are not all of the same machine."""
+    """Raises CompareError for a run that several testbeds measured."""
     for result in results:
         if len({trial.testbed for trial in result.trials}) > 1:
             raise CompareError(f"{result.directory} was measured on several testbeds: choose two runs on one each")

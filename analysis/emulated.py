@@ -1,4 +1,4 @@
-"""Runs in an emulated guest: metrics that depend on time are left out before anything is computed from them."""
+"""Runs in an emulated guest: metrics that depend on time are left out before anything is computed from the trials."""
 
 from records.metrics import METRICS
 from records.run import Run
@@ -9,16 +9,16 @@ BANNER = (
     "happens to. So there is no throughput, latency, CPU time or contention here, and no comparison of them; which "
     "core did what is real."
 )
-_EMULATED = "emulated"  # the first word of setup.fingerprint on such guests
+_EMULATED = "emulated"  # the first word of the fingerprint's entry "guest" in such a guest
 
 
 def is_emulated(run: Run) -> bool:
-    """Whether the run was in one. Runs from before there were guests say nothing of them."""
+    """Whether an emulated guest measured the run. Older runs record nothing about guests, and were in none."""
     return run.fingerprint.get("guest", "no").startswith(_EMULATED)
 
 
 def sound(run: Run, trials: list[Trial]) -> list[Trial]:
-    """The trials with the metrics that mean something: all metrics, unless an emulated guest ran the trials."""
+    """The trials with all their metrics or, if an emulated guest ran them, without metrics that depend on time."""
     if not is_emulated(run):
         return trials
     return [

@@ -1,7 +1,7 @@
-"""What many runs say together: their A/A controls, and each ratio over the runs that asked the same.
+"""What many runs say together: their A/A controls, and the mean of each ratio over the runs that asked the same.
 
-Both are computed from the runs themselves, so nothing has to be kept beside them. A day has something of its own that
-all blocks of a run share. So of each run its estimate is one value, however many blocks are behind it.
+Both are computed from the runs themselves, so nothing has to be kept beside them. All blocks of a run share what is
+peculiar to its day. So the estimate of each run counts as one value, however many blocks are behind it.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,11 @@ _SAME = ["question", "experiment", "workload", "cores", "variant", "metric"]
 
 
 def runs_below(directories: list[Path]) -> tuple[list[Result], list[str]]:
-    """All runs at any depth in the order they began, copies once, and why others are left out. Raises RecordError."""
+    """The runs in these directories at any depth, in the order in which they began, and why others are left out.
+
+    A run with copies counts once. Runs in emulated guests are left out without a word. Raises RecordError if there is
+    no run.
+    """
     found, left_out = {}, []
     for path in sorted({path.parent for directory in directories for path in directory.rglob(RUN)}):
         try:
@@ -42,7 +46,7 @@ def runs_below(directories: list[Path]) -> tuple[list[Result], list[str]]:
 
 
 def ratios(results: list[Result]) -> pd.DataFrame:
-    """A row for each arm and setting of each run: its ratio to base, in what the run asked."""
+    """A row for each arm and setting of each run that has an interval: its ratio to base, in the run's outcome."""
     rows = [
         (
             *(result.run.started, result.run.options.experiment, result.run.options.question),
@@ -55,8 +59,11 @@ def ratios(results: list[Result]) -> pd.DataFrame:
 
 
 def pooled(found: pd.DataFrame) -> pd.DataFrame:
-    """A row for each ratio that several runs have: its mean over runs, Student's interval of that mean (NaN for fewer
-    than MIN_CLUSTERS), how many runs, and by how much they spread: one standard deviation, as a part of the ratio."""
+    """A row for each ratio that several runs have: its mean over the runs (of logarithms), Student's interval of that
+    mean, the number of runs, and their spread.
+
+    The interval is NaN for fewer than MIN_CLUSTERS runs. The spread is one standard deviation, as a part of the ratio.
+    """
     rows = []
     key: Any
     for key, group in found.groupby(_SAME, sort=False):
@@ -67,7 +74,7 @@ def pooled(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def sentences(found: pd.DataFrame) -> Iterator[str]:
-    """The ledger of controls, how many are off, and what runs say together."""
+    """A sentence for each A/A control, one on how many are off, and one for each ratio that several runs have."""
     controls = found[found.variant == CONTROL]
     off = (controls.low > 1) | (controls.high < 1)
     for row, is_off in zip(each(controls), off):

@@ -1,5 +1,5 @@
-"""What a person sees on the terminal while trials run: a table that fills. Made without pandas, which a sweep that
-draws no report never loads."""
+"""What the terminal shows while trials run: a table that fills. It does without pandas, because a sweep that draws no
+report need not load pandas."""
 
 import time
 from collections import defaultdict
@@ -19,17 +19,18 @@ from records.metrics import METRICS, P99, PASSIVE_LOCAL, THROUGHPUT
 from records.run import Run
 from records.trials import Trial, read_trials
 
-SHOWN = (P99, PASSIVE_LOCAL)  # beside the throughput
+SHOWN = (P99, PASSIVE_LOCAL)  # the metrics shown beside the throughput
 RATIO = "ratio to base"
 COLUMNS = ("workload", "cores", "variant", "trials", "median 1/s", *(METRICS[name].heading for name in SHOWN), "errors")
 
 
 class LiveTable(AbstractContextManager["LiveTable"]):
-    """Medians so far, with progress and time left. Without a terminal: a line per block."""
+    """Shows the medians so far, the progress and the time left. Without a terminal it prints a line per block, and one
+    for each failed trial."""
 
     def __init__(self, run: Run, directory: Path):
         self._run = run
-        self._trials = read_trials(directory)  # those of the part before --resume
+        self._trials = read_trials(directory)  # if the run is resumed: the trials that it had before
         self._resumed_at = len(self._trials)
         self._first_ended = 0.0
         self._console = Console()
@@ -46,8 +47,11 @@ class LiveTable(AbstractContextManager["LiveTable"]):
         self._live = Live(self._render(), console=self._console, refresh_per_second=2)
 
     def _time_left(self) -> str:
-        """At the pace since the first trial: what is measured before the trials comes once. Until the second trial, as
-        if trials had no overhead."""
+        """The time left as minutes:seconds, at the pace since the first trial ended.
+
+        The time before that is left out, because preparations happen once. Until the second trial ends, a trial is
+        taken to need only the seconds of its load.
+        """
         done = len(self._trials) - self._resumed_at - 1
         pace = (time.monotonic() - self._first_ended) / done if done > 0 else self._run.options.seconds
         minutes, seconds = divmod(round((self._run.planned_trials - len(self._trials)) * pace), 60)
@@ -105,19 +109,19 @@ def _medians(trials: list[Trial]) -> Table:
 
 
 def _errors(trials: list[Trial]) -> str:
-    """The load generator's errors, and how many trials failed, if any."""
+    """A text with the number of the load generator's errors and, if any, of failed trials."""
     failed = sum(bool(trial.failed) for trial in trials)
     return f"{sum(trial.metrics.get('errors', 0) for trial in trials):.0f}" + (f", {failed} failed" if failed else "")
 
 
 def _median(trials: list[Trial], *metrics: str) -> str:
-    """The median of the one of these metrics that the trials have."""
+    """The median, as a text, of the one metric among these that the trials have."""
     found = [metric for metric in metrics if any(metric in trial.metrics for trial in trials)]
     values = [trial.metrics[metric] for trial in trials for metric in found if metric in trial.metrics]
     return f"{median(values):,.{METRICS[found[0]].digits}f}" if values else NOT_AVAILABLE
 
 
 def foldable(*headings: str) -> Table:
-    """A table whose cells lose no character in a narrow terminal: a ratio stays whole, other texts go on below."""
+    """A table that loses no character in a narrow terminal: a ratio stays on one line, other texts are wrapped."""
     columns = [Column(name, overflow="fold", no_wrap=name in (RATIO, "ratio")) for name in headings]
     return Table(*columns, box=box.SIMPLE_HEAD, padding=0, show_edge=False)

@@ -1,4 +1,4 @@
-"""What a person sees on the terminal when a run is over."""
+"""What the terminal shows when a run is over."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from records.metrics import METRICS, PASSIVE_LOCAL
 
 
 def print_outcome(results: list[Result], report: Path) -> None:
-    """Of one run the numbers, of several only where their report is."""
+    """Print the numbers of one run, or for several runs only the path of their report."""
     if len(results) > 1:
         print(f"all of it: {report}")
     elif results[0].run.options.why_not:
@@ -30,7 +30,7 @@ def print_outcome(results: list[Result], report: Path) -> None:
 
 
 def _print_numbers(result: Result, report: Path) -> None:
-    """The estimates with their intervals, reasons to doubt them, and where the rest is."""
+    """Print the estimates with their intervals, the verdicts, reasons to doubt them, and the path of the report."""
     console, emulated = _console(), is_emulated(result.run)
     console.print(_localities(result.summary) if emulated else _outcome(result.summary), "")
     verdicts = readable_verdicts(result.run, result.verdicts[result.verdicts.role != EXPLORATORY])
@@ -44,7 +44,10 @@ def _print_numbers(result: Result, report: Path) -> None:
 
 
 def _console() -> Console:
-    """Wide enough for numbers: a narrow terminal wraps lines instead of dropping columns, and a file has no width."""
+    """A console that is wide enough for the tables: at least 80 columns on a terminal, and 160 in a file.
+
+    A narrower terminal wraps lines, instead of losing columns.
+    """
     console = Console()
     return Console(width=max(console.width, 80 if console.is_terminal else 160))
 
@@ -74,7 +77,7 @@ def _localities(summary: pd.DataFrame) -> Table:
 
 
 def _local(summary: pd.DataFrame, row: Any) -> str:
-    """The passive local share at the setting and variant of a row."""
+    """The percentage of passive local reads at the setting and variant of a summary's row, as a text."""
     local = summary[
         (summary.workload == row.workload)
         & (summary.cores == row.cores)

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that needs no network, the outcome first and then all it rests on."""
+"""The report of a run: one HTML file that needs no network. The outcome comes first, then all that it rests on."""
 
 from base64 import b64encode
 from collections import Counter
@@ -35,18 +35,20 @@ from records.metrics import COSTS, METRICS, P99, THROUGHPUT
 from records.run import FigureSpec, Run
 from records.trials import BASE, Trial
 
-SLOW, BUSY = 0.7, 0.5  # parts of a variant's usual throughput; of the machine's CPUs in use before the run
+# A trial with less than the first part of its variant's usual throughput is slow. A machine whose load average before
+# the run exceeds the second part of its number of CPUs is busy.
+SLOW, BUSY = 0.7, 0.5
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-_WORDS = {  # more and less of a metric
+_WORDS = {  # metric -> the words for more and for less of it
     **dict.fromkeys(THROUGHPUT, ("is faster than", "is slower than")),
     **dict.fromkeys(COSTS, ("costs more than", "costs less than")),
 }
 
 
 def write_all(directory: Path) -> Path:
-    """Write estimates, tables, figures and the report of a run directory, or of one with several runs in it.
+    """Write estimates, tables, figures and the report of a run directory, or of a directory with several runs in it.
 
-    Returns the report's path. Raises RecordError when the directory holds no run, a damaged one, or one without trials.
+    Returns the report's path. Raises RecordError if the directory holds no run, a damaged run, or a run without trials.
     """
     return write_results(directory, results_in(directory))
 
@@ -85,7 +87,7 @@ def _title(results: list[Result]) -> str:
 
 
 def _overview(results: list[Result]) -> str:
-    """The picture of the first screen; empty where nothing can be compared."""
+    """The picture of the report's first screen as a data URL; empty if no result has anything to compare."""
     found = answers([result for result in results if result.trials and not is_emulated(result.run)])
     return _svg_url(draw_overview(found)) if found else ""
 
@@ -124,7 +126,8 @@ def _table(table: pd.DataFrame, name: str) -> Markup | None:
 
 
 def _figure(spec: FigureSpec, svg: Path) -> dict[str, Any]:
-    """A figure that is a table is shown as one, its sources apart: they are long."""
+    """What the template needs for a figure. The figure of related systems is shown as a table, with its long sources
+    apart."""
     numbers = svg.with_suffix(".csv")
     told = {"spec": spec, "url": _data_url(svg), "numbers": numbers.read_text(), "table": None, "sources": {}}
     shown = pd.read_csv(numbers, keep_default_na=False).astype(str)
@@ -139,10 +142,10 @@ def _figure(spec: FigureSpec, svg: Path) -> dict[str, Any]:
 
 
 def outcomes(run: Run, verdicts: pd.DataFrame) -> list[str]:
-    """Sentences for each workload and core count: what each variant changes, as far as its interval allows a claim.
-    The primary outcome is among them, whatever it is about.
+    """Sentences for each workload and core count: what each variant changes over base, as far as its interval allows a
+    claim. The primary outcome is among them, whatever its metric is.
 
-    None of a run whose outcome is something else than what was served or what it cost.
+    Empty for a run that observed its trials: its outcome is neither throughput nor cost.
     """
     if run.options.observes:
         return []
@@ -172,7 +175,7 @@ def outcomes(run: Run, verdicts: pd.DataFrame) -> list[str]:
 
 
 def _claims(rows: dict[str, Any]) -> Iterator[str]:
-    """A claim for each variant. Adjusted ones without a difference share a claim, unless the variant is ours."""
+    """A claim for each variant. Variants whose adjusted ratio shows no difference share one claim, but for OURS."""
     unclear = {
         variant: row
         for variant, row in rows.items()
@@ -189,7 +192,7 @@ def _claims(rows: dict[str, Any]) -> Iterator[str]:
 
 
 def warnings(run: Run, trials: list[Trial]) -> list[str]:
-    """What a reader has to know before trusting the numbers, a sentence each."""
+    """What a reader has to know before trusting the numbers: a sentence for each reason."""
     return [
         *_incomplete(run, trials),
         *_sharing(run),
@@ -216,7 +219,7 @@ def _claim(variant: str, row: Any) -> str:
 
 
 def _standing(row: Any) -> str:
-    """Beside a claim its role, beside none what would have been seen."""
+    """What follows the interval: the role of the ratio and, if no difference is claimed, what would have been seen."""
     said = {PRIMARY: "; the primary outcome", ADJUSTED: f"; adjusted p {probability(row.p_adjusted)}"}.get(row.role, "")
     seen = "" if row.verdict in (HIGHER, LOWER) else f"; {100 * row.seen_from:.1f} % would have been seen"
     return said + seen
@@ -232,7 +235,7 @@ def _verdict(variant: str, row: Any) -> str:
 
 
 def _control(result: Result) -> dict[str, Any]:
-    """How far apart base and base come out, in the metric that is the outcome. Without an interval nothing tells."""
+    """What the report says of the A/A controls: a state (off, fine, unknown) and sentences. unknown: no interval."""
     if not result.controls:
         return {
             "state": "unknown",
@@ -267,7 +270,7 @@ def _sharing(run: Run) -> list[str]:
 
 
 def _elsewhere(run: Run) -> list[str]:
-    """Of a load generator on another machine."""
+    """What a reader has to know if the load generator ran on another machine."""
     if not run.client:
         return []
     told = ", ".join(f"{name} {said}" for name, said in run.client.items())
@@ -304,7 +307,10 @@ def _repeated(trials: list[Trial]) -> list[str]:
 
 
 def _slow(trials: list[Trial]) -> list[str]:
-    """Rare stalls, which a ratio by pairs leaves aside: how many of each variant. Not where all get the same load."""
+    """How many trials of each variant were slow. A ratio by pairs hardly shows such rare stalls.
+
+    Trials at a given rate are left out, because all variants get the same load there.
+    """
     served = pd.DataFrame(
         [
             (place(trial.workload, trial.cores), trial.arm, trial.testbed, trial.metrics[name])
@@ -321,7 +327,8 @@ def _slow(trials: list[Trial]) -> list[str]:
 
 
 def _constant(trials: list[Trial]) -> list[str]:
-    """Two real measurements are never equal to the last digit."""
+    """A sentence for each metric of which all trials gave the same value. Two real measurements never agree to the last
+    digit, so it was not measured."""
     values: dict[tuple[str, str], set[float]] = {}
     for trial in trials:
         for name in (*THROUGHPUT, *COSTS):

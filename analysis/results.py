@@ -1,4 +1,4 @@
-"""A run with all that its trials say, computed once for tables, figures, report and terminal alike."""
+"""The result of a run: the run and all estimates from its trials. Tables, figures, report and terminal share it."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ SUMMARY = "summary.csv"
 
 @dataclass(frozen=True)
 class Result:
-    """A run, its trials, and what they say."""
+    """A run, its trials, and the estimates from them."""
 
     directory: Path
     run: Run
@@ -31,24 +31,25 @@ class Result:
 
     @cached_property
     def verdicts(self) -> pd.DataFrame:
-        """analysis.verdicts.judge() of all its ratios."""
+        """analysis.verdicts.judge() of all the run's ratios."""
         return judge(self.run, self.summary, self.compared)
 
     @cached_property
     def controls(self) -> list[Control]:
-        """Its A/A controls that have an interval."""
+        """The run's A/A controls that have an interval."""
         return controls(self.run, self.summary, self.verdicts)
 
 
 def result(directory: Path, run: Run, trials: list[Trial]) -> Result:
-    """The result of these trials."""
+    """Compute the result of these trials."""
     return Result(directory, run, trials, estimate(trials))
 
 
 def results_in(directory: Path) -> list[Result]:
-    """Of the run in a directory or, of a sweep that ran several experiments, of each in the order they began.
+    """Compute the result of the run in a directory or, if a sweep ran several experiments there, of each run in the
+    order in which they began.
 
-    Raises RecordError when the directory holds no run, a damaged one, or one without trials.
+    Raises RecordError if the directory holds no run, a damaged run, or a run without finished trials.
     """
     return [_read(part) for part in runs_in(directory)]
 
@@ -66,12 +67,15 @@ def _read(directory: Path) -> Result:
 
 
 def kept_result(directory: Path) -> Result:
-    """As results_in() has it, but with the estimates of summary.csv, whatever its age: quicker."""
+    """The result of the run in a directory, with the estimates of its summary.csv, however old that file is.
+
+    This is quicker than results_in(), which computes the estimates.
+    """
     return Result(directory, *_recorded(directory), pd.read_csv(directory / SUMMARY, float_precision="round_trip"))
 
 
 def stored_result(directory: Path) -> Result:
-    """As kept_result() has it if summary.csv is newer than the trials, else computed."""
+    """The result of the run in a directory: by kept_result() if summary.csv is as new as the trials, else computed."""
     stored = directory / SUMMARY
     if stored.exists() and stored.stat().st_mtime >= (directory / TRIALS).stat().st_mtime:
         return kept_result(directory)

@@ -2,8 +2,8 @@
 
 python3 -m analysis.scale [--trials N]
 
-The trials are those of the reference run over and over, each value changed a little: once of the whole run, and once of
-one setting alone, where each ratio has the most pairs. Figures are drawn with each report.
+The trials are copies of the reference run's trials, each value changed a little. One report is of the whole run, and
+one of a single setting, where each ratio has the most pairs. Figures are drawn with each report.
 """
 
 import argparse
@@ -23,11 +23,14 @@ from records.trials import BASE, TRIALS, Trial, read_trials
 
 LAB = Path(__file__).resolve().parent.parent / "lab.py"
 SWEEP = LAB.parent / "results" / "reference" / "scalability"
-SPREAD = 0.02  # of a value's logarithm
+SPREAD = 0.02  # standard deviation by which the logarithm of a copied value differs from the original
 
 
 def enlarge(source: Path, directory: Path, count: int, **only: list[str] | list[int]) -> None:
-    """Leave a run with so many trials in the directory. only: lists of Options, to keep the trials of these alone."""
+    """Write a run of count trials to the directory, made of copies of the trials of the run in source.
+
+    only: lists of Options, such as workloads; trials of others are not copied.
+    """
     run = read_run(source)
     options = run.options.model_copy(update=only)
     known = [trial for trial in read_trials(source) if _is_of(trial, options)]
@@ -52,7 +55,7 @@ def _repeated(trials: list[Trial], blocks: int, rounds: int) -> Iterator[Trial]:
 
 
 def taken(directory: Path) -> tuple[float, float]:
-    """Seconds that lab.py report takes, and MB of the largest of its processes."""
+    """The seconds that lab.py report takes, and the memory of its largest process in MB."""
     began = time.monotonic()
     report = [sys.executable, str(LAB), "report", str(directory)]
     subprocess.run(report, check=True, stdout=subprocess.DEVNULL)

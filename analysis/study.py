@@ -1,10 +1,10 @@
-"""Which interval holds: some that could have been chosen, against simulated noise, and against that of A/A trials.
+"""Compare ways to compute a 95 % interval, on simulated noise and on the noise of real A/A controls.
 
 python3 -m analysis.study [--runs N] [DIR]    DIR: a run whose A/A control gives the noise; default: the reference run
 
-A simulated run is of ABBA blocks of four arms, of which two that are equal are compared. A false positive is an
-interval that leaves out 1. Power is how often the interval is above 1 where one arm is 3 % better: each interval moves
-with such a shift. The tables are Markdown, and the same in each run.
+A simulated run consists of ABBA blocks of four arms. Two equal arms of them are compared. A false positive is an
+interval that leaves out 1. Power is how often the interval lies above 1 if one arm is 3 % better; such a shift moves
+each interval by as much, so no new runs are needed. The tables are Markdown, and the same each time.
 """
 
 import argparse
@@ -21,21 +21,22 @@ from records.trials import BASE, CONTROL
 
 REFERENCE = Path(__file__).resolve().parent.parent / "results" / "reference"
 RUNS, EFFECT, ARMS = 2000, 0.03, 4
-SPREAD = 0.045  # of a trial's logarithm, where noise is simulated: about what the reference run has
-STALLS, STALL = 0.03, (0.3, 0.9)  # such a part of the trials loses 26 to 59 %
-SHOWN_BLOCKS = (5, 10, 16, 40)  # of quick experiments, of most quick, full and paper ones
-LEAST_BLOCKS = 10  # of a control, to tell what its noise is like
+SPREAD = 0.045  # spread of a simulated trial's logarithm: about that of the reference run
+STALLS, STALL = 0.03, (0.3, 0.9)  # this part of the trials stalls: its logarithm falls by so much, a loss of 26 to 59 %
+SHOWN_BLOCKS = (5, 10, 16, 40)  # the fewest with an interval, and those of most quick, full and paper experiments
+LEAST_BLOCKS = 10  # blocks that a control needs to show what its noise is like
 _QUANTILE = (1 + CONFIDENCE) / 2
 
 Bounds = tuple[Values, Values]
 Random = np.random.Generator
 Noise = Callable[[Random, int, int], Values]
 
-# ---- noise, runs x blocks x 2: in each half of a block, the logarithm of one arm less that of the other --------------
+# ---- noise, runs x blocks x 2 halves: the logarithm of one arm's value less that of an equal arm ---------------------
 
 
 def simulated(trials: Callable[[Random, tuple[int, ...]], Values]) -> Noise:
-    """Noise of single trials, in the order in which they run, put into ABBA blocks."""
+    """Noise from simulated trials. trials: returns values of single trials in the order in which they run, for a shape
+    of runs x blocks x trials of a block. The values are put into ABBA blocks of ARMS arms, whose order is drawn."""
 
     def noise(random: Random, runs: int, blocks: int) -> Values:
         arms = random.permuted(np.broadcast_to(np.arange(ARMS), (runs, blocks, ARMS)), axis=-1)
@@ -47,13 +48,17 @@ def simulated(trials: Callable[[Random, tuple[int, ...]], Values]) -> Noise:
 
 
 def with_stalls(random: Random, values: Values) -> Values:
-    """Some trials lose a large part of what they would have served."""
+    """The values with stalls: STALLS of the trials, drawn at random, lose a large part of what they would serve."""
     stalled = random.random(values.shape) < STALLS
     return np.asarray(values - stalled * random.uniform(*STALL, values.shape))
 
 
 def real(pairs: list[Values], spread: float, stalls: bool = False) -> Noise:
-    """Blocks drawn from those of A/A controls, scaled to a spread of the blocks' means."""
+    """Noise from real trials: blocks are drawn from those of A/A controls.
+
+    pairs: of each control, blocks x 2. Each control is centred, and scaled so that its blocks' means have this spread.
+    stalls: whether some trials stall, too.
+    """
     pool = np.concatenate([(part - part.mean()) / part.mean(axis=1).std(ddof=1) for part in pairs])
 
     def noise(random: Random, runs: int, blocks: int) -> Values:
@@ -65,7 +70,7 @@ def real(pairs: list[Values], spread: float, stalls: bool = False) -> Noise:
 
 
 def noises(pairs: list[Values]) -> dict[str, Noise]:
-    """All kinds, by what tables call them."""
+    """All kinds of noise, by their names in the tables. pairs: of each real A/A control, blocks x 2."""
     middle, wide = np.quantile([part.mean(axis=1).std(ddof=1) for part in pairs], [0.5, 0.75])
     return {
         f"real A/A, blocks spread by {middle:.1%}": real(pairs, middle),
@@ -99,17 +104,17 @@ def _autoregressive(random: Random, shape: tuple[int, ...]) -> Values:
     return values.reshape(shape) + random.normal(0, 0.6 * SPREAD, shape)
 
 
-# ---- intervals of the centre, for each run of an array of runs x values ----------------------------------------------
+# ---- intervals of the centre, one for each run, from an array of runs x values ---------------------------------------
 
 
 def student(values: Values) -> Bounds:
-    """Of the mean."""
+    """Student's interval of the mean."""
     half = t.ppf(_QUANTILE, values.shape[-1] - 1) * sem(values, axis=-1)
     return values.mean(-1) - half, values.mean(-1) + half
 
 
 def trimmed(values: Values) -> Bounds:
-    """Of the mean without the largest and the smallest tenth (Yuen)."""
+    """The interval of the trimmed mean, without the largest and the smallest tenth of the values (Yuen)."""
     count, cut = values.shape[-1], -(-values.shape[-1] // 10)
     kept, ranked = count - 2 * cut, np.sort(values, axis=-1)
     spread = np.clip(ranked, ranked[:, [cut]], ranked[:, [-cut - 1]]).std(-1, ddof=1)
@@ -119,7 +124,7 @@ def trimmed(values: Values) -> Bounds:
 
 
 def hodges_lehmann(values: Values) -> Bounds:
-    """pseudomedian() of all runs at once."""
+    """The interval of statistics.pseudomedian(), for all runs at once."""
     if not (place := place_of_bounds(values.shape[-1])):
         return np.full(len(values), -np.inf), np.full(len(values), np.inf)
     means = np.partition(means_of_two(values), [place - 1, -place], axis=-1)
@@ -127,7 +132,10 @@ def hodges_lehmann(values: Values) -> Bounds:
 
 
 def bootstrap_t(values: Values) -> Bounds:
-    """Of the mean, from resampled values in units of their own error: what this project had before."""
+    """The bootstrap-t interval of the mean, from means of resampled values in units of their own standard error.
+
+    Earlier versions of this project used it.
+    """
     random, bounds = np.random.default_rng(1), []
     for sample in values:
         drawn = random.choice(sample, (999, len(sample)))
@@ -140,12 +148,12 @@ def bootstrap_t(values: Values) -> Bounds:
 
 
 def of_blocks(interval: Callable[[Values], Bounds]) -> Callable[[Values], Bounds]:
-    """From the mean of each block's two halves."""
+    """A function that takes noise and returns the interval from blocks: each block's mean of two halves is a value."""
     return lambda noise: interval(noise.mean(-1))
 
 
 def of_pairs(interval: Callable[[Values], Bounds]) -> Callable[[Values], Bounds]:
-    """From each half of each block."""
+    """A function that takes noise and returns the interval of its pairs: each half of a block is a value."""
     return lambda noise: interval(noise.reshape(len(noise), -1))
 
 
@@ -158,14 +166,14 @@ INTERVALS: dict[str, Callable[[Values], Bounds]] = {
     "Hodges-Lehmann, blocks": of_blocks(hodges_lehmann),
     CHOSEN: of_pairs(hodges_lehmann),
 }
-_SLOW = {"bootstrap-t, blocks": 500}  # runs at the most
+_SLOW = {"bootstrap-t, blocks": 500}  # slow interval -> the most runs that are simulated for it
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
 
 
 def false_positives(bounds: Bounds) -> str:
-    """In percent, and in bold where so many of 5 % can hardly be chance."""
+    """The share of intervals that leave out 0, in percent. It is bold if it exceeds 5 % by more than chance."""
     low, high = bounds
     wrong = int(((low > 0) | (high < 0)).sum())
     said = f"{wrong / len(low):.1%}".removesuffix("%")
@@ -173,12 +181,13 @@ def false_positives(bounds: Bounds) -> str:
 
 
 def exceeds(wrong: int, runs: int) -> bool:
-    """Whether the binomial interval lies above what was promised; chance does that in one of a thousand cells."""
+    """Whether the share of wrong intervals is above the promised 5 %, by its binomial interval of 99.8 %. Chance alone
+    does that in one of a thousand cells."""
     return float(binomtest(wrong, runs).proportion_ci(0.998).low) > 1 - CONFIDENCE
 
 
 def power(bounds: Bounds, effect: float = EFFECT) -> str:
-    """In percent."""
+    """The share of intervals that would lie above 0 if one arm were better by the effect, in percent."""
     return f"{(bounds[0] + np.log1p(effect) > 0).mean():.0%}".removesuffix("%")
 
 
@@ -201,7 +210,8 @@ def table(
 
 
 def resolutions(kinds: dict[str, Noise], runs: int, blocks: Iterable[int] = SHOWN_BLOCKS) -> str:
-    """What the chosen interval could see, as a run says it (the median of runs), and how often it does see that."""
+    """A table: the smallest difference that a run with the CHOSEN interval says it could see (the median of the runs),
+    and in how many of 100 runs such a difference is seen."""
     rows = []
     for kind, noise in kinds.items():
         cells = []
@@ -214,7 +224,11 @@ def resolutions(kinds: dict[str, Noise], runs: int, blocks: Iterable[int] = SHOW
 
 
 def stopped(kinds: dict[str, Noise], runs: int, aim: float = 0.02, most: int = 60) -> str:
-    """Runs of 10 blocks and more, five at a time, until the chosen interval is narrow, or there are too many blocks."""
+    """A table of runs that stop by themselves, as with --precision: false positives, and the median number of blocks.
+
+    A run begins with 10 blocks. It gets five more at a time until the half width of the CHOSEN interval is at most aim,
+    or until it has the most blocks.
+    """
     rows = []
     for kind, noise in kinds.items():
         values = noise(np.random.default_rng(most), runs // 2, most)
@@ -233,7 +247,7 @@ def stopped(kinds: dict[str, Noise], runs: int, aim: float = 0.02, most: int = 6
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
-    """A table."""
+    """A Markdown table with this head and these rows."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -243,7 +257,10 @@ def _runs(name: str, runs: int) -> int:
 
 
 def control_pairs(directory: Path) -> list[Values]:
-    """Of each A/A control of the runs there: log-ratios of what was the run's outcome, blocks x 2."""
+    """The pairs of each A/A control of the runs in a directory: log-ratios to base in the run's outcome, blocks x 2.
+
+    Controls with fewer than LEAST_BLOCKS complete blocks are left out.
+    """
     return [
         pairs
         for result in results_in(directory)
@@ -265,7 +282,7 @@ def main() -> None:
 
 
 def study(kinds: dict[str, Noise], runs: int) -> Iterator[tuple[str, str]]:
-    """Headings and tables."""
+    """The heading and the Markdown of each table."""
     blocks = " / ".join(map(str, SHOWN_BLOCKS))
     yield f"False positives, % of runs of {blocks} blocks", table(kinds, false_positives, runs)
     yield f"Power for {EFFECT:.0%}, % of runs of {blocks} blocks", table(kinds, power, runs)

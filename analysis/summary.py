@@ -1,6 +1,6 @@
-"""The first screen of a report: what was asked, what came out, how sure it is, what speaks against it.
+"""The first screen of a report: what was asked, what came out, how sure that is, and what speaks against it.
 
-For readers who know neither the slides nor the kernel. Every sentence is computed.
+It is for readers who know neither the slides nor the kernel. Every sentence is computed.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ PUBLISHED = "The original project published 5.8 times the connections per second
 
 @dataclass(frozen=True)
 class Short:
-    """Paragraphs of sentences; empty where there is nothing to say."""
+    """The paragraphs of the first screen, as lists of sentences; an empty list: there is nothing to say."""
 
     asked: list[str]
     found: list[str]
@@ -37,7 +37,8 @@ class Short:
 
 
 def in_short(results: list[Result]) -> Short:
-    """Of all results together. If several runs answer the same question, the run with the most blocks is quoted."""
+    """The first screen of all results together. If several runs answer the same question, the run with the most blocks
+    is quoted."""
     measured = sorted((result for result in results if result.trials), key=lambda result: -result.run.options.blocks)
     timed = [result for result in measured if not is_emulated(result.run)]
     found = answers(timed)
@@ -51,17 +52,17 @@ def in_short(results: list[Result]) -> Short:
 
 
 def absence(run: Run) -> str:
-    """Why a run has no trials."""
+    """A sentence on why a run has no trials."""
     return f"{run.options.experiment} is not available here: {run.options.why_not}."
 
 
 Key = tuple[str, int, str, str]  # workload, core count, condition(), metric
-Answers = dict[Key, Any]  # -> verdict over base
+Answers = dict[Key, Any]  # -> the row of the verdict on Fastsocket over base
 _SAID = (*THROUGHPUT, *COSTS, P50, P99)
 
 
 def condition(run: Run, workload: str) -> str:
-    """Under which the variants were compared; empty: all served as much as they could, undisturbed."""
+    """Under which conditions the variants were compared; empty: at full speed and undisturbed."""
     options = run.options
     said = {
         f"at {options.share or 0:.0%} of what base takes".replace("%", " %"): options.share is not None,
@@ -76,9 +77,10 @@ def condition(run: Run, workload: str) -> str:
 
 
 def answers(results: list[Result]) -> Answers:
-    """Those with an interval, in the order of workloads, from the largest core count down, and first at full speed.
+    """The verdicts on Fastsocket over base that have an interval, by workload, core count, condition and metric.
 
-    At a given rate all variants serve the same, so throughput answers nothing there.
+    They are ordered by workload, from the largest core count down, and without conditions first. At a given rate all
+    variants serve the same, so throughput is left out there.
     """
     found: Answers = {}
     for result in results:
@@ -119,7 +121,7 @@ def listed(words: list[str]) -> str:
 
 
 def _found(known: Answers) -> list[str]:
-    """What was served, whichever way it came out, and else what is better."""
+    """Sentences on what came out: throughput and the primary outcome in any case, other metrics if they are better."""
     return _by_setting(
         {key: row for key, row in known.items() if row.metric in THROUGHPUT or row.role == PRIMARY or _is(BETTER, row)}
     )
@@ -130,7 +132,7 @@ def _losses(known: Answers) -> list[str]:
 
 
 def _by_setting(known: Answers) -> list[str]:
-    """A sentence for each server and core count."""
+    """A sentence for each server, core count and condition."""
     parts: dict[str, list[str]] = {}
     for key, row in known.items():
         parts.setdefault(_place(key), []).append(f"{_change(row)}{_role(row)}")
@@ -154,7 +156,7 @@ def _role(row: Any) -> str:
     return ", the outcome that was named beforehand" if row.role == PRIMARY else ""
 
 
-WORDS = {  # metric -> more, less, of what
+WORDS = {  # metric -> the words for more, for less, and for what it counts
     **dict.fromkeys(THROUGHPUT, ("more", "fewer", "requests")),
     SERVER_COST: ("more", "less", METRICS[SERVER_COST].called),
     COST: ("more", "less", METRICS[COST].called),
@@ -164,7 +166,7 @@ WORDS = {  # metric -> more, less, of what
 
 
 def _change(row: Any) -> str:
-    """A ratio as a change in percent, as far as its interval allows to speak of one."""
+    """A ratio as a change in percent or, if its interval does not allow to claim one, as no clear difference."""
     more, less, what = WORDS[row.metric]
     low, high = 100 * (row.low - 1), 100 * (row.high - 1)
     if row.verdict == HIGHER:
@@ -181,8 +183,10 @@ def _said(change: float, way: str, what: str, low: float, high: float) -> str:
 
 
 def _localities(results: list[Result]) -> list[str]:
-    """Of each server, the shares at the largest core count, at full speed if a run has that: idle cores read what
-    they took in more often."""
+    """Sentences on each server's share of local reads at the largest core count.
+
+    A run at full speed is preferred: at lower loads, an idle core more often reads what it took in itself.
+    """
     results = sorted(results, key=lambda result: any(map(result.run.options.at_rate, result.run.options.workloads)))
     sentences = []
     for metric in (PASSIVE_LOCAL, ACTIVE_LOCAL):
@@ -197,7 +201,7 @@ def _localities(results: list[Result]) -> list[str]:
 
 
 def _local(result: Result, workload: str, metric: str) -> str:
-    """Empty where there is nothing to tell, or only one core to read on."""
+    """A workload's local reads with and without Fastsocket. Empty on one core, or if either was not measured."""
     cores, rows = max(result.run.options.cores), result.summary
     here = rows[(rows.workload == workload) & (rows.cores == cores) & (rows.metric == metric)].set_index("variant")
     if cores == 1 or not {BASE, OURS} <= set(here.index):
@@ -230,7 +234,7 @@ def _sure(results: list[Result]) -> list[str]:
 
 
 def _doubts(results: list[Result]) -> Iterator[str]:
-    """Each once, over all results."""
+    """Sentences on what speaks against the results, each once for all results together."""
     for result in results:
         yield from (str(control) for control in result.controls if control.fails)
     shared = [result for result in results if any(placement.shared for placement in result.run.placements)]

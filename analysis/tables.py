@@ -1,4 +1,4 @@
-"""The numbers of a run as files: for programs (summary.csv, trials.parquet) and for readers (tables/)."""
+"""The tables of a run: files for programs (summary.csv, trials.parquet) and files for readers (tables/)."""
 
 from collections import Counter
 from typing import Any
@@ -19,8 +19,11 @@ CPU_STATES = [field for field in CpuUse.model_fields if field != "cpu"]
 
 
 def write_tables(result: Result) -> None:
-    """Write summary.csv, trials.parquet and, for readers, tables/summary and tables/cpu_by_core as .csv and .md,
-    tables/comparisons.csv, and tables/verdicts.csv with the role of each ratio."""
+    """Write all tables of a run.
+
+    For programs: summary.csv and trials.parquet. For readers: tables/summary and tables/cpu_by_core as .csv and .md,
+    tables/comparisons.csv, and tables/verdicts.csv with the role of each ratio.
+    """
     directory, run, trials = result.directory, result.run, result.trials
     folder = directory / "tables"
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,7 +40,7 @@ def write_tables(result: Result) -> None:
 
 
 def flat(trials: list[Trial]) -> pd.DataFrame:
-    """A row per trial in the order they ran, with a column per metric; a metric that a trial lacks is null."""
+    """A row per trial in the order in which they ran, with a column per metric; a metric that a trial lacks is null."""
     plain = [
         "index",
         "block",
@@ -70,7 +73,7 @@ def arms(run: Run) -> list[str]:
 
 
 def missing(run: Run, trials: list[Trial]) -> list[str]:
-    """A sentence per metric that the machine, or some of the trials, could not give, with the reason."""
+    """A sentence, with the reason, for each metric that the machine, or some of the trials, could not give."""
     everywhere = [f"{_named(metric)}: {reason}" for metric, reason in run.unavailable.items()]
     lacking = Counter(
         (metric, reason)
@@ -88,7 +91,8 @@ def _named(metric: str) -> str:
 
 
 def failures(run: Run, trials: list[Trial]) -> list[str]:
-    """A sentence per setting and reason of trials that failed, and one per workload that was left out for it."""
+    """A sentence for each setting, arm and reason of failed trials, and for each workload that was left out after
+    failures."""
     failed = Counter((trial.workload, trial.cores, trial.arm, trial.failed) for trial in trials if trial.failed)
     return [
         f"{place(workload, cores)} as {arm}: {counted(count, 'trial')} failed, and no number has any of it: {why}."
@@ -100,7 +104,8 @@ def failures(run: Run, trials: list[Trial]) -> list[str]:
 
 
 def readable_summary(run: Run, summary: pd.DataFrame) -> pd.DataFrame:
-    """A row per workload, core count and arm, all cells formatted. A ratio without an interval isn't printed."""
+    """The summary for readers: a row per workload, core count and arm, all cells formatted. A ratio without an interval
+    is not shown."""
     served = throughput(summary)
     rate = " / ".join(sorted({metric.upper() for metric in served.metric}))
     if is_emulated(run):
@@ -136,7 +141,7 @@ def _over_base(run: Run, row: Any) -> str:
 
 
 def ratio(row: Any) -> str:
-    """The ratio to base of a summary's row, with its interval or not at all."""
+    """The ratio to base of a summary's row, as a text with its interval; without an interval, "no interval"."""
     if row.variant == BASE:
         return "reference"
     if pd.isna(row.ratio_low):
@@ -145,9 +150,11 @@ def ratio(row: Any) -> str:
 
 
 def readable_verdicts(run: Run, verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Those on throughput, cost and whatever is the primary outcome, all cells formatted, if they have an interval.
+    """The verdicts for readers, all cells formatted: those on throughput, cost and the primary outcome that have an
+    interval.
 
-    At a given rate all variants serve the same, and a run that observes its trials asks for neither.
+    At a given rate throughput is left out, because all variants serve the same. A run that observes its trials asks for
+    neither throughput nor cost, so it has only the primary outcome.
     """
     same = verdicts.metric.isin(THROUGHPUT) & verdicts.workload.map(run.options.at_rate).astype(bool)
     asked = verdicts.metric.isin([*THROUGHPUT, *COSTS]) & ~same & (not run.options.observes)
@@ -171,7 +178,7 @@ def readable_verdicts(run: Run, verdicts: pd.DataFrame) -> pd.DataFrame:
 
 
 def probability(p: float) -> str:
-    """As far as its digits mean something."""
+    """A probability as a text with three decimals, or "below 0.001": more digits would mean nothing."""
     return f"{p:.3f}" if p >= 0.001 else "below 0.001"
 
 
@@ -202,7 +209,7 @@ def readable_cpu(cpu: pd.DataFrame) -> pd.DataFrame:
 
 
 def html(table: pd.DataFrame, name: str) -> str:
-    """A formatted table for the report; name becomes its id."""
+    """The HTML of a formatted table for the report. name: the id of the HTML table."""
     words = [column for column in table.columns if not table[column].str.contains(r"^[\d.,]+(?: |%|$)").any()]
     if "workload" in table:
         table = table.assign(workload=table.workload.map(called))
@@ -227,11 +234,11 @@ def _with_interval(row: Any) -> str:
 
 
 def _rounded(value: float) -> str:
-    """To three digits: no level is known more precisely."""
+    """A value rounded to three significant digits, as a text: no level is known more precisely."""
     return f"{float(f'{value:.3g}'):,.0f}"
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table of texts."""
+    """The Markdown of a table whose cells are texts."""
     lines = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

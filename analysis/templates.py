@@ -6,7 +6,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 
 def template(path: Path) -> Template:
-    """Raises jinja2.TemplateNotFound."""
+    """Load the template at a path. Raises jinja2.TemplateNotFound."""
     environment = Environment(
         loader=FileSystemLoader(path.parent),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""A run that a cluster measured: its testbeds, what each of them alone says, and what was lost on the way."""
+"""What the report says of a run that a cluster measured: its testbeds, the numbers of each one, and lost blocks."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ COLUMNS = ["testbed", "where", "variant", "metric", f"over {BASE}", "95 % interv
 
 
 def warnings(run: Run, trials: list[Trial]) -> Iterator[str]:
-    """What a reader has to know of them, a sentence each."""
+    """What a reader has to know of the testbeds and of lost blocks: a sentence for each warning."""
     measured = sorted({trial.testbed for trial in trials if trial.testbed})
     if 1 < len(measured) < MIN_CLUSTERS:
         yield f"{counted(len(measured), 'testbed')} tell too little of how testbeds differ: no ratio has an interval."
@@ -35,7 +35,7 @@ def _host(testbed: str) -> str:
 
 
 def method(trials: list[Trial]) -> list[str]:
-    """How several testbeds become one number."""
+    """A sentence on how the numbers of several testbeds become one number; empty for a run on one."""
     count = len({trial.testbed for trial in trials})
     said = (
         f"{count} testbeds shared the blocks, each block whole on one of them. A ratio to base is the mean of the "
@@ -45,7 +45,7 @@ def method(trials: list[Trial]) -> list[str]:
 
 
 def by_testbed(run: Run, trials: list[Trial]) -> pd.DataFrame:
-    """What each testbed alone says of what the run asked, all cells formatted. Empty for a run on one."""
+    """Each testbed's own ratios to base in the run's outcome, all cells formatted. Empty for a run on one testbed."""
     names = sorted({trial.testbed for trial in trials})
     rows = [
         (

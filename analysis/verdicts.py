@@ -1,8 +1,8 @@
 """What may be claimed: the role of each ratio, its adjusted probability, and the difference that would have been seen.
 
-An experiment names one ratio beforehand: the primary outcome, judged by its own interval. The run's other ratios of the
-same kind, of each variant to base at each setting, are judged together (Holm). All further ratios are exploratory: with
-so many of them, some leave out 1 by chance.
+An experiment names one ratio beforehand, the primary outcome. It is judged by its own interval. The other ratios to
+base in the run's outcome, of each variant at each setting, are judged together (Holm). All further ratios are
+exploratory: with so many of them, some intervals leave out 1 by chance.
 """
 
 import math
@@ -25,7 +25,7 @@ _COLUMNS = ["workload", "cores", "variant", "over", "metric", "ratio", "low", "h
 
 
 def judge(run: Run, summary: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
-    """A row for each ratio of estimates.estimate() and comparisons() but the control's.
+    """A row for each ratio of estimates.estimate() and estimates.comparisons(), but for those of the A/A control.
 
     Columns: workload, cores, variant, over, metric, ratio, low, high, p, role, p_adjusted (NaN if exploratory),
     verdict, and seen_from: the smallest relative difference that would have been seen, such as 0.05.
@@ -73,8 +73,10 @@ def _verdict(row: Any) -> str:
 
 
 def reached(verdicts: pd.DataFrame) -> float:
-    """How precise a run is: the half width of the primary outcome's interval or, without one, of the widest of those
-    that are adjusted, as a part of the ratio. Infinite as long as there is no such interval."""
+    """How precise a run is: the half width of the primary outcome's interval, as a part of the ratio.
+
+    Without a primary outcome the widest interval of the adjusted ratios counts. Infinite without any such interval.
+    """
     for role in (PRIMARY, ADJUSTED):
         rows = verdicts[(verdicts.role == role) & verdicts.low.notna()]
         if len(rows):
@@ -83,7 +85,7 @@ def reached(verdicts: pd.DataFrame) -> float:
 
 
 class Control(NamedTuple):
-    """The A/A control at a setting, in the metric that is the run's outcome. As a string it is a sentence."""
+    """The A/A control at one setting, in the run's outcome. Its str() is a sentence."""
 
     workload: str
     cores: int
@@ -91,21 +93,21 @@ class Control(NamedTuple):
     ratio: float
     low: float
     high: float
-    claimed: float  # the smallest difference from base that is claimed there, as a ratio above 1; NaN: none is
+    claimed: float  # the smallest difference that is claimed at this setting, as a ratio above 1; NaN: none is claimed
 
     @property
     def width(self) -> float:
-        """By how much two equal arms may differ there, as a ratio above 1."""
+        """By how much two equal arms may differ at this setting, as a ratio above 1."""
         return math.sqrt(self.high / self.low)
 
     @property
     def is_off(self) -> bool:
-        """It differs from base, although nothing differed."""
+        """Whether the control's interval leaves out 1, although the control runs as base does."""
         return self.low > 1 or self.high < 1
 
     @property
     def is_wide(self) -> bool:
-        """Two equal arms may differ by more than what is claimed."""
+        """Whether two equal arms may differ by more than the smallest difference that is claimed at this setting."""
         return self.width > self.claimed
 
     @property
@@ -125,7 +127,7 @@ class Control(NamedTuple):
 
 
 def controls(run: Run, summary: pd.DataFrame, verdicts: pd.DataFrame) -> list[Control]:
-    """Those with an interval."""
+    """The A/A controls of a run that have an interval."""
     return list(_controls(run, summary, verdicts))
 
 

@@ -1,7 +1,7 @@
-"""How sentences, tables and figures name servers and settings, and what was not measured."""
+"""The names of servers, settings and unmeasured values in sentences, tables and figures."""
 
 NOT_AVAILABLE, NOT_MEASURED = "not available here", "no trial measured it"
-_NAMES = {  # where it is not the workload's own
+_NAMES = {  # workload -> the server's name, if it differs from the workload's
     "haproxy": "HAProxy",
     "haproxy-2.8": "HAProxy 2.8",
     "haproxy-0": "HAProxy, no other",
@@ -22,15 +22,15 @@ _NAMES = {  # where it is not the workload's own
 
 
 def called(workload: str) -> str:
-    """How sentences and figures name a server."""
+    """The name of a server in sentences and figures."""
     return _NAMES.get(workload, workload)
 
 
 def place(workload: str, cores: int) -> str:
-    """How sentences name a setting, as in "nginx on 2 cores"."""
+    """The name of a setting in sentences, such as "nginx on 2 cores"."""
     return f"{called(workload)} on {counted(cores)}"
 
 
 def counted(number: int, thing: str = "core") -> str:
-    """In words: "1 core", "2 cores"."""
+    """A number with its noun in singular or plural: "1 core", "2 cores"."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

@@ -1,1 +1,1 @@
-"""The schedule of a fair comparison, the trials, and their records."""
+"""Measuring: experiments, the schedule of a fair comparison, the trials, and a run from beginning to end."""

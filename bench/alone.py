@@ -1,4 +1,4 @@
-"""One run at a time: two would take each other's CPU time, and neither would measure anything."""
+"""One run at a time. Two runs at once would take each other's CPU time, and spoil each other's numbers."""
 
 import os
 import socket
@@ -6,22 +6,22 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SCOPE = "FASTSOCKET_LAB_SCOPE"  # in the environment: runs with different ones may measure at the same time
+SCOPE = "FASTSOCKET_LAB_SCOPE"  # environment variable: runs with different values may measure at the same time
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
 class NotAloneError(Exception):
-    """Another run measures here; the message names its process."""
+    """Another run is measuring on this machine; the message names its process."""
 
     exit_status = 3
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Meanwhile no other run of this network namespace and scope measures. Raises NotAloneError.
+    """Hold a lock, so that no other run in this network namespace and SCOPE measures. Raises NotAloneError.
 
-    The lock is an abstract address (unix(7)): it is no file, and the kernel drops it when our process ends, even by
-    SIGKILL.
+    The lock is an abstract Unix socket address (unix(7)). It is no file, and the kernel drops it when our process ends,
+    even by SIGKILL.
     """
     address = f"\0fastsocket-lab:{os.environ.get(SCOPE, '')}"
     with socket.socket(socket.AF_UNIX) as lock:
@@ -41,7 +41,7 @@ def _listener(address: str) -> str:
         asking.setblocking(False)
         try:
             asking.connect(address)
-        except OSError:  # it is just beginning or ending
+        except OSError:  # the other run is just beginning or ending
             return "not known"
         credentials = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         return str(_CREDENTIALS.unpack(credentials)[0])

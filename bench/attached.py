@@ -1,4 +1,4 @@
-"""fastsocket attach, for as long as a trial takes."""
+"""Runs fastsocket attach for as long as a trial takes."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ COMMAND = [sys.executable, "-m", "fastsocket", "attach", "--json"]
 
 @contextmanager
 def attached(pids: list[int]) -> Iterator[None]:
-    """Attach to each of these servers. Raises WorkloadError with the reason where that cannot be."""
+    """Attach to each of these servers until the context ends. Raises WorkloadError with the reason if attach fails."""
     with ExitStack() as stack:
         for pid in pids:
             process = stack.enter_context(

@@ -1,6 +1,7 @@
-"""A block of a cluster's run, measured in a process of its own: python3 -m bench.block < Task > Block
+"""One block of a cluster's run, measured in a process of its own: python3 -m bench.block < Task > Block
 
-The testbed lives as long as the process, which gets SIGTERM when its parent ends, however that ends (prctl(2)).
+The testbed lives as long as this process. The process gets SIGTERM when its parent ends, however the parent ends
+(prctl(2)).
 """
 
 import ctypes
@@ -25,30 +26,31 @@ PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 class Task(Record):
-    """What a worker is asked for."""
+    """What a worker is asked to measure: a block's trials, and the run that they belong to."""
 
     run: Run
     slots: list[Slot]
 
 
 class Block(Record):
-    """What comes back. Each trial has the name of its testbed."""
+    """What a worker returns. The field testbed of each trial is the name of this block's testbed."""
 
-    name: str
+    name: str  # of the testbed
     testbed: Circumstances
     trials: list[Trial]
-    left_out: dict[str, str]  # as Run has it
+    left_out: dict[str, str]  # workload -> why the rest of its trials was not run
 
 
 def name_of(testbed: Circumstances) -> str:
-    """The host, and a digest of its fingerprint and of the CPUs that it measures on."""
+    """The name of a testbed: its host's name, and a digest of its fingerprint and of the CPUs that it measures on."""
     fixed = {name: value for name, value in testbed.fingerprint.items() if name not in PASSING}
     told = json.dumps([fixed, usable_cpus()], sort_keys=True)
     return f"{platform.node()}-{sha256(told.encode()).hexdigest()[:6]}"
 
 
 def measured(task: Task) -> Block:
-    """Raises TestbedError, BpfError, and WorkloadError where what base takes cannot be measured."""
+    """Measure the block that a task asks for. Raises TestbedError, BpfError, and WorkloadError if the run needs base's
+    capacity, which cannot be measured."""
     testbed, tolerance = circumstances_here(task.run.options), Tolerance()
     name = name_of(testbed)
     run = task.run.model_copy(update=dict(task.run.testbeds.get(name, testbed)))
@@ -71,7 +73,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception as error:
-        if not hasattr(error, "exit_status"):  # ours say how to end; any other is a defect, and shows where
+        if not hasattr(error, "exit_status"):  # the lab's own errors have one; any other is a defect: show a traceback
             raise
         print(error, file=sys.stderr)
         return int(error.exit_status)

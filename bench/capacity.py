@@ -1,8 +1,9 @@
-"""How many requests a second base takes in an open loop, for loads that are a share of it.
+"""The capacity: how many requests per second base takes in an open loop. Some loads are a share of the capacity.
 
 In a closed loop at full speed one wait returns many events, so a request costs less there than in an open loop. A share
 of the closed loop's rate may therefore be more than the server takes. So base is also loaded in an open loop, at a part
-of that rate, and the capacity is the rate at which requests of that cost would fill the server's CPUs.
+of the closed loop's rate. The capacity is the rate at which requests of the open loop's cost would fill the server's
+CPUs.
 """
 
 from collections.abc import Callable
@@ -15,19 +16,20 @@ from records.trials import BASE, Trial
 from workloads import WORKLOADS
 from workloads.process import WorkloadError
 
-TRIALS = 4  # of each kind; their median
-PART = 0.4  # of the closed loop's rate: two CPUs, shared with the load, are then busy for 80 to 90 % of the time
+TRIALS = 4  # in the closed loop, and as many in the open loop; the median of each counts
+PART = 0.4  # of the closed loop's rate: two CPUs, shared with the load generator, are then busy for 80 to 90 % of time
 
 Measured = Callable[[Slot, float | None], Trial]  # runs a trial at a rate; None: at full speed
 
 
 def key(workload: str, cores: int) -> str:
-    """Of Run.capacities."""
+    """The key of a setting in Run.capacities, such as "nginx/2"."""
     return f"{workload}/{cores}"
 
 
 def with_capacities(run: Run, measured: Measured) -> Run:
-    """The run with those capacities that it needs and lacks. Raises WorkloadError where a trial fails twice."""
+    """Measure the capacities that the run needs and lacks. Returns the run with them. Raises WorkloadError if a trial
+    fails twice."""
     if run.options.share is None and run.options.latency_share is None:
         return run
     settings = [(workload, cores) for workload in run.options.workloads for cores in run.options.cores]
@@ -50,5 +52,5 @@ def _capacity(slot: Slot, run: Run, measured: Measured) -> float:
 def _trial(slot: Slot, rate: float | None, measured: Measured) -> Trial:
     try:
         return measured(slot, rate)
-    except WorkloadError:  # once more, as every trial that fails
+    except WorkloadError:  # a trial that fails is run once more
         return measured(slot, rate)

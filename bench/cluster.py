@@ -1,7 +1,7 @@
-"""Many testbeds: whole ABBA blocks go to the workers of a Dask cluster, and each worker measures one block at a time.
+"""A run on many testbeds: whole ABBA blocks go to the workers of a Dask cluster. Each worker measures one at a time.
 
-One worker measures a block from beginning to end, and the block is recorded whole or not at all. Where a worker dies or
-fails, nothing of its block is kept. Another worker measures the block, and the run tells of the lost attempt.
+One worker measures a block from beginning to end, and the block is recorded whole or not at all. If a worker dies or
+fails, nothing of its block is kept. The block is then measured once more, and the run records the lost attempt.
 """
 
 from collections import Counter, deque
@@ -24,33 +24,36 @@ from records.trials import Trial, append_trial, read_trials
 from setup.fingerprint import code
 from workloads.process import WorkloadError
 
-ATTEMPTS = 3  # at a block
+ATTEMPTS = 3  # how often a block may be lost before the run ends
 LOOK_SECONDS = 1  # between two looks for workers that came or went
-RESULT_SECONDS = 30  # that a finished block may take to arrive
+RESULT_SECONDS = 30  # how long the result of a finished block may take to arrive
 DIED = "its worker died"
 
 Say = Callable[[str], None]  # prints a line
 
 
 class Cluster:
-    """The workers of a scheduler. measure: what they are asked to call."""
+    """The workers of a scheduler. measure: the function that they are asked to call."""
 
     def __init__(self, client: Client, say: Say, measure: Callable[[str], str] = worker.measure):
         self.client = client
         self.say = say
         self.ask = measure
         self._code = code()
-        self._refused: set[str] = set()  # addresses
+        self._refused: set[str] = set()  # addresses of workers that get no blocks
 
     def workers(self) -> dict[str, Any]:
-        """Address -> what the worker said of itself. Without those that were refused. Raises ClusterError."""
+        """Worker's address -> what that worker said of itself; None if lab.py worker did not start it.
+
+        Refused workers are left out. Raises ClusterError if the scheduler is gone.
+        """
         there: dict[str, Any] = self.client.scheduler_info().get("workers", {})
-        if self.client.status != "running":  # what it told is what it remembers
+        if self.client.status != "running":  # the client lost the scheduler: it told what it remembers of it
             raise ClusterError("the scheduler is gone: start it and its workers, and --resume goes on")
         return {address: one.get("testbed") for address, one in there.items() if address not in self._refused}
 
     def admit(self, options: Options) -> dict[str, Any]:
-        """The workers that can measure this. Each other one is refused in a line."""
+        """Refuse, with a line for each, the workers that cannot measure a run of these options. Returns the others."""
         for address, told in self.workers().items():
             if why := self._why_not(told, max(options.cores)):
                 self.refuse(address, f"{told['host'] if told else 'the worker'} at {address} is refused: {why}")
@@ -70,8 +73,11 @@ class Cluster:
         return ""
 
     def measure(self, directory: Path, run: Run, began: float, done: Callable[[Trial], None]) -> None:
-        """As bench.sweep.measure() does, which has the same parameters. Raises ClusterError where no worker is left, or
-        a block is lost again and again."""
+        """Run the remaining trials on the workers. The parameters are those of bench.sweep.measure().
+
+        Raises ClusterError if no worker is left or if a block is lost ATTEMPTS times, UsageError for a run that one
+        machine measured, and WorkloadError if no trial of the whole run could be measured.
+        """
         if read_trials(directory) and not run.testbeds:
             raise UsageError(f"{directory} was measured by one machine: go on without --cluster")
         course = Course(self, directory, run, done)
@@ -84,7 +90,7 @@ class Cluster:
 
 
 class Asked(NamedTuple):
-    """A block that a worker measures."""
+    """A block that a worker is measuring: its result to come, its trials, and the worker's host."""
 
     future: Any
     slots: list[Slot]
@@ -92,7 +98,7 @@ class Asked(NamedTuple):
 
 
 class Course:
-    """A run on its way: the blocks that wait, and those that are being measured."""
+    """The state of a run: the blocks that wait, and the blocks that are being measured."""
 
     def __init__(self, cluster: Cluster, directory: Path, run: Run, done: Callable[[Trial], None]):
         self.run = run
@@ -103,7 +109,7 @@ class Course:
         slots = groupby(remaining(directory, run), key=lambda slot: slot.block)
         self._waiting = deque(list(block) for _, block in slots)
         self._measured: dict[str, Asked] = {}  # by the worker's address
-        self._lost: Counter[int] = Counter()
+        self._lost: Counter[int] = Counter()  # block -> attempts that were lost
 
     def run_through(self) -> None:
         while self._waiting or self._measured:
@@ -121,7 +127,7 @@ class Course:
                     self._take(address, asked)
 
     def _give(self, address: str, host: str) -> None:
-        """The next block, without what was left out meanwhile."""
+        """Send the next waiting block to a worker, without the trials of workloads that were left out meanwhile."""
         while self._waiting and address not in self._measured:
             slots = [slot for slot in self._waiting.popleft() if slot.workload not in self.left_out]
             if slots:
@@ -142,7 +148,7 @@ class Course:
             self._keep(said)
 
     def _keep(self, block: Block) -> None:
-        """run.json first: the trials name their testbed."""
+        """Record a block. run.json is written first, because each trial names a testbed that run.json must have."""
         first = {} if self.run.testbeds else dict(block.testbed)
         testbeds = {**self.run.testbeds, block.name: block.testbed}
         self.run = self.run.model_copy(update={**first, "testbeds": testbeds})
@@ -164,15 +170,15 @@ class Course:
         self._waiting.appendleft(asked.slots)
 
     def end(self) -> None:
-        """What is still being measured ends with its testbed, and nothing of it is kept."""
-        with suppress(ClusterError):  # workers end by themselves where their scheduler is gone
+        """End the blocks that are still being measured, and their testbeds. Nothing of them is kept."""
+        with suppress(ClusterError):  # the scheduler is gone: its workers then end by themselves
             if there := self._measured.keys() & self._cluster.workers().keys():
                 self._cluster.client.run(worker.end, workers=list(there), on_error="ignore")
 
 
 def _answer(future: Any) -> Block:
-    """Raises WorkloadError where the block could not be measured, and KilledWorker or TimeoutError where the worker is
-    gone, and its answer too."""
+    """The block that a worker measured. Raises WorkloadError if it could not be measured, and KilledWorker or
+    TimeoutError if the worker is gone and left no result."""
     if future.status not in ("finished", "error"):
         raise TimeoutError
     return Block.model_validate_json(future.result(RESULT_SECONDS))
@@ -180,9 +186,10 @@ def _answer(future: Any) -> Block:
 
 @contextmanager
 def cluster(named: str, options: list[Options], say: Say) -> Iterator[Cluster]:
-    """named: how many workers to start here, the machines to start them on, or where their scheduler is.
+    """The workers that --cluster names, started where needed, for runs with these options.
 
-    Raises UsageError, ClusterError, and HostError for a machine that cannot be used.
+    named: a number of workers to start here, machines to start them on (such as root@a,root@b), or the address of a
+    scheduler. Raises UsageError, ClusterError, and HostError for a machine that cannot be used.
     """
     if any(one.observes in ("profile", "walk") for one in options):
         raise UsageError("--cluster goes with none that leaves a profile or a walk: those stay on the worker")

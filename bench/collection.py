@@ -1,4 +1,4 @@
-"""The life of a run, from its directory to its conclusion, for one experiment or several in turn."""
+"""The life of a run, from making its directory to drawing its conclusion, for one experiment or for several in turn."""
 
 import os
 import time
@@ -20,7 +20,7 @@ from workloads import generator
 from workloads.process import WorkloadError
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = "FASTSOCKET_LAB_RESULTS"  # in the environment: where runs without --out go, instead of results/
+RESULTS = "FASTSOCKET_LAB_RESULTS"  # environment variable: where runs without --out go, instead of results/
 INTERRUPTED = 130
 
 
@@ -33,19 +33,19 @@ class Live(Protocol):
 
 @dataclass(frozen=True)
 class Collector:
-    """Measures experiments. What becomes of the trials is told to callbacks, because measuring knows no analysis."""
+    """Measures experiments. It gives trials and finished runs to callbacks: bench/ does not import analysis/."""
 
-    watch: Callable[[Run, Path], AbstractContextManager[Live]]  # while a run is measured into a directory
-    conclude: Callable[[Path], None]  # when all runs of a directory are measured
+    watch: Callable[[Run, Path], AbstractContextManager[Live]]  # shows a run while it is measured into a directory
+    conclude: Callable[[Path], None]  # called when all runs of a directory are measured
     began: float  # time.monotonic() at the start of the command
     resume: bool = False
-    measure: Callable[[Path, Run, float, Callable[[Trial], None]], None] = measure  # here, or by a cluster
+    measure: Callable[[Path, Run, float, Callable[[Trial], None]], None] = measure  # on this machine, or by a cluster
     said: frozenset[str] = frozenset()  # the options that the caller gave; a run that goes on must agree with them
 
     def collect(self, planned: dict[str, Options], directory: Path) -> int:
-        """Measure one experiment into the directory, or several into folders of it. Returns the exit status.
+        """Measure one experiment into the directory, or several into folders in it. Returns the exit status.
 
-        Raises WorkloadError where nothing could be measured.
+        Raises WorkloadError if nothing could be measured.
         """
         if len(planned) == 1:
             (options,) = planned.values()
@@ -53,7 +53,8 @@ class Collector:
         return self._collect_parts(directory, planned)
 
     def _collect_parts(self, directory: Path, planned: dict[str, Options]) -> int:
-        """A part that cannot be measured does not end the others, unless no part can be measured."""
+        """Measure several experiments. If one cannot be measured, the others go on. If none can, WorkloadError is
+        raised."""
         failed = {}
         for part, options in planned.items():
             try:
@@ -76,13 +77,13 @@ class Collector:
         return self._measure(directory, self._opened(directory, options, is_part), began)
 
     def _leave_out(self, directory: Path, options: Options) -> None:
-        """An experiment that this machine cannot run has its place in the report all the same."""
+        """Record an experiment that this machine cannot run, so that the report has a place for it all the same."""
         if not (self.resume and is_run(directory)):
             write_run(directory, new_run(directory, options).model_copy(update={"complete": True}))
         self.conclude(directory)
 
     def _opened(self, directory: Path, options: Options, is_part: bool) -> Run:
-        """If a collection is resumed, some of its parts may not have begun."""
+        """The run to go on with, or a new one. When several experiments are resumed, some may not have begun yet."""
         if self.resume and (is_run(directory) or not is_part):
             return resumed_run(directory, options, self.said)
         return new_run(directory, options)
@@ -105,7 +106,7 @@ class Collector:
 
 
 def _remove_empty_run(directory: Path) -> None:
-    """Remove a run without a measured trial, and no file of anybody else."""
+    """Remove the files of a run without a measured trial, and its directory unless that holds other files."""
     for name in (RUN, TRIALS):
         (directory / name).unlink(missing_ok=True)
     if not any(directory.iterdir()):
@@ -114,7 +115,10 @@ def _remove_empty_run(directory: Path) -> None:
 
 @contextmanager
 def results_in(out: Path | None, name: str) -> Iterator[Path]:
-    """The directory of a run: the one asked for, or a new one. All that is made in it belongs to its folder's owner."""
+    """The directory of a run: the one asked for, or a new one, which is removed at the end if it stayed empty.
+
+    All files that are made in it will belong to the owner of its folder (setup/ownership.py).
+    """
     directory = out or new_directory(name)
     with owned_like_its_folder(directory):
         try:
@@ -126,7 +130,10 @@ def results_in(out: Path | None, name: str) -> Iterator[Path]:
 
 
 def new_directory(name: str) -> Path:
-    """Named after the time, and numbered where two runs begin in the same second."""
+    """Make a directory named by the time and the run's name, with a number if another run began in the same second.
+
+    Raises UsageError if it cannot be made.
+    """
     folder = results_folder()
     began = f"{datetime.now():%Y-%m-%d-%H%M%S}-{name}"
     for number in count(1):
@@ -143,7 +150,10 @@ def new_directory(name: str) -> Path:
 
 
 def results_folder(chosen: Path | None = None) -> Path:
-    """Where runs go if they do not say where."""
+    """The folder for runs without --out: the chosen one, or that of the variable RESULTS, or results/.
+
+    Raises UsageError if the chosen folder or the variable's folder does not exist.
+    """
     folder = chosen or Path(os.environ.get(RESULTS) or ROOT / "results")
     if (chosen or RESULTS in os.environ) and not folder.is_dir():
         raise UsageError(

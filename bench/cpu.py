@@ -1,11 +1,11 @@
-"""Where the CPUs' time went (proc(5), /proc/stat)."""
+"""How long CPUs were in each state: user, system, softirq, idle and so on (proc(5), /proc/stat)."""
 
 from fastsocket.measure.machine import COLUMNS, Snapshot
 from records.trials import CpuUse
 
 
 def difference(before: Snapshot, after: Snapshot, cpus: list[int]) -> list[CpuUse]:
-    """What these CPUs did between two snapshots."""
+    """The seconds that each of these CPUs spent in each state between two snapshots."""
     return [_use(cpu, before[cpu], after[cpu]) for cpu in cpus]
 
 
@@ -16,14 +16,15 @@ def _use(cpu: int, before: dict[str, float], after: dict[str, float]) -> CpuUse:
 
 
 def busy_seconds(uses: list[CpuUse]) -> float:
-    """CPU time that was neither idle nor taken by the hypervisor."""
+    """CPU seconds in user, system, softirq and irq: neither idle nor taken by the hypervisor."""
     return sum(use.user + use.system + use.softirq + use.irq for use in uses)
 
 
 def busy_time(uses: list[CpuUse], wall: float) -> float:
-    """CPU time that was neither idle nor taken by the hypervisor, of CPUs that were watched for so many seconds.
+    """CPU seconds that were neither idle nor taken by the hypervisor. wall: how many seconds the CPUs were watched.
 
-    The kernel measures how long a CPU is idle, while it attributes the rest by the tick that finds it (proc(5)).
+    This is more exact than busy_seconds(): the kernel measures how long a CPU is idle, but it attributes the rest by
+    what its tick finds running (proc(5)).
     """
     return len(uses) * wall - sum(use.idle + use.iowait + use.steal for use in uses)
 
@@ -34,7 +35,7 @@ def busy_share(uses: list[CpuUse]) -> float:
 
 
 def steal_share(uses: list[CpuUse]) -> float:
-    """The part of all CPU time, 0 to 1, that the hypervisor gave to somebody else."""
+    """The part of these CPUs' time, 0 to 1, in which the hypervisor ran something else (steal)."""
     total = _all_seconds(uses)
     return sum(use.steal for use in uses) / total if total else 0.0
 

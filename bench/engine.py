@@ -1,6 +1,6 @@
-"""Dask, as still as it can be: all that its processes do while a block is measured, they do beside the trials.
+"""Dask, set to do as little as possible: all that its processes do while a block is measured disturbs the trials.
 
-Dask is installed when it is asked for (requirements-cluster.txt). This file alone imports it.
+Dask is installed only when a command needs it (requirements-cluster.txt). Only this file imports Dask.
 """
 
 import logging
@@ -18,7 +18,7 @@ dask.config.set(
         "distributed.admin.system-monitor.interval": "1h",
         "distributed.admin.system-monitor.disk": False,
         "distributed.admin.system-monitor.gil.enabled": False,
-        "distributed.admin.tick.interval": "1s",  # a look whether its loop still turns: every 20 ms otherwise
+        "distributed.admin.tick.interval": "1s",  # how often Dask checks its event loop: every 20 ms by default
         "distributed.admin.tick.cycle": "1h",
     }
 )

@@ -1,4 +1,4 @@
-"""Experiments: one TOML file per table or figure of the slides, saying what to run."""
+"""Experiments: one TOML file per table or figure of the slides. The file says what to run."""
 
 import os
 import secrets
@@ -25,20 +25,20 @@ Length = Literal["quick", "full", "paper"]
 
 
 class UsageError(Exception):
-    """Something was asked for that does not exist; the message says what does."""
+    """The caller asked for something that does not exist or cannot be done; the message says what can."""
 
     exit_status = 2
 
 
 class Effort(Record):
-    """How long an experiment takes: ABBA blocks, and whole seconds of load per trial."""
+    """How long an experiment takes: its number of ABBA blocks, and the whole seconds of load per trial."""
 
     blocks: int = Field(ge=1)
     seconds: int = Field(ge=1)
 
 
 class Shown(Record):
-    """The part of a run that a figure shows; empty: all of it."""
+    """The workloads and variants of a run that a figure shows; an empty list stands for all of them."""
 
     workloads: list[str] = []
     variants: list[str] = []
@@ -47,17 +47,17 @@ class Shown(Record):
 class Experiment(FigureText, Asked):
     """An experiment file: what to run, and the figure to draw from it."""
 
-    kind: str | None = None  # of its figure; None: it has none of its own
+    kind: str | None = None  # the kind of its figure; None: it has no figure of its own
     shows: Shown = Shown()
-    draws: list[str] = []  # experiments whose figures its run can show; empty: its own
-    cores: Literal["one", "all", "one to all", "threads"] = "one to all"  # threads: one of each core, and all
+    draws: list[str] = []  # experiments whose figures are drawn from its run; empty: its own figure
+    cores: Literal["one", "all", "one to all", "threads"] = "one to all"  # threads: one thread of each core, and all
     nic: NicKind | None = None  # how the NIC is emulated; None: with threads, where this machine can
     quick: Effort
     full: Effort
     paper: Effort
 
     def require_known_names(self) -> None:
-        """Raises UsageError for a kind of figure, an experiment, a workload or a variant that does not exist."""
+        """Raises UsageError for an unknown kind of figure, experiment, workload, variant or metric."""
         require("figure kind", [self.kind] if self.kind else [], KINDS)
         require("experiment", self.draws, names())
         require("workload", [*self.workloads, *self.rates, *self.shows.workloads], WORKLOADS)
@@ -70,7 +70,7 @@ class Experiment(FigureText, Asked):
         require("variant", [*self.labels, *compared], [*VARIANTS, CONTROL])
 
     def figure(self, name: str) -> FigureSpec:
-        """Its figure, by this id. Raises UsageError if it has none."""
+        """The figure of this experiment, with the name as its id. Raises UsageError if the experiment has no figure."""
         if not self.kind:
             raise UsageError(
                 f"{FOLDER / name}.toml names no kind of figure, nor other experiments whose figures it draws"
@@ -80,13 +80,13 @@ class Experiment(FigureText, Asked):
 
 
 class Collection(Record):
-    """An experiment file that names others, to be run one after the other."""
+    """An experiment file that names other experiments, to be run one after the other."""
 
     title: str
     parts: list[str]
 
     def require_known_names(self) -> None:
-        """Raises UsageError for a part that is no experiment."""
+        """Raises UsageError if a part of the collection is no experiment."""
         require("experiment", self.parts, names())
 
 
@@ -95,7 +95,7 @@ def names() -> list[str]:
 
 
 def read(name: str) -> Experiment | Collection:
-    """Raises UsageError for a name without a file, or a file that does not say what it must."""
+    """Read the experiment file of this name. Raises UsageError if there is no such file, or if its content is wrong."""
     require("experiment", [name], names())
     path = FOLDER / f"{name}.toml"
     try:
@@ -111,13 +111,13 @@ def read(name: str) -> Experiment | Collection:
 
 
 def parts(name: str) -> list[str]:
-    """The experiments to run: its parts, or itself alone. Raises UsageError."""
+    """The names of the experiments to run: the parts of a collection, or the experiment itself. Raises UsageError."""
     experiment = read(name)
     return experiment.parts if isinstance(experiment, Collection) else [name]
 
 
 def require(kind: str, wanted: Iterable[str], known: Iterable[str]) -> None:
-    """Raises UsageError unless each wanted name is known."""
+    """Raises UsageError unless each wanted name is among the known ones. kind: what the message calls such a name."""
     for name in wanted:
         if name not in known:
             raise UsageError(f"unknown {kind} {name!r}: choose from {', '.join(known)}")
@@ -129,7 +129,7 @@ def usable_cpus() -> list[int]:
 
 
 def core_counts(cpus: int, which: str = "one to all") -> list[int]:
-    """One, all, or 1, 2, 4, … and all: a curve from one core to the whole machine."""
+    """The core counts of a run on so many CPUs: one, all, or "one to all", which is 1, 2, 4, … and all."""
     doubling = [1 << power for power in range(cpus.bit_length()) if 1 << power < cpus]
     return {"one": [1], "all": [cpus], "one to all": [*doubling, cpus]}[which]
 
@@ -147,13 +147,14 @@ def _why_not(experiment: Experiment) -> str:
 
 
 def thread_counts(cpus: list[int], topology: Path = TOPOLOGY) -> list[int] | None:
-    """How many CPUs are one thread of each core, and how many all threads are; None where these are the same."""
+    """How many cores these CPUs have, and how many threads (CPUs). None if no core has a second thread among them."""
     cores = by_core(cpus, topology)
     return [len(cores), len(cpus)] if len(cores) < len(cpus) else None
 
 
 def parse_cores(text: str) -> list[int]:
-    """A list of core counts from "1,2,4". Raises UsageError for what this machine lacks."""
+    """The core counts in a text such as "1,2,4". Raises UsageError for no numbers, and for more CPUs than this machine
+    has."""
     available = len(usable_cpus())
     try:
         cores = sorted({int(part) for part in text.split(",")})
@@ -176,10 +177,10 @@ def plan(
     seconds: int | None = None,
     nic: NicKind | None = None,
 ) -> Options:
-    """The options of a run: what the experiment says, except where the caller says otherwise.
+    """The options of a run: what the experiment file says, but for what the caller sets.
 
-    nic: how the NIC is emulated, instead of as the experiment says. Raises UsageError, LimitError, and
-    Refused for threads where there are none.
+    nic: how the NIC is emulated, instead of as the experiment file says. Raises UsageError, LimitError, and Refused if
+    the NIC shall have threads and this machine's kernel cannot give it any.
     """
     experiment = _one(name)
     effort: Effort = getattr(experiment, length)
@@ -209,21 +210,24 @@ def plan(
 
 
 def _primary(named: Primary | None, workloads: list[str], variants: list[str]) -> Primary | None:
-    """Of the first workload that was chosen, where the experiment's own was not; None without its variants."""
+    """The primary outcome of a run of these workloads and variants; None if the run lacks one of its two variants.
+
+    If the run lacks the workload that the experiment names, the first workload of the run takes its place.
+    """
     if named is None or not {named.of, named.over} <= set(variants):
         return None
     return named if named.workload in workloads else named.model_copy(update={"workload": workloads[0]})
 
 
 def nic_kind(asked: str | None) -> NicKind | None:
-    """Raises UsageError for a kind of emulated NIC that there is not."""
+    """The kind of emulated NIC of this name; None for None. Raises UsageError if there is no such kind."""
     known: tuple[NicKind, ...] = get_args(NicKind)
     require("kind of emulated NIC", [asked] if asked else [], known)
     return next((kind for kind in known if kind == asked), None)
 
 
 def _one(name: str) -> Experiment:
-    """Raises UsageError for a collection."""
+    """Read a file that has a single experiment. Raises UsageError for a collection."""
     experiment = read(name)
     if isinstance(experiment, Collection):
         raise UsageError(f"{name} is several experiments: choose one, such as {experiment.parts[0]}")
@@ -231,7 +235,7 @@ def _one(name: str) -> Experiment:
 
 
 def _lacking(workloads: list[str], variants: list[str]) -> dict[str, dict[str, str]]:
-    """Workload -> variant that it cannot run as here -> why."""
+    """Workload -> variant that this server, or this machine, cannot run -> why."""
     return {
         workload: {
             variant: why
@@ -249,6 +253,6 @@ def _cores(experiment: Experiment) -> list[int]:
 
 
 def figure_specs(name: str, workloads: list[str]) -> list[FigureSpec]:
-    """The figures of an experiment that have something to show of these workloads. Raises UsageError."""
+    """The figures that an experiment draws, without those that show none of these workloads. Raises UsageError."""
     specs = [_one(drawn).figure(drawn) for drawn in _one(name).draws or [name]]
     return [spec for spec in specs if not spec.workloads or set(spec.workloads) & set(workloads)]

@@ -1,5 +1,5 @@
-"""What a load cost the machine: CPU time by CPU and state, CPU time and context switches by owner, interrupts between
-CPUs, and packets."""
+"""What a load costs the machine: CPU time by CPU and state, CPU time and context switches by owner (records/trials.py),
+interrupts between CPUs, and packets."""
 
 import time
 from contextlib import AbstractContextManager
@@ -16,7 +16,7 @@ class _State(NamedTuple):
     wall: float
     cpus: Snapshot
     interrupts: int
-    own: float  # CPU seconds of the lab
+    own: float  # CPU seconds of the lab's own process
     packets: Packets
 
 
@@ -25,7 +25,10 @@ def _state(host: int) -> _State:
 
 
 class Meter(AbstractContextManager["Meter"]):
-    """Reads before and after what runs inside it. host: a process in the network namespace whose packets count."""
+    """Measures what runs inside its context: it takes readings when the context begins and when it ends.
+
+    host: the id of a process in the network namespace whose packets are counted.
+    """
 
     def __init__(self, spending: Spending, host: int):
         self._spending = spending
@@ -41,12 +44,12 @@ class Meter(AbstractContextManager["Meter"]):
         self._tasks_after = self._spending.read()
 
     def use(self, cpus: list[int]) -> list[CpuUse]:
-        """What these CPUs did."""
+        """The seconds that each of these CPUs spent in each state."""
         return difference(self._before.cpus, self._after.cpus, cpus)
 
     @property
     def wall(self) -> float:
-        """Seconds that passed."""
+        """The seconds between the two readings."""
         return self._after.wall - self._before.wall
 
     @property
@@ -58,16 +61,17 @@ class Meter(AbstractContextManager["Meter"]):
         return self._after.packets.since(self._before.packets)
 
     def switches(self, owner: str) -> int:
-        """How often a CPU switched to one of the owner's tasks."""
+        """How often CPUs switched to a task of this owner."""
         return switches(self._tasks_before, self._tasks_after, owner)
 
     def spent(self, ended: dict[str, float]) -> dict[str, float]:
         """CPU seconds by owner; they add up to the busy time of all CPUs.
 
-        ended: those of tasks that have ended meanwhile, which only their parents know.
+        ended: CPU seconds, by owner, of tasks that ended meanwhile. The second reading lacks them: only their parents
+        know them.
         """
         told = spent(self._tasks_before, self._tasks_after)
-        told[LAB] = self._after.own - self._before.own  # without the readings themselves
+        told[LAB] = self._after.own - self._before.own  # without the cost of reading all tasks
         for owner, seconds in ended.items():
             told[owner] = told.get(owner, 0.0) + seconds
         return {**told, UNTOLD: busy_time(self.use(sorted(self._after.cpus)), self.wall) - sum(told.values())}

@@ -1,4 +1,4 @@
-"""What happens beside the load of a trial: what it leaves beside its metrics, and a worker that is stopped."""
+"""What happens during the load of a trial: a profile or a walk is recorded, or a worker is stopped for a moment."""
 
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,10 @@ from records.walk import walk_path
 
 
 def observer(options: Options, run_directory: Path, trial: int) -> Observe | None:
-    """The observer of a trial, for Bench.run(). It leaves its file in the run directory, or stops a worker.
+    """The observer of a trial, for Bench.run(); None: there is none.
 
-    None where a probe observes (probes/trial.py): "calls" is a metric.
+    An observer writes a file in the run directory, or stops a worker for a moment. "calls" needs no observer: it is a
+    metric, which a probe counts (probes/trial.py). trial: the trial's index.
     """
     if options.observes == "profile":
         return partial(profiled, stacks_path(run_directory, trial))

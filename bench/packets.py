@@ -7,7 +7,7 @@ _RECEIVED, _SENT = 1, 9  # columns behind the device's name
 
 
 class Packets(NamedTuple):
-    """Of all links of a host, since they were made."""
+    """How many packets a host has received and sent over all its links since the links were made."""
 
     received: int
     sent: int
@@ -17,7 +17,7 @@ class Packets(NamedTuple):
 
 
 def packets(process: int) -> Packets:
-    """Of the host in whose network namespace this process is. The loopback device is no link."""
+    """The packets of the host in whose network namespace this process runs. The loopback device does not count."""
     lines = Path(f"/proc/{process}/net/dev").read_text().splitlines()[2:]
     devices = [(name.strip(), counts.split()) for name, _, counts in (line.partition(":") for line in lines)]
     links = [counts for name, counts in devices if name != "lo"]

@@ -1,4 +1,4 @@
-"""A worker that is stopped for a moment in the middle of a trial."""
+"""Stops one worker of a server for a moment in the middle of a trial."""
 
 import os
 import signal
@@ -12,8 +12,11 @@ from fastsocket.processes import children
 
 @contextmanager
 def paused(after_seconds: float, seconds: float, server_pid: int, ports: range, scratch: Path) -> Iterator[None]:
-    """The server's first worker, or the server where it has no workers. It goes on when the context ends, at the
-    latest."""
+    """Stop the server's first worker, or the server itself if it has no workers. The worker goes on when the context
+    ends, at the latest.
+
+    after_seconds: when the worker is stopped. seconds: for how long.
+    """
     worker = (children(server_pid) or [server_pid])[0]
     over = Event()
     pause = Thread(target=_pause, args=(worker, over, after_seconds, seconds))

@@ -4,11 +4,12 @@ from records.run import Placement
 
 
 def place(core_counts: list[int], cpus: list[int], elsewhere: bool = False) -> list[Placement]:
-    """A placement per core count, of CPUs in the order in which they are to be used: bench/threads.py, cores_first().
+    """A placement for each core count.
 
-    The server has the first CPUs. The load generator has the same ones at every core count, so that the curve shows
-    the server alone: those that no server uses where they are at least as many as the largest server has, else all.
-    elsewhere: it has none of these.
+    cpus: in the order in which they are to be used (cores_first() in bench/threads.py). The server gets the first of
+    them. The load generator has the same CPUs at every core count, so that a curve shows the server alone. It gets the
+    CPUs that the largest server leaves, if these are at least as many as the largest server has; else it gets all CPUs.
+    elsewhere: the load generator is on another machine, and gets none of these CPUs.
     """
     largest = max(core_counts)
     others = cpus[largest:]

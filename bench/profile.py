@@ -1,7 +1,7 @@
-"""A CPU profile of the whole machine during a trial, taken and folded by perf.
+"""A CPU profile of the whole machine during a trial. perf takes the samples and folds them.
 
-These machines need have no hardware counters, so perf samples by the clock (perf-record(1), event cpu-clock). Call
-chains are the kernel's alone: the servers are built without frame pointers, and chains through them would be made up.
+The lab's machines may lack hardware counters, so perf samples by the clock (perf-record(1), event cpu-clock). Call
+chains cover the kernel alone: the servers are built without frame pointers, so chains through them would be wrong.
 """
 
 import os
@@ -25,7 +25,7 @@ _ACKNOWLEDGED = b"ack\n"
 
 @contextmanager
 def recording(perf_data: Path, frequency: int = FREQUENCY) -> Iterator[None]:
-    """Sample all CPUs from the time that the context begins to its end. Raises WorkloadError when perf cannot."""
+    """Sample all CPUs from the beginning of the context to its end. Raises WorkloadError if perf does not record."""
     control, commands = os.pipe()
     answers, answer = os.pipe()
     log = perf_data.with_suffix(".log")
@@ -54,7 +54,7 @@ def _tell(commands: int, answers: int, command: bytes, log: Path) -> None:
 
 
 def commands_of(pid: int) -> set[str]:
-    """What the kernel calls a server's threads (comm in proc(5))."""
+    """The names that the kernel has for a server's threads (comm in proc(5)). pid: the server's first process."""
     return {
         task.read_text().rstrip("\n")
         for member in family(pid)
@@ -63,9 +63,9 @@ def commands_of(pid: int) -> set[str]:
 
 
 def fold(perf_data: Path, server_commands: Iterable[str] = ()) -> list[Stack]:
-    """The stacks of a perf.data file, the most frequent first; perf itself merges and names them.
+    """The stacks of a perf.data file, the most frequent first. perf itself merges them and names their functions.
 
-    Raises WorkloadError when perf cannot read the file.
+    server_commands: the names of the server's threads. Raises WorkloadError if perf finds no samples in the file.
     """
     servers = set(server_commands)
     folded: Counter[tuple[str, str, str, str]] = Counter()
@@ -87,7 +87,8 @@ def _role(command: str, frames: str, servers: set[str]) -> str:
 
 
 def _rows(lines: Iterable[str]) -> Iterator[tuple[str, str, str, int]]:
-    """Command, object, frames and samples of each line that perf report folds; a sample without a chain is its own."""
+    """Command, object, frames and samples of each stack that perf report prints. Samples without a call chain make a
+    stack of their function alone."""
     row, left = ("", "", ""), 0
     for line in lines:
         if line.startswith("#") or not line.strip():
@@ -112,7 +113,8 @@ def _named(symbol: str) -> str:
 
 @contextmanager
 def profiled(path: Path, server_pid: int, ports: range, scratch: Path) -> Iterator[None]:
-    """Leave the stacks of what happens meanwhile at path; what perf itself writes goes to the scratch directory."""
+    """Profile the machine until the context ends, and write the stacks to path. The scratch directory gets perf's own
+    files."""
     perf_data, commands = scratch / "perf.data", commands_of(server_pid)
     with recording(perf_data):
         yield

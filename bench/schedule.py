@@ -1,8 +1,8 @@
-"""The order of trials: ABBA blocks, so that slow drift of the machine cancels out of every comparison.
+"""The order of trials: ABBA blocks, so that a slow drift of the machine cancels out of every comparison.
 
-A block runs, for each workload and core count, all arms once and then once more in reverse: A B C C B A. Each arm's
-two trials then lie around the same point in time, and a drift that is linear over the block adds the same to all
-(Box, Hunter, Hunter: Statistics for Experimenters, on blocking). Orders are drawn anew for each block.
+For each workload and core count a block runs all arms once, and then once more in reverse: A B C C B A. The two trials
+of each arm then lie around the same point in time. So a drift that is linear over the block adds the same to all arms
+(Box, Hunter, Hunter: Statistics for Experimenters, on blocking). The order of the arms is drawn anew for each block.
 """
 
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from records.run import Options
 from records.trials import BASE
 from workloads import WORKLOADS
 
-OVERHEAD_SECONDS = 0.25  # per trial, for the estimate of the time it takes: starting and stopping the server
+OVERHEAD_SECONDS = 0.25  # per trial, to start and stop the server; only the estimate of a sweep's length uses it
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A trial to be run."""
+    """A place in the schedule: one trial that is to be run."""
 
     index: int
     block: int
@@ -29,7 +29,7 @@ class Slot:
 
 
 def schedule(options: Options) -> list[Slot]:
-    """All trials of a run in their order; the same options give the same order."""
+    """All trials of a run in the order in which they run. The same options give the same order."""
     if options.why_not:
         return []
     drawn = [draw for block in range(options.blocks) for draw in _block(options, block)]
@@ -54,6 +54,6 @@ def _arms(options: Options, workload: str) -> list[tuple[str, bool]]:
 
 
 def expected_seconds(slots: list[Slot], options: Options) -> float:
-    """About how long these trials will take."""
+    """About how many seconds these trials will take."""
     own = sum(WORKLOADS[slot.workload].preparation_seconds for slot in slots)
     return own + len(slots) * (options.loads * options.seconds + OVERHEAD_SECONDS)

@@ -1,4 +1,4 @@
-"""A server on a testbed of its own, for what is not a sweep."""
+"""Starts a server on a testbed of its own, for programs such as bench/soak.py that are no sweep."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,14 +19,15 @@ from workloads.workload import Cpus, Workload
 def serving(
     cpus: Cpus, workload: Workload | None = None, variant: Variant = VARIANTS["base"]
 ) -> Iterator[tuple[Testbed, int]]:
-    """A server, nginx unless told otherwise, reached over the emulated NIC of a sweep; and its first process."""
+    """Start a server, nginx by default, behind the emulated NIC that a sweep has. Yields the testbed, and the id of the
+    server's first process."""
     workload = workload or Nginx()
     with ExitStack() as stack:
         tag = stack.enter_context(RunTag())
         testbed = stack.enter_context(Testbed(workload.topology(), tag, len(usable_cpus())))
         links = testbed.links_to(testbed.server)
         threads = stack.enter_context(threads_of(links)) if choose(None) == "threads" else {}
-        for of_queues in threads.values():  # the plan then places those of the server itself
+        for of_queues in threads.values():  # the steering plan then moves the threads of the server's own queues
             of_queues.pin(cpus.load)
         ports = workload.cpu_of_port(cpus) if variant.steering == "perfect" else {}
         plan = Plan(variant.steering, tuple(cpus.server), ports)

@@ -30,25 +30,25 @@ from workloads.variants import VARIANTS
 from workloads.workload import Cpus
 
 WINDOW_SECONDS = 10
-BEGINNING = 0.1  # of the windows: left out
+BEGINNING = 0.1  # the part of the windows, from the first on, that is left out
 SHORTEST_MINUTES = 2
 CLOSING_SECONDS, PAUSE_SECONDS = 2.0, 0.1
 MILLION = 1e6
-MAY_GROW = ("p99_ms",)  # by what else the machine does; the others are the server's alone
+MAY_GROW = ("p99_ms",)  # latency also grows by what else the machine does; the other numbers are the server's alone
 
 
 class Window(NamedTuple):
-    """What was there after so many connections in all."""
+    """What was counted after one window of load."""
 
-    connections: int
-    memory_kb: int  # proportional set size of all processes: /proc/PID/smaps_rollup
-    descriptors: int
-    p99_ms: float
-    errors: int
+    connections: int  # in all windows so far
+    memory_kb: int  # proportional set size of all the server's processes: /proc/PID/smaps_rollup
+    descriptors: int  # of all the server's processes
+    p99_ms: float  # in this window
+    errors: int  # in this window
 
 
 def soak(name: str, minutes: float) -> Iterator[Window]:
-    """Raises WorkloadError."""
+    """Load a server under the library for so many minutes. Yields a Window after each window. Raises WorkloadError."""
     workload, cpus = WORKLOADS[name], Cpus(usable_cpus(), usable_cpus())
     ends, connections = time.monotonic() + 60 * minutes, 0
     with serving(cpus, workload, VARIANTS["fastsocket"]) as (testbed, pid):
@@ -66,13 +66,17 @@ def soak(name: str, minutes: float) -> Iterator[Window]:
 
 
 def memory_of(pid: int) -> int:
-    """In KB."""
+    """The proportional set size of a process in KB."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
 
 
 def descriptors_of(processes: list[int]) -> int:
-    """Once the last connections of the load are closed: as soon as two counts are the same."""
+    """How many descriptors these processes have open.
+
+    It waits until the last connections of the load are closed, which is when two counts in a row are the same, or until
+    CLOSING_SECONDS have passed.
+    """
     counts = [-1]
     for _ in range(int(CLOSING_SECONDS / PAUSE_SECONDS)):
         counts.append(sum(len(os.listdir(f"/proc/{process}/fd")) for process in processes))
@@ -83,7 +87,8 @@ def descriptors_of(processes: list[int]) -> int:
 
 
 def growth(windows: list[Window]) -> dict[str, dict[str, float]]:
-    """Of each number: at the beginning, and how much it grows for each million connections, with the interval."""
+    """For memory, descriptors and latency: the first and the last value, and the growth for each million connections
+    with its 95 % interval."""
     settled = windows[int(BEGINNING * len(windows)) :]
     at = [window.connections / MILLION for window in settled]
     found = {}
@@ -95,7 +100,7 @@ def growth(windows: list[Window]) -> dict[str, dict[str, float]]:
 
 
 def grows(found: dict[str, dict[str, float]]) -> list[str]:
-    """Which of them grow, and should not."""
+    """The names of the numbers that grow and should not: those whose interval lies above 0, but for MAY_GROW."""
     return [name for name, one in found.items() if name not in MAY_GROW and one["low"] > 0]
 
 

@@ -1,4 +1,4 @@
-"""Whether a trial measured what it should have: its server lived through the load, and time went on as usual."""
+"""Whether a trial is sound: its server lived through the load, and nothing was suspended meanwhile."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,12 +12,12 @@ from workloads.process import WorkloadError
 
 OTHERS_TOLERATED = 0.1  # of all CPU time
 BUSY = f"other processes took more than {OTHERS_TOLERATED:.0%} of the CPU time"
-STOPPED, ENDED = "tT", "ZX"  # states of proc(5), /proc/PID/stat
+STOPPED, ENDED = "tT", "ZX"  # states in proc(5), /proc/PID/stat: tracing stop and stopped; zombie and dead
 
 
 @contextmanager
 def unharmed(pids: list[int]) -> Iterator[None]:
-    """Meanwhile no process of the server ends or stops. Raises WorkloadError."""
+    """Raises WorkloadError when the context ends, if a process of the server has ended or was stopped meanwhile."""
     before = _members(pids)
     yield
     for pid in before:
@@ -33,7 +33,7 @@ def _members(pids: list[int]) -> list[int]:
 
 
 def state_of(pid: int) -> str:
-    """A process that is gone has ended."""
+    """The state of a process, as proc(5) has it; "X" (dead) for a process that is gone."""
     try:
         return stat_fields(f"/proc/{pid}")[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -41,7 +41,7 @@ def state_of(pid: int) -> str:
 
 
 def within_time(load: Callable[[], Load], asked: float) -> Load:
-    """The load of so many seconds. Raises WorkloadError as require_time_went_on() does."""
+    """Make a load of so many seconds, and return it. Raises WorkloadError as require_time_went_on() does."""
     began = time.monotonic()
     made = load()
     require_time_went_on(asked, made, time.monotonic() - began)
@@ -49,8 +49,11 @@ def within_time(load: Callable[[], Load], asked: float) -> Load:
 
 
 def require_time_went_on(asked: float, load: Load, wall: float) -> None:
-    """Raises WorkloadError where the load took far longer than asked, or we far longer than the load: one of us was
-    suspended, and the CPU time is of another time than the requests."""
+    """Raises WorkloadError if the load took far longer than asked, or if the lab took far longer than the load.
+
+    Either the load generator or the lab was suspended then, and CPU time and requests belong to different spans of
+    time. asked, wall: seconds.
+    """
     patience = limits.read().grace_seconds / 8
     if load.seconds > 3 * asked + patience:
         raise WorkloadError(f"the load took {load.seconds:.1f} s instead of {asked:.0f} s")
@@ -59,5 +62,8 @@ def require_time_went_on(asked: float, load: Load, wall: float) -> None:
 
 
 def is_busy(spent: dict[str, float], use: list[CpuUse], wall: float) -> bool:
-    """Processes that are not the trial's took much of its CPUs. Observers of a trial would be among them."""
+    """Whether processes that are not the trial's took more than OTHERS_TOLERATED of the CPUs' time.
+
+    An observer of a trial, such as perf, counts as such a process. wall: seconds that the trial's load took.
+    """
     return spent.get(OTHERS, 0.0) > OTHERS_TOLERATED * wall * len(use)

@@ -1,8 +1,8 @@
-"""Whose CPU time it was, and how often a CPU switched to whom: the server, its NIC, the client, and so on.
+"""CPU time and context switches by owner: the server, its NIC, the client, and so on.
 
-fastsocket/measure/tasks.py reads both. A process belongs to the host in whose mount namespace it is: each host has one
-of its own (topologies/tag.py). The threads of an emulated NIC's receive queues belong to the host that receives
-(topologies/queue_threads.py).
+fastsocket/measure/tasks.py reads both for each task. A process belongs to the host in whose mount namespace it runs:
+each host has a mount namespace of its own (topologies/tag.py). The threads of an emulated NIC's receive queues belong
+to the NIC of the host that receives (topologies/queue_threads.py).
 """
 
 import os
@@ -18,12 +18,15 @@ from topologies.queue_threads import QueueThreads
 
 CLIENT = "client"  # the host on which load generators run
 
-Reading = Mapping[tuple[str, int], Ran]  # by the owner and the number of the task
+Reading = Mapping[tuple[str, int], Ran]  # (owner, task's number) -> how long the task has run
 _NOT_YET = Ran(0.0, 0.0, 0)
 
 
 class Spending:
-    """Reads how long all tasks of the machine have run. hosts: of the testbed, by name."""
+    """Reads how long all tasks of the machine have run.
+
+    hosts: the hosts of the testbed, by name. threads: the threads of the emulated NIC's receive queues, by device.
+    """
 
     def __init__(self, hosts: Mapping[str, Client], threads: Mapping[Device, QueueThreads]):
         self._owner_of_namespace = {_namespace(host.pid): name for name, host in hosts.items()}
@@ -36,7 +39,7 @@ class Spending:
         }
 
     def read(self) -> Reading:
-        """Of each task of the machine."""
+        """Read each task of the machine."""
         return {
             (owner, task): ran
             for process in numbers("/proc")
@@ -52,7 +55,7 @@ class Spending:
 
 
 def spent(before: Reading, after: Reading) -> dict[str, float]:
-    """Seconds by owner between two readings, of the tasks that are in the second."""
+    """CPU seconds by owner between two readings. Only tasks that are in the second reading count."""
     total: defaultdict[str, float] = defaultdict(float)
     for key, ran in after.items():
         total[key[0]] += ran.seconds - before.get(key, _NOT_YET).seconds
@@ -60,12 +63,12 @@ def spent(before: Reading, after: Reading) -> dict[str, float]:
 
 
 def switches(before: Reading, after: Reading, owner: str) -> int:
-    """How often a CPU switched to a task of this owner between two readings."""
+    """How often CPUs switched to a task of this owner between two readings."""
     return sum(ran.switches - before.get(key, _NOT_YET).switches for key, ran in after.items() if key[0] == owner)
 
 
 def _namespace(process: int) -> int:
-    """The inode number of a process's mount namespace; 0 when it has just ended."""
+    """The inode number of a process's mount namespace; 0 if the process has just ended."""
     try:
         return os.stat(f"/proc/{process}/ns/mnt").st_ino
     except OSError:

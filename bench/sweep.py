@@ -1,4 +1,4 @@
-"""A sweep: every trial of a schedule on one testbed, each recorded as soon as it is done."""
+"""A sweep: it runs every trial of a schedule on this machine, and records each trial as soon as it is done."""
 
 import time
 from collections import Counter
@@ -37,16 +37,16 @@ from workloads import WORKLOADS, limits
 from workloads.process import WorkloadError
 from workloads.variants import VARIANTS
 
-FAILURES_TOLERATED = 3  # trials of a workload in a row, before the rest of it is left out
+FAILURES_TOLERATED = 3  # if so many trials of a workload fail in a row, the rest of that workload is left out
 
 
 def is_run(directory: Path) -> bool:
-    """Whether a sweep has begun there."""
+    """Whether the directory holds a run."""
     return (directory / RUN).exists()
 
 
 def new_run(directory: Path, options: Options) -> Run:
-    """Make the run directory. Raises UsageError when it holds a run already or cannot be written."""
+    """Make the run directory and write run.json. Raises UsageError if the directory has files or cannot be written."""
     if is_run(directory):
         raise UsageError(f"{directory} holds a run already: go on with --resume, or choose another --out")
     if directory.is_dir() and any(directory.iterdir()):
@@ -66,7 +66,7 @@ def new_run(directory: Path, options: Options) -> Run:
 
 
 def circumstances_here(options: Options) -> Circumstances:
-    """This machine. What it cannot tell, and what base takes here, is found out later."""
+    """The circumstances of this machine, but for unavailable, client and capacities, which prepared() finds out."""
     installed = {tool: said for name in options.workloads for tool, said in _versions(name, options).items()}
     return Circumstances(
         fingerprint={**fingerprint(), "reads seen by": reads.tracepoint(), "emulated NIC": options.nic},
@@ -79,16 +79,16 @@ def circumstances_here(options: Options) -> Circumstances:
 
 
 def _versions(workload: str, options: Options) -> dict[str, str]:
-    """Of what runs on this machine."""
+    """The versions of a workload's programs that run on this machine: not the load generator, if a client has that."""
     return WORKLOADS[workload].versions(without=WORKLOADS[workload].loader if options.client else "")
 
 
 def resumed_run(directory: Path, wanted: Options, said: frozenset[str]) -> Run:
-    """The run to resume, with more blocks if so many are wanted. It tries workloads that it had left out again: their
-    server may work now.
+    """The run to resume, with more blocks if the caller asks for more.
 
-    said: the fields of wanted that the caller named. Raises UsageError when there is no run, when it was another one,
-    or when the machine now has fewer CPUs or makes other loads.
+    Workloads that the run had left out are tried again, because their server may work now. said: the fields of wanted
+    that the caller named. Raises UsageError if there is no run, if its options differ from what the caller named, if
+    this machine lacks some of its CPUs, or if the load would have another number of connections per core.
     """
     try:
         run = read_run(directory)
@@ -107,7 +107,8 @@ def resumed_run(directory: Path, wanted: Options, said: frozenset[str]) -> Run:
 
 
 def _extended(directory: Path, run: Run, wanted: Options, said: frozenset[str]) -> Run:
-    """The run with as many blocks as are wanted. Raises UsageError where it differs from what was said."""
+    """The run, with more blocks if the caller named more. Raises UsageError if the run's options differ from those that
+    the caller named. The run of a day gets no more blocks, because each block is a part of the day."""
     was, more = run.options, "blocks" in said and wanted.blocks > run.options.blocks and not run.options.day
     for name in ["experiment", *sorted(said - ({"blocks"} if more else set()))]:
         if getattr(wanted, name) != getattr(was, name):
@@ -140,10 +141,11 @@ def bench(
     variants: Iterable[str] = (),
     two_hosts: Callable[[RunTag], Testbed] | None = None,
 ) -> Iterator[tuple[Bench, Probes]]:
-    """The Bench over the testbeds of these workloads, and its Probes. On leaving, all that they made here goes.
+    """Make the testbeds of these workloads. Yields a Bench for them, and its Probes. At the end all of it is removed.
 
-    variants: those that need a testbed of their own may run, if they are named here. two_hosts: makes the
-    testbed of a client on another machine.
+    queues: of each network device. nic: how the NIC is emulated. count_calls: whether system calls are counted.
+    variants: the variants that will run; some need a testbed of their own. two_hosts: makes the testbed of a client on
+    another machine; None: there is no such client.
     """
     with ExitStack() as stack:
         tag = stack.enter_context(RunTag())
@@ -166,9 +168,11 @@ def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], Non
     """Run the remaining trials, calling done after each trial is on disk.
 
     began: time.monotonic() at the start of the command. An interruption loses no trial that was measured. A trial that
-    fails is run once more; if it fails again it is kept as failed. A workload that goes on failing is left out. Raises
-    TestbedError, HostError, BpfError or, where no trial of the whole run could be measured, WorkloadError. Raises
-    UsageError for the run of a cluster.
+    fails is run once more, unless the workload's last trial failed, too; if it fails again it is kept as failed. After
+    FAILURES_TOLERATED failed trials in a row the rest of a workload is left out.
+
+    Raises TestbedError, HostError and BpfError. Raises WorkloadError if no trial of the whole run could be measured,
+    and UsageError for the run of a cluster.
     """
     if run.testbeds:
         raise UsageError(f"{directory} was measured by a cluster: go on with --cluster")
@@ -186,7 +190,8 @@ def measure(directory: Path, run: Run, began: float, done: Callable[[Trial], Non
 
 @contextmanager
 def prepared(run: Run) -> Iterator[tuple[Bench, Run]]:
-    """The Bench for a run, and the run with what this machine cannot tell, and what base takes here."""
+    """Make the testbeds for a run. Yields the Bench, and the run with these fields filled in: the metrics that this
+    machine cannot give, the client machine, and base's capacities."""
     options = run.options
     count_calls = options.observes == "calls"
     two_hosts = partial(hosts_for, options) if options.client else None
@@ -199,7 +204,10 @@ def prepared(run: Run) -> Iterator[tuple[Bench, Run]]:
 
 
 def tried(trials: Bench, slots: list[Slot], run: Run, directory: Path, tolerance: "Tolerance") -> Iterator[Trial]:
-    """Each trial when it has run, but for workloads that are left out. directory: for what an observer leaves."""
+    """Run the trials of these slots, and yield each when it has run. Workloads that are left out do not run.
+
+    directory: where an observer writes its files.
+    """
     for slot in slots:
         if slot.workload not in tolerance.left_out:
             trial = _tried(trials, slot, run, directory)
@@ -210,7 +218,10 @@ def tried(trials: Bench, slots: list[Slot], run: Run, directory: Path, tolerance
 
 
 def finish(directory: Path, run: Run, left_out: dict[str, str], began: float) -> None:
-    """Write what became of a run that was measured since then, or of a part of it."""
+    """Write to run.json how long the run took, what was left out, and whether it is complete.
+
+    began: time.monotonic() at the start of this part of the run.
+    """
     wall_seconds = run.wall_seconds + time.monotonic() - began
     run = run.model_copy(update={"wall_seconds": wall_seconds, "left_out": left_out})
     write_run(directory, run.model_copy(update={"complete": not remaining(directory, run)}))
@@ -224,7 +235,7 @@ class Tolerance:
         self._in_a_row: Counter[str] = Counter()
 
     def has_failed(self, workload: str) -> bool:
-        """Its last trial did."""
+        """Whether the workload's last trial failed."""
         return bool(self._in_a_row[workload])
 
     def note(self, trial: Trial) -> None:
@@ -234,7 +245,7 @@ class Tolerance:
 
 
 def _tried(trials: Bench, slot: Slot, run: Run, directory: Path) -> Trial:
-    """The trial, or a failed trial with the reason."""
+    """Run a trial. Returns it, or a failed trial with the reason."""
     rate, started = offered(run.options, slot.workload, slot.cores, slot.block, run.capacities), time.time()
     try:
         return _run(trials, slot, run, rate, observer(run.options, directory, slot.index), run.options.burst)
@@ -258,11 +269,12 @@ def _run(
         trial = trials.run(slot, placement, run.options.seconds, rate, observe, run.options.one_queue, calmer, burst)
     if run.options.neighbour is None:
         return trial
-    return trial.model_copy(update={"spoilt": [reason for reason in trial.spoilt if reason != BUSY]})  # as asked
+    # A busy process was asked for, so it does not spoil the trial.
+    return trial.model_copy(update={"spoilt": [reason for reason in trial.spoilt if reason != BUSY]})
 
 
 def is_measured(directory: Path) -> bool:
-    """Whether the run has a trial that did not fail."""
+    """Whether the run in a directory has a trial that did not fail."""
     return any(not trial.failed for trial in read_trials(directory))
 
 

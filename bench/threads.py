@@ -1,7 +1,8 @@
-"""Which CPUs are threads of the same core (Hyper-Threading), as the kernel tells: their numbers do not.
+"""Which CPUs are threads of the same core (Hyper-Threading). The kernel tells it; the numbers of the CPUs do not.
 
-Some machines number a core's threads one after the other (0-1, 2-3), QEMU and many clouds among them; others number all
-first threads before any second one (0,4, 1,5). Documentation/ABI/stable/sysfs-devices-system-cpu, thread_siblings_list.
+Some machines, QEMU and many clouds among them, number the threads of a core one after the other (0-1, 2-3). Others
+number all first threads before any second one (0,4, 1,5).
+Source: Documentation/ABI/stable/sysfs-devices-system-cpu, thread_siblings_list.
 """
 
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ TOPOLOGY = Path("/sys/devices/system/cpu")
 
 
 def by_core(cpus: Iterable[int], topology: Path = TOPOLOGY) -> list[list[int]]:
-    """These CPUs, those of a core together."""
+    """Group these CPUs by core: a list for each core, with those of its threads that are among these CPUs."""
     cores: dict[tuple[int, ...], list[int]] = {}
     for cpu in sorted(cpus):
         siblings = cpus_in(topology / f"cpu{cpu}/topology/thread_siblings_list")
@@ -23,5 +24,6 @@ def by_core(cpus: Iterable[int], topology: Path = TOPOLOGY) -> list[list[int]]:
 
 
 def cores_first(cpus: Iterable[int], topology: Path = TOPOLOGY) -> list[int]:
-    """These CPUs, one of each core before any second one: the first n of them are on as many cores as can be."""
+    """Order these CPUs so that one thread of each core comes before any second thread of a core. The first n CPUs are
+    then on as many cores as possible."""
     return [cpu for threads in zip_longest(*by_core(cpus, topology)) for cpu in threads if cpu is not None]

@@ -1,4 +1,4 @@
-"""One trial: a fresh server, a load, and everything that is observed meanwhile."""
+"""One trial: a server is started, loaded and observed."""
 
 import os
 import time
@@ -48,13 +48,13 @@ from workloads.process import WorkloadError
 from workloads.variants import VARIANTS, Variant
 from workloads.workload import Cpus, Workload
 
-STEAL_TOLERATED = 0.05
+STEAL_TOLERATED = 0.05  # of the CPU time; a trial with more is marked as spoilt
 SERVER, SERVER_NIC = "server", f"server{NIC}"  # owners of CPU time
 WITHOUT_THREADS = "the emulated NIC has no threads of its own, so no task's time is that of the server's packets"
 LATENCIES = {P50: "50", P99: "99", P999: "99.9", MAX: "max"}  # metric -> key of Load.latency_ms
-TOTALS = ("adopted", "fallen_back")  # not counted by trial: adoptions happen when a server starts
+TOTALS = ("adopted", "fallen_back")  # counters that are kept whole: adoptions happen when a server starts
 
-# Observes a trial during its load, given the server's process id, its ports and a scratch directory.
+# Observes a trial during its load. It is given the id of the server's first process, the ports and a scratch directory.
 Observe = Callable[[int, range, Path], AbstractContextManager[None]]
 
 
@@ -63,9 +63,9 @@ def _nothing_more(server_pid: int, ports: range, scratch: Path) -> AbstractConte
 
 
 class Bench:
-    """The testbeds, with their emulated NIC and the probes, ready for trials.
+    """The testbeds, their emulated NIC and the probes. It runs trials on them.
 
-    testbeds: by topology and the size of the server's own table of established connections.
+    testbeds: by topology, and by the size of the server's own table of established connections (0: it has none).
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Bench:
 
     @property
     def client(self) -> dict[str, str]:
-        """Run.client."""
+        """The client machine, as Run.client has it; empty if there is none."""
         return {name: said for testbed in self._testbeds.values() for name, said in testbed.told.items()}
 
     def run(
@@ -98,9 +98,11 @@ class Bench:
         latency_rate: float | None = None,
         burst: int = 0,
     ) -> Trial:
-        """rate: requests per second in all, None: as many as the server takes. one_queue: all packets to the server are
-        handled on its first CPU. latency_rate: of a second load, from which the latencies are.
-        burst: Demand.burst.
+        """Run a trial: start the server, load it for so many seconds, and measure.
+
+        rate: requests per second in all; None: as many as the server takes. observe: an observer that runs during the
+        load. one_queue: all packets to the server are handled on its first CPU. latency_rate: requests per second of a
+        second load, from which the latencies are taken; None: there is no second load. burst: as in Demand.
 
         Raises WorkloadError when the server or the load generator fails.
         """
@@ -125,7 +127,7 @@ class Bench:
             with unharmed(pids), meter, (observe or _nothing_more)(pids[0], workload.ports(cpus), Path(directory)):
                 load = within_time(partial(workload.load, testbed, cpus, demand), seconds)
             if testbed.load_cpus:
-                load = replace(load, cpu_seconds=0.0)  # that was another machine's
+                load = replace(load, cpu_seconds=0.0)  # the load generator took the CPU time of another machine
             use = meter.use(_cpus_of(placement))
             spent = meter.spent(ended={CLIENT: load.cpu_seconds})
             observed = self._probes.metrics(load.served) if variant.observed else {}
@@ -161,7 +163,7 @@ class Bench:
         self, workload: Workload, variant: Variant, testbed: Testbed, cpus: Cpus, one_queue: bool
     ) -> Iterator[None]:
         ports = workload.cpu_of_port(cpus) if variant.steering == "perfect" and not one_queue else {}
-        for threads in self._threads.values():  # the plan then places those of the server itself
+        for threads in self._threads.values():  # the steering plan then moves the threads of the server's own queues
             threads.pin(cpus.load)
         queues = cpus.server[:1] if one_queue else _queues(variant, cpus)
         with self._nic.steer(Plan(variant.steering, tuple(queues), ports)):
@@ -169,7 +171,11 @@ class Bench:
 
     @contextmanager
     def _set_up(self, variant: Variant, testbed: Testbed, cpus: Cpus) -> Iterator[None]:
-        """The kernel's settings. Some are of the whole machine: their journal is found again after a SIGKILL."""
+        """Set the kernel's settings that a variant needs, and put them back at the end.
+
+        Some are settings of the whole machine. A journal notes them, so that the next run can put them back after a
+        SIGKILL.
+        """
         with (
             testbed.settings(testbed.server, variant.sysctls),
             Journal(self._tag.directory / f"machine{JOURNAL}") as journal,
@@ -182,7 +188,8 @@ class Bench:
 
 
 def _queues(variant: Variant, cpus: Cpus) -> list[int]:
-    """The CPUs on which packets to the server are taken in. Raises WorkloadError where it takes more than there are."""
+    """The CPUs that handle packets to the server. Raises WorkloadError if the variant needs CPUs beside those of the
+    server, and there are none."""
     if variant.taken_in == "own":
         return cpus.server
     others = [cpu for cpu in cpus.load if cpu not in cpus.server][: len(cpus.server)]
@@ -192,14 +199,15 @@ def _queues(variant: Variant, cpus: Cpus) -> list[int]:
 
 
 def _cpus_of(placement: Placement) -> list[int]:
-    """Those whose time a trial counts: all, where a real NIC may interrupt any of them."""
+    """The CPUs whose time a trial counts: those of the server and of the load generator. If the load comes from another
+    machine, it is all CPUs, because a real NIC may interrupt any of them."""
     ours = {*placement.server_cpus, *placement.load_cpus}
     return sorted(ours if placement.load_cpus else os.sched_getaffinity(0))
 
 
 def _with_latencies(load: Load, calmer: Callable[[], Load], seconds: float) -> tuple[Load, str]:
-    """The load, with the latencies of a calmer one and the errors of both; without latencies, and why, where that one
-    cannot be made."""
+    """Make a calmer load for the latencies. Returns the first load with the latencies of the calmer one and the errors
+    of both, and an empty text. If the calmer load fails, returns the first load without latencies, and the reason."""
     try:
         other = within_time(calmer, seconds)
     except WorkloadError as error:
@@ -209,7 +217,7 @@ def _with_latencies(load: Load, calmer: Callable[[], Load], seconds: float) -> t
 
 
 def _library(pids: list[int]) -> list[LibraryCounters]:
-    """Over all instances: the sums on each CPU."""
+    """The library's counters on each CPU, summed over all instances of the server."""
     return [
         LibraryCounters(
             cpu=counted[0].cpu,
@@ -220,7 +228,7 @@ def _library(pids: list[int]) -> list[LibraryCounters]:
 
 
 def _since(before: list[LibraryCounters], after: list[LibraryCounters]) -> list[LibraryCounters]:
-    """What was counted between two readings, but for the totals."""
+    """What was counted on each CPU between two readings. Counters in TOTALS keep the value of the second reading."""
     return [
         now.model_copy(
             update={name: count - was.counts[name] for name, count in now.counts.items() if name not in TOTALS}
@@ -256,19 +264,19 @@ def _paid(load: Load, spent: Mapping[str, float], meter: Meter) -> dict[str, flo
 
 
 def _not_paid(load: Load, spent: Mapping[str, float]) -> dict[str, str]:
-    """Each metric of _paid() that this trial cannot give, with the reason."""
+    """Metric of _paid() that this trial cannot give -> the reason."""
     if not load.requests:
         return dict.fromkeys((INTERRUPTS, PACKETS_IN, PACKETS_OUT, SWITCHES, SERVER_COST), "nothing was served")
     return {} if SERVER_NIC in spent else {SERVER_COST: WITHOUT_THREADS}
 
 
 def _others_seconds(load: Load, use: list[CpuUse]) -> float:
-    """CPU time without the load generator's own."""
+    """CPU seconds without those of the load generator."""
     return busy_seconds(use) - load.cpu_seconds
 
 
 def _untold(load: Load, use: list[CpuUse], no_latencies: str = "") -> dict[str, str]:
-    """Each metric that this trial cannot give, with the reason."""
+    """Metric of _metrics() that this trial cannot give -> the reason."""
     untold = {
         metric: no_latencies or "the load generator does not tell"
         for metric, key in LATENCIES.items()
@@ -284,7 +292,7 @@ def _untold(load: Load, use: list[CpuUse], no_latencies: str = "") -> dict[str, 
 
 
 def _spoilt(load: Load, use: list[CpuUse]) -> list[str]:
-    """Reasons to trust a trial less. It is kept and counted all the same."""
+    """Reasons to trust a trial less. The trial is kept and counted all the same."""
     reasons = []
     if steal_share(use) > STEAL_TOLERATED:
         reasons.append(f"more than {STEAL_TOLERATED:.0%} of the CPU time was stolen")

@@ -1,4 +1,4 @@
-"""A load generator on another machine: which experiments that goes with, and their testbed."""
+"""A load generator on another machine: which experiments can have one, and the testbed for them."""
 
 import socket
 from ipaddress import AddressValueError, IPv4Address
@@ -13,7 +13,12 @@ from workloads.variants import VARIANTS
 
 
 def on_two_hosts(options: Options, client: str, address: str) -> Options:
-    """The same with this client, which reaches the server by this address of ours. Raises UsageError."""
+    """The options for a run whose load comes from another machine.
+
+    client: that machine, as ssh calls it. address: the address of this machine by which the client reaches the server.
+    Raises UsageError if one of both is missing, if the address is not this machine's, or if the options ask for
+    something that needs an emulated NIC, a network of its own, or a third host.
+    """
     if not client or not address:
         raise UsageError("--client and --server-address go together: the client sends to that address of ours")
     _require_own(address)
@@ -24,7 +29,7 @@ def on_two_hosts(options: Options, client: str, address: str) -> Options:
 
 
 def _impossible(options: Options) -> dict[str, list[str]]:
-    """Why not -> what of the options that concerns."""
+    """Why a client on another machine is impossible -> the names in the options to which that applies."""
     workloads = {name: WORKLOADS[name] for name in options.workloads}
     alone = options.one_queue or options.observes in ("walk", "calls")
     return {
@@ -42,7 +47,7 @@ def _impossible(options: Options) -> dict[str, list[str]]:
 
 
 def _require_own(address: str) -> None:
-    """Raises UsageError for an address that is not this machine's."""
+    """Raises UsageError unless this is an IPv4 address of this machine."""
     try:
         with socket.socket() as ours:
             ours.bind((str(IPv4Address(address)), 0))
@@ -53,6 +58,6 @@ def _require_own(address: str) -> None:
 
 
 def hosts_for(options: Options, tag: RunTag) -> TwoHosts:
-    """For these options."""
+    """The testbed of two machines for these options."""
     loaders = {WORKLOADS[name].loader: WORKLOADS[name].packages[WORKLOADS[name].loader] for name in options.workloads}
     return TwoHosts(tag, options.client, options.server_address, loaders)

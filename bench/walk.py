@@ -1,6 +1,7 @@
-"""On which CPU each step of a proxied connection happened, as the slides' walk-through numbers them: bpf/walk.bpf.c.
+"""On which CPU each step of a proxied connection happens. The slides' walk-through numbers the steps.
 
-The kernel has no tracepoint for accept(): step 9 is seen at the first read, which the thread that accepted makes.
+fastsocket/bpf/walk.bpf.c sees the steps. The kernel has no tracepoint for accept(), so step 9 is seen at the first
+read, which the thread that accepted makes.
 """
 
 import struct
@@ -18,7 +19,7 @@ _PROGRAMS = ("comes_in", "goes_out", "changes_state")
 
 
 class What(IntEnum):
-    """As in bpf/walk.bpf.c."""
+    """The kinds of event, with the numbers that they have in fastsocket/bpf/walk.bpf.c."""
 
     SYN_IN, SYN_ACK_OUT, ACK_IN, ACCEPTED, READ, CONNECTING, SYN_OUT, SYN_ACK_IN, CONNECTED, ACK_OUT = range(10)
 
@@ -28,7 +29,10 @@ _ACTIVE = {What.SYN_OUT: 12, What.SYN_ACK_IN: 13, What.CONNECTED: 14, What.ACK_O
 
 
 class Event(NamedTuple):
-    """Something that bpf/walk.bpf.c saw. thread: the current one; a softirq only interrupts it."""
+    """An event that fastsocket/bpf/walk.bpf.c saw.
+
+    ns: time in nanoseconds. thread: the thread that ran on the CPU; in a softirq it is the thread that was interrupted.
+    """
 
     ns: int
     thread: int
@@ -40,7 +44,10 @@ class Event(NamedTuple):
 
 @contextmanager
 def walked(path: Path, server_pid: int, ports: range, scratch: Path) -> Iterator[None]:
-    """Leave the steps of the connections to these ports meanwhile at path. Raises BpfError without the tracepoints."""
+    """Trace the connections to these ports until the context ends, and write their steps to path.
+
+    Raises BpfError if the kernel lacks the tracepoints.
+    """
     seen_by = reads.tracepoint()
     with reads.load("walk", seen_by) as program:
         program.write(".data", struct.pack("=I", Path(f"/proc/{server_pid}/ns/net").stat().st_ino))
@@ -52,17 +59,17 @@ def walked(path: Path, server_pid: int, ports: range, scratch: Path) -> Iterator
 
 
 def _events(seen: bytes) -> list[Event]:
-    """In the order in which they happened."""
+    """Decode the events of the BPF program's memory, sorted by time."""
     count = min(_SEEN.unpack_from(seen)[0], (len(seen) - _SEEN.size) // _EVENT.size)
     rows = (_EVENT.unpack_from(seen, _SEEN.size + number * _EVENT.size) for number in range(count))
     return sorted(Event(ns, thread, cpu, What(what), local, remote) for ns, thread, cpu, what, local, remote, _ in rows)
 
 
 def connections(events: Iterable[Event], ports: range) -> Iterator[Step]:
-    """The steps of each connection through the proxy of which all were seen.
+    """The steps of each connection through the proxy, if all steps of the connection were seen.
 
-    A connection to the backend belongs to the client whose request its thread read last. If a thread connects after it
-    has read from several clients, or from none, that connection belongs to no known client, and is left out.
+    A connection to the backend belongs to the client from whom the connecting thread has read since it last connected.
+    If the thread has read from several clients, or from none, the client is not known, and the connection is left out.
     """
     seen = _Seen(ports)
     for event in events:
@@ -74,18 +81,18 @@ def connections(events: Iterable[Event], ports: range) -> Iterator[Step]:
 
 
 class _Seen:
-    """The steps of all connections, taken up one event after the other."""
+    """Assigns events to connections, one event after the other."""
 
     def __init__(self, ports: range):
         self._ports = ports
         self._passive: dict[int, dict[int, Event]] = {}  # client's port -> step -> event
         self._active: dict[int, dict[int, Event]] = {}  # proxy's port -> step -> event
-        self._read_by: dict[int, list[int]] = {}  # thread -> clients whose requests it has read, and not passed on
+        self._read_by: dict[int, list[int]] = {}  # thread -> clients that it has read from since it last connected
         self._client_of: dict[int, int] = {}  # proxy's port -> client's port
-        self._connecting: dict[int, Event] = {}  # thread -> the connect() that it is in
+        self._connecting: dict[int, Event] = {}  # thread -> the connect() call that it is in
 
     def add(self, event: Event) -> None:
-        """Take up one more event."""
+        """Assign one more event to its connection. Events come in the order in which they happened."""
         if event.local_port in self._ports:
             self._add_passive(event)
         elif event.what == What.CONNECTING:  # the kernel chooses the port only after this
@@ -111,7 +118,7 @@ class _Seen:
             self._client_of[syn.local_port] = clients[0]
 
     def complete(self) -> Iterator[tuple[int, int, dict[int, Event]]]:
-        """The client's port, the proxy's port and the steps of each connection of which all were seen."""
+        """The client's port, the proxy's port and the steps of each connection whose steps were all seen."""
         for port, client in self._client_of.items():
             steps = {**self._passive[client], **self._active[port]}
             if steps.keys() >= {*PASSIVE_STEPS, *ACTIVE_STEPS}:

@@ -1,4 +1,4 @@
-"""A testbed of a cluster: a worker of Dask, which measures one block at a time in a process of its own."""
+"""A worker of a Dask cluster. It measures one block at a time, each in a process of its own (bench/block.py)."""
 
 import asyncio
 import os
@@ -17,9 +17,9 @@ from workloads import generator
 from workloads.process import WorkloadError
 
 ROOT = Path(__file__).resolve().parent.parent
-SECONDS = 5  # to reach a scheduler in
+SECONDS = 5  # in which a scheduler must be reached
 READY = "takes blocks from"
-_blocks: list[subprocess.Popen[str]] = []  # that are being measured: one at most
+_blocks: list[subprocess.Popen[str]] = []  # the blocks that are being measured here: one at most
 
 
 class ClusterError(Exception):
@@ -29,7 +29,10 @@ class ClusterError(Exception):
 
 
 def measure(task: str) -> str:
-    """Called by a scheduler: a bench.block.Block for a Task, both as JSON. Raises WorkloadError."""
+    """Measure a block; a scheduler calls this. Takes a bench.block.Task and returns a bench.block.Block, both as JSON.
+
+    Raises WorkloadError with the last line of the block's complaint if the block could not be measured.
+    """
     with subprocess.Popen(
         [sys.executable, "-m", "bench.block"],
         cwd=ROOT,
@@ -37,7 +40,7 @@ def measure(task: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # Ctrl-C is the worker's
+        start_new_session=True,  # a Ctrl-C reaches the worker alone, which then ends the block
     ) as block:
         _blocks.append(block)
         try:
@@ -50,14 +53,14 @@ def measure(task: str) -> str:
 
 
 def end() -> None:
-    """Called by a scheduler, too: what is being measured here ends, with its testbed."""
+    """End the block that is being measured here, and its testbed. A scheduler calls this, and so does the worker."""
     for block in [*_blocks]:
         block.terminate()
         block.wait()
 
 
 def serve(scheduler: str) -> None:
-    """Measure what this scheduler asks for, until the scheduler ends, or until Ctrl-C. Raises ClusterError."""
+    """Measure the blocks that this scheduler sends, until the scheduler ends, or until Ctrl-C. Raises ClusterError."""
     build()
     generator.build()
     try:
@@ -67,7 +70,7 @@ def serve(scheduler: str) -> None:
 
 
 def unreachable(scheduler: str) -> str:
-    """Of a wrong address."""
+    """The message for an address at which no scheduler answers."""
     return f"no scheduler answers at {scheduler}: start one there by .venv/bin/dask scheduler"
 
 

@@ -17,12 +17,18 @@ from topologies.tag import RunTag
 from topologies.two_hosts import here
 
 LAB = ROOT / "lab.py"
-OUR_ADDRESS = ["sh", "-c", 'echo "${SSH_CONNECTION%% *}"']  # as the other machine sees us: ssh(1)
+# A command that, run over SSH, prints the address by which the other machine sees this one: ssh(1).
+OUR_ADDRESS = ["sh", "-c", 'echo "${SSH_CONNECTION%% *}"']
 
 
 @contextmanager
 def workers_here(count: int, cores: int) -> Iterator[str]:
-    """The address of a scheduler of our own, whose workers have CPUs of their own on this machine."""
+    """Start a scheduler and so many workers on this machine, each worker on CPUs of its own. Yields the scheduler's
+    address.
+
+    cores: how many CPUs the sweep needs. Raises UsageError if a worker would get fewer, and ClusterError if the
+    scheduler or a worker does not start.
+    """
     cpus = [cpu for core in by_core(usable_cpus()) for cpu in core]
     share = len(cpus) // max(count, 1)
     if not count or share < cores:
@@ -43,9 +49,10 @@ def workers_here(count: int, cores: int) -> Iterator[str]:
 
 @contextmanager
 def workers_there(hosts: list[str]) -> Iterator[str]:
-    """The address of a scheduler of our own, with a worker on each of these machines, by what ssh calls them.
+    """Start a scheduler on this machine and a worker on each of these hosts. Yields the scheduler's address.
 
-    Each has the checkout under the same path as this machine. Raises ClusterError, HostError and TestbedError.
+    hosts: names that ssh understands. Each host has the checkout under the same path as this machine. Raises
+    ClusterError, HostError and TestbedError.
     """
     with ExitStack() as stack:
         machines = [stack.enter_context(_reached(host)) for host in hosts]
@@ -64,7 +71,7 @@ def _reached(host: str) -> Iterator[SshHost]:
 
 @contextmanager
 def _scheduler(host: str) -> Iterator[str]:
-    """At an address of this machine."""
+    """Start a scheduler at this address of our machine. Yields the scheduler's address. Raises ClusterError."""
     try:
         scheduler = LocalCluster(
             n_workers=0, processes=True, host=host, dashboard_address=None, silence_logs=logging.CRITICAL
@@ -96,7 +103,7 @@ def _worker_here(address: str, number: int, cpus: list[int]) -> Iterator["subpro
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, SCOPE: f"{os.environ.get(SCOPE, '')} worker {number}"},
-        start_new_session=True,  # Ctrl-C is ours
+        start_new_session=True,  # a Ctrl-C reaches our process alone, which then ends the worker
     ) as process:
         try:
             yield process
@@ -105,7 +112,7 @@ def _worker_here(address: str, number: int, cpus: list[int]) -> Iterator["subpro
 
 
 def _wait_for(process: "subprocess.Popen[str]", where: str) -> None:
-    """Until the worker has said that it takes blocks. Raises ClusterError with its last words if it ends instead."""
+    """Wait until the worker says that it takes blocks. Raises ClusterError with its last line if it ends instead."""
     said = ""
     for said in process.stdout or []:
         if said.startswith(READY):

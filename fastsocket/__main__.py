@@ -1,4 +1,4 @@
-"""python3 -m fastsocket: the command from a checkout, installed or not."""
+"""python3 -m fastsocket runs the command from a checkout, whether or not the package is installed."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the command's arguments say. Each is bounded while it is read; what cannot be is one line and exit status 2."""
+"""Read the command's arguments. Each value is checked when it is read; a wrong one gives one line and exit status 2."""
 
 import os
 import re
@@ -13,7 +13,7 @@ LAST_PORT = 65535
 
 
 class UsageError(Exception):
-    """What was asked for cannot be."""
+    """The command's arguments ask for something impossible."""
 
     exit_status = 2
 
@@ -32,7 +32,7 @@ def cpus(text: str | None) -> tuple[int, ...]:
 
 
 def port_rules(rules: Sequence[str]) -> dict[int, int]:
-    """Of --port, as in "6379=1". Raises UsageError."""
+    """The rules of --port, such as "6379=1", as CPU by port. Raises UsageError."""
     found: dict[int, int] = {}
     for rule in rules:
         said = _RULE.fullmatch(rule)
@@ -48,7 +48,7 @@ def port_rules(rules: Sequence[str]) -> dict[int, int]:
 
 
 def only_ports(ports: Sequence[str]) -> tuple[int, ...]:
-    """Of --only. Raises UsageError."""
+    """The ports of --only as numbers. Raises UsageError."""
     if len(ports) > MAX_ONLY_PORTS:
         raise UsageError(f"--only: {len(ports)} ports, and the library knows {MAX_ONLY_PORTS} at most")
     found = tuple(_port("--only", port) for port in ports)
@@ -64,5 +64,5 @@ def _port(option: str, text: str) -> int:
 
 
 def _short(text: str) -> str:
-    """What was written, as far as it takes to know it again."""
+    """An argument as an error message quotes it: cut after 60 characters, and in quotes where it has odd characters."""
     return text if re.fullmatch("[0-9,=-]{1,60}", text) else repr(text if len(text) <= 60 else f"{text[:60]}…")

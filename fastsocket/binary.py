@@ -1,4 +1,4 @@
-"""Does LD_PRELOAD reach a program? Read from its file, without running it (ld.so(8), execve(2), elf(5))."""
+"""Does LD_PRELOAD reach a program? The program's file tells, without being run (ld.so(8), execve(2), elf(5))."""
 
 import os
 import re
@@ -16,31 +16,31 @@ from fastsocket import env
 from fastsocket.elf import Elf, NotElf
 from fastsocket.users import user_name
 
-MAX_INTERPRETERS = 5  # of scripts run by scripts: execve(2) goes no further
-MAX_PROGRAMS = 20  # that run one another, if env is among them
+MAX_INTERPRETERS = 5  # a script's interpreter may be a script: execve(2) follows at most so many
+MAX_PROGRAMS = 20  # a program may run another through env: we follow at most so many programs
 SHEBANG_BYTES = 256
 GLIBC_LOADER = re.compile(r"ld(-linux.*|64|-2\.\d+)?\.so(\.\d+)?")
 GO_SECTIONS = (".go.buildinfo", ".note.go.buildid")
 SANITIZER = re.compile(r"lib((a|hwa|l|m|t|ub)san|clang_rt\.\w*san.*)\.so.*")
-# Their own symbols, and one that the runtime names even where it is linked statically and stripped.
+# The sanitizers' own symbols, and one that their runtime names even where it is linked statically and stripped.
 OF_SANITIZERS = re.compile(rb"\0(__(a|hwa|l|m|t)san_init|__sanitizer_symbolize_code)\0")
-LOADER_SECONDS = 10  # that ld.so may take to list libraries
-# What we stand in front of, by what a program must import to do it.
+LOADER_SECONDS = 10  # how long ld.so may take to list libraries
+# The calls that the library replaces, each with the symbols of which a program must import one to make the call.
 CALLS = {"listen()": {"listen"}, "accept()": {"accept", "accept4"}, "epoll_ctl()": {"epoll_ctl"}}
 
 
 class NoSuchProgram(Exception):
-    """There is no such file to run."""
+    """The program's file does not exist."""
 
     exit_status = 2
 
 
 class NotAProgram(NoSuchProgram):
-    """Something is there that cannot be run."""
+    """The program's file exists, and cannot be run."""
 
 
 class Unreadable(Exception):
-    """The file is there, and kept from us."""
+    """The program's file exists, and cannot be read."""
 
     exit_status = 3
 
@@ -54,17 +54,17 @@ class Obstacle:
 
 
 class Breakage(Obstacle):
-    """What LD_PRELOAD reaches, and breaks."""
+    """Why LD_PRELOAD would reach a program and break it."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is to be expected of a program."""
+    """Whether the library can accelerate a program, and why not."""
 
     program: Path
-    executed: Path  # the same, unless it is a script: then what runs it
-    obstacles: list[Obstacle]  # none: the library will be loaded
-    notes: list[str]  # why it may make no difference all the same
+    executed: Path  # the file that the kernel runs in the end: for a script its interpreter, else the program itself
+    obstacles: list[Obstacle]  # empty: the library will be loaded
+    notes: list[str]  # why the library may make no difference although it is loaded
 
     @property
     def can_be_accelerated(self) -> bool:
@@ -75,9 +75,9 @@ class Verdict:
 
 
 def find(command: str, path: str | None = None) -> Path:
-    """The file that a shell would run. path: where to look, if not in PATH.
+    """The file that a shell would run for this command. path: the directories to search instead of those in PATH.
 
-    Raises NoSuchProgram, NotAProgram for what is there and cannot be run, and Unreadable where we may not look.
+    Raises NoSuchProgram; NotAProgram for a file that cannot be run; Unreadable for a file that we may not look at.
     """
     return _file(command) if "/" in command else _in_path(command, os.environ.get("PATH") if path is None else path)
 
@@ -93,7 +93,7 @@ def _in_path(command: str, path: str | None) -> Path:
 
 
 def _refuse(place: Path) -> NoReturn:
-    """A file in PATH is no program. Raises NotAProgram, FileNotFoundError, NotADirectoryError."""
+    """Say why a file in PATH is no program. Raises NotAProgram, FileNotFoundError, NotADirectoryError."""
     try:
         os.stat(place)
     except (FileNotFoundError, NotADirectoryError):
@@ -126,8 +126,8 @@ def _unreadable(file: Path | str, error: OSError) -> Unreadable:
 def check(path: Path, library: Path, arguments: Sequence[str] = (), notes: bool = True) -> Verdict:
     """Whether this library can accelerate that program when the caller runs it with these arguments.
 
-    notes: find notes, too. For that the loader of this machine maps the program, so ask for none on a stranger's
-    program. Raises NoSuchProgram when a script's interpreter is missing, Unreadable where we may not look.
+    notes: find notes, too. For that, this machine's dynamic loader maps the program into memory, so ask for no notes on
+    a stranger's program. Raises NoSuchProgram when a script's interpreter is missing, Unreadable where we may not read.
     """
     executed, lost = _followed(path, list(arguments), library)
     try:
@@ -151,7 +151,10 @@ def check(path: Path, library: Path, arguments: Sequence[str] = (), notes: bool 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[BinaryIO]:
-    """Whatever happens to the file while it is read. O_NONBLOCK: some of the kernel's files would wait for more."""
+    """Open a file for reading. Raises Unreadable for any error while it is open.
+
+    O_NONBLOCK is set because a read of some of the kernel's files would wait for more data.
+    """
     try:
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             yield file
@@ -169,8 +172,10 @@ def _elf(path: Path) -> Iterator[Elf]:
 
 
 def _followed(path: Path, arguments: list[str], library: Path) -> tuple[Path, list[Obstacle]]:
-    """What the kernel will run in the end: a script's interpreter, and behind env what env will find; and whether our
-    library's name gets so far."""
+    """The file that the kernel will run in the end, and the obstacle if LD_PRELOAD does not get so far.
+
+    For a script that file is its interpreter; for env, the command that env will find.
+    """
     inherited = dict(os.environ) | {"LD_PRELOAD": str(library)}
     lost: list[Obstacle] = []
     scripts: list[Path] = []
@@ -216,7 +221,7 @@ def _behind_env(script: Path | None, command: env.Command) -> Path:
 
 
 def _first_line(path: Path) -> list[str] | None:
-    """Of a script, the interpreter and its one argument, which may have blanks (execve(2)); None: it is no script."""
+    """The interpreter of a script and its one argument, which may have blanks (execve(2)); None for other files."""
     with _reading(path) as file:
         first_line = file.readline(SHEBANG_BYTES) or b""
     if not first_line.startswith(b"#!"):
@@ -241,7 +246,7 @@ def _is_go(elf: Elf) -> bool:
 
 
 def is_go(program: Path) -> bool:
-    """False, too, where the program cannot be read."""
+    """Whether a program is written in Go. False, too, where the program cannot be read."""
     try:
         with _elf(program) as elf:
             return _is_go(elf)
@@ -284,7 +289,10 @@ def _libc_obstacle(elf: Elf) -> Obstacle | None:
 
 
 def _sanitizer_obstacle(elf: Elf) -> Breakage | None:
-    """A sanitizer's runtime stands in front of libc itself, and ends the program where it is not the first to."""
+    """The obstacle if a program is built with a sanitizer.
+
+    A sanitizer's runtime replaces libc calls itself, and ends the program if another library is loaded before it.
+    """
     if any(SANITIZER.fullmatch(name) for name in elf.needed) or OF_SANITIZERS.search(elf.symbol_names):
         return Breakage(
             "it is built with a sanitizer, whose runtime must be loaded before anything else",
@@ -294,7 +302,10 @@ def _sanitizer_obstacle(elf: Elf) -> Breakage | None:
 
 
 def _privilege_obstacle(path: Path) -> Obstacle | None:
-    """Secure execution (AT_SECURE): a program that gains privileges gets no library whose name has a slash."""
+    """The obstacle if a program gains privileges when it is run.
+
+    The loader then uses secure execution (AT_SECURE), and preloads no library whose name has a slash.
+    """
     status = path.stat()
     dropped = "so the loader drops LD_PRELOAD (secure execution)"
     if status.st_mode & stat.S_ISUID and status.st_uid != os.getuid():
@@ -318,7 +329,7 @@ def _privilege_obstacle(path: Path) -> Obstacle | None:
 def _has_capabilities(path: Path) -> bool:
     try:
         return bool(os.getxattr(path, "security.capability"))
-    except OSError:  # it has none, or this file system has no attributes
+    except OSError:  # the file has no capabilities, or its file system has no attributes
         return False
 
 
@@ -338,7 +349,7 @@ def _notes(elf: Elf, path: Path) -> list[str]:
 
 
 def _missing_calls(elf: Elf, path: Path) -> list[str]:
-    """Which of CALLS are imported nowhere; cheapest place first."""
+    """The keys of CALLS that neither the program nor its libraries import. The cheapest file is read first."""
     missing = _without(CALLS, elf)
     for library in _libraries(path) if missing else ():
         with _elf(library) as needed:
@@ -354,7 +365,7 @@ def _without(calls: dict[str, set[str]], elf: Elf) -> dict[str, set[str]]:
 
 
 def _libraries(path: Path) -> list[Path]:
-    """The libraries that a program is linked with, but libc, as our own loader finds them: none of their code runs."""
+    """The libraries that a program is linked with, except libc. Our own loader lists them without running any code."""
     with _elf(Path(sys.executable)) as ours:
         loader = ours.loader
     try:
@@ -366,7 +377,7 @@ def _libraries(path: Path) -> list[Path]:
             stdin=subprocess.DEVNULL,
             timeout=LOADER_SECONDS,
         )
-    except (OSError, subprocess.TimeoutExpired):  # of a Python without a loader, or of a file made to keep it busy
+    except (OSError, subprocess.TimeoutExpired):  # this Python has no loader, or a malicious file keeps the loader busy
         return []
     found = re.findall(r"^\t\S+ => (/.+) \(0x[0-9a-f]+\)$", listed.stdout, re.MULTILINE)
     return [Path(name) for name in found if not os.path.basename(name).startswith("libc.so")]

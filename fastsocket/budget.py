@@ -1,4 +1,4 @@
-"""How much a look at one user's processes may cost. Any user can start processes that cost more than honest ones do."""
+"""Bounds on what a look at one user's processes may cost. Any user can start processes that are costly to look at."""
 
 import time
 from collections.abc import Iterator
@@ -6,22 +6,25 @@ from contextlib import contextmanager
 
 from fastsocket.steering.cpus import machine_cpus
 
-SECONDS_OF_A_USER, SECONDS_OF_ALL = 0.75, 1.5  # of our CPU time, because a machine may be busy
+SECONDS_OF_A_USER, SECONDS_OF_ALL = 0.75, 1.5  # seconds of our CPU time, not of the clock: the machine may be busy
 
 
 class Spent(Exception):
-    """There is not enough left."""
+    """The budget has too little left."""
 
 
 class Budget:
-    """What a user has left, in seconds and in lines of what is shown. all_users: which it is part of."""
+    """What looks at one user's processes may still cost: seconds of our CPU time, and lines of output.
+
+    all_users: the budget of all users together, which is charged the same seconds.
+    """
 
     def __init__(self, seconds: float, lines: float, all_users: "Budget | None" = None):
         self._seconds, self._lines, self._all = seconds, lines, all_users
 
     @contextmanager
     def spending(self) -> Iterator[None]:
-        """Takes the time that passes inside. Raises Spent where none is left."""
+        """Charge the CPU time of the with block to the budget. Raises Spent where no time is left."""
         self.check()
         began = time.thread_time()
         try:
@@ -30,7 +33,7 @@ class Budget:
             self._take(time.thread_time() - began)
 
     def check(self) -> None:
-        """Raises Spent."""
+        """Raises Spent where no time is left, for this user or for all users together."""
         if self._seconds <= 0 or (self._all and self._all._seconds <= 0):
             raise Spent
 
@@ -40,14 +43,14 @@ class Budget:
             self._all._take(seconds)
 
     def show(self, lines: int) -> None:
-        """Raises Spent, and takes nothing, where that is more than is left."""
+        """Charge these lines of output to the budget. Where fewer are left, charges nothing and raises Spent."""
         if lines > self._lines:
             raise Spent
         self._lines -= lines
 
 
 class Budgets:
-    """One for each user. The caller's own processes have no bounds."""
+    """A budget for each user. The caller's own processes have no bounds. own: the caller's user id."""
 
     def __init__(self, own: int):
         self._all = Budget(SECONDS_OF_ALL, float("inf"))

@@ -1,4 +1,4 @@
-"""Where the built parts of the accelerator are, and building them when a source is newer."""
+"""Where the built parts of the accelerator are, and how they are built again when a source is newer."""
 
 import fcntl
 import os
@@ -9,37 +9,37 @@ from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-# The tests take another one to see which of its branches they reach (make coverage), or on a machine that is emulated.
+# The tests use another library to see which of its branches they reach (make coverage), or on an emulated machine.
 LIBRARY = Path(os.environ.get("FASTSOCKET_LIBRARY") or (HERE / "build" / "libfsocket.so").resolve())
 EMULATED = HERE / "build" / "emulated" / "libfsocket.so"
-FINISHED = HERE / "build" / "finished"  # left by who passes the parts on without their compilers, as the image does
+FINISHED = HERE / "build" / "finished"  # exists where the parts come without their compilers, as in the container image
 
 
 class BuildError(Exception):
-    """The compiler refused; the message is its own."""
+    """The build failed; the message is the compiler's."""
 
     exit_status = 3
 
 
 class NotBuilt(Exception):
-    """There is no library yet; the message says how to get it."""
+    """The library is not built yet; the message says how to build it."""
 
     exit_status = 3
 
 
 class GlibcTooOld(Exception):
-    """No program here can be started with the library; the message says what it needs."""
+    """This machine's glibc is too old for the library; the message says which version the library needs."""
 
     exit_status = 3
 
 
 def is_finished() -> bool:
-    """Whether the parts are there for good, and nothing is to be built here."""
+    """Whether the parts came already built, so that nothing is built here."""
     return FINISHED.exists()
 
 
 def built_library() -> Path:
-    """Raises NotBuilt, or GlibcTooOld."""
+    """The path of libfsocket.so, which can be loaded here. Raises NotBuilt, or GlibcTooOld."""
     if not LIBRARY.exists():
         raise NotBuilt(f"libfsocket.so is not built: make -C {HERE} {LIBRARY.relative_to(HERE)}")
     needed, present = needed_glibc(LIBRARY), glibc()
@@ -49,13 +49,13 @@ def built_library() -> Path:
 
 
 def needed_glibc(library: Path) -> tuple[int, int]:
-    """The newest version whose symbols it takes: their names have it, as in dlsym@GLIBC_2.34."""
+    """The newest glibc version whose symbols a library uses. The symbols' names have the version: dlsym@GLIBC_2.34."""
     versions = re.findall(rb"\0GLIBC_(\d+)\.(\d+)(?=[.\0])", library.read_bytes())
     return max((int(major), int(minor)) for major, minor in versions)
 
 
 def glibc() -> tuple[int, int]:
-    """The version of this machine's; (0, 0) where there is another libc."""
+    """The version of this machine's glibc; (0, 0) where the machine has another libc."""
     try:
         words = os.confstr("CS_GNU_LIBC_VERSION") or ""  # as in "glibc 2.36"
     except (OSError, ValueError):
@@ -65,7 +65,7 @@ def glibc() -> tuple[int, int]:
 
 
 def bpf_object(name: str) -> Path:
-    """The compiled BPF object of ``bpf/<name>.bpf.c``."""
+    """The path of the compiled BPF object of ``bpf/<name>.bpf.c``."""
     return HERE / "build" / f"{name}.bpf.o"
 
 
@@ -80,7 +80,7 @@ def build(target: str = "all") -> None:
 def make(directory: Path, target: str) -> None:
     """Bring a target of a directory's Makefile up to date, unless the parts are finished. Raises BuildError.
 
-    Of two processes that build in one directory, the second waits for the first.
+    When two processes build in one directory, the second waits for the first.
     """
     if is_finished():
         return
@@ -92,7 +92,7 @@ def make(directory: Path, target: str) -> None:
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """The lock goes with its descriptor (flock(2)), and so with the process that holds it."""
+    """Hold the lock of a directory. The kernel releases it with its descriptor (flock(2)), and so with the process."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

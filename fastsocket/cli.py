@@ -1,4 +1,4 @@
-"""The command fastsocket: its verbs, and how it answers."""
+"""The command fastsocket: its subcommands, their output and the exit status."""
 
 import json
 import os
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fastsocket.attach.plan import Given
 
 INTERRUPTED = 130
-COMPLETE = "_FASTSOCKET_COMPLETE"  # a shell that completes a line calls the command with it: fastsocket/manual.py
+COMPLETE = "_FASTSOCKET_COMPLETE"  # shells set this variable when they complete a line: fastsocket/manual.py
 
 BACKEND_NAMES = ", ".join(backend.name for backend in BACKENDS)
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -204,7 +204,7 @@ def status(
     elif as_json:
         typer.echo(json.dumps([asdict(server) for server in found], indent=2))
     elif prometheus:
-        from fastsocket.prometheus import exposition  # here, so that the other verbs are quick
+        from fastsocket.prometheus import exposition  # imported here, so that the other subcommands start quickly
 
         typer.echo(exposition(found), nl=False)
     else:
@@ -212,7 +212,10 @@ def status(
 
 
 def _look(pids: list[int]) -> list[Server]:
-    """The servers asked for. What could not be seen is told on stderr; raises the reason if that is all there is."""
+    """The servers that these processes belong to, or all servers. Says on stderr which could not be seen.
+
+    Raises the reason when none of these processes belongs to a server.
+    """
     found = survey(pids)
     if not pids:
         for remark in found.remarks():
@@ -258,7 +261,7 @@ def measure(
     fastsocket measure 4711 --seconds 60
     fastsocket measure --json haproxy > before.json
     """
-    from fastsocket.measure.measuring import measure as measured_over  # here, so that the other verbs are quick
+    from fastsocket.measure.measuring import measure as measured_over  # here, so that other subcommands start quickly
     from fastsocket.measure.report import report
     from fastsocket.measure.rules import advice
     from fastsocket.measure.target import find as find_server
@@ -342,7 +345,7 @@ def attach(
     fastsocket attach nginx
     fastsocket attach --pin --watch 1 4711
     """
-    from fastsocket.attach.session import attach as attached  # here, so that the other verbs are quick
+    from fastsocket.attach.session import attach as attached  # imported here, so that other subcommands start quickly
     from fastsocket.measure.target import find
 
     target = find(server)
@@ -405,9 +408,9 @@ def _say(message: str) -> None:
 
 
 def main() -> int:
-    """The command; returns its exit status."""
-    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: it was closed
-        stream.reconfigure(errors="backslashreplace")  # whatever a locale cannot say
+    """Run the command, and return its exit status."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: the stream was closed before the start
+        stream.reconfigure(errors="backslashreplace")  # for characters that the locale's encoding lacks
     if COMPLETE in os.environ:
         completion_init()
     try:
@@ -420,7 +423,7 @@ def main() -> int:
         refusal, *log = str(error).splitlines()
         return _complain(refusal, error.exit_status, log)
     except Exception as error:
-        if not hasattr(error, "exit_status"):  # ours say how to end; any other is a defect, and shows where
+        if not hasattr(error, "exit_status"):  # our own exceptions have one; any other is a bug and shows its traceback
             raise
         return _complain(str(error), error.exit_status)
 

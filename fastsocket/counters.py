@@ -1,4 +1,4 @@
-"""What libfsocket.so counts on each CPU. The library's sources have the list, which the compiler reads too."""
+"""The counters that libfsocket.so has for each CPU, read from counters.def, which the C compiler reads, too."""
 
 import re
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ LIST = Path(__file__).resolve().parent / "libfsocket" / "counters.def"
 
 @dataclass(frozen=True)
 class Counter:
-    """One line of the list."""
+    """One line of counters.def."""
 
     name: str
     component: str  # the part of the library that must be on for the counter to move

@@ -1,8 +1,8 @@
 """The few facts of an ELF file that decide whether something can be preloaded into it (elf(5)).
 
-A file is anybody's, and its headers may say anything: sizes of 2^60, no size at all, offsets past its end. So each
-table is bounded before it is read, and read at once. Libraries for ELF read what the headers say, entry by entry: a
-file made for it keeps them busy for hours.
+Anybody may have made the file, and its headers may say anything: sizes of 2^60, no size at all, offsets past its end.
+So the size of each table is checked before the table is read, and the table is read in one piece. Libraries for ELF
+trust the headers and read entry by entry: a malicious file keeps them busy for hours.
 """
 
 import os
@@ -26,16 +26,16 @@ EM_NAMES = {
 }
 PT_INTERP, SHT_SYMTAB, SHT_DYNAMIC, SHT_DYNSYM, SHN_UNDEF, DT_NEEDED = 3, 2, 6, 11, 0, 1
 PATH_MAX, NAME_MAX = 4096, 256
-MOST_BYTES = 32 << 20  # of one table: a browser's symbols take a tenth of that
+MOST_BYTES = 32 << 20  # the largest table that we read: a browser's symbols take a tenth of that
 
 
 class NotElf(Exception):
-    """It is no ELF file, or not a whole one."""
+    """The file is no ELF file, or not a whole one."""
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """The fields that we need of each structure, as struct has them; what lies between is padding."""
+    """The fields that we need of each ELF structure, as format strings of struct; other fields are padding."""
 
     header: str  # e_machine, e_phoff, e_shoff, e_phentsize, e_phnum, e_shentsize, e_shnum, e_shstrndx
     segment: str  # p_type, p_offset, p_filesz
@@ -60,7 +60,7 @@ class _Section:
 
 
 class Elf:
-    """An open ELF file. Everything raises NotElf where the file is not whole, and OSError where it cannot be read."""
+    """An open ELF file. All members raise NotElf where the file is not whole, and OSError where it cannot be read."""
 
     def __init__(self, file: BinaryIO):
         self._file, self._size = file, os.fstat(file.fileno()).st_size
@@ -110,17 +110,17 @@ class Elf:
 
     @property
     def loader(self) -> str:
-        """The dynamic loader that the program asks for; empty: it is static."""
+        """The dynamic loader that the program asks for; empty for a static program."""
         for kind, offset, size in self._segments:
             if kind == PT_INTERP:
-                if not 2 <= size <= PATH_MAX:  # as the kernel has it, load_elf_binary() in fs/binfmt_elf.c
+                if not 2 <= size <= PATH_MAX:  # the kernel's own limits: load_elf_binary() in fs/binfmt_elf.c
                     raise NotElf("its loader has no name")
                 return _text(self._read(offset, size))
         return ""
 
     @cached_property
     def _sections(self) -> list[_Section]:
-        """None, where it was stripped of them."""
+        """The section headers; an empty list where they were stripped."""
         count = self._section_count if self._sections_at else 0
         return [
             _Section(*found)
@@ -138,7 +138,10 @@ class Elf:
         return self._read(section.offset, section.size)
 
     def _entries(self, kind: int, layout: str) -> tuple[Iterator[tuple[int, ...]], bytes]:
-        """Those of the first section of a kind, and the names that they point to: a loader takes no other."""
+        """The entries of the first section of a kind, and the string table with their names.
+
+        Further sections of that kind are left out, because a loader uses none of them.
+        """
         form, section = struct.Struct(self._order + layout), self._first(kind)
         if section is None:
             return iter(()), b""
@@ -155,24 +158,24 @@ class Elf:
 
     @property
     def imports(self) -> set[str]:
-        """What it takes from libraries."""
+        """The names of the symbols that the file takes from libraries."""
         symbols, names = self._entries(SHT_DYNSYM, self._layout.symbol)
         return {_text(names[name : name + NAME_MAX]) for name, place in symbols if place == SHN_UNDEF}
 
     @property
     def needed(self) -> list[str]:
-        """The libraries that it names itself."""
+        """The names of the libraries that the file itself asks for (DT_NEEDED)."""
         entries, names = self._entries(SHT_DYNAMIC, self._layout.dynamic)
         return [_text(names[value : value + PATH_MAX]) for tag, value in entries if tag == DT_NEEDED]
 
     @property
     def symbol_names(self) -> bytes:
-        """Of all its symbols, also those of no interest to a loader, unless it was stripped of them."""
+        """The names of all symbols, separated by NUL bytes. A stripped file has only those that a loader needs."""
         tables = [self._first(kind) for kind in (SHT_DYNSYM, SHT_SYMTAB)]
         return b"".join(self._names_of(table) for table in tables if table and self._is_readable(table))
 
     def _is_readable(self, table: _Section) -> bool:
-        """A browser's names can fill more than we read."""
+        """Whether the names of a symbol table are few enough to read: those of a browser can exceed MOST_BYTES."""
         return table.link < len(self._sections) and self._sections[table.link].size <= MOST_BYTES
 
 

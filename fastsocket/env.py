@@ -1,7 +1,7 @@
-"""What env(1) makes of its arguments, as GNU coreutils has it: which command runs, and in which environment.
+"""What env(1) of GNU coreutils makes of its arguments: which command it runs, and in which environment.
 
-Scripts start with it, and it may take LD_PRELOAD away. The options and their order are those of src/env.c, and of
-getopt_long(3), which takes a long one for any beginning that no other has.
+The first line of many scripts runs env, and env may remove LD_PRELOAD. The options and their order are those of
+src/env.c. As in getopt_long(3), a long option may be cut to any beginning that no other option has.
 """
 
 import re
@@ -35,7 +35,7 @@ class EnvError(Exception):
 
 @dataclass
 class Command:
-    """What env runs. directory: where it goes first; empty: it stays."""
+    """The command that env runs. directory: where env changes to first; empty: it changes to none."""
 
     words: list[str]
     variables: dict[str, str]
@@ -45,13 +45,13 @@ class Command:
 @dataclass
 class _Options:
     ignores_all: bool = False
-    prints: bool = False  # the environment, with -0
+    prints: bool = False  # True: -0 was given, with which env can only print the environment
     unset: set[str] = field(default_factory=set)
     directory: str = ""
 
 
 def parse(words: list[str], inherited: Mapping[str, str]) -> Command:
-    """Raises EnvError."""
+    """The command that env runs for these arguments in the inherited environment. Raises EnvError."""
     options, left = _Options(), list(words)
     while left and left[0].startswith("-") and left[0] != "-":
         word = left.pop(0)
@@ -87,7 +87,7 @@ def _long(text: str, left: list[str], options: _Options, inherited: Mapping[str,
     if len(found) != 1:
         raise EnvError(f"it has no option --{name}")
     letter = LONG[found[0]]
-    if not letter:  # of signals, with its argument behind "=" or none
+    if not letter:  # an option about signals: it has its argument behind "=", or none
         return left
     if letter in TAKE_A_WORD and not equals:
         value, left = _word(f"--{name}", left)
@@ -95,7 +95,10 @@ def _long(text: str, left: list[str], options: _Options, inherited: Mapping[str,
 
 
 def _short(text: str, left: list[str], options: _Options, inherited: Mapping[str, str]) -> list[str]:
-    """Letters after one dash; the first that takes a word takes the rest of them, or the next word."""
+    """Apply the option letters after one dash; returns the words that are left.
+
+    The first letter that takes an argument takes the rest of the letters, or else the next word.
+    """
     while text:
         letter, text = text[0], text[1:]
         if letter in TAKE_A_WORD:
@@ -112,7 +115,7 @@ def _word(option: str, left: list[str]) -> tuple[str, list[str]]:
 
 
 def _apply(letter: str, value: str, left: list[str], options: _Options, inherited: Mapping[str, str]) -> list[str]:
-    """Do what an option says; the words that are left then."""
+    """Apply one option, and return the words that are left."""
     if letter == "S":
         return [*split(value, inherited), *left]
     if letter == "i":
@@ -131,7 +134,7 @@ def _apply(letter: str, value: str, left: list[str], options: _Options, inherite
 
 
 def split(text: str, inherited: Mapping[str, str]) -> list[str]:
-    """The words of -S: quotes, escapes, ${VARIABLE} and comments as env has them. Raises EnvError."""
+    """Split the text of -S into words, with quotes, escapes, ${VARIABLE} and comments as in env. Raises EnvError."""
     words: list[str] = []
     word, quote, pieces = None, "", _pieces(text)
     for piece in pieces:
@@ -150,7 +153,7 @@ def split(text: str, inherited: Mapping[str, str]) -> list[str]:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Single characters, and what belongs together: an escaped one, and a variable."""
+    """The characters of a text, one by one; an escape sequence, and a variable such as ${NAME}, stay in one piece."""
     return iter(re.findall(r"\\.|\$\{[A-Za-z0-9_]*\}|.", text, re.DOTALL))
 
 

@@ -1,4 +1,4 @@
-"""Starting a command with libfsocket.so in front of its libc: the environment, and the exec."""
+"""Start a command with libfsocket.so preloaded: prepare its environment, and exec it."""
 
 import os
 import re
@@ -11,11 +11,11 @@ from typing import NoReturn
 from fastsocket.binary import Breakage, NoSuchProgram, NotAProgram, Unreadable, check, find
 
 MAX_ONLY_PORTS = 16  # libfsocket/settings.h
-NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as shells and env(1) have it
+NOT_FOUND, NOT_EXECUTABLE = 127, 126  # the exit statuses that shells and env(1) use
 
 
 class LaunchError(Exception):
-    """The command cannot be started, or not as it was asked to be; the message says why."""
+    """The command cannot be started, or not in the way that the options ask for; the message says why."""
 
     def __init__(self, message: str, exit_status: int = 3):
         super().__init__(message)
@@ -28,7 +28,7 @@ PARTS = ("listen_table", "balance", "fast_epoll", "flow_deliver", "answer_with_f
 
 @dataclass(frozen=True)
 class Wishes:
-    """What was asked of the library. None: nothing, so what the environment says already stays."""
+    """What the options ask of the library. None: the option was not given, so a variable in the environment stays."""
 
     listen_table: bool | None = None
     balance: bool | None = None
@@ -43,7 +43,7 @@ class Wishes:
     verbose: bool = False
 
     def variables(self) -> dict[str, str]:
-        """The variables that say it."""
+        """The environment variables that tell the library these wishes."""
         asked = {
             f"FSOCKET_{part.upper()}": _switch(wish) for part in PARTS if (wish := getattr(self, part)) is not None
         }
@@ -63,21 +63,24 @@ def _switch(on: bool) -> str:
 
 
 def inherited_environment() -> dict[str, str]:
-    """As it was given to us: Python may have put LC_CTYPE into its own since (PEP 538)."""
+    """The environment with which this process was started. Python may have added LC_CTYPE to os.environ (PEP 538)."""
     assignments = os.fsdecode(Path("/proc/self/environ").read_bytes()).split("\0")
     return dict(assignment.split("=", 1) for assignment in assignments if "=" in assignment)
 
 
 def environment(inherited: Mapping[str, str], library: Path, wishes: Wishes) -> dict[str, str]:
-    """The environment of the command. The library is preloaded first, and others as before.
+    """The environment of the command. It preloads the library first, and then the libraries that it named before.
 
-    Raises LaunchError when the library's name cannot be said in LD_PRELOAD.
+    Raises LaunchError when LD_PRELOAD cannot name the library.
     """
     return dict(inherited) | {"LD_PRELOAD": _preload(library, inherited.get("LD_PRELOAD", ""))} | wishes.variables()
 
 
 def _preload(library: Path, inherited: str) -> str:
-    """ld.so(8) separates by colons and spaces, and has no way to quote either."""
+    """The value of LD_PRELOAD: the library, and then the inherited ones. Raises LaunchError.
+
+    ld.so(8) separates names by colons and spaces, and has no way to quote either.
+    """
     if re.search(r"[: ]", str(library)):
         raise LaunchError(f"LD_PRELOAD cannot name {library}: move it where no directory has a space or a colon")
     others = [name for name in re.split(r"[: ]", inherited) if name and name != str(library)]
@@ -93,7 +96,7 @@ def without_library(inherited: Mapping[str, str], library: Path) -> dict[str, st
 
 @dataclass(frozen=True)
 class Hindrance:
-    """Why a command will run as without the library, and what to do. breaks: it would not run with it."""
+    """Why the library will not accelerate a command, and what to do. breaks: the library would break the command."""
 
     words: str
     breaks: bool = False
@@ -103,7 +106,10 @@ class Hindrance:
 
 
 def hindrance(command: Sequence[str], library: Path) -> Hindrance | None:
-    """None: the command will be accelerated, if it listens. Raises LaunchError when there is no such command."""
+    """Why the library will not accelerate a command; None: it will, if the command listens.
+
+    Raises LaunchError when there is no such command.
+    """
     try:
         verdict = check(find(command[0]), library, command[1:])
     except NotAProgram as error:
@@ -121,7 +127,7 @@ def hindrance(command: Sequence[str], library: Path) -> Hindrance | None:
 
 
 def execute(command: list[str], variables: dict[str, str]) -> NoReturn:
-    """Become the command. Raises LaunchError when the kernel refuses."""
+    """Replace this process by the command. Raises LaunchError when the kernel refuses."""
     for ignored_by_python in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(ignored_by_python, signal.SIG_DFL)
     try:

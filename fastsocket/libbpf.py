@@ -1,7 +1,7 @@
 """The few calls of libbpf.so.1 that we need, as Python objects that own what they opened (libbpf 1.0 or later).
 
-The Python bindings on PyPI either bring a compiler (bcc) or cannot attach to a tracepoint with BTF; the C API is
-stable and small, so ctypes it is. Names follow libbpf's: <bpf/libbpf.h>, <bpf/bpf.h>.
+The Python bindings on PyPI either bring a compiler (bcc) or cannot attach to a tracepoint with BTF. The C API is stable
+and small, so this module calls it through ctypes. Names follow libbpf's: <bpf/libbpf.h>, <bpf/bpf.h>.
 """
 
 import ctypes
@@ -17,20 +17,20 @@ from typing import Self
 from fastsocket.refusal import Cause, cause_of, telling_line
 
 INGRESS, EGRESS = 1 << 0, 1 << 1  # BPF_TC_INGRESS, BPF_TC_EGRESS
-FILTER_PRIORITY = 0x4653  # "FS": our tc filters are known by their place, so that a later process can remove them
+FILTER_PRIORITY = 0x4653  # "FS": a later process knows our tc filters by this priority, and can remove them
 XDP_IF_NO_EXIST = 1 << 0  # XDP_FLAGS_UPDATE_IF_NOEXIST in <linux/if_link.h>
 XDP_GENERIC, XDP_NATIVE = 1 << 1, 1 << 2  # XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE
 BTF_KIND_TYPEDEF = 8  # <linux/btf.h>
 STATS_RUN_TIME = 0  # BPF_STATS_RUN_TIME in <linux/bpf.h>
 _RUN_TIME = struct.Struct("=192xQ")  # run_time_ns in struct bpf_prog_info of <linux/bpf.h>
 LOG_LINES_SHOWN = 30
-DEBUG = 2  # LIBBPF_DEBUG: what it parsed, hundreds of lines of it
+DEBUG = 2  # LIBBPF_DEBUG: at this level libbpf tells what it parsed, in hundreds of lines
 
 
 class BpfError(Exception):
-    """libbpf or the kernel refused: the reason in one line, which is the message; its cause; and, apart, their log.
+    """libbpf or the kernel refused. The message is the reason in one line; cause says what is missing.
 
-    A traceback shows the log's end, too, as a note (PEP 678).
+    log has the lines that libbpf and the kernel wrote. A traceback shows the last of them as a note (PEP 678).
     """
 
     exit_status = 3
@@ -105,16 +105,16 @@ def _load_libbpf() -> ctypes.CDLL:
 
 
 class BpfObject:
-    """A compiled object file: set its variables, load it, then attach its programs and read its maps.
+    """A compiled BPF object file: set its variables, load it, then attach its programs and read its maps.
 
-    Everything it holds in the kernel goes with close(), or with the process, except tc filters, which live as long as
-    their device. Raises BpfError, with the verifier's log when the verifier refused.
+    close() and the end of the process remove everything that it holds in the kernel, except tc filters, which live as
+    long as their device. Raises BpfError, with the verifier's log when the verifier refused.
     """
 
     def __init__(self, path: Path):
         self._libbpf = _load_libbpf()
         self._log: list[str] = []
-        self._print = _PRINT(self._keep_log)  # libbpf holds it: it must live as long as this object
+        self._print = _PRINT(self._keep_log)  # libbpf keeps a pointer to it, so it must live as long as this object
         self._links: list[ctypes.c_void_p] = []
         self._object: ctypes.c_void_p | None = None
         with self._logging():
@@ -167,7 +167,7 @@ class BpfObject:
         return (ctypes.c_ubyte * size).from_address(address)
 
     def resize(self, map_name: str, entries: int) -> None:
-        """Set how many elements a map has, before load."""
+        """Set how many elements a map has. Call this before load()."""
         result = self._libbpf.bpf_map__set_max_entries(self._map(map_name), ctypes.c_uint32(entries))
         self._check(result, f"resize map {map_name}")
 
@@ -177,7 +177,7 @@ class BpfObject:
             self._check(self._libbpf.bpf_object__load(self._object), "load the BPF programs")
 
     def leave_out(self, program: str) -> None:
-        """Do not load this one, for which the kernel may lack something."""
+        """Leave a program out of load(), because the kernel may lack something that the program needs."""
         self._check(self._libbpf.bpf_program__set_autoload(self._program(program), False), f"leave out {program}")
 
     def attach(self, program: str) -> None:
@@ -191,7 +191,7 @@ class BpfObject:
         return int(self._libbpf.bpf_program__fd(self._program(program)))
 
     def ran_ns(self, program: str) -> int:
-        """How long a loaded program has run, of the time in which the kernel was timing()."""
+        """How many ns a loaded program has run while timing() was on."""
         info, length = ctypes.create_string_buffer(_RUN_TIME.size), ctypes.c_uint32(_RUN_TIME.size)
         result = self._libbpf.bpf_obj_get_info_by_fd(self.descriptor(program), info, ctypes.byref(length))
         self._check(result, f"ask how long {program} ran")
@@ -220,7 +220,7 @@ class BpfObject:
         return buffer.raw
 
     def read_hash(self, map_name: str) -> dict[int, bytes]:
-        """All elements of a hash map whose keys are 32-bit numbers; one that comes meanwhile may be missing."""
+        """All elements of a hash map, by its 32-bit keys. An element that is added during the read may be missing."""
         handle = self._map(map_name)
         descriptor, size = self._libbpf.bpf_map__fd(handle), self._libbpf.bpf_map__value_size(handle)
         found, key, buffer = {}, ctypes.c_uint32(), ctypes.create_string_buffer(size)
@@ -254,7 +254,7 @@ class BpfObject:
 
     @contextmanager
     def attached(self, program: str) -> Iterator[None]:
-        """A tracing program is attached meanwhile."""
+        """Attach a tracing program during the with block."""
         self.attach(program)
         link = self._links.pop()
         try:
@@ -263,7 +263,7 @@ class BpfObject:
             self._libbpf.bpf_link__destroy(link)
 
     def detach(self) -> None:
-        """Take off all tracing programs that were attached."""
+        """Detach all tracing programs."""
         while self._links:
             self._libbpf.bpf_link__destroy(self._links.pop())
 
@@ -281,7 +281,7 @@ class BpfObject:
 
 
 def has_tracepoint(name: str) -> bool:
-    """Whether the kernel has it for programs with BTF (tp_btf)."""
+    """Whether the kernel has this tracepoint for programs with BTF (tp_btf)."""
     types = _kernel_types()
     return bool(
         types and _load_libbpf().btf__find_by_name_kind(types, f"btf_trace_{name}".encode(), BTF_KIND_TYPEDEF) > 0
@@ -290,7 +290,7 @@ def has_tracepoint(name: str) -> bool:
 
 @cache
 def _kernel_types() -> ctypes.c_void_p | None:
-    """The kernel's BTF, parsed once: that takes some 10 ms. None: it has none."""
+    """The kernel's BTF; None: the kernel has none. It is parsed only once, because that takes some 10 ms."""
     with _quiet(_load_libbpf()) as library:
         library.btf__load_vmlinux_btf.restype = ctypes.c_void_p
         found = library.btf__load_vmlinux_btf()
@@ -299,9 +299,9 @@ def _kernel_types() -> ctypes.c_void_p | None:
 
 @contextmanager
 def timing() -> Iterator[None]:
-    """The kernel notes meanwhile how long each BPF program runs, which costs each run some ns.
+    """During the with block the kernel notes how long each BPF program runs, which costs some ns for each run.
 
-    It ends with the caller's descriptor. Raises BpfError without CAP_SYS_ADMIN.
+    The kernel also stops when the caller's descriptor is closed. Raises BpfError without CAP_SYS_ADMIN.
     """
     descriptor = _load_libbpf().bpf_enable_stats(STATS_RUN_TIME)
     _expect(descriptor, "time BPF programs")
@@ -318,7 +318,7 @@ def _expect(result: int, what: str, *accepted: int) -> None:
 
 @contextmanager
 def _quiet(library: ctypes.CDLL) -> Iterator[ctypes.CDLL]:
-    """libbpf writes the kernel's refusals to stderr; ours are exceptions."""
+    """Keep libbpf from writing the kernel's refusals to stderr during the with block: we raise exceptions instead."""
     library.libbpf_set_print.restype = ctypes.c_void_p
     before = library.libbpf_set_print(None)
     try:
@@ -330,8 +330,8 @@ def _quiet(library: ctypes.CDLL) -> Iterator[ctypes.CDLL]:
 def attach_egress(descriptor: int, ifindex: int, handle: int, note: Callable[[bool], None]) -> None:
     """Attach a tc program to a device's egress under this handle, in the network namespace of the calling thread.
 
-    It stays until detach_egress(), or as long as the device. note: called before it is attached, with whether the
-    clsact qdisc had to be made for it. Raises BpfError.
+    The program stays until detach_egress(), or as long as the device. note: called before the program is attached, with
+    True if the clsact qdisc had to be made for it. Raises BpfError.
     """
     hook = _TcHook(ctypes.sizeof(_TcHook), ifindex, EGRESS, 0)
     options = _TcOptions(size=ctypes.sizeof(_TcOptions), prog_fd=descriptor, handle=handle, priority=FILTER_PRIORITY)
@@ -350,7 +350,7 @@ def detach_egress(ifindex: int, handle: int, identity: int) -> None:
         found = library.bpf_tc_query(ctypes.byref(hook), ctypes.byref(options))
         _expect(found, "ask for the programs at the device's egress", NOT_THERE, -errno.EINVAL)
         if found == 0 and options.prog_id == identity:
-            options.prog_id = options.prog_fd = options.flags = 0  # libbpf wants them so
+            options.prog_id = options.prog_fd = options.flags = 0  # bpf_tc_detach() refuses other values
             _expect(library.bpf_tc_detach(ctypes.byref(hook), ctypes.byref(options)), "remove a program from an egress")
 
 
@@ -362,7 +362,7 @@ def destroy_clsact(ifindex: int) -> None:
 
 
 def program_id(descriptor: int) -> int:
-    """The kernel's number of a loaded program: the first but one field of struct bpf_prog_info."""
+    """The id that the kernel gave a loaded program: the second field of struct bpf_prog_info."""
     info, length = (ctypes.c_uint32 * 2)(), ctypes.c_uint32(8)
     result = _load_libbpf().bpf_obj_get_info_by_fd(descriptor, info, ctypes.byref(length))
     _expect(result, "ask for a program's id")
@@ -370,7 +370,7 @@ def program_id(descriptor: int) -> int:
 
 
 def attach_xdp(descriptor: int, ifindex: int, flags: int) -> None:
-    """Attach an XDP program to a device; it stays until detach_xdp(). Raises BpfError, also when it has one."""
+    """Attach an XDP program to a device until detach_xdp(). Raises BpfError, also when the device has one already."""
     with _quiet(_load_libbpf()) as library:
         _expect(library.bpf_xdp_attach(ifindex, descriptor, flags | XDP_IF_NO_EXIST, None), "attach the XDP program")
 

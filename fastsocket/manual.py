@@ -1,6 +1,6 @@
-"""The manual page and the completions, from what the command says of itself: python3 -m fastsocket.manual man|bash|zsh.
+"""The manual page and the shell completions, made from the command's --help: python3 -m fastsocket.manual man|bash|zsh.
 
-The page is in man(7)'s language. Completions ask the command itself at each Tab.
+The page is in man(7)'s language. The completions call the command itself at each Tab.
 """
 
 import sys
@@ -34,7 +34,7 @@ too; its options go before them. With FSOCKET=off the library does nothing.
 
 
 def manual() -> str:
-    """The page fastsocket(1)."""
+    """The text of the manual page fastsocket(1)."""
     command = get_command(app)
     top = _context(command, NAME)
     verbs = {name: _context(verb, name, top) for name, verb in command.commands.items()}  # type: ignore[attr-defined]
@@ -67,7 +67,7 @@ def _verb(context: Any) -> Iterator[str]:
 
 
 def _parts(help_text: str) -> tuple[str, list[str]]:
-    r"""The first paragraph, and the lines of the others; one that begins with \b stays as it is."""
+    r"""The first paragraph of a help text, and the lines of the others. A paragraph that begins with \b is verbatim."""
     first, *others = help_text.strip().split("\n\n")
     lines: list[str] = []
     for paragraph in others:
@@ -78,13 +78,13 @@ def _parts(help_text: str) -> tuple[str, list[str]]:
 
 
 def _escaped(text: str) -> str:
-    """Backslashes, dashes that stay dashes, and no dot at the begin of a line, where man(7) has its requests."""
+    """A line with its backslashes and dashes escaped, and a dot or quote at its start, where man(7) has requests."""
     plain = text.replace("\\", r"\e").replace("-", r"\-")
     return rf"\&{plain}" if plain.startswith((".", "'")) else plain
 
 
 def completion(shell: str) -> str:
-    """The file that a shell reads."""
+    """The completion script for a shell."""
     return get_completion_script(prog_name=NAME, complete_var=COMPLETE, shell=shell) + "\n"
 
 

@@ -1,9 +1,12 @@
-"""Other people's words, made harmless for a terminal: names of files and processes, and what is said of them."""
+"""Make text from others harmless for a terminal, such as the names of files and processes."""
 
 
 def printable(text: str) -> str:
-    r"""One line without control characters: an escape sequence, a line break, or a byte that is no text is spelled out,
-    as in \x1b, \n and \udcff, so that what it was can still be told."""
+    r"""A text as one line without control characters.
+
+    Escape sequences, line breaks and bytes that are no text are spelled out, as in \x1b, \n and \udcff, so that a
+    reader can still tell what they were.
+    """
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )

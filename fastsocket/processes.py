@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-_START = 22 - 3  # of stat_fields()
+_START = 22 - 3  # the place of starttime, field 22 of stat, in stat_fields(), which begins with field 3
 _WATCH = re.compile(r"^tfd: +(\d+) events: +([0-9a-f]+) .* ino:([0-9a-f]+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process number may be used again; with its start the process is known for certain."""
+    """A process, known by its number and its start. The number alone is not enough: the kernel may use it again."""
 
     pid: int
     start: int  # in clock ticks since boot
 
     @classmethod
     def at(cls, pid: int) -> "Process":
-        """Raises ProcessLookupError when there is none."""
+        """The process that has this number now. Raises ProcessLookupError when there is none."""
         try:
             return cls(pid, int(stat_fields(f"/proc/{pid}")[_START]))
         except FileNotFoundError:
@@ -34,7 +34,7 @@ class Process:
 
 
 def numbers(directory: str) -> list[int]:
-    """The entries of a directory of /proc that are numbers; none if the directory has just gone."""
+    """The names in a directory of /proc that are numbers; an empty list if the directory has just gone."""
     try:
         return [int(name) for name in os.listdir(directory) if name.isdecimal()]
     except (FileNotFoundError, ProcessLookupError):
@@ -42,7 +42,7 @@ def numbers(directory: str) -> list[int]:
 
 
 def children(pid: int) -> list[int]:
-    """The pids of a process's children, by any of its threads; none if it has ended."""
+    """The pids of the children that any thread of a process has; an empty list if the process has ended."""
     return [child for thread in numbers(f"/proc/{pid}/task") for child in _children_by(pid, thread)]
 
 
@@ -54,7 +54,7 @@ def _children_by(pid: int, thread: int) -> list[int]:
 
 
 def family(pid: int) -> list[int]:
-    """A process and its descendants, however deep."""
+    """The pids of a process and of all its descendants."""
     found = [pid]
     for member in found:
         found += children(member)
@@ -62,28 +62,37 @@ def family(pid: int) -> list[int]:
 
 
 def user_of(pid: int) -> int:
-    """Root owns the files of any process that may not be dumped, which each can say of itself (proc(5)). Raises OSError
-    for a process that has ended."""
+    """The user of a process. Raises OSError for a process that has ended.
+
+    The owner of /proc/PID alone is not enough: it is root for a process that may not be dumped, and every process can
+    set that for itself (proc(5)).
+    """
     owner = os.stat(f"/proc/{pid}").st_uid
     return owner or int(status_of(Path(f"/proc/{pid}"))["Uid"].split()[0])
 
 
 def status_of(directory: Path) -> dict[str, str]:
-    """Of a process's or a thread's directory. Raises OSError when that has ended. A name may hold any other separator
-    of lines than a line feed."""
+    """The fields of the file status in the /proc directory of a process or thread, by name.
+
+    Only line feeds end a line, because a process's name may hold any other line separator. Raises OSError when the
+    process or thread has ended.
+    """
     lines = (directory / "status").read_text(errors="replace").split("\n")
     return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
 
 
 def stat_fields(directory: str) -> list[str]:
-    """Of a process's or a thread's directory, the fields of stat from the third on (proc(5)): the name before them may
-    hold anything. Raises FileNotFoundError or ProcessLookupError when that has ended."""
-    with open(f"{directory}/stat", errors="replace") as file:  # a Path would take longer than the kernel
+    """The fields of the file stat in the /proc directory of a process or thread, from the third field on (proc(5)).
+
+    They are found behind the last parenthesis, because the name before it may hold any character. Raises
+    FileNotFoundError or ProcessLookupError when the process or thread has ended.
+    """
+    with open(f"{directory}/stat", errors="replace") as file:  # making a Path takes longer than the kernel's read
         return file.read().rpartition(")")[2].split()
 
 
 class Watch(NamedTuple):
-    """What an epoll watches: a descriptor, for which events, and the inode of its file."""
+    """One entry of an epoll: the descriptor that it watches, the events, and the inode of the descriptor's file."""
 
     descriptor: int
     events: int
@@ -91,7 +100,7 @@ class Watch(NamedTuple):
 
 
 def epolls_of(pid: int) -> dict[int, list[Watch]]:
-    """Each epoll of a process: its descriptor, and what it watches (proc(5), fdinfo)."""
+    """What each epoll of a process watches, by the epoll's descriptor (proc(5), fdinfo)."""
     try:
         return {
             number: [
@@ -114,14 +123,16 @@ def epolls_with(inodes: set[int], processes: Iterable[int]) -> int:
 
 
 def _outermost(epolls: dict[int, list[Watch]]) -> list[set[int]]:
-    """The inodes that each of them watches."""
+    """The inodes that each epoll watches, without the epolls that another epoll watches."""
     inside = {watch.descriptor for watches in epolls.values() for watch in watches}
     return [{watch.inode for watch in watches} for epoll, watches in epolls.items() if epoll not in inside]
 
 
 def descriptors(pid: int) -> Iterator[tuple[int, str]]:
-    """Each descriptor of a process and what it is, as in (5, "socket:[4711]"); none of a process that has ended. Raises
-    PermissionError."""
+    """Each descriptor of a process and what it refers to, such as (5, "socket:[4711]").
+
+    A process that has ended has none. Raises PermissionError.
+    """
     for number in numbers(f"/proc/{pid}/fd"):
         try:
             yield number, os.readlink(f"/proc/{pid}/fd/{number}")

@@ -1,4 +1,4 @@
-"""The running servers for Prometheus, in its text exposition format."""
+"""Describe the running servers in the text exposition format of Prometheus."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ from fastsocket.counters import COUNTER_NAMES, COUNTERS, Counter
 from fastsocket.servers import Server
 from fastsocket.shared_memory import Listener, LocalListener
 
-ACCEPTED = "accepted_"  # counters that begin so are one metric, with the rest of the name as a label
+ACCEPTED = "accepted_"  # counters whose names begin so become one metric, with the rest of the name as a label
 CAN_FALL = {"fallen_back"}  # a worker that found no local listener may find one later
 ACCEPTED_FROM = [name.removeprefix(ACCEPTED) for name in COUNTER_NAMES if name.startswith(ACCEPTED)]
 
 
 def exposition(servers: list[Server]) -> str:
-    """HELP, TYPE and samples; without servers, no samples."""
+    """The text for Prometheus: HELP, TYPE and samples of each metric. Without servers it has no samples."""
     registry = CollectorRegistry()
     registry.register(_Servers(servers))
     return generate_latest(registry).decode()
@@ -93,7 +93,7 @@ class _Servers(Collector):
         return family
 
     def _listeners(self) -> dict[tuple[str, str], list[Listener]]:
-        """By their labels: of two that have the same, Prometheus would take neither."""
+        """The listeners by pid and address, their labels. Prometheus would refuse two samples with the same labels."""
         found = defaultdict(list)
         for server in self._servers:
             for listener in server.listeners:

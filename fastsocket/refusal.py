@@ -1,6 +1,6 @@
-"""Why BPF is refused: of libbpf's log, often hundreds of lines, the cause, one telling line, and what helps.
+"""Find in libbpf's log, which often has hundreds of lines, why BPF was refused, and what helps.
 
-The log's words are those of libbpf 1.1 (src/libbpf.c, src/btf.c) and of the kernel's verifier.
+The patterns match the words of libbpf 1.1 (src/libbpf.c, src/btf.c) and of the kernel's verifier.
 """
 
 import errno
@@ -12,11 +12,11 @@ _PROGRAM = re.compile(r"prog '(?P<name>[^']+)'")
 _TRACEPOINT = re.compile(r"failed to find kernel BTF type ID of '(?P<name>[^']+)'")
 _NO_BTF = re.compile(r"failed to find valid kernel BTF|kernel BTF is missing|Error loading vmlinux BTF")
 _LOG_BEGINS, _LOG_ENDS = "-- BEGIN PROG LOAD LOG --", "-- END PROG LOAD LOG --"
-_STATISTICS = "processed "  # how the verifier's last line begins, which says nothing of the cause
+_STATISTICS = "processed "  # the verifier's last line begins so; it has statistics and says nothing about the cause
 
 
 class Cause(Enum):
-    """What has to change; the value says how, where that is known. For a tracepoint it depends on which one it is."""
+    """Why BPF was refused. The value says what helps, where that is known."""
 
     PRIVILEGE = "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
     NO_BPF = "boot a kernel with CONFIG_BPF_SYSCALL, as Debian's are"
@@ -29,7 +29,7 @@ class Cause(Enum):
 
 
 def cause_of(code: int, log: list[str]) -> Cause:
-    """Of an error number and libbpf's log."""
+    """The cause of a refusal, from its error number and libbpf's log."""
     if _within_log(log):
         return Cause.VERIFIER
     if _found(_NO_BTF, log):
@@ -42,7 +42,7 @@ def cause_of(code: int, log: list[str]) -> Cause:
 
 
 def telling_line(code: int, log: list[str]) -> str:
-    """The one line of it that says why."""
+    """One line that says why BPF was refused, from the error number and libbpf's log."""
     cause = cause_of(code, log)
     if cause is Cause.VERIFIER:
         return f"the verifier refuses {_refused_program(log)}: {_within_log(log)[-1]}"
@@ -61,7 +61,7 @@ def _refused_program(log: list[str]) -> str:
 
 
 def _within_log(log: list[str]) -> list[str]:
-    """What the verifier said of the program that it refused."""
+    """The lines that the verifier wrote about the program that it refused, without blank lines and statistics."""
     begins = [number for number, line in enumerate(log) if _LOG_BEGINS in line]
     if not begins:
         return []

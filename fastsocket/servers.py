@@ -1,4 +1,4 @@
-"""The servers that run with libfsocket.so: found in /proc, each with the processes that share its memory."""
+"""Find the servers that run with libfsocket.so in /proc, each with the processes that share its memory."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,21 +22,21 @@ from fastsocket.shared_memory import (
 )
 from fastsocket.users import user_name
 
-MOST_THREADS = 4096  # of a process in a container, whose threads have to be asked for their numbers
+MOST_THREADS = 4096  # how many threads of a process in a container are asked for the numbers that they have there
 
 
 @dataclass(frozen=True)
 class Server:
-    """The processes that map one shared memory. Each lives, and its id is the one that the reader sees."""
+    """The living processes that map one shared memory. Their ids are those in the reader's PID namespace."""
 
-    pid: int  # the process that the others descend from, such as the master
+    pid: int  # the process from which the others descend, such as the master
     command: str
     processes: list[int]
     listeners: list[Listener]
     counters: list[CpuCounters]
 
 
-SHOWN = 5  # of a list in a remark
+SHOWN = 5  # a remark names at most so many entries of a list
 
 
 @dataclass
@@ -44,9 +44,9 @@ class Survey:
     """What a look at all processes found."""
 
     servers: list[Server] = field(default_factory=list)
-    other_version: list[int] = field(default_factory=list)  # a process of each server whose library is not of our age
+    other_version: list[int] = field(default_factory=list)  # one process of each server with another library version
     out_of_reach: int = 0  # how many processes we were not allowed to look into
-    left_out: dict[int, list[int]] = field(default_factory=dict)  # users, and their processes beyond what we look into
+    left_out: dict[int, list[int]] = field(default_factory=dict)  # by user: processes beyond the user's budget
 
     def leave_out(self, user: int, pids: Iterable[int]) -> None:
         self.left_out.setdefault(user, []).extend(pids)
@@ -56,7 +56,7 @@ class Survey:
         return [server for server in self.servers if not set(pids).isdisjoint(server.processes)]
 
     def remarks(self) -> list[str]:
-        """What keeps this from being all that runs, a line each."""
+        """Why the survey may lack servers that run, one line for each reason."""
         said = []
         if self.other_version:
             said.append(
@@ -80,24 +80,24 @@ def _some(words: Sequence[object]) -> str:
 
 
 def remedy() -> str:
-    """Where we may not look into a process."""
+    """What helps where we may not look into a process."""
     return "run this with sudo" if os.geteuid() else "this root lacks CAP_SYS_PTRACE"
 
 
 class Ended(Exception):
-    """The process is not there, or not any more."""
+    """The process does not exist, or has ended."""
 
     exit_status = 1
 
 
 class OutOfReach(Exception):
-    """We may not look into the process, or have looked into enough of its user's."""
+    """We may not look into the process, or its user's processes have used up their budget."""
 
     exit_status = 3
 
 
 def absence(pid: int, found: Survey) -> Ended | NotPreloaded | OutOfReach:
-    """Why a process belongs to no server that was seen."""
+    """Why a process belongs to no server of a survey."""
     if any(pid in pids for pids in found.left_out.values()):
         return OutOfReach(f"process {pid} was left out: its user has too many, or they say too much")
     try:
@@ -112,9 +112,10 @@ def absence(pid: int, found: Survey) -> Ended | NotPreloaded | OutOfReach:
 
 
 def survey(first: Sequence[int] = ()) -> Survey:
-    """Look at every process. One that ends meanwhile is not there.
+    """Look at every process, and find the servers. A process that ends during the look is left out.
 
-    first: the processes that matter most. Those of other users are looked into as far as their budgets go.
+    first: processes to look at before the others of their user. Other users' processes are looked into as far as their
+    budgets go.
     """
     found, budgets = Survey(), Budgets(os.geteuid())
     for user, processes in _processes_by_memory(found, budgets, set(first)):
@@ -135,7 +136,10 @@ def survey(first: Sequence[int] = ()) -> Survey:
 
 
 def _processes_by_memory(found: Survey, budgets: Budgets, first: set[int]) -> list[tuple[int, dict[int, Mapping]]]:
-    """The processes of each server, and the user whose budget pays for the look: its user with the lowest id."""
+    """The processes of each server, and the user whose budget the look is charged to.
+
+    Where a server's processes have several users, that is the user with the lowest id.
+    """
     groups: dict[int, tuple[int, dict[int, Mapping]]] = {}
     for user, pid in _by_user(first):
         try:
@@ -152,7 +156,10 @@ def _processes_by_memory(found: Survey, budgets: Budgets, first: set[int]) -> li
 
 
 def _by_user(first: set[int]) -> list[tuple[int, int]]:
-    """User and number of every process. System users come first, so that other users' processes cannot hide theirs."""
+    """The user and the number of every process, in the order in which to look at them.
+
+    System users come first, so that other users' processes cannot use up the time for theirs.
+    """
     found = []
     for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):
         with suppress(OSError):
@@ -162,13 +169,13 @@ def _by_user(first: set[int]) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class _Task:
-    """A process or thread, as /proc/PID/status has it."""
+    """A process or thread as its file status in /proc describes it."""
 
     pid: int
-    own_pid: int  # as it knows itself: in a container that is another number
+    own_pid: int  # its number in its own PID namespace, which is another one in a container
     parent: int
     name: str
-    is_contained: bool  # it has numbers of its own
+    is_contained: bool  # True: it is in a PID namespace below ours
 
 
 def _task(directory: Path) -> _Task:
@@ -180,7 +187,7 @@ def _task(directory: Path) -> _Task:
 
 
 def _tasks(directories: Iterable[Path]) -> list[_Task]:
-    """Of those that have not ended meanwhile."""
+    """The processes or threads of these /proc directories that still live."""
     found = []
     for directory in directories:
         with suppress(FileNotFoundError, ProcessLookupError):
@@ -189,7 +196,7 @@ def _tasks(directories: Iterable[Path]) -> list[_Task]:
 
 
 def _server(mappings: dict[int, Mapping], budget: Budget) -> Server:
-    """Raises Spent, and what SharedMemory raises."""
+    """The server whose processes have these mappings. Raises Spent, and what SharedMemory raises."""
     processes = _tasks(Path(f"/proc/{pid}") for pid in mappings)
     if not processes:
         raise ProcessLookupError("all of them have ended")
@@ -205,7 +212,7 @@ def _server(mappings: dict[int, Mapping], budget: Budget) -> Server:
 
 
 class _Living:
-    """The threads of a server that are alive: how each knows itself, and how we know it."""
+    """The living threads of a server. Translates the numbers of their own PID namespace into ours."""
 
     def __init__(self, processes: list[_Task]):
         self._processes = {process.own_pid: process for process in processes}
@@ -213,8 +220,11 @@ class _Living:
         self._threads: dict[int, dict[int, int]] = {}
 
     def at(self, listener: Listener, budget: Budget) -> Listener | None:
-        """The listener with those alone; None where it is closed. A creator that has ended may have been the parent of
-        a daemon: only one that let go closed its listener. Raises Spent."""
+        """The listener with only its living adopters; None where the listener is closed. Raises Spent.
+
+        A listener whose creator has ended may still be open: the creator may have been the parent of a daemon. Only a
+        creator that has let go of the listener has closed it.
+        """
         budget.check()
         creator = self._seen(Adopter(listener.creator, listener.creator)) if listener.creator else None
         cpus = [
@@ -238,7 +248,7 @@ class _Living:
         return Adopter(process.pid, thread) if process and thread else None
 
     def _thread(self, process: _Task, own: int) -> int | None:
-        """Of a thread that is alive."""
+        """The number by which we know a thread of a process; None for a thread that has ended. own: its own number."""
         if not process.is_contained:
             return own if os.path.exists(f"/proc/{process.pid}/task/{own}") else None
         if process.pid not in self._threads:

@@ -1,13 +1,13 @@
-"""What libfsocket.so says of a running server, read from outside.
+"""Read from outside what libfsocket.so says about a running server.
 
 The library keeps it in a memfd that the server's whole process tree maps. /proc/PID/maps (proc(5)) of any of these
-processes leads there. Any process can map something under that name to mislead a reader that is root, so the reader
-trusts little:
+processes leads there. Any process can map another file under that name to mislead a reader that is root. Therefore the
+reader trusts little:
 
-- It reads the file itself, never the other process's memory, where a page fault may wait for as long as the process
-  likes (userfaultfd(2)).
-- Sizes and offsets are those of the version, not those that the memory claims.
-- No other content is believed further than a lie could do harm.
+- It reads the file itself. It does not read another user's process memory, where a page fault may wait for as long as
+  that process likes (userfaultfd(2)).
+- It uses the sizes and offsets of the library's version, not those that the memory claims.
+- It uses all other content only in ways in which a lie does no harm.
 """
 
 import os
@@ -36,7 +36,7 @@ MAX_ADOPTERS = 8
 
 
 class Header(Structure):
-    """How struct shared_memory begins, up to what is not read from outside."""
+    """The beginning of struct shared_memory, up to the fields that are not read from outside."""
 
     _fields_ = [
         ("magic", c_char * 8),
@@ -54,13 +54,13 @@ class Header(Structure):
 
 
 class CountersLine(Structure):
-    """How struct cpu_counters begins."""
+    """The beginning of struct cpu_counters."""
 
     _fields_ = [(name, c_uint64) for name in COUNTER_NAMES]
 
 
 class SeatLine(Structure):
-    """How struct seat begins."""
+    """The beginning of struct seat."""
 
     _fields_ = [
         ("adopter", c_uint64 * MAX_ADOPTERS),
@@ -72,7 +72,7 @@ class SeatLine(Structure):
 
 
 class ListenerHead(Structure):
-    """How struct shared_listener begins."""
+    """The beginning of struct shared_listener."""
 
     _fields_ = [
         ("in_use", c_uint32),
@@ -87,11 +87,11 @@ class ListenerHead(Structure):
 
 COUNTERS_OFFSET = 64
 COUNTERS_STRIDE = 256  # more than sizeof(CountersLine)
-SEATS_OFFSET, SEATS_STRIDE = 320 + 2 * 8 * MAX_CPUS, 128  # behind the shards and the waiting
+SEATS_OFFSET, SEATS_STRIDE = 320 + 2 * 8 * MAX_CPUS, 128  # the seats follow the arrays of shards and of waiting
 LISTENERS_OFFSET = COUNTERS_OFFSET + MAX_CPUS * COUNTERS_STRIDE
 LISTENERS_STRIDE = SEATS_OFFSET + MAX_CPUS * SEATS_STRIDE
 MEMORY_BYTES = LISTENERS_OFFSET + MAX_LISTENERS * LISTENERS_STRIDE
-# What an honest header says of all that.
+# The sizes and offsets that an honest header has.
 GEOMETRY = {
     "counters_offset": COUNTERS_OFFSET,
     "counters_stride": COUNTERS_STRIDE,
@@ -103,9 +103,9 @@ GEOMETRY = {
     "adopters": MAX_ADOPTERS,
 }
 
-# ---- what it says
+# ---- the content
 
-MAPS_BYTES = 16 << 20  # of a process's list of mappings, which can be made as long as 65530 long names
+MAPS_BYTES = 16 << 20  # how much is read of a process's list of mappings, which can have 65530 long names
 MAPS_CHUNK = 1 << 18
 
 
@@ -138,7 +138,7 @@ class LocalListener:
     cpu: int
     listening: bool
     adopters: list[Adopter]
-    tended_ms_ago: int | None  # since an adopter last waited for it; None: nobody does
+    tended_ms_ago: int | None  # ms since an adopter last waited for connections here; None: no adopter does
 
 
 @dataclass(frozen=True)
@@ -147,31 +147,31 @@ class Listener:
 
     address: str
     port: int
-    creator: int | None  # the process that listened; None once it has let go, or ended
+    creator: int | None  # the process that called listen(); None once it has let go of the listener, or has ended
     why_not: str  # why connections do not go to the workers' own CPUs; empty: they do
-    balance: str  # "on" where the library's program may give a connection to another worker; "off"; or why it cannot
-    cpus: list[LocalListener]  # those that listen, or have an adopter
+    balance: str  # "on": the library's BPF program may give a connection to another worker; "off"; or why it cannot
+    cpus: list[LocalListener]  # the clones that listen, or have an adopter
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
 class NotPreloaded(Exception):
-    """The process has no shared memory of libfsocket: the library is not loaded, or nothing has called listen() yet."""
+    """The process has no shared memory of libfsocket: the library is not loaded, or its server does not listen yet."""
 
     exit_status = 1
 
 
 class OtherVersion(NotPreloaded):
-    """The shared memory is of an older or a newer library than this one, or not libfsocket's at all."""
+    """The shared memory is that of an older or newer version of the library, or not libfsocket's at all."""
 
 
 @dataclass(frozen=True)
 class Mapping:
     """Where a process has the shared memory mapped, and which memory that is."""
 
-    span: str  # first and last address, as in /proc/PID/maps
-    inode: int  # of the memfd, which says which one it is
+    span: str  # first and last address, in the form of /proc/PID/maps
+    inode: int  # the memfd's inode number, which tells it from other memfds
 
     @property
     def address(self) -> int:
@@ -179,17 +179,20 @@ class Mapping:
 
 
 def mapping_of(pid: int) -> Mapping:
-    """Raises NotPreloaded; FileNotFoundError, ProcessLookupError or PermissionError as /proc does."""
+    """Where a process has the shared memory mapped.
+
+    Raises NotPreloaded; FileNotFoundError, ProcessLookupError or PermissionError as /proc does.
+    """
     for line in _lines(f"/proc/{pid}/maps", MAPS_BYTES):
         if line.endswith(MAPPING):
             span, _, _, device, inode, name = line.split(maxsplit=5)
-            if name == MAPPING and device == _memfds()[0]:  # else a file of the same name, of any file system
+            if name == MAPPING and device == _memfds()[0]:  # on another device it is only a file of the same name
                 return Mapping(span, int(inode))
     raise NotPreloaded(f"process {pid} runs without libfsocket.so, or does not listen yet")
 
 
 def _lines(file: str, most: int) -> Iterator[str]:
-    """Of a file of the kernel, as far as that many bytes go."""
+    """The complete lines of a file of the kernel, within its first bytes. most: how many bytes are read."""
     left, rest = most, b""
     with open(file, "rb", buffering=0) as opened:
         while left > 0 and (chunk := opened.read(min(left, MAPS_CHUNK))):
@@ -200,7 +203,7 @@ def _lines(file: str, most: int) -> Iterator[str]:
 
 @cache
 def _memfds() -> tuple[str, str]:
-    """The kernel's one file system of memfds: its device as /proc/PID/maps writes it, and its mount."""
+    """The device and the mount id of the kernel's one file system for memfds. The device is as in /proc/PID/maps."""
     memfd = os.memfd_create("any", os.MFD_CLOEXEC)
     try:
         device = os.fstat(memfd).st_dev
@@ -210,7 +213,7 @@ def _memfds() -> tuple[str, str]:
 
 
 def _mount_of(descriptor: int) -> str:
-    """The mount that a file is on, from the kernel itself: of FUSE even fstat() would ask somebody's process."""
+    """The id of the mount that a file is on, as the kernel tells it. For FUSE, fstat() would ask a user's process."""
     return Path(f"/proc/self/fdinfo/{descriptor}").read_text().partition("mnt_id:")[2].split()[0]
 
 
@@ -245,16 +248,16 @@ class SharedMemory:
         return raw
 
     def counters(self) -> list[CpuCounters]:
-        """One entry per configured CPU."""
+        """The counters, one entry per configured CPU."""
         lines = self._read(COUNTERS_OFFSET, self._cpus * COUNTERS_STRIDE)
         return [
             _counters(cpu, CountersLine.from_buffer_copy(lines, cpu * COUNTERS_STRIDE)) for cpu in range(self._cpus)
         ]
 
     def listeners(self) -> Iterator[Listener]:
-        """All listeners. The processes that they name may have ended since.
+        """All listeners of the server. The processes that they name may have ended since.
 
-        Places are taken in their order and never given back, so the first free one ends the list.
+        The library takes places for listeners in order and never gives one back, so the first free place ends the list.
         """
         for index in range(MAX_LISTENERS):
             place = self._read(LISTENERS_OFFSET + index * LISTENERS_STRIDE, SEATS_OFFSET + self._cpus * SEATS_STRIDE)
@@ -274,14 +277,17 @@ class SharedMemory:
 
 
 def _opened(pid: int, mapping: Mapping) -> tuple[int, int]:
-    """The file to read, and where the shared memory begins in it. That is the memfd; where the kernel lets only root
-    open the memfd, it is the memory of the process, which then is the caller's own."""
+    """Open the file that holds the shared memory. Returns its descriptor, and the offset of the memory in the file.
+
+    The file is the memfd. Where the kernel lets only root open the memfd, the file is the memory of the process, which
+    then belongs to the caller.
+    """
     try:
         place = os.open(f"/proc/{pid}/map_files/{mapping.span}", os.O_PATH | os.O_CLOEXEC)
     except PermissionError:
         return os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC), mapping.address
     try:
-        if _mount_of(place) != _memfds()[1]:  # it has been put there since
+        if _mount_of(place) != _memfds()[1]:  # another file was mapped there since mapping_of() looked
             raise OtherVersion(f"process {pid} has something else under libfsocket's name")
         return _opened_memfd(pid, f"/proc/self/fd/{place}"), 0
     finally:
@@ -316,7 +322,7 @@ def _listener(head: ListenerHead, seats: bytes, cpus: int) -> Listener:
 
 
 def _balance(number: int) -> str:
-    """A negative number is the error with which the kernel refused the program."""
+    """Listener.balance for the number in the shared memory. A negative number is the kernel's error for the program."""
     return os.strerror(-number) if number < 0 else "on" if number else "off"
 
 
@@ -327,7 +333,10 @@ def _local_listener(cpu: int, line: SeatLine) -> LocalListener:
 
 
 def _address_and_port(address: bytes) -> tuple[str, int]:
-    """Of a struct sockaddr_storage. A scope is kept as its number: its name is of another network namespace."""
+    """The address and port of a struct sockaddr_storage.
+
+    An IPv6 scope stays a number, because its name belongs to the server's network namespace.
+    """
     family, port = struct.unpack_from("=H", address)[0], struct.unpack_from("!H", address, 2)[0]
     if family == socket.AF_INET:
         return socket.inet_ntop(family, address[4:8]), port

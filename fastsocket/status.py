@@ -1,4 +1,4 @@
-"""What people see of the running servers: tables on the terminal."""
+"""Show the running servers as tables on the terminal, for people."""
 
 from collections.abc import Iterator
 
@@ -11,13 +11,13 @@ from fastsocket.counters import COUNTER_NAMES, COUNTERS
 from fastsocket.servers import Server
 from fastsocket.shared_memory import Adopter, CpuCounters, Listener, LocalListener
 
-# A column heading of two lines, because there are many columns.
+# Column headings are broken into several lines, because there are many columns.
 HEADINGS = {name: name.replace("_", "\n") for name in COUNTER_NAMES}
 OF_WHAT_MAY_BE_OFF = [counter.name for counter in COUNTERS if counter.component != "listen_table"]
 
 
 def tables(servers: list[Server]) -> RenderableType:
-    """For each server its listeners, CPU by CPU, and what it counted."""
+    """Tables of each server's listeners, CPU by CPU, and of its counters."""
     return Group(*(_server(server) for server in servers)) if servers else Text("no server runs with libfsocket.so")
 
 
@@ -32,7 +32,7 @@ def _server(server: Server) -> RenderableType:
 
 
 def _table(*columns: str) -> Table:
-    """Without lines; a column named here is of text, columns of numbers are added."""
+    """A table without lines. columns: columns of text; columns of numbers are added later."""
     return Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
 
 
@@ -49,7 +49,7 @@ def _listener(listener: Listener) -> Iterator[RenderableType]:
 
 
 def _adopters(adopters: list[Adopter]) -> str:
-    """A process by its id, a thread of it after a slash."""
+    """The threads that accept, in one line. A main thread is shown by its process id, another one after a slash."""
     names = [str(who.process) if who.process == who.thread else f"{who.process}/{who.thread}" for who in adopters]
     return ", ".join(names) or "nobody"
 
@@ -59,7 +59,7 @@ def _waited(cpu: LocalListener) -> str:
 
 
 def _counters(counters: list[CpuCounters]) -> RenderableType:
-    """CPUs where nothing happened are left out, and columns of what is off."""
+    """The counters as a table, without CPUs that counted nothing and without columns of parts that are off."""
     shown = [
         name for name in COUNTER_NAMES if name not in OF_WHAT_MAY_BE_OFF or any(getattr(cpu, name) for cpu in counters)
     ]

@@ -1,17 +1,17 @@
-"""Guests: a machine with other CPUs and another kernel under QEMU, on this machine's files.
+"""Guests: machines under QEMU with another kernel and other CPUs, which use this machine's files.
 
-The guest sees the host's files read-only, below an overlay that is gone with the guest. What it puts into the results
-folder comes back. Its command ends with an exit status, as if it had run here.
+A guest sees the host's files read-only, below an overlay that disappears with the guest. Files that it puts into the
+results folder stay on the host. A guest runs one command, whose exit status the host gets.
 """
 
 
 class GuestError(Exception):
-    """There is no guest here, or it was lost; the message says why. It may bring the end of the guest's console."""
+    """A guest cannot run here, or was lost. The message says why, and may end with the last lines of its console."""
 
     exit_status = 3
 
 
 class GuestUsageError(GuestError):
-    """Guests like that cannot be made; the message says what is wrong and what is right."""
+    """A guest of this kind cannot be made; the message says what is wrong, and what would be right."""
 
     exit_status = 2

@@ -1,4 +1,7 @@
-"""Whether guests run on the CPU itself (KVM) or are emulated. That /dev/kvm is there says little: guests may hang."""
+"""Decide whether guests run on the CPU itself (KVM) or are emulated (TCG).
+
+/dev/kvm alone says little: a guest may hang under it. So a guest is tried.
+"""
 
 import os
 import secrets
@@ -14,9 +17,9 @@ from topologies.tag import RunTag
 
 QEMU = "qemu-system-x86_64"
 KVM, TCG = "kvm", "tcg"
-# One emulator thread for all CPUs: with one for each, kernels that patch their own text crashed in 3 of 11 boots. A CPU
-# without AVX, which QEMU emulates only from 7.2 on: pandas crashed there twice, and not on this one. And Intel's, as
-# Linux 6.1 finds sibling threads of AMD's only by TOPOEXT, which QEMU does not emulate.
+# One emulator thread for all CPUs: with one thread for each CPU, kernels that patch their own text crashed in 3 of 11
+# boots. The CPU has no AVX, which QEMU emulates only from 7.2 on: on a CPU with AVX pandas crashed twice, on this one
+# never. It is an Intel CPU, because Linux 6.1 finds sibling threads of AMD CPUs only by TOPOEXT, which QEMU lacks.
 ARGUMENTS = {KVM: ["-accel", "kvm", "-cpu", "host"], TCG: ["-accel", "tcg,thread=single", "-cpu", "Nehalem"]}
 BARE = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
 TRY_SECONDS = 10
@@ -25,7 +28,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def choose(wanted: str | None, kernel: Kernel) -> tuple[str, str]:
-    """KVM or TCG, and why. What was found out holds until the host boots again."""
+    """KVM or TCG, and why. The answer is kept in a file, and holds until the host boots again."""
     if wanted:
         return wanted, "as asked for"
     why_not = _known_answer()
@@ -44,7 +47,7 @@ def _known_answer() -> str | None:
 
 
 def why_no_kvm(kernel: Kernel) -> str:
-    """Empty when a guest with two CPUs comes up under KVM."""
+    """Why guests cannot use KVM; empty when a guest with two CPUs comes up under KVM."""
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "there is no /dev/kvm to be used"
     mark = secrets.token_hex(8)
@@ -77,7 +80,7 @@ def why_no_kvm(kernel: Kernel) -> str:
 
 
 def _said_within(descriptor: int, wanted: bytes, seconds: float) -> bool | None:
-    """Whether it was among what came until the end; None when neither came in time."""
+    """Whether the wanted bytes came from a descriptor before its end. None: neither they nor the end came in time."""
     said, deadline = b"", time.monotonic() + seconds
     while select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
         data = os.read(descriptor, 65536)

@@ -1,4 +1,4 @@
-"""What a guest says: the last lines of its console, and whether it came up and how its command ended."""
+"""Read a guest's console: its last lines, whether the guest came up, and how its command ended."""
 
 import re
 from collections import deque
@@ -10,7 +10,10 @@ _TIME = re.compile(r"^\[ *\d+\.\d+\] ")
 
 
 class Console:
-    """Made of the bytes that arrive from ttyS0. Nothing but a line with this boot's mark tells of an end in order."""
+    """A guest's console, from the bytes that arrive from ttyS0.
+
+    Only lines with the mark of this boot say that the guest came up, and how its command ended.
+    """
 
     def __init__(self, mark: str):
         self.is_up = False
@@ -22,7 +25,7 @@ class Console:
         self._rest = b""
 
     def add(self, data: bytes) -> None:
-        """Whole lines are read; what is behind the last one waits for more."""
+        """Read the whole lines of the data. An unfinished last line waits for more data."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._read(line.decode(errors="replace").strip("\r"))

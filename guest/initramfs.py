@@ -1,4 +1,4 @@
-"""The first root of a guest: busybox, the modules that reach the host's files, and the guest's orders."""
+"""The initramfs of a guest: busybox, the kernel modules that reach the host's files, and the guest's orders."""
 
 import gzip
 import lzma
@@ -22,7 +22,7 @@ _PLAIN: dict[str, Callable[[bytes], bytes]] = {
 
 
 def write(path: Path, kernel: Kernel, orders: dict[str, str]) -> None:
-    """``orders`` are files for the guest, by their names, in its /run/guest."""
+    """Write the initramfs of a guest. orders: files for the guest's /run/guest, by their names."""
     tree = path.with_suffix(".tree")
     for folder in ("bin", "proc", "sys", "dev", "lower", "upper", "root", "modules", "guest"):
         (tree / folder).mkdir(parents=True)
@@ -39,14 +39,21 @@ def write(path: Path, kernel: Kernel, orders: dict[str, str]) -> None:
 
 
 def _copy_modules(folder: Path, kernel: Kernel, names: tuple[str, ...]) -> None:
-    """Unpacked, because busybox's insmod knows not every packing; numbered in the order in which they can be loaded."""
+    """Copy kernel modules, and those that they need, into a folder.
+
+    They are unpacked, because busybox's insmod does not know every compression. Their names are numbered in the order
+    in which they can be loaded.
+    """
     files = dict.fromkeys(file for name in names for file in _files(kernel, name)) if kernel.modules else {}
     for number, file in enumerate(map(Path, files)):
         (folder / f"{number:02}-{file.name.partition('.')[0]}.ko").write_bytes(_PLAIN[file.suffix](file.read_bytes()))
 
 
 def _files(kernel: Kernel, module: str) -> list[str]:
-    """A module's file behind those it needs; none when it is built in."""
+    """The files of a module and of the modules that it needs, in load order; empty for a built-in module.
+
+    Raises GuestError when the kernel lacks the module.
+    """
     shown = subprocess.run(
         ["modprobe", "-d", str(kernel.modules), "-S", kernel.version, "--show-depends", module],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Kernels for guests: from Debian's archive, from a package, or a file. They are unpacked, never installed."""
+"""Kernels for guests, from Debian's archive, from a package or from a file. They are unpacked, never installed."""
 
 import hashlib
 import re
@@ -16,12 +16,12 @@ KERNELS = Path(__file__).resolve().parent.parent / ".kernels"
 DEFAULT = "6.1"  # what Debian 12 boots
 NEWEST = "newest"
 _NAME = re.compile(r"^linux-image-((\d+\.\d+)\.\d[^-\s]*(?:-\d+)?)(-cloud)?-amd64$", re.MULTILINE)
-_VERSION_POINTER = 0x20E  # of a bzImage: where its version is, less 0x200 (Linux Documentation/arch/x86/boot.rst)
+_VERSION_POINTER = 0x20E  # in a bzImage: the offset of its version, less 0x200 (Linux Documentation/arch/x86/boot.rst)
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A bootable image, what ``uname -r`` calls it, and the folder that has its lib/modules, if there is one."""
+    """A bootable image, its version as ``uname -r`` says it, and the folder that has its lib/modules, or None."""
 
     version: str
     image: Path
@@ -29,7 +29,7 @@ class Kernel:
 
 
 def kernel(choice: str) -> Kernel:
-    """A series such as 6.1, ``newest``, the path of a .deb or of a vmlinuz. Raises GuestError."""
+    """The chosen kernel: a series such as 6.1, ``newest``, or the path of a .deb or a vmlinuz. Raises GuestError."""
     if choice == NEWEST or re.fullmatch(r"\d+\.\d+", choice):
         return _of_archive(choice)
     path = Path(choice).absolute()
@@ -42,7 +42,10 @@ def kernel(choice: str) -> Kernel:
 
 
 def newest_package(series: str, known: str) -> str | None:
-    """Of the package names, a line each: the newest of a series. The cloud flavour is taken where there is no other."""
+    """The newest package of a series, or None. known: package names, a line each.
+
+    The cloud flavour is taken only where the series has no other.
+    """
     found = [
         (not cloud, _numbers(version), f"linux-image-{version}{cloud}-amd64")
         for version, of, cloud in _NAME.findall(known)
@@ -69,7 +72,7 @@ def _known_package(series: str) -> str:
             "vmlinuz with --kernel"
         )
     package = newest_package(series, _run(["apt-cache", "pkgnames", "linux-image-"]))
-    if not package:  # the lists of the archive are often removed to save space
+    if not package:  # the archive's package lists are often removed from images, to save space
         _run(["apt-get", "update", "-q"])
         known = _run(["apt-cache", "pkgnames", "linux-image-"])
         package = newest_package(series, known)
@@ -90,7 +93,10 @@ def _of_package(path: Path) -> Kernel:
 
 
 def _unpacked(name: str, package: Callable[[Path], Path]) -> Kernel:
-    """The kernel in KERNELS/name, which is put there whole or not at all; ``package`` gets the .deb into a folder."""
+    """The kernel in KERNELS/name. Where it is missing, it is unpacked there, whole or not at all.
+
+    package: gets the .deb into a folder, and returns its path.
+    """
     place = KERNELS / name
     if not place.exists():
         KERNELS.mkdir(exist_ok=True)
@@ -101,13 +107,13 @@ def _unpacked(name: str, package: Callable[[Path], Path]) -> Kernel:
             try:
                 tree.rename(place)
             except OSError:
-                if not place.exists():  # else another guest has just put it there
+                if not place.exists():  # where it exists, another process has just put it there
                     raise
     return _in_tree(place)
 
 
 def _index_modules(tree: Path) -> None:
-    """Packages bring modules without an index. From Debian 13 on they have them in /usr/lib."""
+    """Index the modules of an unpacked package, which brings no index. From Debian 13 on they are in /usr/lib."""
     if not (tree / "lib").exists() and (tree / "usr/lib/modules").exists():
         (tree / "lib").symlink_to("usr/lib")
     for modules in (tree / "lib/modules").glob("*"):
@@ -122,14 +128,17 @@ def _in_tree(tree: Path) -> Kernel:
 
 
 def _of_image(path: Path) -> Kernel:
-    """Its modules lie in lib/modules beside it, one folder up as in an unpacked package, or on the host."""
+    """The kernel of an image file.
+
+    Its modules are in lib/modules beside the image, one folder up as in an unpacked package, or on the host.
+    """
     version = version_of(path)
     places = [path.parent, path.parent.parent, Path("/")]
     return Kernel(version, path, next((place for place in places if (place / "lib/modules" / version).exists()), None))
 
 
 def version_of(image: Path) -> str:
-    """What ``uname -r`` will say. Raises GuestUsageError for a file that is no bzImage."""
+    """The version that ``uname -r`` will say under this image. Raises GuestUsageError for a file that is no bzImage."""
     header = image.read_bytes()[:0x10000]
     if header[0x202:0x206] != b"HdrS":
         raise GuestUsageError(f"{image} is no kernel for x86: it has no boot header; name a vmlinuz")

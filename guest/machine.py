@@ -1,4 +1,4 @@
-"""A guest's life: the host's files shared, QEMU started, its command's terminal relayed, its end understood."""
+"""Run a guest: share the host's files, start QEMU, relay the command's terminal, and find out how the guest ended."""
 
 import os
 import re
@@ -29,12 +29,12 @@ from setup.packages import VIRTIOFSD
 from topologies.tag import RunTag
 
 HERE = Path(__file__).resolve().parent
-VIRTIOFSDS = (VIRTIOFSD, "/usr/lib/qemu/virtiofsd")  # of a package of its own; of QEMU's, on Debian 12
-SYSTEM = ("/usr", "/etc", "/opt", "/var", "/home", "/root")  # may be file systems of their own
-FRESH = (Path("/tmp"), Path("/run"))  # that the guest has its own of
+VIRTIOFSDS = (VIRTIOFSD, "/usr/lib/qemu/virtiofsd")  # in a package of its own; in QEMU's package, on Debian 12
+SYSTEM = ("/usr", "/etc", "/opt", "/var", "/home", "/root")  # directories that may be file systems of their own
+FRESH = (Path("/tmp"), Path("/run"))  # the guest has its own of these directories, not the host's
 OWN_MOUNTS = ["unshare", "--mount", "--propagation", "private"]
-TRACE_SECONDS = 5  # for QEMU to end by itself when a share has ended
-# What of the environment goes along, and what emulation needs beside it.
+TRACE_SECONDS = 5  # how long QEMU may take to end by itself after a share has ended
+# The variables of the environment that the guest's command gets, and those that it needs in an emulated guest.
 ENVIRONMENT = re.compile("PATH|HOME|USER|LOGNAME|SHELL|EDITOR|LANG|TZ|FSOCKET|(LC|FASTSOCKET|FSOCKET|PYTEST)_.*")
 EMULATED = {
     "FASTSOCKET_LAB_GRACE_SECONDS": "200",
@@ -47,21 +47,21 @@ EMULATED = {
 
 @dataclass(frozen=True)
 class Machine:
-    """What a guest shall be."""
+    """The machine that a guest shall be."""
 
     kernel: str = DEFAULT
     cpus: int = 8
-    threads: int = 1  # of each core
+    threads: int = 1  # hardware threads of each core
     memory: str = "2G"
     accel: str | None = None  # None: KVM if it works
-    network: bool = False  # a device with a queue for each CPU, a plain one, and the way from one to the other
-    seconds: int | None = None  # that the command may take
+    network: bool = False  # True: a device with a queue for each CPU, one with a single queue, and a path between them
+    seconds: int | None = None  # how long the command may take; None: as long as it likes
     boot_seconds: int = 180
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a guest shall do. It sees what ``needs`` names also below /tmp and /run, and can keep ``results``."""
+    """What a guest shall run. needs: paths that it sees even below /tmp and /run. results: the folder that is kept."""
 
     command: list[str]  # empty: a shell
     results: Path
@@ -73,7 +73,7 @@ class Task:
 
 
 def check(machine: Machine) -> None:
-    """Raises GuestUsageError for a machine that cannot be."""
+    """Raises GuestUsageError for a machine that cannot be made."""
     if machine.cpus % machine.threads:
         raise GuestUsageError(
             f"{machine.cpus} CPUs are no whole cores of {machine.threads} threads: choose --cpus so "
@@ -88,9 +88,9 @@ def check(machine: Machine) -> None:
 
 
 def run(machine: Machine, task: Task) -> int:
-    """Boot, run the task, and return the exit status of its command. Raises GuestError when there is no such thing."""
+    """Boot a guest, run the task, and return the exit status of its command. Raises GuestError when it has none."""
     check(machine)
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # a terminal that is closed ends us as Ctrl-C does
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # closing the terminal shall end us as Ctrl-C does
         signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGINT))
     booted = kernel(machine.kernel)
     accel, why = acceleration.choose(machine.accel, booted)
@@ -108,7 +108,7 @@ def _say(message: str) -> None:
 
 
 class _BootOops(GuestError):
-    """The kernel failed before there was anything to run: emulators do that to kernels now and then."""
+    """The kernel crashed while it booted. In an emulator that happens now and then."""
 
 
 def _attempt(machine: Machine, task: Task, booted: Kernel, accel: str) -> int:
@@ -155,7 +155,7 @@ def _attempt(machine: Machine, task: Task, booted: Kernel, accel: str) -> int:
 
 @contextmanager
 def _pipes(number: int) -> Iterator[list[tuple[int, int]]]:
-    """Closed on leaving: by then others have copies."""
+    """Make pipes, and close them at the end of the with block: by then others have copies of their descriptors."""
     pipes = [os.pipe() for _ in range(number)]
     try:
         yield pipes
@@ -172,13 +172,13 @@ def _last_line(log: IO[bytes]) -> str:
 
 
 class _Life:
-    """A guest from QEMU's start to its end: whichever of it speaks, or takes too long."""
+    """Follows a guest from QEMU's start to its end: reads all its streams, and ends it where it takes too long."""
 
     def __init__(self, machine: Machine, task: Task, console: Console, terminal: Terminal):
         self._machine, self._task, self._console, self._terminal = machine, task, console, terminal
         self._selector = selectors.DefaultSelector()
         self._open = 0
-        self._gone = ""  # what ended the guest, when it is not the guest itself
+        self._gone = ""  # why the guest ended, when it did not end by itself
         self._deadline: float | None = time.monotonic() + machine.boot_seconds
         self._late = f"the guest did not boot within {machine.boot_seconds} s: --boot-seconds allows more"
 
@@ -190,7 +190,7 @@ class _Life:
         output: FileIO,
         errors: FileIO,
     ) -> None:
-        """Take up everything that can speak of the guest."""
+        """Watch everything that can tell about the guest: its streams, and the processes of its shares."""
         terminal = self._terminal
         for stream, heard in ((serial, self._console.add), (output, terminal.show), (errors, terminal.show_error)):
             self._selector.register(stream, selectors.EVENT_READ, partial(self._hear, stream, heard))
@@ -202,7 +202,7 @@ class _Life:
             self._selector.register(sys.stdin, selectors.EVENT_READ, partial(terminal.type_into, qemu.stdin))
 
     def follow(self) -> None:
-        """Until all that QEMU had open is closed, or time is up."""
+        """Read from the guest until QEMU has closed all its streams, or the time is up."""
         with self._selector:
             while self._open and not self._is_late():
                 for key, _ in self._selector.select(self._deadline and max(0.0, self._deadline - time.monotonic())):
@@ -228,14 +228,17 @@ class _Life:
             self._late = f"{self._task.name} did not end within {seconds} s: --seconds allows more"
 
     def _share_ended(self, descriptor: int) -> None:
-        """A share ends with QEMU, too; then the reason is elsewhere, and QEMU's end is what we wait for."""
+        """Give QEMU a moment to end after a share has ended.
+
+        A share also ends when QEMU ends. Then the reason is elsewhere, and QEMU's streams close within that moment.
+        """
         self._selector.unregister(descriptor)
         os.close(descriptor)
         self._deadline = time.monotonic() + TRACE_SECONDS
         self._late = "the guest was lost: virtiofsd, which shows it the host's files, has ended"
 
     def outcome(self, qemu_said: str) -> int:
-        """The command's exit status. Raises GuestError when it never came."""
+        """The command's exit status. Raises GuestError when the guest never told it."""
         console = self._console
         if console.status is not None:
             return console.status
@@ -247,7 +250,7 @@ class _Life:
 
 
 def orders(mark: str, machine: Machine, task: Task, booted: Kernel, terminal: Terminal, shown: list[Path]) -> str:
-    """What guest/init.sh and guest/session.sh read; their arguments are what stays visible below /tmp and /run."""
+    """The shell text that guest/init.sh and guest/session.sh read. Its arguments stay visible below /tmp and /run."""
     said = {
         "MARK": mark,
         "MODULES": str(booted.modules / "lib/modules") if booted.modules else "",
@@ -261,7 +264,7 @@ def orders(mark: str, machine: Machine, task: Task, booted: Kernel, terminal: Te
 
 
 def command_script(task: Task, accel: str, terminal: Terminal) -> str:
-    """The command with the environment and the directory that it would have here."""
+    """The shell script that runs the command with the environment and the directory that it would have on the host."""
     environment = {name: value for name, value in os.environ.items() if ENVIRONMENT.fullmatch(name)}
     environment = {
         **(EMULATED if accel == TCG else {}),
@@ -280,20 +283,20 @@ def command_script(task: Task, accel: str, terminal: Terminal) -> str:
 
 
 def visible(task: Task, booted: Kernel) -> list[Path]:
-    """The folders that the guest cannot do without."""
+    """The folders that the guest needs: the task's, Python's, the kernel's modules and the current directory."""
     modules = [booted.modules / "lib/modules"] if booted.modules else []
     python = [Path(sys.prefix), Path(sys.base_prefix)]
     return sorted({path.resolve() for path in (*task.needs, *python, *modules, Path.cwd())})
 
 
 def _mounts_among(paths: list[Path]) -> list[str]:
-    """Other file systems in which the paths, or parts of the system, lie."""
+    """The mount points, other than /, of the file systems in which the paths and the parts of the system lie."""
     places = {place for path in paths for place in (path, *path.parents)} | {Path(place) for place in SYSTEM}
     return sorted(str(place) for place in places if place != Path("/") and place.is_mount())
 
 
 def _host_share(tag: RunTag, shown: list[Path]) -> AbstractContextManager[subprocess.Popen[bytes]]:
-    """The host's files. Not even virtiofsd could write there."""
+    """Share the host's files with the guest. They are mounted so that not even virtiofsd could write them."""
     lower = tag.directory / "lower"
     return _share(
         tag,
@@ -312,7 +315,7 @@ def _results_share(tag: RunTag, results: Path) -> AbstractContextManager[subproc
 def _share(
     tag: RunTag, name: str, source: Path, options: list[str], prefix: list[str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """QEMU can connect at once: the socket listens before virtiofsd runs."""
+    """Run virtiofsd for a folder, and yield its process. The socket listens first, so QEMU can connect at once."""
     virtiofsd = next(path for path in VIRTIOFSDS if os.access(path, os.X_OK))
     with socket.socket(socket.AF_UNIX) as listener, open(tag.directory / f"{name}.log", "wb") as log:
         listener.bind(str(_socket(tag.directory, name)))
@@ -353,7 +356,11 @@ def _in_namespaces(tag: RunTag, network: bool, command: list[str]) -> list[str]:
 def qemu_command(
     machine: Machine, booted: Kernel, image: Path, accel: str, directory: Path, serial: int, errors: int
 ) -> list[str]:
-    """The guest's console goes to the descriptor serial; the command's terminal is QEMU's own stdin and stdout."""
+    """The command line of QEMU.
+
+    serial: the descriptor that gets the guest's console. errors: the one that gets the command's stderr. The command's
+    terminal is QEMU's own stdin and stdout.
+    """
     shares = [
         argument
         for name in ("host", "results")
@@ -402,7 +409,10 @@ def qemu_command(
 
 
 def _devices(queues: int) -> list[str]:
-    """The client's has one queue: with RSS and no XDP program, some flows of this device are never answered."""
+    """QEMU's arguments for two network devices: the server's has a queue for each CPU, the client's has one queue.
+
+    More queues would not work for the client: with RSS and no XDP program, some flows of this device get no answer.
+    """
     tap = "script=no,downscript=no,vhost=off"
     return [
         "-netdev",

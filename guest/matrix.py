@@ -35,13 +35,13 @@ PAGE = ROOT / "docs" / "kernels.md"
 
 @dataclass(frozen=True)
 class Check:
-    """A row of the page."""
+    """A check, which is a row of the page."""
 
     name: str
     title: str
     module: tuple[str, ...]
     seconds: int = 900
-    options: tuple[str, ...] = ()  # of the guest
+    options: tuple[str, ...] = ()  # further options of lab.py guest
 
 
 CHECKS = (
@@ -89,24 +89,27 @@ class Cell:
         return f"{self.kernel}/{self.machine}/{self.check.name}"
 
     def is_chosen(self, only: str) -> bool:
-        """By KERNEL/MACHINE/CHECK, where an empty part is any."""
+        """Whether --only KERNEL/MACHINE/CHECK chooses this cell. An empty part stands for any."""
         return all(wanted in ("", have) for wanted, have in zip(only.split("/"), self.name.split("/")))
 
 
 class Answers:
-    """A folder for each commit, with a file for each cell. What a changed checkout answered is asked again."""
+    """The kept answers: a folder for each commit, with a file for each cell.
+
+    Answers of a checkout with uncommitted changes do not count: their cells are asked again.
+    """
 
     def __init__(self, commit: str):
         self._all, self._commit, self._trusted = ANSWERS, commit, not commit.endswith(CHANGED)
 
     def of(self, cell: Cell) -> dict[str, Any] | None:
-        """The newest answer, of whichever commit."""
+        """The newest answer for a cell, from any commit; None where there is none."""
         paths = self._all.glob(f"*/{_file(cell)}")
         known = [{**json.loads(path.read_text()), "commit": path.parent.name} for path in paths]
         return max(known, key=lambda answer: answer["answered"], default=None)
 
     def has(self, cell: Cell) -> bool:
-        """Whether it was answered at this commit."""
+        """Whether the cell was answered at this commit."""
         return self._trusted and (self._all / self._commit / _file(cell)).exists()
 
     def keep(self, cell: Cell, answer: dict[str, Any]) -> None:
@@ -122,7 +125,7 @@ def _file(cell: Cell) -> str:
 
 
 def commit() -> str:
-    """Of the checkout, with CHANGED behind it if there are changes, other than to the page and the answers."""
+    """The commit of the checkout, with CHANGED behind it if files other than the page and the answers are changed."""
     ours = [f":(exclude){path.relative_to(ROOT)}" for path in (PAGE, ANSWERS)]
     changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *ours)
     return _git("rev-parse", "--short", "HEAD") + (CHANGED if changes else "")
@@ -133,7 +136,7 @@ def _git(*arguments: str) -> str:
 
 
 class Asking:
-    """A guest for each cell. Those that live end with the context."""
+    """Runs a guest for each cell. The end of the with block ends the guests that still run."""
 
     def __init__(self, answers: Answers):
         self._answers = answers
@@ -149,7 +152,7 @@ class Asking:
             process.terminate()
 
     def ask(self, cell: Cell) -> None:
-        """Run the check in a guest, and keep what it says. A lost guest is an answer; one that we end is none."""
+        """Run the check in a guest, and keep its answer. A lost guest is an answer; a guest that we end is none."""
         if self._ended:
             return
         began = time.monotonic()
@@ -187,7 +190,7 @@ class Asking:
 
 
 def said(status: int, output: str, complaint: str) -> dict[str, Any]:
-    """The answer of a check, by how its guest ended."""
+    """The answer of a check, from the exit status, the output and the stderr of its guest."""
     last = (output.strip().splitlines() or [""])[-1]
     if status == 0 and last.startswith("{"):
         told: dict[str, Any] = json.loads(last)
@@ -197,7 +200,7 @@ def said(status: int, output: str, complaint: str) -> dict[str, Any]:
 
 
 def page(kernels: dict[str, str], answers: Answers) -> str:
-    """The table and what goes with it, in Markdown. kernels: what is asked for, and what it is."""
+    """The page in Markdown: its introduction, the table and what kernels lack. kernels: their versions, by choice."""
     columns = list(product(kernels, MACHINES))
     known = {(column, check): answers.of(Cell(*column, check)) for column in columns for check in CHECKS}
     commits = Counter(answer["commit"] for answer in known.values() if answer)
@@ -224,7 +227,7 @@ def _shown(answer: dict[str, Any] | None) -> str:
 
 
 def _kernels() -> dict[str, str]:
-    """The newest stands for itself only where no other is it."""
+    """The version of each kernel of KERNELS, by its choice. The newest is left out where another choice is the same."""
     versions = {choice: kernel(choice).version for choice in KERNELS}
     return {
         choice: version
@@ -234,7 +237,7 @@ def _kernels() -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Ask what is chosen and not answered, then write the page. 1 when something of it is a no."""
+    """Ask the chosen cells that have no answer, then write the page. Returns 1 when a chosen cell's answer is no."""
     parser = argparse.ArgumentParser(
         prog="python3 -m guest.matrix", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -260,9 +263,9 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.argv[:1] = ["-m", "guest.matrix"]  # as it is started again in the lab's own environment
+    sys.argv[:1] = ["-m", "guest.matrix"]  # bootstrap starts this module again in the lab's own environment
     bootstrap.ensure(["guest", "--yes", *sys.argv[2:]], __doc__)
-    for number in (signal.SIGINT, signal.SIGTERM):  # also where we run in the background
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell ignores SIGINT for background jobs; handle it there, too
         signal.signal(number, signal.default_int_handler)
     try:
         sys.exit(main(sys.argv[2:]))

@@ -1,4 +1,4 @@
-"""The processes of a guest, which end with us, whatever ends us."""
+"""Start the processes of a guest. They end with this process, whatever ends it."""
 
 import subprocess
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ from workloads.process import ending_with_us
 
 @contextmanager
 def started(command: list[str], **how: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """Killed on leaving, and by the kernel when we are killed.
+    """Start a process. It is killed at the end of the with block, and by the kernel when this process is killed.
 
-    In a session of its own, so that a Ctrl-C reaches us alone. To be called by the main thread: the kernel's word is
-    about the thread that made the process.
+    It gets a session of its own, so that Ctrl-C reaches only this process. Call this from the main thread: the kernel
+    kills the process when the thread that made it ends.
     """
     process = subprocess.Popen(
         ending_with_us(command),

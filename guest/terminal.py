@@ -1,4 +1,4 @@
-"""The terminal of a guest's command: ours, if there is one; else plain output for programs."""
+"""The terminal of a guest's command: our own terminal, if there is one; else plain output for programs."""
 
 import os
 import sys
@@ -6,16 +6,16 @@ import termios
 import tty
 from typing import IO, Any, Self, TextIO
 
-# Rich and what is built on it take any terminal for one that can draw, unless told so (its documentation, "Terminal
-# detection").
+# Rich and the programs that use it draw on any terminal, unless these variables say that it cannot (Rich's
+# documentation, "Terminal detection").
 PLAIN = {"TERM": "dumb", "TTY_COMPATIBLE": "0"}
 
 
 class Terminal:
-    """Use as a context manager: leaving puts the settings of our terminal back.
+    """Use it as a context manager: the end of the with block puts the settings of our terminal back.
 
-    While it is in use each key goes to the guest as it is. Ctrl-C does only for a shell; a command, and with it the
-    guest, it ends.
+    Within the block, each key goes to the guest as it is. Ctrl-C goes to the guest only for a shell; otherwise it ends
+    the command, and with it the guest.
     """
 
     def __init__(self, is_shell: bool):
@@ -38,26 +38,26 @@ class Terminal:
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
 
     def settings(self) -> str:
-        """For stty in the guest."""
+        """The arguments of stty in the guest."""
         if not self.is_interactive:
             return "-opost -echo"
         size = os.get_terminal_size(sys.stdout.fileno())
         return f"cols {size.columns} rows {size.lines}"
 
     def environment(self) -> dict[str, str]:
-        """What programs in the guest are told of the terminal."""
+        """The environment variables that tell programs in the guest about the terminal."""
         return {"TERM": os.environ.get("TERM", "xterm")} if self.is_interactive else PLAIN
 
     def show(self, data: bytes) -> None:
-        """Output of the command."""
+        """Show output of the command."""
         _write(sys.stdout, data)
 
     def show_error(self, data: bytes) -> None:
-        """Its errors, which come apart only without a terminal."""
+        """Show the command's stderr, which is separate from its output only where there is no terminal."""
         _write(sys.stderr, data)
 
     def type_into(self, guest: IO[bytes]) -> None:
-        """Our keys."""
+        """Pass the keys that were typed here to the guest."""
         guest.write(os.read(sys.stdin.fileno(), 4096))
 
 

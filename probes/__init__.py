@@ -1,1 +1,1 @@
-"""What eBPF shows of a server: which core reads and accepts, and where locks are waited for."""
+"""What BPF programs measure of a server: which core reads and accepts, how many locks are waited for, system calls."""

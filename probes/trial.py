@@ -1,4 +1,4 @@
-"""What eBPF shows of a trial: locality of reads and accepts, lock contention, and system calls."""
+"""What BPF programs measure during a trial: locality of reads and accepts, lock contention, and system calls."""
 
 import struct
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ class Locality:
     accepts_local: int
 
     def percentages(self) -> dict[str, float]:
-        """The metrics, each only where something was counted."""
+        """The metrics in percent. A metric of which nothing was counted is left out."""
         counted = {
             PASSIVE_LOCAL: (self.passive_local, self.passive_reads),
             ACTIVE_LOCAL: (self.active_local, self.active_reads),
@@ -47,7 +47,10 @@ def _namespace(pid: int) -> int:
 
 
 class LocalityProbe:
-    """bpf/locality.bpf.c, attached to the tracepoint that shows reads best. Raises BpfError where there is none."""
+    """fastsocket/bpf/locality.bpf.c, attached to the best tracepoint for reads that the kernel has.
+
+    seen_by: another tracepoint. Raises BpfError if the kernel has none.
+    """
 
     metrics = (PASSIVE_LOCAL, ACCEPT_LOCAL, ACTIVE_LOCAL, UNEVENNESS)
 
@@ -61,29 +64,32 @@ class LocalityProbe:
         self._object.attach(self.seen_by)
 
     def watch(self, server_pid: int, ports: range) -> None:
-        """Count in the network namespace of this process; connections to its ports are the passive ones."""
+        """Count in the network namespace of this process. Connections to these ports are passive, all others active."""
         self._object.write(".data", struct.pack("=III", _namespace(server_pid), ports[0], ports[-1]))
 
     def read(self) -> list[int]:
         return _sum_over_cpus(_LOCALITY, self._object.read_per_cpu("totals"))
 
     def passive_reads(self) -> list[int]:
-        """On each CPU of the machine."""
+        """How many reads of passive connections each CPU of the machine has made."""
         values = self._object.read_per_cpu("totals")
         return [_LOCALITY.unpack(value[: _LOCALITY.size])[0] for value in values]
 
 
 def unevenness(reads_on: list[int], cores: int) -> dict[str, float]:
-    """The metric; none where nothing was read. reads_on: each CPU of the machine; cores: how many serve."""
+    """UNEVENNESS: the reads of the busiest CPU over the mean of the server's cores. Empty if nothing was read.
+
+    reads_on: reads by CPU of the machine. cores: how many cores the server has.
+    """
     return {UNEVENNESS: max(reads_on) * cores / sum(reads_on)} if any(reads_on) else {}
 
 
 class _CountingProbe:
-    """A program of bpf/, attached, that counts in a map how often a tracepoint is passed. Raises BpfError."""
+    """An attached BPF program that counts in a map how often a tracepoint is hit. Raises BpfError."""
 
-    program: ClassVar[str]
+    program: ClassVar[str]  # its name in fastsocket/bpf/
     tracepoint: ClassVar[str]
-    counts: ClassVar[str]  # the map
+    counts: ClassVar[str]  # the name of the map
 
     def __init__(self, stack: ExitStack):
         self._object = stack.enter_context(BpfObject(bpf_object(self.program)))
@@ -99,20 +105,23 @@ class _CountingProbe:
 
 
 class ContentionProbe(_CountingProbe):
-    """Raises BpfError without the tracepoint (Linux 5.19, commit 16edd9b511a1)."""
+    """Counts lock contentions of the whole machine.
+
+    Raises BpfError if the kernel lacks the tracepoint (Linux 5.19, commit 16edd9b511a1).
+    """
 
     metrics = (CONTENTIONS,)
     program, tracepoint, counts = "contention", "contention_begin", "contentions"
 
 
 class CallsProbe(_CountingProbe):
-    """Each system call of the machine is slower meanwhile."""
+    """Counts system calls. While it is attached, each system call of the whole machine is slower."""
 
     metrics = (CALLS,)
     program, tracepoint, counts = "calls", "sys_enter", "calls"
 
     def watch(self, server_pid: int) -> None:
-        """Count in the network namespace of this process."""
+        """Count the system calls of processes in the network namespace of this process."""
         self._object.write(".data", struct.pack("=I", _namespace(server_pid)))
 
 
@@ -120,9 +129,9 @@ Probe = TypeVar("Probe", LocalityProbe, ContentionProbe, CallsProbe)
 
 
 class Probes(AbstractContextManager["Probes"]):
-    """All probes that this kernel has. ``unavailable`` holds the metrics that it cannot give, each with the reason.
+    """All probes that this kernel can run. ``unavailable`` has the metrics of the other probes, each with the reason.
 
-    count_calls: system calls are counted, too.
+    count_calls: whether system calls are counted, too.
     """
 
     def __init__(self, count_calls: bool = False) -> None:
@@ -140,7 +149,11 @@ class Probes(AbstractContextManager["Probes"]):
             return None
 
     def start(self, server_pid: int, ports: range, cores: int) -> None:
-        """From here on a trial is counted. cores: of the server."""
+        """Begin to count for a trial.
+
+        server_pid: a process in the server's network namespace. ports: the ports that the server listens on. cores: how
+        many cores the server has.
+        """
         self._cores = cores
         if self._locality:
             self._locality.watch(server_pid, ports)
@@ -151,7 +164,7 @@ class Probes(AbstractContextManager["Probes"]):
 
     @contextmanager
     def taken_off(self) -> Iterator[None]:
-        """Nothing is counted meanwhile, and nothing is paid for it."""
+        """Detach all probes until the context ends. They then count nothing and cost nothing."""
         probes = [probe for probe in self._all if probe]
         for probe in probes:
             probe.detach()
@@ -169,7 +182,7 @@ class Probes(AbstractContextManager["Probes"]):
         return [probe.read() if probe else [] for probe in self._all]
 
     def metrics(self, connections: int) -> dict[str, float]:
-        """What was counted since start(), as metrics of a trial with so many connections."""
+        """The metrics of what was counted since start(). connections: how many the trial served."""
         locality, contention, calls = (
             [now - was for now, was in zip(after, before)] for after, before in zip(self._read(), self._before)
         )

@@ -1,7 +1,7 @@
-"""The contents of a run directory, and one table of metrics. Measuring writes it, analysing reads it.
+"""The contents of a run directory, and one table of metrics. bench/ writes the directory, and analysis/ reads it.
 
 run.json         the circumstances of the run (records/run.py)
-trials.jsonl     one measurement per line, in the order they ran (records/trials.py)
+trials.jsonl     one trial per line, in the order in which they ran (records/trials.py)
 profiles/*.gz    where the CPU time of a trial went (records/profile.py)
 walks/*.csv      on which CPU each step of a connection happened (records/walk.py)
 """

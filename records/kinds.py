@@ -1,17 +1,17 @@
-"""The kinds of figure, by which an experiment file says how its figure is drawn.
+"""The kinds of figure. An experiment file names one of them to say how its figure is drawn.
 
-To add one: a file in analysis/figures/, and a line here. docs/adding/figure.md shows how.
+To add a kind, write a file in analysis/figures/ and a line here. docs/adding/figure.md shows how.
 """
 
 from typing import NamedTuple
 
 
 class Kind(NamedTuple):
-    """How figures of a kind are drawn."""
+    """The function that draws figures of one kind."""
 
     module: str  # in analysis/figures
-    function: str = "draw"  # of that module: takes a View, returns the figure and the data that it shows
-    timed: bool = True  # it shows something that depends on time, which an emulated guest cannot tell
+    function: str = "draw"  # in that module: takes a View, returns the figure and the data that it shows
+    timed: bool = True  # whether the figure shows something that depends on time, which an emulated guest cannot tell
 
 
 KINDS = {

@@ -7,40 +7,40 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that trials have."""
+    """A number that a trial measures."""
 
-    name: str  # in Trial.metrics and summary.csv
+    name: str  # the key in Trial.metrics, and the name in summary.csv
     unit: str
-    heading: str  # in tables
-    digits: int  # behind the point, in tables
+    heading: str  # the column's heading in tables
+    digits: int  # decimals in tables
     better: Literal["higher", "lower"]
-    timed: bool = True  # it depends on time, so an emulated guest cannot tell it
-    words: str = ""  # in sentences, where the heading does not do
+    timed: bool = True  # whether it depends on time, so that an emulated guest cannot tell it
+    words: str = ""  # the name in sentences, where the heading does not fit; empty: the heading fits
 
     @property
     def called(self) -> str:
-        """How sentences name it."""
+        """The name of the metric in sentences."""
         return self.words or self.heading
 
     @property
     def largest(self) -> float:
-        """The largest possible value. The smallest one is 0."""
+        """The largest possible value: 100 for percentages, else infinity. The smallest one is 0."""
         return 100.0 if self.unit == "%" else math.inf
 
 
-THROUGHPUT = ("cps", "rps")  # connections or, where they persist, requests per second
+THROUGHPUT = ("cps", "rps")  # connections per second or, for connections that persist, requests per second
 P50, P99, P999, MAX = "latency_p50_ms", "latency_p99_ms", "latency_p999_ms", "latency_max_ms"
-COST = "cpu_us_per_request"  # of all CPUs, without the load generator's own time
-SERVER_COST = "server_cpu_us_per_request"  # of its processes and of the threads that take in its packets
-INTERRUPTS = "interrupts_per_request"  # by which one CPU wakes or calls another, on the whole machine
+COST = "cpu_us_per_request"  # CPU time of all the trial's CPUs, less the load generator's own
+SERVER_COST = "server_cpu_us_per_request"  # CPU time of the server's processes and of the threads of its emulated NIC
+INTERRUPTS = "interrupts_per_request"  # inter-processor interrupts (to wake or call another CPU) of the whole machine
 PACKETS_IN, PACKETS_OUT = "packets_in_per_request", "packets_out_per_request"  # to and from the server, at its links
-CALLS = "calls_per_request"  # system calls of the server's processes
-SWITCHES = "switches_per_request"  # by which a CPU begins to run one of the server's processes
+CALLS = "calls_per_request"  # system calls in the server's network namespace
+SWITCHES = "switches_per_request"  # context switches to one of the server's threads
 COSTS = (SERVER_COST, COST)
 PASSIVE_LOCAL, ACCEPT_LOCAL, ACTIVE_LOCAL = "passive_local_percent", "accept_local_percent", "active_local_percent"
-UNEVENNESS = "busiest_core_over_mean"  # of requests read: 1 is even, the number of cores is all on one
+UNEVENNESS = "busiest_core_over_mean"  # reads of clients' requests; 1: evenly spread; the number of cores: all on one
 CONTENTIONS = "contentions_per_connection"
-CONNECT_P50, CONNECT_P90 = "connect_p50_us", "connect_p90_us"  # of connect() itself, until its SYN is sent
+CONNECT_P50, CONNECT_P90 = "connect_p50_us", "connect_p90_us"  # time that connect() takes, until its SYN is sent
 ERRORS = "errors"
 _LOCAL = "reads on the packet's own core"
 
@@ -94,4 +94,4 @@ TABULATED = (
     INTERRUPTS,
     CONTENTIONS,
     ERRORS,
-)  # beside the throughput
+)  # the metrics that tables show beside the throughput

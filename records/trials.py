@@ -1,4 +1,4 @@
-"""trials.jsonl: a line for each measurement, in the order they ran."""
+"""trials.jsonl: a line for each trial, in the order in which they ran."""
 
 import errno
 import os
@@ -11,9 +11,10 @@ from records.metrics import METRICS
 from records.run import Record, RecordError, Run
 
 TRIALS = "trials.jsonl"
-BASE, CONTROL = "base", "control"  # arms: the reference of all comparisons, and the same once more
-# Owners of CPU time, beside the hosts of a testbed by name ("server"): the NIC of a host ("server NIC"), the lab, all
-# other processes of the machine, and what no task accounts for, such as interrupts of an idle CPU.
+BASE, CONTROL = "base", "control"  # arms: the reference of all comparisons, and base once more as the A/A control
+# Owners of CPU time. Hosts of a testbed are owners by their name ("server"). The others are the emulated NIC of a host
+# ("server NIC"), the lab, all other processes of the machine, and what no task accounts for, such as interrupts of an
+# idle CPU.
 NIC, LAB, OTHERS, UNTOLD = " NIC", "lab", "others", "untold"
 
 
@@ -50,25 +51,25 @@ class Trial(Record):
     block: int
     workload: str
     variant: str
-    control: bool  # it runs as base, but is an arm of its own: the A/A comparison
+    control: bool  # whether the trial belongs to the A/A control: it runs as base, but is an arm of its own
     cores: int
-    testbed: str = ""  # that measured it, of Run.testbeds; empty: the run's own machine
+    testbed: str = ""  # the key in Run.testbeds of the testbed that measured it; empty: the run's own machine
     started: float  # Unix time
     seconds: float  # of load
     rate: float | None = None  # requests per second offered; None: as many as the server took
-    latency_rate: float | None = None  # of a second load, whose latencies these are; None: there was none
+    latency_rate: float | None = None  # rate of a second load, from which the latencies come; None: there was none
     metrics: dict[str, float]  # by their names in records.metrics.METRICS
     unavailable: dict[str, str]
     latency_ms: dict[str, float]  # percentile, or "max", -> value
-    histograms: dict[str, str] = {}  # at a rate: of latencies in ns, as HdrHistogram encodes them (V2, base64)
+    histograms: dict[str, str] = {}  # at a rate: histograms of latencies in ns, encoded by HdrHistogram (V2, base64)
     load_errors: dict[str, int]  # kind -> count
     cpu: list[CpuUse]
     load_cpu_seconds: float
     spent: dict[str, float] = {}  # owner -> CPU seconds; they add up to the busy time of all CPUs
-    library: list[LibraryCounters] | None
+    library: list[LibraryCounters] | None  # None: the trial did not run with the library's clones
     spoilt: list[str]  # reasons to trust this trial less; it is kept all the same
-    repeated: str = ""  # why a first attempt failed, of which nothing is kept
-    failed: str = ""  # why it could not be measured: it then has no metrics
+    repeated: str = ""  # why a first attempt failed, of which nothing is kept; empty: this is the first attempt
+    failed: str = ""  # why the trial could not be measured, which then has no metrics; empty: it was measured
 
     @property
     def arm(self) -> str:
@@ -77,7 +78,10 @@ class Trial(Record):
 
 
 def failed_trial(reason: str, **slot: Any) -> Trial:
-    """A trial that could not be measured. slot: the fields of its bench.schedule.Slot, when it started, its rate."""
+    """The record of a trial that could not be measured.
+
+    slot: the fields of its bench.schedule.Slot, and of Trial the fields started and rate.
+    """
     return Trial(
         **slot,
         seconds=0.0,
@@ -94,9 +98,10 @@ def failed_trial(reason: str, **slot: Any) -> Trial:
 
 
 def append_trial(directory: Path, *trials: Trial) -> None:
-    """Add trials, all or none: one write, then to the disk; read_trials() ignores a line cut short.
+    """Append trials to trials.jsonl, all or none, and wait until the disk has them.
 
-    Raises OSError when the disk is full.
+    All lines go out in one write. If a kill cuts the last line short, read_trials() ignores it. Raises OSError when the
+    disk is full.
     """
     lines = b"".join(trial.model_dump_json().encode() + b"\n" for trial in trials)
     descriptor = os.open(directory / TRIALS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -119,7 +124,8 @@ def drop_torn_line(directory: Path) -> None:
 
 
 def read_trials(directory: Path) -> list[Trial]:
-    """All whole trials of a run directory, none if none was finished. Raises RecordError on a damaged line."""
+    """All trials of a run directory whose lines are whole; an empty list without any. Raises RecordError for a damaged
+    line."""
     path = directory / TRIALS
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     trials = []
@@ -132,7 +138,8 @@ def read_trials(directory: Path) -> list[Trial]:
 
 
 def trials_of(directory: Path, run: Run) -> list[Trial]:
-    """read_trials() of this run. Raises RecordError, also where a trial is not one that the run could have."""
+    """The trials of this run, by read_trials(). Raises RecordError for a damaged line, and for a trial whose workload,
+    variant, core count, testbed or metric this run cannot have."""
     trials = read_trials(directory)
     options = run.options
     known: dict[str, list[Any]] = {

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 PASSIVE_STEPS = (3, 5, 7, 8, 9)
 ACTIVE_STEPS = (10, 12, 13, 14, 15)
-APPLICATION_STEP = {**dict.fromkeys(PASSIVE_STEPS, 9), **dict.fromkeys(ACTIVE_STEPS, 10)}  # on the application's CPU
+# Step -> the step of the same connection that ran on the application's CPU.
+APPLICATION_STEP = {**dict.fromkeys(PASSIVE_STEPS, 9), **dict.fromkeys(ACTIVE_STEPS, 10)}
 
 
 class Step(NamedTuple):
@@ -16,24 +17,24 @@ class Step(NamedTuple):
     connection: int
     step: int
     cpu: int
-    us: float  # since the SYN came in
+    us: float  # microseconds since the client's SYN came in
     source_port: int
 
 
 def walk_path(run_directory: Path, trial: int) -> Path:
-    """Where the walk of a trial is."""
+    """The path of a trial's walk. trial: the trial's index."""
     return run_directory / "walks" / f"{trial:04}.csv"
 
 
 def write_walk(path: Path, steps: Iterable[Step]) -> None:
-    """As a table with a heading."""
+    """Write the steps as CSV with a heading."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([Step._fields, *steps])
 
 
 def read_walk(path: Path) -> list[Step]:
-    """Those that write_walk() wrote."""
+    """Read the steps that write_walk() wrote."""
     with open(path, newline="") as file:
         rows = csv.reader(file)
         next(rows)

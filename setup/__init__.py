@@ -1,1 +1,1 @@
-"""Making a machine able to run the lab, and saying what it is: packages, environment, container, ownership."""
+"""Set a machine up for the lab, and describe the machine: packages, virtual environment, container, file ownership."""

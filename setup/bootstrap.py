@@ -1,6 +1,6 @@
-"""From a bare Debian to one that can run the lab: its packages, and a virtual environment of our own.
+"""Make a bare Debian able to run the lab: install Debian packages, and make a virtual environment of our own.
 
-Uses the standard library alone, because it runs before anything else is there.
+This module uses the standard library only, because it runs before anything else is installed.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from setup.peers import Wheel
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
-OFFLINE = ROOT / "offline"  # in what setup/pack.py has packed: wheels/ and packages/, to install from
+OFFLINE = ROOT / "offline"  # only in an archive of setup/pack.py: wheels/ and packages/, to install from
 VENV_PYTHON = VENV / "bin" / "python"
 REQUIREMENTS = ROOT / "requirements.txt"
 CHECKS = ROOT / "requirements-checks.txt"
@@ -32,7 +32,7 @@ STAMP = VENV / "installed-from"
 CHECKS_STAMP = VENV / "checks-from"
 CLUSTER = ROOT / "requirements-cluster.txt"
 CLUSTER_STAMP = VENV / "cluster-from"
-LOCKED = ("--require-hashes", "--only-binary", ":all:", "--requirement")  # options of pip install; a file follows
+LOCKED = ("--require-hashes", "--only-binary", ":all:", "--requirement")  # pip's options before a requirements file
 UNITS = Path("/usr/lib/systemd/system")
 POLICY = Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = """\
@@ -45,7 +45,7 @@ NOT_POSSIBLE_HERE = 3
 
 
 def missing_packages(arguments: list[str]) -> list[Package]:
-    """What the verb among the arguments needs, and the machine lacks. A guest has the machine's packages."""
+    """The packages that the arguments of lab.py need, and the machine lacks. A guest has the machine's packages."""
     needed = [package for verb in verbs(arguments) or [""] for package in needed_packages(verb)]
     needed += [need for need in _needed_peers(arguments) if isinstance(need, Package)]
     needed += [SSH] if any(argument.split("=")[0] == "--client" for argument in arguments) else []
@@ -53,7 +53,7 @@ def missing_packages(arguments: list[str]) -> list[Package]:
 
 
 def missing_wheels(arguments: list[str]) -> list[Wheel]:
-    """Of the servers that are to be measured."""
+    """The wheels that are not installed, of the servers that are to be measured."""
     return [need for need in _needed_peers(arguments) if isinstance(need, Wheel) and not need.is_there()]
 
 
@@ -62,14 +62,18 @@ def _needed_peers(arguments: list[str]) -> list[peers.Need]:
 
 
 def verbs(arguments: list[str]) -> list[str]:
-    """The verb, and that of a guest's lab.py: "guest -- test" is two."""
+    """The verb among the arguments, and the verb of a guest's lab.py: "guest -- test" has two verbs."""
     verb = [argument for argument in arguments if not argument.startswith("-")][:1]
     inside = arguments[arguments.index("--") + 1 :][:1] if "--" in arguments else []
     return verb + (inside if verb == ["guest"] else [])
 
 
 def needed_packages(verb: str = "") -> tuple[Package, ...]:
-    """Where all is built, as in the image and in a pack, nothing is compiled; there tests skip what they lack."""
+    """The packages that a verb needs.
+
+    Compilers are left out where the parts come already built, as in the container image and in a pack. Packages for
+    tests are, too: tests skip what they lack there.
+    """
     guest = GUEST if verb == "guest" or (verb == "test" and os.environ.get("CI")) else ()  # CI skips no test
     if is_finished():
         return (() if has_environment() else ENVIRONMENT) + MEASURING + guest
@@ -77,26 +81,26 @@ def needed_packages(verb: str = "") -> tuple[Package, ...]:
 
 
 def _wanted_stamp() -> str:
-    """The place counts, because the command fastsocket is installed with its full path."""
+    """The digest that STAMP must hold. It covers ROOT, because the installed command fastsocket has its full path."""
     project = tomllib.loads(PROJECT.read_text("utf-8"))["project"]
     return hashlib.sha256(REQUIREMENTS.read_bytes() + f"{project} {ROOT}".encode()).hexdigest()
 
 
 def has_environment() -> bool:
-    """Whether the virtual environment is whole, and made here, from today's requirements."""
-    can_run = os.access(VENV_PYTHON, os.X_OK)  # its target may be where only root can look
+    """Whether the virtual environment is complete, was made at this path, and fits the present requirements."""
+    can_run = os.access(VENV_PYTHON, os.X_OK)  # this user may be unable to reach the link's target
     return can_run and STAMP.exists() and STAMP.read_text() == _wanted_stamp()
 
 
 def lacks_checks(arguments: list[str]) -> bool:
-    """Whether the tools that check style and coverage are still to be installed; the image goes without them."""
+    """Whether the tools that check style and coverage must still be installed. The container image has none of them."""
     if "test" not in verbs(arguments) or is_finished():
         return False
     return not CHECKS_STAMP.exists() or CHECKS_STAMP.read_text() != CHECKS.read_text()
 
 
 def lacks_cluster(arguments: list[str]) -> bool:
-    """Whether Dask is still to be installed, which hands blocks to other machines."""
+    """Whether Dask must still be installed, which hands blocks of a sweep to other machines."""
     named, tests = verbs(arguments), "test" in verbs(arguments) and not is_finished()
     sweeps = "sweep" in named and any(argument.startswith("--cluster") for argument in arguments)
     if not (sweeps or "worker" in named or tests):
@@ -105,7 +109,10 @@ def lacks_cluster(arguments: list[str]) -> bool:
 
 
 def complete_path() -> None:
-    """Servers are in /usr/sbin, which the PATH of plain users lacks, and Debian's su leaves it to root; or in BIN."""
+    """Add the folders with servers to PATH: /usr/sbin, /sbin and BIN.
+
+    The PATH of plain users lacks /usr/sbin, and so does root's after Debian's su.
+    """
     known = os.environ.get("PATH", "").split(os.pathsep)
     if "/usr/bin" in known:
         more = ("/usr/sbin", "/sbin", str(peers.BIN))
@@ -113,9 +120,9 @@ def complete_path() -> None:
 
 
 def ensure(arguments: list[str], usage: str) -> None:
-    """Return only inside our virtual environment, with all packages there; else install, then start again in it.
+    """Return only inside our virtual environment, with all packages installed. Else install, and start again there.
 
-    Exits 3 with one line when the machine does not allow that, or nobody said yes.
+    Exits with status 3 and one line when the machine does not allow that, or the user did not say yes.
     """
     packages, environment, checks = missing_packages(arguments), has_environment(), lacks_checks(arguments)
     wheels, cluster = missing_wheels(arguments), lacks_cluster(arguments)
@@ -131,15 +138,15 @@ def ensure(arguments: list[str], usage: str) -> None:
             _install_packages([package for package in packages if package not in ENVIRONMENT])
             libraries.result()
     if Path(sys.prefix) != VENV:
-        os.environ["PYTHONUTF8"] = "1"  # whatever the locale: all our files are UTF-8
-        os.environ.setdefault("MPLCONFIGDIR", str(VENV / "matplotlib"))  # and nothing of ours in the user's home
-        for name in ("PYTHONPATH", "PYTHONHOME"):  # other modules than those that are installed there
+        os.environ["PYTHONUTF8"] = "1"  # all our files are UTF-8, whatever the locale is
+        os.environ.setdefault("MPLCONFIGDIR", str(VENV / "matplotlib"))  # else matplotlib writes into the user's home
+        for name in ("PYTHONPATH", "PYTHONHOME"):  # they would bring in other modules than the installed ones
             os.environ.pop(name, None)
         os.execv(VENV_PYTHON, [str(VENV_PYTHON), *sys.argv])
 
 
 def _install_libraries(arguments: list[str], environment: bool, wheels: list[Wheel]) -> None:
-    """What pip installs. A new environment lacks all of it."""
+    """Install everything that pip installs. A new virtual environment gets all of it."""
     if not environment:
         make_environment()
     for lacks, lock, stamp in ((lacks_checks, CHECKS, CHECKS_STAMP), (lacks_cluster, CLUSTER, CLUSTER_STAMP)):
@@ -196,7 +203,10 @@ def _run(what: str, command: list[str], **environment: str) -> None:
 
 @contextmanager
 def _no_service_starts() -> Iterator[None]:
-    """Debian starts a server as soon as it is installed, unless this file says no (Debian policy 9.3.3)."""
+    """Keep services from starting during the with block, by the file POLICY.
+
+    Without it, Debian starts a server as soon as its package is installed (Debian policy 9.3.3).
+    """
     if POLICY.exists() and POLICY.read_text() != POLICY_TEXT:
         yield  # the machine has a policy of its own
         return
@@ -209,7 +219,7 @@ def _no_service_starts() -> Iterator[None]:
 
 
 def remove_policy() -> bool:
-    """Take our service policy away, which only a killed installation leaves. Says whether there was one."""
+    """Remove our service policy, which stays only where an installation was killed. Returns whether it was there."""
     ours = POLICY.exists() and POLICY.read_text() == POLICY_TEXT
     if ours:
         POLICY.unlink()
@@ -237,7 +247,10 @@ def _install_packages(packages: list[Package]) -> None:
 
 @contextmanager
 def _apt() -> Iterator[list[str]]:
-    """apt-get, with its options. A pack's packages are its only source; the machine's own lists stay as they are."""
+    """The apt-get command with its options. In a pack, the pack's packages are the only source.
+
+    The machine's own package lists stay as they are then.
+    """
     if not OFFLINE.exists():
         yield ["apt-get", "-q"]
         return
@@ -255,15 +268,15 @@ def _apt() -> Iterator[list[str]]:
 
 
 def _disable_service(name: str) -> None:
-    """Debian would start a server of this name at every boot; the lab starts servers itself."""
+    """Disable a server's systemd service, which Debian would start at every boot: the lab starts servers itself."""
     if shutil.which("systemctl") and (UNITS / f"{name}.service").exists():
         _run(f"disabling the service {name}", ["systemctl", "disable", "--quiet", name])
 
 
 def make_environment() -> None:
-    """Make .venv from what is locked in requirements.txt: wheels alone, each with its hash (pip's --require-hashes).
+    """Make .venv from requirements.txt, which locks wheels only, each with its hash (pip's --require-hashes).
 
-    The stamp comes last, so that an interrupted installation starts over.
+    The stamp is written last, so that an interrupted installation starts again from the beginning.
     """
     _run("making the virtual environment", [sys.executable, "-m", "venv", "--clear", str(VENV)])
     _pip("pip install", *LOCKED, str(REQUIREMENTS))
@@ -272,7 +285,7 @@ def make_environment() -> None:
 
 
 def install_wheels(wheels: list[Wheel]) -> None:
-    """Each as it is locked in requirements-peers.txt, without what it depends on: its program alone is used."""
+    """Install wheels as requirements-peers.txt locks them, without their dependencies: only their programs are used."""
     for wheel in wheels:
         wheel.remove()
         wheel.folder.mkdir(parents=True)
@@ -283,7 +296,7 @@ def install_wheels(wheels: list[Wheel]) -> None:
 
 
 def install_all_wheels() -> None:
-    """For the image."""
+    """Install the wheels of all peers, for the container image."""
     install_wheels([need for need in peers.everything() if isinstance(need, Wheel)])
 
 

@@ -1,7 +1,7 @@
-"""What a container lacks to run the lab, and the option of ``docker run`` that gives it.
+"""What a container lacks to run the lab, and the options of ``docker run`` that give it.
 
-Found by trying, on Linux 6.18 with Docker 20.10: the lab needs four capabilities, and a /proc/sys that can be written.
-Docker's seccomp profile stays. So does its read-only /sys, because the hosts of a testbed mount a /sys of their own. No
+Trials on Linux 6.18 with Docker 20.10 showed: the lab needs four capabilities, and a writable /proc/sys. Docker's
+seccomp profile may stay. Its read-only /sys may stay, too, because the hosts of a testbed mount a /sys of their own. No
 device, cgroup or BPF file system is needed, and BTF is in every container. ``--privileged`` gives all that, and more.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-MARKS = {Path("/.dockerenv"): "Docker", Path("/run/.containerenv"): "Podman"}  # each engine leaves its own
+MARKS = {Path("/.dockerenv"): "Docker", Path("/run/.containerenv"): "Podman"}  # the file that each engine leaves
 # Inode numbers of the machine's first namespaces (Linux include/linux/proc_ns.h, PROC_PID_INIT_INO and its like).
 FIRST = {
     Path("/proc/self/ns/pid"): 0xEFFFFFFC,
@@ -21,7 +21,7 @@ PRIVILEGED = "--privileged"
 
 
 def engine() -> str | None:
-    """The engine of this container. None outside of one, as in a virtual machine that was made from an image."""
+    """The engine of this container; None elsewhere, also in a virtual machine that was made from a container image."""
     if all(namespace.stat().st_ino == first for namespace, first in FIRST.items()):
         return None
     return next((name for mark, name in MARKS.items() if mark.exists()), None)
@@ -29,7 +29,7 @@ def engine() -> str | None:
 
 @dataclass(frozen=True)
 class Need:
-    """Something that a container has only on request."""
+    """Something that a container has only where an option asks for it."""
 
     name: str
     purpose: str
@@ -38,7 +38,7 @@ class Need:
 
 
 def _has_capability(number: int) -> bool:
-    """Is it effective (proc(5), CapEff; numbers as in <linux/capability.h>)?"""
+    """Whether this process has a capability in effect (proc(5), CapEff; numbers as in <linux/capability.h>)."""
     status = Path("/proc/self/status").read_text()
     effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff"))
     return bool(int(effective, 16) >> number & 1)
@@ -49,7 +49,7 @@ def _capability(name: str, number: int, purpose: str) -> Need:
 
 
 def _is_unconfined() -> bool:
-    """Docker's AppArmor profile denies every mount, even with all capabilities."""
+    """Whether no AppArmor profile confines this process. Docker's denies every mount, even with all capabilities."""
     try:
         return Path("/proc/self/attr/apparmor/current").read_text().strip("\0\n") in ("unconfined", "")
     except OSError:  # no AppArmor here
@@ -77,5 +77,5 @@ def lacking(needs: Sequence[Need] = NEEDS) -> list[Need]:
 
 
 def options(needs: Sequence[Need]) -> str:
-    """How to start a container that has these."""
+    """How to start a container that has these needs, in words."""
     return f"start the container with {PRIVILEGED}, or with {' '.join(need.option for need in needs)}"

@@ -1,4 +1,4 @@
-"""What this machine can do, what is missing, and how to get it. Standard library only: it answers before set-up."""
+"""What this machine can do, what is missing, and how to get it. Standard library only, so it works before set-up."""
 
 import json
 import os
@@ -26,23 +26,23 @@ from setup.bootstrap import ROOT, VENV, VENV_PYTHON, has_environment, needed_pac
 DESCRIPTORS_NEEDED = 16384
 INSTALL = "python3 lab.py --yes test installs it"
 PORT_RANGE = 51  # IP_LOCAL_PORT_RANGE in <linux/in.h>, for which Python 3.11 has no name
-PORT_TRIES = 20  # another process may take the port meanwhile
+PORT_TRIES = 20  # another process may take the port first, so there are several tries
 
 
 @dataclass(frozen=True)
 class Check:
-    """A question to the machine and its answer. Without a required one no sweep runs; others only cost a metric."""
+    """A question to the machine, and its answer. required: no sweep runs without it. Others only cost a metric."""
 
     name: str
     ok: bool
     required: bool
     detail: str
     remedy: str  # empty where all is well
-    log: list[str] = field(default_factory=list)  # of libbpf and the verifier, where these refused
+    log: list[str] = field(default_factory=list)  # what libbpf and the verifier wrote, where they refused
 
 
 def checks() -> Iterator[Check]:
-    """Ask everything, from the plain to the peculiar."""
+    """Ask all questions, the general ones first, and yield the checks."""
     yield _check("root", os.geteuid() == 0, "namespaces, BPF and pinning need it", "run with sudo")
     for need in container.NEEDS if container.engine() else ():
         yield _check(f"{container.engine()}: {need.name}", need.is_there(), need.purpose, container.options([need]))
@@ -97,7 +97,7 @@ def checks() -> Iterator[Check]:
 
 
 def since(version: str, commit: str) -> str:
-    """The remedy for what a kernel lacks. Distributions backport such things: Debian's 6.1 has two of them."""
+    """The remedy where a kernel lacks a feature. Distributions backport such features: Debian's 6.1 has two of them."""
     return f"boot Linux {version} or later, or a kernel with a backport of commit {commit}"
 
 
@@ -106,15 +106,18 @@ def _check(name: str, ok: bool, detail: str, remedy: str, required: bool = True)
 
 
 class _No(Exception):
-    """The answer is no; the message says why."""
+    """The answer to a question is no; the message says why."""
 
 
 class _NotAllowed(_No):
-    """It takes privilege."""
+    """The answer is no, because it takes privileges."""
 
 
 def _asked(name: str, ask: Callable[[], str], remedy: str, required: bool = True, by_privilege: bool = True) -> Check:
-    """Ask, and make a check of the answer. In a container that lacks privileges, the remedy is to give it those."""
+    """Ask a question, and make a check of the answer.
+
+    In a container that lacks privileges, the remedy is to give it these.
+    """
     lacks = container.lacking() if by_privilege else []
     remedy = container.options(lacks) if lacks else remedy
     try:
@@ -153,7 +156,10 @@ def _marked_listener(port: int, cpu: int) -> socket.socket:
 
 
 def _try_incoming_cpu() -> str:
-    """Over loopback the sender's CPU handles the SYN: of two marked listeners, ours must get every connection."""
+    """Try whether the kernel honours SO_INCOMING_CPU among SO_REUSEPORT listeners.
+
+    Over loopback the sender's CPU handles the SYN. Of two listeners, the one for our CPU must get every connection.
+    """
     affinity = os.sched_getaffinity(0)
     cpu = min(affinity)
     os.sched_setaffinity(0, {cpu})
@@ -170,7 +176,7 @@ def _try_incoming_cpu() -> str:
 
 
 def _try_port_range() -> str:
-    """By its effect: the kernel must choose the one port that is left to it."""
+    """Try IP_LOCAL_PORT_RANGE by its effect: the kernel must choose the only port in the range."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         for _ in range(PORT_TRIES):
             if _port_from_range(listener, wanted := _ephemeral_port()) == wanted:
@@ -179,14 +185,14 @@ def _try_port_range() -> str:
 
 
 def _ephemeral_port() -> int:
-    """A port that the kernel chose, and that is free again."""
+    """A port that the kernel chose and that is free again."""
     with socket.socket() as chosen:
         chosen.bind(("127.0.0.1", 0))
         return int(chosen.getsockname()[1])
 
 
 def _port_from_range(listener: socket.socket, port: int) -> int:
-    """The port of a connection that may use this port alone; 0 if the port is taken."""
+    """The source port of a connection that may use only this port; 0 if the port is taken."""
     with socket.socket() as connection:
         try:
             connection.setsockopt(socket.IPPROTO_IP, PORT_RANGE, struct.pack("=I", port | port << 16))
@@ -205,7 +211,7 @@ def _try_nic() -> str:
 
 
 def _try_threads() -> str:
-    """Asked in the lab's own environment, because it takes a library from there."""
+    """Try whether receive queues can have threads. Only the lab's own Python has the library to ask the kernel."""
     if not has_environment():
         raise _No("not known before set-up")
     question = "from topologies.queue_threads import why_not; print(why_not() or '')"
@@ -240,7 +246,7 @@ def _try_contention() -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Print all checks; 1 when a required one fails, 2 for an unknown argument."""
+    """Print all checks. Returns 1 when a required check fails, 2 for an unknown argument."""
     if unknown := [argument for argument in arguments if argument not in ("--json", "--yes")]:
         print(f"lab.py doctor: there is no {unknown[0]}; there are --json and --yes", file=sys.stderr)
         return 2

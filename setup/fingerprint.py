@@ -1,4 +1,4 @@
-"""The machine and the software that a result was got with."""
+"""Describe the machine and the software with which a result was measured."""
 
 import os
 import platform
@@ -29,13 +29,13 @@ def _of_cpu(name: str) -> str:
 
 
 def _mitigations() -> str:
-    """What the kernel does about the CPU's flaws, which makes system calls dearer, and what it leaves."""
+    """The kernel's mitigations of the CPU's flaws, which make system calls slower, and the flaws that stay open."""
     told = {file.name: read(file) for file in sorted((CPUS / "vulnerabilities").glob("*"))}
     return "; ".join(f"{flaw}: {said}" for flaw, said in told.items() if said != "Not affected") or "none"
 
 
 def _frequency() -> str:
-    """Its limits, and who decides. Virtual machines are not told."""
+    """The limits of the CPU's frequency, and the driver and governor that set it. Virtual machines do not know them."""
     policy = CPUS / "cpufreq" / "policy0"
     if not policy.exists():
         return f"{_of_cpu('cpu MHz').partition('.')[0]} MHz; no cpufreq"
@@ -44,7 +44,7 @@ def _frequency() -> str:
 
 
 def _nic() -> str:
-    """Those of the machine. A run has emulated ones, but other traffic comes this way."""
+    """The machine's NICs. A run measures with emulated ones, but the machine's other traffic comes through these."""
     nics = [path for path in sorted(Path("/sys/class/net").glob("*")) if (path / "device").exists()]
     return (
         ", ".join(
@@ -64,7 +64,7 @@ def _virtual_machine() -> str:
 
 
 def _guest() -> str:
-    """Guests of lab.py say on their command line what runs them (guest/machine.py)."""
+    """How lab.py guest runs this machine, or "no". A guest's kernel command line says it (guest/machine.py)."""
     words = Path("/proc/cmdline").read_text().split()
     how = next((word.partition("=")[2] for word in words if word.startswith("fastsocket_lab_guest=")), "")
     said = {"tcg": "emulated by QEMU, so no timing in it means anything", "kvm": "KVM, started by lab.py guest"}
@@ -72,7 +72,7 @@ def _guest() -> str:
 
 
 def fingerprint() -> dict[str, str]:
-    """What of the machine can change a result, beside the kernel's settings."""
+    """The properties of the machine that can change a result, by name; without the kernel's settings."""
     return {
         "kernel": platform.release(),
         "kernel built": platform.version(),
@@ -97,7 +97,7 @@ def fingerprint() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """Of the checkout, or what the image was told that it was built from."""
+    """The commit of the checkout; in the container image, the revision that its build was given."""
     if not shutil.which("git") or not (ROOT / ".git").exists():
         return os.environ.get("FASTSOCKET_LAB_REVISION", "unknown")
     said = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
@@ -105,7 +105,7 @@ def _commit() -> str:
 
 
 def code() -> str:
-    """The commit, and a digest of all files that a trial may run: the same for two checkouts that measure the same."""
+    """The commit, and a digest of all files that a trial may run: equal for two checkouts that measure the same."""
     listed = (path for folder in CODE for path in sorted((ROOT / folder).rglob("*")) if path.suffix in CODE_SUFFIXES)
     digest = sha256()
     for path in listed:
@@ -115,7 +115,7 @@ def code() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of this project and the libraries that shape a measurement; servers and tools add their own."""
+    """The versions of this project and of the libraries that shape a measurement. Servers and tools add their own."""
     return {
         "fastsocket-lab": _commit(),
         "python": platform.python_version(),

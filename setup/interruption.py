@@ -1,11 +1,10 @@
-"""Ctrl-C and SIGTERM end what runs in order, once."""
+"""Let Ctrl-C and SIGTERM end the program in order, once."""
 
 import signal
 
 
 def end_once() -> None:
-    """From now on the first of these signals raises KeyboardInterrupt. The process ignores further ones while it takes
-    everything down."""
+    """Make the first SIGINT or SIGTERM raise KeyboardInterrupt. The process ignores further ones while it cleans up."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
 

@@ -1,4 +1,4 @@
-"""Typer's options as the fields of a dataclass, for verbs that have many."""
+"""Give typer's options as the fields of a dataclass, for subcommands that have many."""
 
 import inspect
 from collections.abc import Callable
@@ -9,7 +9,7 @@ Options = TypeVar("Options")
 
 
 def taking(options: type[Options]) -> Callable[[Callable[[Options], None]], Callable[..., None]]:
-    """A verb that is called with each field of a dataclass as a parameter, as typer calls it, and gets them as one."""
+    """A decorator for subcommands: typer sees each field of a dataclass as an option; the function gets one object."""
 
     def decorate(verb: Callable[[Options], None]) -> Callable[..., None]:
         def command(**fields: object) -> None:

@@ -1,4 +1,4 @@
-"""Results belong to the owner of their folder, also when root measures: by sudo, or in a container."""
+"""Give results to the owner of their folder, also when root measures: by sudo, or in a container."""
 
 import os
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ class OwnershipError(Exception):
 
 @contextmanager
 def owned_like_its_folder(directory: Path) -> Iterator[None]:
-    """Files that are made in the directory meanwhile belong to its owner afterwards.
+    """Files that the with block makes in the directory belong to the directory's owner afterwards.
 
-    A directory that is not there yet will have the owner of the folder above it. Only root can give files away
+    A directory that does not exist yet gets the owner of the folder above it. Only root can give files away
     (chown(2)); other users own what they make. Raises OwnershipError.
     """
     directory = directory.absolute()
@@ -31,7 +31,10 @@ def owned_like_its_folder(directory: Path) -> Iterator[None]:
 
 
 def _give(top: Path, owner: os.stat_result) -> None:
-    """Root's files only, not those of other users. A symbolic link itself, not its target."""
+    """Give root's files at and below a path to an owner; not other users' files, and not the targets of symbolic links.
+
+    Raises OwnershipError.
+    """
     for path in [top, *(Path(folder, name) for folder, folders, files in os.walk(top) for name in folders + files)]:
         try:
             if path.lstat().st_uid == 0:

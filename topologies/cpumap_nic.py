@@ -13,14 +13,17 @@ from fastsocket.steering.plan import Plan
 
 
 class CpumapNic:
-    """Steers at the receiving ends of these links."""
+    """Steers packets at the receiving ends of these links."""
 
     def __init__(self, links: Sequence[Link]):
         self._devices = [link.receiver for link in links]
 
     @contextmanager
     def steer(self, plan: Plan) -> Iterator[None]:
-        """Steer at all links by one plan; afterwards they are as before. Raises what has an exit_status."""
+        """Steer at all links by one plan during the with block. Afterwards the links are as before.
+
+        Raises exceptions with an exit_status.
+        """
         with ExitStack() as stack:
             for device in self._devices:
                 stack.enter_context(steer(Cpumap(), device, plan))

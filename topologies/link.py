@@ -28,7 +28,7 @@ class MultiQueueLink(Link):
         node2: Node,
         deleteIntfs: bool,
     ) -> None:
-        """One request makes both ends, each in its own namespace: the host's never sees them."""
+        """Make both ends with one netlink request, each in its host's namespace. The machine's own never has them."""
         shape = {"num_rx_queues": queues, "num_tx_queues": queues}
         near = {"ifname": name1, **shape, **({"address": addr1} if addr1 else {})}
         far = {"ifname": name2, **shape, "net_ns_pid": node2.pid, **({"address": addr2} if addr2 else {})}

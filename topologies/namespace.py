@@ -1,4 +1,4 @@
-"""Acting inside a host's network namespace."""
+"""Act inside a host's network namespace."""
 
 import ctypes
 import os
@@ -16,16 +16,17 @@ ESTABLISHED_TABLE = "net/ipv4/tcp_child_ehash_entries"  # Linux 6.1, commit d1e5
 
 
 class Inhabited(Protocol):
-    """A network namespace, by a process in it."""
+    """A network namespace, known by the id of a process in it."""
 
     pid: int
 
 
 @contextmanager
 def inside(host: Inhabited) -> Iterator[None]:
-    """The calling thread, and what it starts, in the host's network namespace (setns(2)).
+    """Put the calling thread, and what it starts, into the host's network namespace for the with block (setns(2)).
 
-    Preferred to IPRoute(netns=...), which forks a child that ends by a signal and so runs our handlers twice.
+    IPRoute(netns=...) is not used instead, because it forks a child that ends by a signal and so runs our handlers
+    twice.
     """
     pushns(f"/proc/{host.pid}/ns/net")
     try:
@@ -35,7 +36,7 @@ def inside(host: Inhabited) -> Iterator[None]:
 
 
 class Namespace:
-    """What a host on this machine can do: a topologies.client.Client. pid: a process in its namespaces."""
+    """A host on this machine. It is a topologies.client.Client. pid: a process in the host's namespaces."""
 
     pid: int
 
@@ -56,8 +57,11 @@ class Namespace:
 
 @contextmanager
 def parent_of_tables(entries: int) -> Iterator[None]:
-    """The calling thread in a new network namespace. One that is made from there gets a table of established
-    connections of its own, with so many entries."""
+    """Put the calling thread into a new network namespace for the with block.
+
+    Each namespace that is made in the block gets a hash table of established connections of its own, with so many
+    entries.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     with open("/proc/thread-self/ns/net") as before:
         if libc.unshare(CLONE_NEWNET):

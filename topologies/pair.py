@@ -1,13 +1,13 @@
 """A client and a server on one link: the testbed of the slides' nginx benchmark.
 
-Also for Mininet's own command line: ``mn --custom topologies/pair.py --topo pair``.
+Mininet's own command line can make it, too: ``mn --custom topologies/pair.py --topo pair``.
 """
 
 from mininet.topo import Topo
 
 
 class Pair(Topo):
-    """client — server."""
+    """Two hosts on one link: client — server."""
 
     def build(self) -> None:
         client = self.addHost("client", ip="10.0.0.1/24")

@@ -1,13 +1,13 @@
 """A client, a proxy and a backend in a row: the testbed of the slides' HAProxy benchmark.
 
-Also for Mininet's own command line: ``mn --custom topologies/proxy.py --topo proxy``.
+Mininet's own command line can make it, too: ``mn --custom topologies/proxy.py --topo proxy``.
 """
 
 from mininet.topo import Topo
 
 
 class Proxy(Topo):
-    """client — server — backend; the server is the proxy, with a link, and so a network card, for each side."""
+    """Three hosts in a row: client — server — backend. The server is the proxy, with a network device for each side."""
 
     def build(self) -> None:
         client = self.addHost("client", ip="10.0.0.1/24")

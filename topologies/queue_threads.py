@@ -1,8 +1,8 @@
-"""The kernel threads that take in a veth's packets, one for each of its receive queues.
+"""The kernel threads that take in a veth's packets, one thread for each of its receive queues.
 
 This is threaded NAPI (Linux 5.12, commit 29863d41bb6e). A veth has NAPI while generic receive offload is on (Linux
-5.13, commit d3256efd8e8b). The sender then pays for no softirq of the receiver, and for an interrupt only where the
-thread sleeps. The CPU time of the threads is what the receiver's NIC and its softirq cost.
+5.13, commit d3256efd8e8b). The sender then does not pay for the receiver's softirq, and pays for an interrupt only
+where the thread sleeps. The CPU time of the threads is the cost of the receiver's NIC and its softirq.
 """
 
 import os
@@ -25,7 +25,7 @@ FIRST_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO in include/linux/proc_ns.h
 
 
 class _Napi(genlmsg):
-    """Documentation/netlink/specs/netdev.yaml, napi."""
+    """The netlink message about a NAPI instance (Documentation/netlink/specs/netdev.yaml, napi)."""
 
     nla_map = (
         ("NETDEV_A_NAPI_PAD", "none"),
@@ -37,9 +37,9 @@ class _Napi(genlmsg):
 
 
 class QueueThreads(AbstractContextManager["QueueThreads"]):
-    """The threads of a device's receive queues. Leaving it ends them.
+    """The threads of a device's receive queues. The end of the with block ends them.
 
-    Raises Refused where the kernel has no such threads, or does not tell which they are.
+    Raises Refused where the kernel has no such threads, or does not tell which threads they are.
     """
 
     def __init__(self, device: Device):
@@ -49,7 +49,7 @@ class QueueThreads(AbstractContextManager["QueueThreads"]):
             undo.callback(self._receive_offload, "off")
             self._thread("1")
             undo.callback(self._thread, "0")
-            self.pids = _pids(device)  # in the order of the queues
+            self.pids = _pids(device)  # the threads' ids, in the order of the queues
             if len(self.pids) != len(device.queue_files("rps_cpus")) or not all(map(_is_queue_thread, self.pids)):
                 raise Refused(f"the threads of {device}'s receive queues cannot be told: {why_not() or NEEDS}")
             self._undo = undo.pop_all()
@@ -68,21 +68,21 @@ class QueueThreads(AbstractContextManager["QueueThreads"]):
             run(["ethtool", "-K", self.device.name, "gro", state])
 
     def pin(self, cpus: Sequence[int]) -> None:
-        """Queue i to the i-th of these CPUs; further queues begin at the first CPU again."""
+        """Pin the thread of queue i to the i-th of these CPUs. Further queues begin at the first CPU again."""
         for queue, pid in enumerate(self.pids):
             os.sched_setaffinity(pid, {cpus[queue % len(cpus)]})
 
 
 @contextmanager
 def threads_of(links: Sequence[Link]) -> Iterator[dict[Device, QueueThreads]]:
-    """Of the devices at both ends of these links. Raises Refused."""
+    """The queue threads of the devices at both ends of these links, by device. Raises Refused."""
     with ExitStack() as stack:
         ends = [end for link in links for end in (link.sender, link.receiver)]
         yield {end: stack.enter_context(QueueThreads(end)) for end in ends}
 
 
 def choose(asked: NicKind | None) -> NicKind:
-    """How a NIC is emulated, if it is for us to say: with threads where they can be had. Raises Refused."""
+    """How to emulate a NIC: as asked, or else with threads where they can be had. Raises Refused."""
     reason = why_not()
     if asked == "threads" and reason:
         raise Refused(f"no emulated NIC with threads here: {reason}; --nic rps works")
@@ -101,8 +101,11 @@ def why_not() -> str | None:
 
 
 def _pids(device: Device) -> list[int]:
-    """A driver adds the NAPI instances of its queues in turn, and each new one has a higher id. None are told where the
-    kernel does not know the question."""
+    """The ids of the threads of a device's receive queues, in the queues' order.
+
+    That is the order of the NAPI ids: a driver adds the NAPI instances of its queues in turn, and each new instance has
+    a higher id. The list is empty where the kernel does not know the question.
+    """
     index = device.index
     with device.inside(), suppress(NetlinkError):
         ours = [napi for napi in _napis() if napi.get_attr("NETDEV_A_NAPI_IFINDEX") == index]
@@ -112,7 +115,7 @@ def _pids(device: Device) -> list[int]:
 
 
 def _napis() -> list[_Napi]:
-    """Of the calling thread's network namespace."""
+    """The NAPI instances in the calling thread's network namespace."""
     with GenericNetlinkSocket() as netlink:
         netlink.bind("netdev", _Napi)
         request = _Napi()
@@ -121,7 +124,7 @@ def _napis() -> list[_Napi]:
 
 
 def _is_queue_thread(pid: int) -> bool:
-    """In a container the number may be that of another process, or of none."""
+    """Whether a process is a queue's kernel thread. In a container the number may be another process's, or unused."""
     try:
         return Path(f"/proc/{pid}/comm").read_text().startswith("napi/")
     except OSError:

@@ -1,9 +1,9 @@
 """Another machine as the load generator's host, over SSH.
 
-One connection lasts as long as the host is used; each command is a session of it (ssh_config(5), ControlMaster). SSH
-asks nothing: the key and the host's key have to be in order beforehand. A program there is killed when its session's
-input ends. That is a FIFO which this process alone holds open, so the program ends with the session, the connection, or
-us.
+One SSH connection lasts as long as the host is used. Each command is a session of it (ssh_config(5), ControlMaster).
+SSH asks no questions: the user's key and the host's key must be in order beforehand. A program on the host is killed
+when the input of its session ends. The input is a FIFO that only this process holds open, so the program ends with the
+session, with the connection, or with this process.
 """
 
 import os
@@ -17,7 +17,7 @@ from pathlib import Path
 from fastsocket.steering.cpus import parse_cpus
 from topologies.namespace import Namespace
 
-OPTIONS = {  # whatever root's own configuration says
+OPTIONS = {  # these options override root's own SSH configuration
     "BatchMode": "yes",
     "StrictHostKeyChecking": "yes",
     "ControlPersist": "no",
@@ -31,9 +31,9 @@ REMEDIES = {
     "Permission denied": "ssh-copy-id {0} takes root's key there",
     "Host key verification failed": "ssh {0} shows the host's key, to be compared and accepted once",
 }
-PACKAGES = {"taskset": "util-linux", "timeout": "coreutils", "bash": "bash"}  # what we run there ourselves
+PACKAGES = {"taskset": "util-linux", "timeout": "coreutils", "bash": "bash"}  # the programs that this module runs there
 SSH_FAILED = 255  # ssh(1), EXIT STATUS
-# The session that keeps the connection says what the host is and lacks, and removes its directory in the end.
+# The session that keeps the connection prints what the host is and lacks. In the end it removes its directory.
 _KEEP = """\
 directory=$(mktemp -d) || exit
 echo "$directory"; uname -srm; sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' /proc/self/status
@@ -56,10 +56,11 @@ class HostError(Exception):
 
 
 class SshHost(AbstractContextManager["SshHost"]):
-    """A topologies.client.Client, by what ssh calls it, such as user@host. Leaving it ends all that it runs there.
+    """Another machine as a topologies.client.Client. The end of the with block ends all programs that it runs there.
 
-    near: where ssh runs here. directory: for our files here. programs: what must be there, each with its Debian
-    package. Raises HostError, as its methods do when the connection is lost.
+    name: as ssh takes it, such as user@host. near: the host here in whose namespaces ssh runs. directory: for our files
+    here. programs: the programs that the machine must have, each with its Debian package. Raises HostError, as its
+    methods do when the connection is lost.
     """
 
     def __init__(self, name: str, near: Namespace, directory: Path, programs: Mapping[str, str]):
@@ -105,17 +106,17 @@ class SshHost(AbstractContextManager["SshHost"]):
         return self._said(asking, cannot)
 
     def first_line(self, argv: list[str]) -> str:
-        """Of what a program there prints, whatever its exit status."""
+        """The first line that a program on the host prints, whatever its exit status is."""
         said = self._said(["sh", "-c", '"$@" 2>&1 | head -n 1', "sh", *argv], f"cannot run {argv[0]}")
         return said.decode().strip()
 
     def _said(self, argv: list[str], cannot: str, given: bytes = b"") -> bytes:
-        """What a short command there prints. cannot: what it means when that fails. Raises HostError."""
+        """What a short command on the host prints. cannot: what to say when the command fails. Raises HostError."""
         self._require_connection()
         done = subprocess.run([*self._inside(), *self._ssh(argv)], input=given, capture_output=True)
         if done.returncode == SSH_FAILED:
             with suppress(subprocess.TimeoutExpired):
-                self._connection.wait(1)  # in its log is why
+                self._connection.wait(1)  # its log says why the connection ended
             self._require_connection()
         if done.returncode:
             raise HostError(f"{self.name} {cannot}: {_last_line(done.stderr.decode(errors='replace'))}")
@@ -137,7 +138,7 @@ class SshHost(AbstractContextManager["SshHost"]):
         return ["mnexec", "-a", f"{self.pid}"]
 
     def _held(self, ssh: list[str]) -> list[str]:
-        """With the FIFO as input."""
+        """The command line that runs ssh with the FIFO as its input."""
         return [*self._inside(), "sh", "-c", 'exec "$@" <"$0"', f"{self._fifo}", *ssh]
 
     def _require_connection(self) -> None:

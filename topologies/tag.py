@@ -1,9 +1,9 @@
-"""The mark by which all that a run made is found again, even after a SIGKILL.
+"""A run's tag: the mark by which everything that the run made is found again, even after a SIGKILL.
 
-A run owns a directory in REGISTRY, and beside it a lock that the kernel drops when its process ends. The mount
-namespace of each host of the run carries a mount whose source is the run's tag, so /proc/PID/mountinfo tells of every
-process whether it belongs to a run, also of those that overwrite their environment, as nginx does. Network namespaces,
-links, filters and sysctls live in those hosts and go with their last process.
+A run owns a directory in REGISTRY, and beside it a lock that the kernel drops when the run's process ends. The mount
+namespace of each host of the run has a mount whose source is the tag. So /proc/PID/mountinfo says for every process
+whether it belongs to a run, also for processes that overwrite their environment, as nginx does. Network namespaces,
+links, filters and sysctls live in those hosts, and end with the hosts' last processes.
 """
 
 import fcntl
@@ -21,13 +21,13 @@ from fastsocket.steering.journal import Journal
 
 REGISTRY = Path("/run/fastsocket-lab")
 LOCK_SUFFIX = ".lock"
-JOURNAL = ".journal"  # files of a run's directory with the settings of the machine that it changed
+JOURNAL = ".journal"  # the suffix of files in a run's directory that hold the machine's settings before a change
 GRACE_SECONDS = 5
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """What a run that no longer lives left behind."""
+    """What a run left behind, when it ended without cleaning up."""
 
     tag: str
     directory: Path
@@ -37,7 +37,8 @@ class Leftover:
 class RunTag:
     """A live run: its tag, and a scratch directory for the files that its servers need.
 
-    Use as a context manager; leaving removes the directory. Raises OSError when REGISTRY cannot be written.
+    Use it as a context manager: the end of the with block removes the directory. Raises OSError when REGISTRY cannot be
+    written.
     """
 
     def __init__(self) -> None:
@@ -46,7 +47,7 @@ class RunTag:
         self.mount_point = self.directory / "tag"
         REGISTRY.mkdir(mode=0o755, exist_ok=True)
         self._lock = _appear_locked(_lock_of(self.directory))
-        self.directory.mkdir(mode=0o755)  # whatever the umask: a journal in it is acted on later
+        self.directory.mkdir(mode=0o755)  # others must not write here: a journal in it is acted on later
         self.mount_point.mkdir()
 
     def __enter__(self) -> Self:
@@ -62,7 +63,7 @@ def _lock_of(directory: Path) -> Path:
 
 
 def _appear_locked(path: Path) -> int:
-    """Make a file that is locked from the moment others can see it (open(2), O_TMPFILE); its descriptor."""
+    """Make a file that is locked from the moment others can see it (open(2), O_TMPFILE). Returns its descriptor."""
     descriptor = os.open(path.parent, os.O_TMPFILE | os.O_RDWR, 0o644)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     # src_dir_fd, ignored for an absolute path, makes Python call linkat(), which alone follows the link in /proc.
@@ -71,7 +72,7 @@ def _appear_locked(path: Path) -> int:
 
 
 def _remove_files(directory: Path) -> None:
-    """The lock last: as long as there is something to find, it says whose it is."""
+    """Remove a run's directory, and then its lock. While there are files, the lock says whether their run lives."""
     shutil.rmtree(directory, ignore_errors=True)
     _lock_of(directory).unlink(missing_ok=True)
     with suppress(OSError):  # another run is registered
@@ -86,7 +87,7 @@ def _is_abandoned(lock: Path) -> bool:
     try:
         with open(lock) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (FileNotFoundError, BlockingIOError):  # its run has just ended in order, or lives
+    except (FileNotFoundError, BlockingIOError):  # the lock's run has just ended in order, or still lives
         return False
     return True
 
@@ -106,7 +107,7 @@ def processes_of(tag: str) -> list[int]:
 
 
 def leftovers() -> list[Leftover]:
-    """Every run that ended without cleaning up."""
+    """The leftovers of every run that ended without cleaning up."""
     abandoned = [lock.with_suffix("") for lock in sorted(REGISTRY.glob(f"*{LOCK_SUFFIX}")) if _is_abandoned(lock)]
     return [Leftover(_tag(directory), directory, processes_of(_tag(directory))) for directory in abandoned]
 
@@ -114,7 +115,7 @@ def leftovers() -> list[Leftover]:
 def remove(leftover: Leftover) -> None:
     """Kill the processes of a dead run, wait until they are gone, put settings back, then remove its directory.
 
-    The pid is checked again behind its pidfd, so that a number that was reused meanwhile is not touched.
+    Each process is checked again once its pidfd is open, so that a process that got a reused number is not killed.
     """
     for pid in leftover.pids:
         with suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""A topology made real: Mininet hosts, multi-queue links, and the settings that make a fair network of them."""
+"""Make a topology real: Mininet hosts, multi-queue links, and the settings that make a fair network of them."""
 
 import logging
 import subprocess
@@ -20,16 +20,16 @@ from topologies.link import MultiQueueLink
 from topologies.namespace import Namespace, inside, parent_of_tables
 from topologies.tag import RunTag
 
-# Aggregation merges packets, which a test of packets per connection must not have; checksums are pointless on a veth
+# These offloads merge packets, which would spoil a test of packets per connection. Checksums are pointless on a veth,
 # but cost the same for every variant, so they stay as the kernel sets them.
 OFFLOADS_OFF = ("gro", "gso", "tso")
 
-# Per network namespace, so that the host's own settings stay as they are.
+# Sysctls of each host's network namespace. The machine's own settings stay as they are.
 SYSCTLS = {
     "net/core/somaxconn": "65535",
     "net/ipv4/tcp_max_syn_backlog": "65535",
     "net/ipv4/ip_local_port_range": "1024 65535",
-    # The load generator reuses a port after a second; without it 64,000 ports last for a few seconds only.
+    # The load generator may reuse a port after a second. Otherwise 64,000 ports would last for a few seconds only.
     "net/ipv4/tcp_tw_reuse": "1",
     "net/ipv6/conf/default/accept_dad": "0",
 }
@@ -40,12 +40,14 @@ class TestbedError(Exception):
 
     exit_status = 3
 
-    __test__ = False  # not a test class, whatever pytest thinks of the name
+    __test__ = False  # tells pytest that this is no test class, despite its name
 
 
 class TaggedHost(Namespace, Host):
-    """A Mininet host whose mount namespace carries the run's tag. The server may have a table of established
-    connections of its own, with so many entries."""
+    """A Mininet host whose mount namespace carries the run's tag.
+
+    table: how many entries the server's own hash table of established connections has; 0: it has none of its own.
+    """
 
     def __init__(self, name: str, tag: RunTag, table: int, **params: Any):
         self._tag = tag
@@ -60,7 +62,7 @@ class TaggedHost(Namespace, Host):
 
 
 def _need_namespaces() -> None:
-    """Mininet waits for ever for the shell of a host that cannot have namespaces."""
+    """Raises TestbedError where no namespaces can be made. Mininet would wait for a host's shell for ever."""
     made = subprocess.run(["mnexec", "-n", "true"], capture_output=True, text=True)
     if made.returncode:
         raise TestbedError(f"no network namespace can be made: {made.stderr.strip()}; lab.py doctor says what it takes")
@@ -75,18 +77,18 @@ def _run(host: Host, command: list[str]) -> str:
 
 
 class Testbed:
-    """The realised network. Its hosts are attributes by name: ``testbed.client``, ``testbed.server``.
+    """A network made from a topology. Its hosts are attributes by name: ``testbed.client``, ``testbed.server``.
 
-    Use as a context manager; leaving it takes down all it made. Raises TestbedError.
+    Use it as a context manager: the end of the with block takes down all that it made. Raises TestbedError.
     """
 
     __test__ = False
     client: Client
     server: Host
-    backend: Host  # in the topology Proxy alone
-    load_cpus: Sequence[int] = ()  # of the client, where that is another machine
-    told: Mapping[str, str] = {}  # of such a client
-    untold: Mapping[str, str] = {}  # metrics that are not to be had in such a network, each with the reason
+    backend: Host  # only in the topology Proxy
+    load_cpus: Sequence[int] = ()  # the client's CPUs, where the client is another machine
+    told: Mapping[str, str] = {}  # the description of a client on another machine
+    untold: Mapping[str, str] = {}  # metrics that cannot be measured in this network, each with the reason
 
     def __init__(self, topology: Topo, tag: RunTag, queues: int, table: int = 0):
         self._topology = topology
@@ -107,7 +109,7 @@ class Testbed:
     def _build(self, cleanup: ExitStack) -> None:
         _need_namespaces()
         logging.getLogger("mininet").setLevel(logging.ERROR)
-        Mininet.inited = True  # else it raises limits and sysctls of the whole machine (fixLimits) for good
+        Mininet.inited = True  # else Mininet changes limits and sysctls of the whole machine (fixLimits) for good
         self._net = Mininet(
             topo=self._topology,
             host=partial(TaggedHost, tag=self._tag, table=self._table),
@@ -127,7 +129,10 @@ class Testbed:
             self._settle(link.intf2, link.intf1)
 
     def _require_table(self) -> None:
-        """Without the memory for it, the kernel makes the server share the machine's table."""
+        """Raises TestbedError where the server lacks its own table of established connections.
+
+        Where memory is short, the kernel makes the server share the machine's table.
+        """
         with inside(self.server):
             entries = int(Path("/proc/sys/net/ipv4/tcp_ehash_entries").read_text()) if self._table else 0
         if entries != self._table:
@@ -135,7 +140,7 @@ class Testbed:
 
     @staticmethod
     def _set_sysctls(host: Host, sysctls: Mapping[str, str]) -> dict[str, str]:
-        """Returns the values before."""
+        """Set sysctls in a host's network namespace. Returns their values before."""
         with inside(host):
             files = {name: Path("/proc/sys", name) for name in sysctls}
             before = {name: file.read_text() for name, file in files.items()}
@@ -145,7 +150,7 @@ class Testbed:
 
     @contextmanager
     def settings(self, host: Host, sysctls: Mapping[str, str]) -> Iterator[None]:
-        """A host's network namespace with other settings for a while."""
+        """Change sysctls of a host's network namespace for the with block."""
         before = self._set_sysctls(host, sysctls)
         try:
             yield
@@ -153,7 +158,7 @@ class Testbed:
             self._set_sysctls(host, before)
 
     def _settle(self, interface: Intf, peer: Intf) -> None:
-        """Offloads off, an IPv6 address, and neighbours that never have to be asked for."""
+        """Set an interface up: offloads off, an IPv6 address, and permanent neighbour entries for its peer."""
         settings = [word for offload in OFFLOADS_OFF for word in (offload, "off")]
         _run(interface.node, ["ethtool", "-K", interface.name, *settings])
         with inside(interface.node), IPRoute() as netlink:
@@ -164,11 +169,11 @@ class Testbed:
 
     @property
     def hosts(self) -> dict[str, Host]:
-        """By name."""
+        """The hosts by name."""
         return {host.name: host for host in self._net.hosts}
 
     def links_to(self, host: Host) -> list[Link]:
-        """Every link of the host, as seen by a NIC of that host."""
+        """Every link of the host, with the host's end as the receiver."""
         ends = [(link.intf1, link.intf2) for link in self._net.links]
         return [
             Link(device(far), device(near))
@@ -183,11 +188,11 @@ class Testbed:
 
 
 def ipv6_address(interface: Intf) -> str:
-    """The interface's address in a network of its link's own, numbered like its IPv4 address."""
+    """An interface's IPv6 address. Each link has a network of its own; the numbers are those of the IPv4 address."""
     *_, link, number = interface.IP().split(".")
     return f"fd00:0:0:{link}::{number}"
 
 
 def device(interface: Intf) -> Device:
-    """An interface, for steering."""
+    """A Mininet interface as a device for steering."""
     return Device(interface.name, interface.node.pid)

@@ -1,4 +1,4 @@
-"""This machine as the server, with a load generator on another one. What either network is like stays as it is."""
+"""This machine as the server, with the load generator on another machine. Both machines' networks stay as they are."""
 
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -24,15 +24,15 @@ class Here(Namespace):
     pid: int
     address: str
 
-    def IP(self) -> str:  # as Mininet calls it
+    def IP(self) -> str:  # Mininet's hosts have a method of this name
         return self.address
 
 
 class TwoHosts(Testbed):
-    """A testbed in which client is a topologies.ssh.SshHost. Raises TestbedError and HostError.
+    """A testbed whose client is a topologies.ssh.SshHost. Raises TestbedError and HostError.
 
-    client: as ssh calls it. address: of this machine, by which the client reaches the server. programs: what loads the
-    server, each with its Debian package.
+    client: the other machine's name for ssh. address: this machine's address, by which the client reaches the server.
+    programs: the load generators, each with its Debian package.
     """
 
     client: SshHost
@@ -59,17 +59,20 @@ class TwoHosts(Testbed):
 
     @property
     def hosts(self) -> dict[str, Client]:
-        """What of them runs here."""
+        """The server, which is this machine, and the client, by name."""
         return {"server": self.server, "client": self.client}
 
     def links_to(self, host: object) -> list[Link]:
-        """None is ours."""
+        """No links: those of this machine are not the lab's to steer."""
         return []
 
 
 @contextmanager
 def here(tag: RunTag, address: str = "") -> Iterator[Here]:
-    """address: by which others reach it, if any do. Raises TestbedError."""
+    """This machine's own network as a host, in a mount namespace that carries the tag, for the with block.
+
+    address: the address by which other machines reach it, if any do. Raises TestbedError.
+    """
     command = ["unshare", "--mount", "sh", "-c", _MARKED, tag.tag, str(tag.mount_point)]
     with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True) as process:
         assert process.stdout and process.stderr  # they are pipes

@@ -1,4 +1,4 @@
-"""What is measured: the servers, the variants they run as, and the load they get."""
+"""What the lab measures: the servers, the variants in which they run, and the load that they get."""
 
 from workloads.haproxy import HAProxy
 from workloads.lighttpd import Lighttpd

@@ -1,5 +1,7 @@
-"""Locality by hand, as a server's authors may have it: a classic BPF program that chooses among the server's own
-SO_REUSEPORT listeners by the CPU (SO_ATTACH_REUSEPORT_CBPF, socket(7)). The lab attaches it once the server listens.
+"""A classic BPF program that chooses among a server's own SO_REUSEPORT listeners by the CPU.
+
+A server's authors may make connections local in this way, without libfsocket.so (SO_ATTACH_REUSEPORT_CBPF, socket(7)).
+The lab attaches the program once the server listens.
 """
 
 import ctypes
@@ -16,15 +18,17 @@ from workloads import limits
 from workloads.process import POLL_SECONDS, WorkloadError
 
 SO_ATTACH_REUSEPORT_CBPF = 51  # <asm-generic/socket.h>
-# Of <linux/filter.h>: load a word, jump if it equals, return; the CPU; no listener, so the kernel takes any.
+# From <linux/filter.h>. The codes: load a word, jump if it equals, return. Then the address of the current CPU's
+# number, and the result that names no listener, with which the kernel takes any.
 LOAD, JUMP_IF, RETURN = 0x20, 0x15, 0x06
 THE_CPU, NO_LISTENER = 0xFFFFF000 + 36, 0xFFFFFFFF
 
 
 def choose_by_cpu(pid: int, port: int) -> None:
-    """For the listeners of a server, once each has a pinned worker. Raises WorkloadError when that does not come to be.
+    """Attach the program to the listeners of a server, once each listener has a pinned worker.
 
     The program returns a listener's place in the order of listen() calls. Servers open descriptors in that order.
+    Raises WorkloadError when a listener gets no pinned worker in time.
     """
     groups, order = defaultdict(list), _opened(pid)
     for one in sorted(_found(pid, port), key=lambda one: order[one.inode]):
@@ -38,13 +42,13 @@ def choose_by_cpu(pid: int, port: int) -> None:
 
 
 def program(cpus: list[int]) -> bytes:
-    """Classic BPF: the i-th listener of a group for connections that come in on the i-th of these CPUs."""
+    """A classic BPF program that chooses a group's i-th listener for connections on the i-th of these CPUs."""
     chosen = [code for index, cpu in enumerate(cpus) for code in (_code(JUMP_IF, cpu, if_not=1), _code(RETURN, index))]
     return b"".join([_code(LOAD, THE_CPU), *chosen, _code(RETURN, NO_LISTENER)])
 
 
 def _code(code: int, value: int, if_not: int = 0) -> bytes:
-    """struct sock_filter; if_not: how many to skip."""
+    """One instruction as struct sock_filter. if_not: how many instructions a jump skips when its test fails."""
     return struct.pack("=HBBI", code, 0, if_not, value)
 
 
@@ -66,7 +70,7 @@ def _found(pid: int, port: int) -> list[Listener]:
 
 
 def _cpus(listener: Listener) -> list[int]:
-    """Of its workers."""
+    """The CPUs where the workers of a listener may run."""
     return sorted({cpu for worker in listener.workers for cpu in worker.cpus()})
 
 

@@ -1,4 +1,4 @@
-"""HAProxy: the slides' own subject, an HTTP proxy; a connection per request from the client and one to the backend."""
+"""HAProxy, the slides' HTTP proxy: one connection per request from the client, and one to the backend."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +12,9 @@ from workloads.variants import Variant
 from workloads.web_server import WebServer
 from workloads.workload import Cpus
 
-# By default HAProxy hands accepted connections from thread to thread, away from the core that they came in on.
-# multi-queue is off but for the variants that are about it, so that variants differ in nothing else. Without retries,
-# errors are seen.
+# By default (multi-queue) HAProxy hands accepted connections from thread to thread, away from the core that they came
+# in on. multi-queue is off except in the variants that are about it, so that variants differ in nothing else. Retries
+# are off, so that errors are seen.
 CONFIGURATION = """\
 global
     nbthread {threads}
@@ -39,13 +39,13 @@ backend servers
 
 
 class HAProxy(WebServer):
-    """A thread per core, keep-alive off on both sides. The backend is nginx, on the CPUs of the load."""
+    """HAProxy with a thread per core, and keep-alive off on both sides. The backend is nginx, on the load's CPUs."""
 
     name = program = "haproxy"
     binaries = {"haproxy": ["-v"], "nginx": ["-v"], "wrk": ["--version"]}
     packages = {"haproxy": "haproxy", "nginx": "nginx", "wrk": "wrk"}
     topology = Proxy
-    ways = {"multi-queue": "on"}  # multi-queue
+    ways = {"multi-queue": "on"}  # the value of tune.listener.multi-queue
 
     @contextmanager
     def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path) -> Iterator[list[int]]:
@@ -70,7 +70,7 @@ class HAProxy(WebServer):
 
 @contextmanager
 def backend(testbed: Testbed, cpus: Cpus, directory: Path, site: Site = OBJECT) -> Iterator[None]:
-    """Of a proxy, the same for every variant: a listener of its own for each worker."""
+    """Run the backend of a proxy, an nginx. It is the same for every variant: each worker has a listener of its own."""
     own = directory / "backend"
     own.mkdir()
     with nginx(testbed, testbed.backend, testbed.server, cpus.load, own, own_reuseport=True, site=site):
@@ -84,8 +84,10 @@ def _shards(variant: Variant) -> str:
 
 
 def _groups(cpus: list[int], number: int) -> dict[str, str]:
-    """So many groups of threads, a thread to each CPU. HAProxy 2.6 silently ignores a line per thread, such as
-    "cpu-map 1/1 0"."""
+    """The lines of HAProxy's configuration for groups of threads, with a thread on each CPU. number: of groups.
+
+    A line covers a whole group, because HAProxy 2.6 silently ignores a line per thread, such as "cpu-map 1/1 0".
+    """
     half = -(-len(cpus) // number)
     parts = [cpus[first : first + half] for first in range(0, len(cpus), half)]
     lines = [f"cpu-map auto:{group}/1-{len(part)} {' '.join(map(str, part))}" for group, part in enumerate(parts, 1)]

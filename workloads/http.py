@@ -1,4 +1,4 @@
-"""What the web servers and proxies serve, and asking them for it."""
+"""The object that web servers and proxies serve, and a request for it."""
 
 from topologies.client import Client
 from workloads import limits
@@ -16,6 +16,6 @@ def answers(client: Client, address: str) -> bool:
 
 
 def answer(client: Client, address: str) -> bytes:
-    """To a request from the client, with its headers. Raises OSError."""
+    """The server's answer to a request from the client, with its headers. Raises OSError."""
     request = f"GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
     return client.ask(address, PORT, request.encode(), limits.read().answer_seconds)

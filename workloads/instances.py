@@ -1,4 +1,4 @@
-"""Servers that use one core: an instance for each, on ports of their own, as the slides run Redis."""
+"""Servers that use one core: one instance runs on each core, on a port of its own, as the slides run Redis."""
 
 import socket
 from abc import abstractmethod
@@ -21,7 +21,7 @@ from workloads.workload import Cpus, Workload
 
 
 class Instances(Workload):
-    """One instance per core, pinned there; persistent connections, so that steering by port is what can help."""
+    """One instance per core, pinned there. Connections are persistent, so only steering by port can help."""
 
     metric = "rps"
     first_port: int
@@ -35,19 +35,19 @@ class Instances(Workload):
 
     @abstractmethod
     def command(self, port: int, directory: Path) -> list[str]:
-        """What starts an instance."""
+        """The command line that starts an instance."""
 
     @abstractmethod
     def preparation(self) -> tuple[str, str]:
-        """For a load at a rate: what brings in the value that it asks for, and the answer to that."""
+        """The request that stores the value for a load at a rate, and the answer to it."""
 
     @abstractmethod
     def dialogue(self) -> Dialogue:
-        """For a load at a rate."""
+        """The dialogue of a load at a rate."""
 
     @abstractmethod
     def at_full_speed(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
-        """By the server's own load generator."""
+        """Load the server with its own load generator, at full speed."""
 
     def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
         return self._at_a_rate(testbed, cpus, demand) if demand.rate else self.at_full_speed(testbed, cpus, demand)
@@ -75,7 +75,7 @@ class Instances(Workload):
 
 
 def bring_in(testbed: Testbed, port: int, request: str, answer: str) -> None:
-    """Raises WorkloadError when the server does not answer as it should."""
+    """Store the value that a load will ask for. Raises WorkloadError when the server does not answer as it should."""
     with (
         inside(testbed.client),
         connected(testbed.server.IP(), port) as connection,
@@ -98,7 +98,10 @@ def connected(address: str, port: int) -> Iterator[socket.socket]:
 
 
 def together(loads: list[Load], cpu_seconds: float) -> Load:
-    """What instances served at the same time: rates add up, and a latency percentile is the mean of theirs."""
+    """The loads of instances at the same time as one load.
+
+    Rates add up. A latency percentile is the mean over instances; the largest latency is the largest of all.
+    """
     requests = sum(load.requests for load in loads)
     rate = sum(load.requests / load.seconds for load in loads)
     return Load(
@@ -114,16 +117,16 @@ def together(loads: list[Load], cpu_seconds: float) -> Load:
 
 
 def in_turn(loads: list[Load]) -> Load:
-    """What was served in one time after the other; a latency percentile is the mean of theirs."""
+    """Loads that followed one another as one load. A latency percentile is the mean of theirs."""
     return replace(
         together(loads, sum(load.cpu_seconds for load in loads)), seconds=sum(load.seconds for load in loads)
     )
 
 
 def on_all(commands: list[list[str]], name: str, seconds: float) -> tuple[list[str], float]:
-    """Run load generators of so many seconds at the same time: what each printed, and their CPU time.
+    """Run load generators at the same time. Returns what each printed, and the CPU seconds of all of them.
 
-    Raises WorkloadError.
+    seconds: how long each of them loads the server. Raises WorkloadError.
     """
     spent_before = reaped_cpu_seconds()
     with ExitStack() as generators:

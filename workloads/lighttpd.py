@@ -25,7 +25,7 @@ mimetype.assign = (".txt" => "text/plain")
 
 
 class Lighttpd(WebServer):
-    """Workers can't be pinned by its configuration: they share the server's CPUs, and libfsocket.so gives each one."""
+    """lighttpd's configuration cannot pin workers. They share the server's CPUs; libfsocket.so pins each to one."""
 
     name = "lighttpd"
     binaries = {"lighttpd": ["-v"], "wrk": ["--version"]}

@@ -1,4 +1,4 @@
-"""How long servers and load generators may take, and how many connections there are: for slow machines to change."""
+"""Limits that slow machines may change: how long servers and load generators may take, and numbers of connections."""
 
 import os
 from collections.abc import Mapping, MutableMapping
@@ -8,28 +8,28 @@ PREFIX = "FASTSOCKET_LAB_"
 
 
 class LimitError(Exception):
-    """A limit in the environment is none; the message says which one, and what it may be."""
+    """A limit in the environment is no valid number; the message says which limit, and what it may be."""
 
     exit_status = 2
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Whole numbers from 1 on; the variable of each is its name in capitals behind PREFIX."""
+    """The limits: whole numbers from 1 on. The environment variable of a limit is PREFIX and its name in capitals."""
 
-    grace_seconds: int = 20  # that a load generator may take beyond its load; a tenth of it a request
-    start_seconds: int = 10  # until a server answers
-    connections_per_core: int = 100  # of wrk, by the server's cores
-    rehearsed_requests: int = 10_000  # at most, of each kind, to an instance of Redis before a trial
+    grace_seconds: int = 20  # how long a load generator may take beyond its load; a request may take a tenth of that
+    start_seconds: int = 10  # how long a server may take until it answers
+    connections_per_core: int = 100  # wrk's connections for each of the server's cores
+    rehearsed_requests: int = 10_000  # the most requests of each kind to an instance of Redis before a trial
 
     @property
     def answer_seconds(self) -> int:
-        """That a request may wait for its answer before it counts as an error: 2, as is wrk's default."""
+        """How long a request may wait for its answer before it counts as an error: by default 2 seconds, as in wrk."""
         return max(1, self.grace_seconds // 10)
 
 
 def read(environment: Mapping[str, str] = os.environ) -> Limits:
-    """Raises LimitError."""
+    """The limits, with those that the environment changes. Raises LimitError."""
     said = {
         field.name: environment[PREFIX + field.name.upper()]
         for field in fields(Limits)
@@ -47,12 +47,15 @@ def _whole(name: str, value: str) -> int:
 
 
 def changed(limits: Limits) -> dict[str, int]:
-    """Those that are not the default."""
+    """The limits that differ from their defaults, by name."""
     usual = asdict(Limits())
     return {name: value for name, value in asdict(limits).items() if value != usual[name]}
 
 
 def write(limits: Mapping[str, int], environment: MutableMapping[str, str]) -> None:
-    """So that read() finds these, and the default of all others. limits: those that changed() tells of."""
+    """Set environment variables so that read() finds these limits, and the defaults of all others.
+
+    limits: as changed() returns them.
+    """
     for name, value in {**asdict(Limits()), **limits}.items():
         environment[PREFIX + name.upper()] = str(value)

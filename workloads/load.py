@@ -1,15 +1,15 @@
-"""What is asked of a load generator, and what it saw, whichever it was."""
+"""What a load generator is asked to do, and what it saw: the same for all load generators."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Demand:
-    """What a load generator is to do.
+    """What a load generator shall do.
 
-    seconds: for how long. rate: requests per second in all; None: as many as the server takes. pace: about how many
-    it takes, for generators that have to be told a number of requests. burst: so many at the same moment, where a rate
-    is asked for; 0: each at its own.
+    seconds: how long it loads the server. rate: requests per second in all; None: as many as the server takes. pace:
+    about how many requests per second the server takes, for generators that have to be told a number of requests.
+    burst: how many requests are due at the same moment, where there is a rate; 0: each has a moment of its own.
     """
 
     seconds: int
@@ -20,11 +20,13 @@ class Demand:
 
 @dataclass(frozen=True)
 class Load:
-    """Requests answered as they should be, for how long, latency percentiles, errors by kind, its own CPU time.
+    """What a load generator saw.
 
-    A latency at full speed runs from sending a request to having its answer; a handshake before it is not in it. At a
-    rate it runs from when the request was due, and histograms has it in parts, as HdrHistogram encodes them: connect,
-    first_byte, whole, and the lateness of the generator itself. warmed_up: requests before the time that is measured.
+    requests: those with the right answer, in these seconds. latency_ms: percentiles. errors: by kind. cpu_seconds: the
+    generator's own CPU time. At full speed, a latency runs from sending a request to having its answer, without the
+    handshake before. At a rate, it runs from the time when the request was due. histograms then has its parts, as
+    HdrHistogram encodes them: connect, first_byte, whole, and the lateness of the generator itself. warmed_up: requests
+    before the measured time.
     """
 
     requests: int
@@ -37,5 +39,5 @@ class Load:
 
     @property
     def served(self) -> int:
-        """All that the server had to work for."""
+        """All requests that the server answered, with those before the measured time."""
         return self.requests + self.warmed_up

@@ -1,4 +1,4 @@
-"""Memcached: an instance with one thread per core on a port of its own, persistent connections."""
+"""Memcached: on each core one instance with one thread, on a port of its own, with persistent connections."""
 
 import re
 from pathlib import Path
@@ -16,8 +16,11 @@ VALUE = "x" * VALUE_BYTES
 
 
 class Memcached(Instances):
-    """Nine GET to one SET, memcaslap's own mixture. The threads of one instance take connections in turn, not by
-    core. Instances of one thread can be steered to."""
+    """Memcached under nine GET to one SET, which is memcaslap's own mixture.
+
+    Each instance has one thread, so that packets can be steered to it. The threads of a single instance would take
+    connections in turn, and not by core.
+    """
 
     name = "memcached"
     first_port = 11211
@@ -62,7 +65,7 @@ class Memcached(Instances):
 
 
 def _load(out: str) -> Load:
-    """Its latencies come in powers of two: too coarse for a percentile; only the largest is exact."""
+    """The load from memcaslap's output. Of the latencies only the largest is used: the others are powers of two."""
     found = re.search(r"Total Statistics \(\d+ events\).*?Max: +(\d+).*Ops: (\d+) TPS: (\d+)", out, re.DOTALL)
     if not found:
         raise WorkloadError(f"memcaslap did not tell its results: {out.strip()[-200:]}")

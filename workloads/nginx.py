@@ -1,4 +1,4 @@
-"""nginx: the slides' web server, a worker per core, one connection per request, a 64-byte object."""
+"""nginx, the slides' web server: a worker per core, one connection per request, and a 64-byte object."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from workloads.variants import Variant
 from workloads.web_server import WebServer
 from workloads.workload import Cpus
 
-# accept_mutex is off, as the original's README demands and nginx has had it by default since 1.11.3.
+# accept_mutex is off: the README of the original Fastsocket demands that, and it is nginx's default since 1.11.3.
 CONFIGURATION = """\
 worker_processes {workers};
 worker_cpu_affinity {affinity};
@@ -50,7 +50,7 @@ class Site:
 
     answer: str = 'return 200 "{}";'.format(http.OBJECT.decode().replace("\n", "\\n"))
     upstream: str = ""
-    main: str = ""  # what stands outside of http
+    main: str = ""  # configuration outside of http
     kept_seconds: int = 0
 
 
@@ -58,7 +58,7 @@ OBJECT = Site()
 
 
 class Nginx(WebServer):
-    """The object is served from memory, so that a trial measures sockets, not files."""
+    """nginx that serves the object from memory, so that a trial measures sockets and not files."""
 
     name = program = "nginx"
     binaries = {"nginx": ["-v"], "wrk": ["--version"]}
@@ -93,7 +93,7 @@ def nginx(
     program: str = "nginx",
     site: Site = OBJECT,
 ) -> Iterator[int]:
-    """nginx on any host of a testbed, a worker pinned to each CPU; yields its process id when it answers the client."""
+    """Run nginx on a host of a testbed, with a worker pinned to each CPU. Yields its process id once it answers."""
     configuration = directory / "nginx.conf"
     configuration.write_text(
         CONFIGURATION.format(
@@ -117,5 +117,5 @@ def nginx(
 
 
 def _affinity_masks(cpus: list[int]) -> str:
-    """nginx's form of a CPU set per worker: a binary number, CPU 0 on the right."""
+    """The CPUs of the workers as nginx takes them: a binary number for each worker, with CPU 0 on the right."""
     return " ".join(format(1 << cpu, "b") for cpu in cpus)

@@ -1,4 +1,4 @@
-"""nginx with a file of 256 KB: each byte is copied into nginx's memory and out again, or with sendfile not at all."""
+"""nginx with a file of 256 KB. Each byte is copied into nginx's memory and out again; with sendfile, none is."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ FILE_BYTES = 256 << 10
 
 
 class NginxFile(Nginx):
-    """sendfile is off, as nginx has it by default, but for the variant that is about it."""
+    """nginx that serves a file. sendfile is off, as by nginx's default, except in the variant that is about it."""
 
     name = "nginx-file"
     ways = {"sendfile": "on"}  # sendfile
@@ -27,11 +27,14 @@ class NginxFile(Nginx):
         (directory / "object").write_bytes(http.OBJECT * (FILE_BYTES // len(http.OBJECT)))
         sendfile = self.ways.get(variant.way, "off")
         answer = f"root {directory}; sendfile {sendfile}; try_files /object =404;"
-        site = Site(answer=answer, main="user root;")  # who may read there
+        site = Site(answer=answer, main="user root;")  # only root may read the directory
         hosts, own_reuseport = (testbed.server, testbed.client), variant.own_reuseport
         with nginx(testbed, *hosts, cpus.server, directory, own_reuseport, variant.environment(), site=site) as pid:
             yield [pid]
 
     def load(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
-        """By the lab's generator, which looks at each answer: wrk counts the bytes of answers that it cuts short."""
+        """Load the server with the lab's generator, which checks each answer.
+
+        wrk would count the bytes of answers that it cuts short.
+        """
         return as_demanded(testbed, cpus, demand, self.ports(cpus), DIALOGUE)

@@ -1,4 +1,4 @@
-"""nginx with 16 connections that stay open: each has the worker that accepted it for all of its requests."""
+"""nginx with 16 connections that stay open. The worker that accepted a connection serves all of its requests."""
 
 from topologies.testbed import Testbed
 from workloads.generator import Dialogue, as_demanded
@@ -13,7 +13,7 @@ KEPT = Site(answer=f"keepalive_requests 100000000; {SITE.answer}", kept_seconds=
 
 
 class NginxKept(Nginx):
-    """The load generator opens all connections before its first request."""
+    """nginx with kept connections. The load generator opens all of them before its first request."""
 
     name, metric, loader = "nginx-kept", "rps", ""
     site = KEPT

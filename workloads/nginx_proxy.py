@@ -1,6 +1,7 @@
-"""nginx as a proxy: a connection per request from the client; to the backend a new one each time, or kept ones.
+"""nginx as a proxy: one connection per request from the client; to the backend a new one each time, or kept ones.
 
-Keeping them is nginx's own default since 1.29.7. Both are said in full here, so versions do not differ.
+Kept connections are nginx's own default since 1.29.7. Both cases are configured in full here, so that all versions of
+nginx behave alike.
 """
 
 from collections.abc import Iterator
@@ -16,15 +17,15 @@ from workloads.variants import Variant
 from workloads.web_server import WebServer
 from workloads.workload import Cpus
 
-PASS = "proxy_pass http://backend; proxy_next_upstream off; "  # without retries, errors are seen
+PASS = "proxy_pass http://backend; proxy_next_upstream off; "  # retries are off, so that errors are seen
 NEW = PASS + "proxy_http_version 1.0; proxy_set_header Connection close;"
 KEPT = PASS + 'proxy_http_version 1.1; proxy_set_header Connection "";'
-MOST_KEPT = 256  # of each worker: more than wrk opens
-KEPT_SECONDS = 60  # by the backend, which is the one to close
+MOST_KEPT = 256  # kept connections of each worker: more than wrk opens
+KEPT_SECONDS = 60  # how long the backend keeps a connection; the backend is the side that closes it
 
 
 class NginxProxy(WebServer):
-    """A worker per core. The backend is nginx, on the CPUs of the load."""
+    """nginx as a proxy, with a worker per core. The backend is nginx, too, on the CPUs of the load."""
 
     binaries = {"nginx": ["-v"], "wrk": ["--version"]}
     packages = {"nginx": "nginx", "wrk": "wrk"}

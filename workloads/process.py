@@ -1,4 +1,4 @@
-"""Starting processes in a host, and never leaving them behind."""
+"""Start processes in a host, and never leave them behind."""
 
 import os
 import resource
@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from fastsocket.processes import family, numbers, stat_fields
 from workloads import limits
 
-Process: TypeAlias = "subprocess.Popen[Any]"  # of text or bytes, as the caller likes
+Process: TypeAlias = "subprocess.Popen[Any]"  # its pipes have text or bytes, as the caller likes
 STOP_SECONDS = 5
 POLL_SECONDS = 0.005
 ERROR_LINES_SHOWN = 5
@@ -22,14 +22,17 @@ IF_WE_LIVE = 'test $PPID = "$0" && exec "$@"'
 
 
 class WorkloadError(Exception):
-    """A server or load generator is missing, does not start or fails; the message says which, and its own words."""
+    """A server or load generator is missing, does not start or fails. The message says which, with its own words."""
 
     exit_status = 3
 
 
 @contextmanager
 def running(command: list[str], **popen: Any) -> Iterator[Process]:
-    """A process in a session of its own, so that a Ctrl-C on the terminal reaches only us; ended on leaving."""
+    """Run a process until the end of the with block, in a session of its own: Ctrl-C reaches only this process.
+
+    Raises WorkloadError when the command is not installed.
+    """
     try:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **popen)
     except FileNotFoundError as error:
@@ -41,16 +44,18 @@ def running(command: list[str], **popen: Any) -> Iterator[Process]:
 
 
 def ending_with_us(command: list[str]) -> list[str]:
-    """What to start in its place, so that the kernel kills it when the calling thread ends, by whatever end.
+    """The command line that runs a command so that the kernel kills it when the calling thread ends, however it ends.
 
-    An exec keeps that order (prctl(2), PR_SET_PDEATHSIG). If we end before it is given, the command does not start.
+    An exec keeps this setting (prctl(2), PR_SET_PDEATHSIG). If we end before it is set, the command does not start.
     """
     return ["setpriv", "--pdeathsig", "KILL", "sh", "-c", IF_WE_LIVE, str(os.getpid()), *command]
 
 
 def _end(process: Process) -> None:
-    """With its descendants and all of its session: a master may end before its workers do, and they would hold the
-    port."""
+    """End a process with its descendants and all of its session.
+
+    A server's master may end before its workers do, and the workers would still hold the port.
+    """
     lives = process.poll() is None
     with ExitStack() as descriptors:
         members = open_all([*{*(family(process.pid) if lives else []), *_session(process.pid)}], descriptors)
@@ -63,7 +68,7 @@ def _end(process: Process) -> None:
 
 
 def _session(leader: int) -> Iterator[int]:
-    """The processes of a session; its leader may have ended (proc(5), /proc/PID/stat)."""
+    """The processes of a session, whose leader may have ended (proc(5), /proc/PID/stat)."""
     for pid in numbers("/proc"):
         with suppress(OSError):  # it has just ended
             if int(stat_fields(f"/proc/{pid}")[3]) == leader:
@@ -76,7 +81,7 @@ def _tell(member: int, number: signal.Signals) -> None:
 
 
 def open_all(pids: list[int], descriptors: ExitStack) -> list[int]:
-    """A pidfd of each that still is there (pidfd_open(2)): its number can't come to mean another process."""
+    """A pidfd of each process that still exists (pidfd_open(2)). A pidfd never comes to mean another process."""
     opened = []
     for pid in pids:
         with suppress(ProcessLookupError):
@@ -86,7 +91,7 @@ def open_all(pids: list[int], descriptors: ExitStack) -> list[int]:
 
 
 def still_running(members: list[int], seconds: float) -> list[int]:
-    """Those that do not end within so many seconds."""
+    """The pidfds of the processes that do not end within these seconds."""
     deadline = time.monotonic() + seconds
     while members and time.monotonic() < deadline:
         ended, _, _ = select.select(members, [], [], deadline - time.monotonic())
@@ -98,10 +103,10 @@ def still_running(members: list[int], seconds: float) -> list[int]:
 def started(
     name: str, command: list[str], directory: Path, is_ready: Callable[[int], bool], **popen: Any
 ) -> Iterator[int]:
-    """A server that is ready: is_ready(process id) has said yes.
+    """Run a server during the with block. Yields its process id once is_ready(process id) is true.
 
-    Its output goes to stderr.log in the directory; what it wrote to any .log there is quoted in the WorkloadError that
-    is raised when it does not start.
+    The server's output goes to stderr.log in the directory. Raises WorkloadError when the server does not start, with
+    the last lines of the .log files there.
     """
     with open(directory / "stderr.log", "ab") as log, running(command, stdout=log, stderr=log, **popen) as process:
         if not until(lambda: is_ready(process.pid), process, limits.read().start_seconds):
@@ -115,7 +120,7 @@ def _last_words(directory: Path) -> str:
 
 
 def finish(process: Process, name: str, seconds: float) -> str:
-    """What a load generator of so many seconds printed. Raises WorkloadError when it fails or doesn't end."""
+    """What a load generator printed. seconds: how long its load takes. Raises WorkloadError if it fails or hangs."""
     timeout = seconds + limits.read().grace_seconds
     try:
         out, err = process.communicate(timeout=timeout)
@@ -129,7 +134,7 @@ def finish(process: Process, name: str, seconds: float) -> str:
 
 
 def _last_line(text: str) -> str:
-    """Where programs say what ended them."""
+    """The last line that is not blank: there programs say what ended them. Empty where there is none."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
@@ -140,7 +145,7 @@ def reaped_cpu_seconds() -> float:
 
 
 def until(is_ready: Callable[[], bool], process: Process, seconds: float) -> bool:
-    """Ask until the answer is yes. False: the process ended first, or the time did."""
+    """Ask again until the answer is yes. False: the process ended first, or the time was over."""
     deadline = time.monotonic() + seconds
     while not is_ready():
         if process.poll() is not None or time.monotonic() > deadline:

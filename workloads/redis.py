@@ -1,4 +1,4 @@
-"""Redis: the slides' benchmark of persistent connections, an instance per core on a port of its own."""
+"""Redis, the slides' benchmark of persistent connections: an instance per core, on a port of its own."""
 
 import csv
 from pathlib import Path
@@ -12,11 +12,11 @@ from workloads.workload import Cpus
 
 CLIENTS = 50
 REHEARSED_REQUESTS = 5000
-LONGEST_END = 250  # of an answer, that the load generator compares
+LONGEST_END = 250  # the most bytes of an answer's end that the load generator can compare
 
 
 class Redis(Instances):
-    """GET of one value from each instance. With values that do not fit into a CPU's cache, memory is the limit."""
+    """Redis under GET. With values that do not fit into a CPU's cache, the speed of memory is the limit."""
 
     program = "redis-server"
     first_port = 6379
@@ -46,7 +46,7 @@ class Redis(Instances):
         ]
 
     def rehearse(self, testbed: Testbed, cpus: Cpus) -> float:
-        """Set the keys, and get some."""
+        """Set the keys, and get some of them. Returns the pace in requests per second."""
         most = limits.read().rehearsed_requests
         self._benchmark(testbed, cpus, "set", min(self._keys, most))
         rehearsed = self._benchmark(testbed, cpus, "get", min(REHEARSED_REQUESTS, most))
@@ -64,7 +64,7 @@ class Redis(Instances):
         return self._benchmark(testbed, cpus, "get", each, demand.seconds)
 
     def _benchmark(self, testbed: Testbed, cpus: Cpus, test: str, requests: int, seconds: float = 0) -> Load:
-        """On all instances at once, so many requests to each."""
+        """Run redis-benchmark on all instances at once. requests: how many each instance gets."""
         commands = [self._command(testbed, cpus, port, test, requests) for port in self.ports(cpus)]
         outs, cpu_seconds = on_all(commands, "redis-benchmark", seconds)
         return together([_load(out, requests) for out in outs], cpu_seconds)

@@ -1,4 +1,4 @@
-"""The ways to run a server that the figures compare."""
+"""The variants: the ways to run a server that the figures compare."""
 
 import os
 import re
@@ -37,18 +37,18 @@ class Variant:
 
     name: str
     description: str
-    own_reuseport: bool = False  # the server opens a SO_REUSEPORT listener per worker itself
-    way: str = ""  # in which a server of this kind alone works: a key of Workload.ways
-    attached: bool = False  # with fastsocket attach, where it has more than one worker
-    by_program: bool = False  # a program chooses among the server's own listeners: workloads/cpu_program.py
-    preload: Wishes | None = None  # what is asked of libfsocket.so; None: it is not preloaded
+    own_reuseport: bool = False  # True: the server itself opens a SO_REUSEPORT listener for each worker
+    way: str = ""  # a mode of work that only some servers have: a key of Workload.ways
+    attached: bool = False  # True: fastsocket attach is used, where the server has more than one worker
+    by_program: bool = False  # True: a program chooses among the server's own listeners (workloads/cpu_program.py)
+    preload: Wishes | None = None  # what is asked of libfsocket.so; None: the library is not preloaded
     steering: Mode = "rss"  # the emulated NIC's mode
-    taken_in: Literal["own", "others", "both"] = "own"  # packets to the server: on its CPUs, on as many others
-    rfs: bool = False  # the kernel passes packets on to the CPU that reads
-    sysctls: Mapping[str, str] = field(default_factory=dict)  # of the server's network namespace
-    table: int = 0  # entries of a table of established connections for the server alone; 0: it shares the machine's
-    machine_sysctls: Mapping[str, str] = field(default_factory=dict)  # of the whole machine
-    observed: bool = True  # by the lab's probes
+    taken_in: Literal["own", "others", "both"] = "own"  # CPUs that take packets in: the server's, as many others, both
+    rfs: bool = False  # True: the kernel passes packets on to the CPU that reads
+    sysctls: Mapping[str, str] = field(default_factory=dict)  # sysctls of the server's network namespace
+    table: int = 0  # entries of the server's own table of established connections; 0: it shares the machine's table
+    machine_sysctls: Mapping[str, str] = field(default_factory=dict)  # sysctls of the whole machine
+    observed: bool = True  # True: the lab's probes run
 
     @property
     def has_local_listeners(self) -> bool:
@@ -62,17 +62,20 @@ class Variant:
 
     @property
     def changes_the_machine(self) -> bool:
-        """Whether it needs settings that no network namespace has for itself; RFS has its table."""
+        """Whether the variant changes settings of the whole machine. RFS does, because of its table of sockets."""
         return self.rfs or bool(self.machine_sysctls)
 
     @property
     def needs_own_network(self) -> bool:
-        """Whether it sets up the server's NIC or network. Perfect filters leave passive connections to RSS."""
+        """Whether the variant needs a network of the lab, because it changes the server's NIC or network.
+
+        Perfect filters do not count: they leave passive connections to RSS.
+        """
         steered = self.steering == "atr" or self.taken_in != "own" or self.rfs
         return steered or bool(self.sysctls or self.table)
 
     def why_not(self) -> str | None:
-        """Why this machine cannot run it, or None."""
+        """Why this machine cannot run the variant, or None."""
         for name in (*self.sysctls, *self.machine_sysctls, *([ESTABLISHED_TABLE] if self.table else [])):
             if not Path("/proc/sys", name).exists():
                 return (
@@ -81,13 +84,13 @@ class Variant:
         return Rfs().why_not() if self.rfs else None
 
     def environment(self) -> Mapping[str, str]:
-        """For the server's process."""
+        """The environment of the server's process."""
         return preloaded(os.environ, nameable(LIBRARY), self.preload) if self.preload else os.environ
 
 
 @cache
 def nameable(library: Path) -> Path:
-    """A name that LD_PRELOAD can say: where the library's own has a space or a colon, that of a descriptor of ours."""
+    """A path of the library that LD_PRELOAD can name. Where its own has a space or a colon, a descriptor's in /proc."""
     if not re.search(r"[: ]", str(library)):
         return library
     return Path(f"/proc/{os.getpid()}/fd/{os.open(library, os.O_RDONLY | os.O_CLOEXEC)}")
@@ -121,7 +124,7 @@ VARIANTS = {
             preload=DELIVERED,
             steering="perfect",
         ),
-        # What else steers connections to the worker of a CPU: by hand, and what other servers bring.
+        # Other ways to bring connections to the worker of a CPU: a program by hand, and what other servers have.
         Variant(
             "cbpf",
             "latest, and a classic BPF program that chooses the listener by the CPU (SO_ATTACH_REUSEPORT_CBPF)",
@@ -205,7 +208,7 @@ VARIANTS = {
         Variant(
             "fast-epoll", "fastsocket with Fast-Epoll", preload=replace(DELIVERED, fast_epoll=True), steering="perfect"
         ),
-        # What the slides left for the future, where a server or the kernel has it.
+        # Ideas that the slides left for the future, where a server or the kernel has them.
         Variant("sendfile", "files are sent without a copy into the server's memory (sendfile)", way="sendfile"),
         Variant(
             "busy-poll",
@@ -213,7 +216,7 @@ VARIANTS = {
             machine_sysctls={"net/core/busy_poll": "50", "net/core/busy_read": "50"},
         ),
         Variant("unobserved", "base without the lab's probes", observed=False),
-        # What the kernel has by itself today, switched off.
+        # Features of today's kernel, switched off.
         Variant(
             "no-skb-pool", "base without the kernel's deferred freeing of skbs", machine_sysctls={SKB_DEFER_MAX: "0"}
         ),

@@ -1,4 +1,4 @@
-"""The load of a web server or a proxy: at a rate from the lab's generator, at full speed from wrk."""
+"""The load of a web server or a proxy: the lab's generator sends at a rate, wrk at full speed."""
 
 from topologies.testbed import Testbed
 from workloads.generator import Dialogue, open_loop
@@ -13,7 +13,7 @@ DIALOGUE = Dialogue(
 
 
 def web_load(testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
-    """A connection per request. Raises WorkloadError."""
+    """Load a web server, with one connection per request. Raises WorkloadError."""
     if demand.rate:
         return open_loop(testbed, cpus, demand, range(PORT, PORT + 1), DIALOGUE)
     return wrk(testbed, cpus, demand.seconds)

@@ -1,4 +1,4 @@
-"""What web servers and proxies have in common: a port, a load of connections, and a start that ends when they wait."""
+"""What web servers and proxies have in common: their port, their load, and when their start is complete."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from workloads.workload import Cpus, Workload
 
 
 class WebServer(Workload):
-    """On port 80, with a worker for each of the server's CPUs that watches the listener in an epoll of its own."""
+    """A server on port 80, with a worker on each CPU. Each worker watches the listener in an epoll of its own."""
 
     loader = "wrk"
 
@@ -26,7 +26,10 @@ class WebServer(Workload):
     def started(
         self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path, argv: list[str]
     ) -> Iterator[list[int]]:
-        """Run it on the testbed's host ``server``; yields its process id when it answers. Raises WorkloadError."""
+        """Run the server on the testbed's host ``server``. Yields its process id once it answers.
+
+        Raises WorkloadError.
+        """
         command = testbed.command(testbed.server, cpus.server, argv)
 
         def is_ready(pid: int) -> bool:

@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).with_name("wrk.lua")
 
 
 def wrk(testbed: Testbed, cpus: Cpus, seconds: int) -> Load:
-    """Load the testbed's server from the client host, a thread per CPU of the load.
+    """Load the testbed's server from the client host, with a thread on each CPU of the load.
 
     Raises WorkloadError when wrk is missing or fails.
     """
@@ -49,7 +49,10 @@ def wrk(testbed: Testbed, cpus: Cpus, seconds: int) -> Load:
 
 
 def _require_size(answers: int, received: int, answer_bytes: int, errors: dict[str, int]) -> None:
-    """Raises WorkloadError where answers that are no errors are of another size than the server's answer before the
-    load. The last ones of a load are cut short."""
+    """Raises WorkloadError where the answers' mean size is not that of the server's answer before the load.
+
+    A small difference is tolerated, because the last answers of a load are cut short. Where some answers have an error
+    status, sizes are not checked.
+    """
     if answers and not errors["status"] and abs(received / answers / answer_bytes - 1) > SIZE_TOLERATED:
         raise WorkloadError(f"answers had {received / answers:.0f} bytes instead of {answer_bytes}")

@@ -1,4 +1,4 @@
-"""The figures of a run, drawn without a display and the same, byte for byte, from the same data."""
+"""Draws the figures of a run without a display. The same data gives the same files, byte for byte."""
 
 import ctypes
 import os
@@ -26,8 +26,8 @@ from records.run import Run
 matplotlib.use("Agg")
 
 _PR_SET_PDEATHSIG = 1  # in <linux/prctl.h>
-_FLAMES = "flame graphs"  # all of a run: drawn at once, from the same samples
-_PROCESSES = min(8, len(os.sched_getaffinity(0)))  # of 100 MB each
+_FLAMES = "flame graphs"  # the name for all flame graphs of a run, which are drawn at once
+_PROCESSES = min(8, len(os.sched_getaffinity(0)))  # processes that draw, of 100 MB each
 
 _PLAIN: dict[str, dict[str, Any]] = {
     "svg": {"metadata": {"Date": None, "Creator": None}},  # no dates and versions: the same data, the same bytes
@@ -37,13 +37,14 @@ _PLAIN: dict[str, dict[str, Any]] = {
 
 
 class FigureError(Exception):
-    """An unknown figure was asked for; the message lists those there are."""
+    """The caller asked for an unknown figure; the message lists the known ones."""
 
     exit_status = 2
 
 
 def draw_figures(result: Result, only: str | None = None) -> list[Path]:
-    """Draw all figures, or the one with the id ``only``, into figures/: .svg, .png, .pdf, and its data as .csv."""
+    """Draw all figures, or the one with the id ``only``, into the run's figures/: .svg, .png, .pdf, and the data as
+    .csv. Returns the paths."""
     folder = result.directory / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     chosen = [spec for spec in result.run.options.figures if only in (None, spec.id)]
@@ -52,7 +53,10 @@ def draw_figures(result: Result, only: str | None = None) -> list[Path]:
 
 
 def draw_all(results: list[Result], only: str | None = None) -> list[Path]:
-    """As draw_figures() does, of several results and on several CPUs. Raises FigureError."""
+    """Draw the figures of several results as draw_figures() does, on several CPUs. Returns the paths.
+
+    Raises FigureError if no result has the figure ``only``.
+    """
     require_figure(only, [result.run for result in results])
     with ProcessPoolExecutor(_PROCESSES, get_context("fork"), _begin, (results,)) as pool:
         drawing = [
@@ -64,14 +68,15 @@ def draw_all(results: list[Result], only: str | None = None) -> list[Path]:
         try:
             return [path for drawn in drawing for path in drawn.result()]
         finally:
-            pool.shutdown(cancel_futures=True)  # where we were interrupted, the rest is not drawn
+            pool.shutdown(cancel_futures=True)  # after an interruption, the rest is not drawn
 
 
-_shared: list[Result] = []  # of a process that draws: as a fork it has them without a copy
+_shared: list[Result] = []  # in a process that draws: the results, which a fork has without a copy
 
 
 def _begin(results: list[Result]) -> None:
-    """In a process that draws. It ends with ours, even where that is killed, and at a Ctrl-C unless ours ignores it."""
+    """Prepare a process that draws. It ends with its parent, even if the parent is killed. It also ends at a Ctrl-C,
+    unless the parent ignores that."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -83,14 +88,14 @@ def _draw_one(number: int, name: str) -> list[Path]:
 
 
 def require_figure(name: str | None, runs: list[Run]) -> None:
-    """Raises FigureError when none of the runs has the figure of that name."""
+    """Raises FigureError if none of the runs has a figure with this id. None stands for all figures."""
     known = [one for run in runs for one in figure_ids(run)]
     if name not in (None, *known):
         raise FigureError(f"no figure {name}; there are: {', '.join(known)}")
 
 
 def figure_ids(run: Run) -> list[str]:
-    """All figures of a run, in the order of the slides."""
+    """The ids of a run's figures, in the order in which the run lists them."""
     return [spec.id for spec in run.options.figures]
 
 
@@ -122,7 +127,7 @@ def _unavailable(view: View, why_not: str) -> tuple[Figure, pd.DataFrame]:
 
 
 def draw_into(folder: Path, name: str, draw: Callable[[], tuple[Figure, pd.DataFrame]]) -> list[Path]:
-    """A figure of no run, in the style and with the files of all others."""
+    """Draw a figure that belongs to no run, in the same style and with the same kinds of file. Returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
         figure, shown = draw()
@@ -132,7 +137,7 @@ def draw_into(folder: Path, name: str, draw: Callable[[], tuple[Figure, pd.DataF
 def _save(folder: Path, name: str, figure: Figure) -> list[Path]:
     paths = {suffix: folder / f"{name}.{suffix}" for suffix in _PLAIN}
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # all is in its place: once is enough for all formats
+    figure.set_layout_engine("none")  # the layout is computed once for all formats
     for suffix, path in paths.items():
         figure.savefig(path, **_PLAIN[suffix])
     return list(paths.values())

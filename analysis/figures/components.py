@@ -1,4 +1,4 @@
-"""Tables of docs/ with what this run measured beside them: the slides' components on today's kernel, and their future
+"""Tables of docs/ beside what this run measured: the slides' components on today's kernel, and the slides' future
 work."""
 
 import re
@@ -23,10 +23,10 @@ _RATIO = r"^(\S+) over (\S+)$"
 
 
 class Page(NamedTuple):
-    """A page of docs/ with a table, whose first column names the rows."""
+    """A page of docs/ with a table. The first column of the table names the rows."""
 
     name: str
-    widths: tuple[int, ...]  # of its columns and of ours, in letters
+    widths: tuple[int, ...]  # of the table's columns and of the column with our ratios, in letters
 
 
 COMPONENTS = Page("components.md", (19, 34, 22, 18, 20, 24, 20))
@@ -34,17 +34,18 @@ FUTURE = Page("future.md", (22, 36, 22, 26, 40, 32))
 
 
 def draw(view: View) -> tuple[Figure, pd.DataFrame]:
-    """The components on today's kernel."""
+    """The table of the slides' components on today's kernel, with this run's ratios."""
     return _draw(view, COMPONENTS)
 
 
 def draw_future(view: View) -> tuple[Figure, pd.DataFrame]:
-    """What the slides left for the future."""
+    """The table of what the slides left for the future, with this run's ratios."""
     return _draw(view, FUTURE)
 
 
 def _draw(view: View, page: Page) -> tuple[Figure, pd.DataFrame]:
-    """A ratio without an interval is not shown."""
+    """Draw the table of a page, with a column of the ratios that this run measured at its largest core count. A ratio
+    without an interval is not shown."""
     shown = rows_of(page)
     found = contrasts(view.trials, effects(page)).query("cores == @view.cores[-1]").dropna(subset="low")
     shown[MEASURED] = [_said(view, found[found.effect == name]) for name in shown.iloc[:, 0]]
@@ -58,7 +59,7 @@ def _draw(view: View, page: Page) -> tuple[Figure, pd.DataFrame]:
 
 
 def _said(view: View, found: pd.DataFrame) -> str:
-    """The ratio; a line for each server where there are several."""
+    """The ratio and its interval as a text, with a line for each server if the figure shows several."""
     several = len(view.workloads) > 1
     return "\n".join(
         f"{called(row.workload) + ': ' if several else ''}{row.ratio:.3f} ({row.low:.3f}–{row.high:.3f})"
@@ -71,19 +72,20 @@ def _lines(cell: str, width: int) -> list[str]:
 
 
 def rows_of(page: Page) -> pd.DataFrame:
-    """The first table of the page, as a reader sees it."""
+    """The table of the page, without the marks of Markdown."""
     lines = [line for line in (DOCS / page.name).read_text().splitlines() if line.startswith("|")]
     heading, _, *rows = [[_plain(cell) for cell in line.strip("|").split("|")] for line in lines]
     return pd.DataFrame(rows, columns=heading)
 
 
 def effects(page: Page) -> dict[str, Effect]:
-    """Of each row that can be switched: the variants that differ by it."""
+    """Name of a row -> the effect whose ratio is shown there: two variants that differ by what the row is about. Rows
+    without such variants are left out."""
     rows = rows_of(page)
     found = rows.set_index(rows.columns[0])[MEASURED_AS].str.extract(_RATIO).dropna()
     return {name: Effect(of=[of], over=[over]) for name, of, over in found.itertuples()}
 
 
 def _plain(cell: str) -> str:
-    """Without the marks of Markdown."""
+    """A cell of a Markdown table as plain text: links become their text, and backquotes go."""
     return re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", cell).replace("`", "").strip()

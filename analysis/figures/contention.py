@@ -1,4 +1,4 @@
-"""How often a lock was waited for, per connection."""
+"""How often locks were waited for, per connection."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,7 +12,7 @@ from records.metrics import CONTENTIONS
 
 
 def draw(view: View) -> tuple[Figure, pd.DataFrame]:
-    """Axes for each workload, as servers differ tenfold, with a line per core count and variant."""
+    """Axes for each workload, because servers differ tenfold, with a line per core count and variant."""
     rows = _rows(view)
     lines = rows.groupby("workload", sort=False).size()
     figure = Figure(figsize=(8.5, 1.6 + 0.75 * max(len(lines), 1) + 0.36 * max(len(rows), 3)), layout="constrained")

@@ -1,4 +1,4 @@
-"""Where each CPU's time went, at the largest core count; beside it what the slides' top showed."""
+"""Where each CPU's time went at the largest core count, beside what top showed in the slides."""
 
 from pathlib import Path
 
@@ -20,11 +20,11 @@ _STATES = {
     "system_time": "#6a3d9a",
     "softirq": "#cab2d6",
     "idle": "0.92",
-}  # of no variant; dark to light
+}  # state -> colour, from dark to light; no variant has these colours
 
 
 def draw(view: View) -> tuple[Figure, pd.DataFrame]:
-    """Axes for each workload and variant, and for what was published; percentages of each CPU's time."""
+    """Axes for each workload and variant, and for the published numbers: percentages of each CPU's time."""
     shown = pd.concat([_ours(view), _theirs()])
     panels = list(shown.groupby(["workload", "system"], sort=False))
     figure = Figure(figsize=(1.2 + 3.2 * len(panels), 3.8), layout="constrained")
@@ -64,7 +64,11 @@ def _stack(axes: Axes, cpus: pd.DataFrame) -> None:
 
 
 def _ours(view: View) -> pd.DataFrame:
-    """Hardware interrupts count as softirq, waiting for a disk as idle; what the hypervisor took is not drawn."""
+    """What this run measured: a row per workload, variant and CPU, in percent.
+
+    Hardware interrupts count as softirq, and waiting for a disk counts as idle. Time that the hypervisor took (steal)
+    is left out.
+    """
     cpu = cpu_by_core(view.run, view.trials)
     cpu = cpu[(cpu.variant != CONTROL) & (cpu.cores == view.cores[-1])]
     return pd.DataFrame(

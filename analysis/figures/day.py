@@ -1,4 +1,4 @@
-"""How busy the CPUs were over a day of rising and falling load: their mean, and the busiest one."""
+"""How busy the CPUs were over a day of rising and falling load: the mean of all CPUs, and the busiest CPU."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ _OVER_TRIALS = {"": "mean", "_low": "min", "_high": "max"}
 
 
 def draw(view: View) -> tuple[Figure, pd.DataFrame]:
-    """A row of axes per workload, the offered load behind."""
+    """A row of axes per workload, with the offered load in the background."""
     rows = _rows(view)
     figure = Figure(figsize=(9, 3.9 * len(view.workloads)), layout="constrained")
     for workload, line in zip(view.workloads, figure.subplots(len(view.workloads), len(_PANELS), squeeze=False)):
@@ -69,8 +69,8 @@ def _savings(view: View) -> list[str]:
 
 
 def _rows(view: View) -> pd.DataFrame:
-    """A row per workload, variant and block: hour, rate in 1/s, mean and worst in percent, each with its least and
-    greatest over the block's trials."""
+    """A row per workload, variant and block: the hour, the rate in 1/s, and how busy all CPUs (mean) and the busiest
+    CPU (worst) were in percent, each with its least and greatest value over the block's trials."""
     options = view.run.options
     trials = pd.DataFrame(
         [_busy_cpus(view, trial) for trial in view.trials if not trial.control and not trial.failed],

@@ -1,4 +1,4 @@
-"""Throughput with a part over throughput without it: what the experiment file calls its effects."""
+"""The effects that the experiment file names: throughput with a component over throughput without it."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ CLAIMS = Path(__file__).parent.parent / "published" / "claims.csv"
 
 
 def draw(view: View) -> tuple[Figure, pd.DataFrame]:
-    """In the file's order, without those that have no interval. Published ratios are drawn hollow."""
+    """The effects that have an interval, in the order of the experiment file. Published ratios are drawn hollow."""
     rows = _rows(view)
     settings = rows.group.unique()
     of = f" of {settings[0]}" if len(settings) == 1 else ""
@@ -48,14 +48,18 @@ def _rows(view: View) -> pd.DataFrame:
 
 
 def _published(view: View, row: Any) -> float:
-    """Of the largest core count alone. A ratio of speed was published of short connections."""
+    """The published ratio for a row; NaN if there is none.
+
+    Published ratios stand beside the largest core count alone. The published speed-ups are of short connections, so
+    they stand beside connections per second alone.
+    """
     claim = view.spec.effects[row.effect].claim
     is_about_it = row.cores == view.cores[-1] and (claim not in SPEED_UPS or row.metric == "cps")
     return published(claim) if is_about_it else float("nan")
 
 
 def published(claim: str | None) -> float:
-    """The ratio that a claim of analysis/published/claims.csv makes; NaN without a claim. Raises KeyError."""
+    """The ratio that a claim of analysis/published/claims.csv makes; NaN for None. Raises KeyError if it is unknown."""
     if claim is None:
         return float("nan")
     said = claimed(claim)
@@ -63,5 +67,5 @@ def published(claim: str | None) -> float:
 
 
 def claimed(claim: str) -> Any:
-    """The first row of that claim. Raises KeyError."""
+    """The first row of a claim in analysis/published/claims.csv. Raises KeyError for an unknown claim."""
     return pd.read_csv(CLAIMS).drop_duplicates("claim").set_index("claim").loc[claim]

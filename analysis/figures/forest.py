@@ -1,4 +1,5 @@
-"""Ratios with their intervals, a line each, around 1; published ones hollow, at the edge if they lie beyond it."""
+"""A forest plot: a line for each ratio, with its interval. Published ratios are hollow, and arrows at the edge of the
+axis if they lie beyond it."""
 
 from textwrap import fill
 from typing import Any
@@ -12,16 +13,19 @@ from analysis.figures.style import QUIET, Look, bar, plain_ticks, say
 from analysis.statistics import MIN_BLOCKS
 
 LINE_INCHES = 0.38
-_MORE_INCHES = 0.17  # for each further line of a label
+_MORE_INCHES = 0.17  # more height for each further line of a label
 _LABEL_COLUMNS = 36
 _TITLE_COLUMNS = 56
-_WIDE = 4  # of the largest bound over the smallest: from there on, ratios are drawn by their logarithm
+_WIDE = 4  # if the largest bound is more than so many times the smallest one, the axis is logarithmic
 _PUBLISHED: Look = {"color": QUIET, "markerfacecolor": "none", "markersize": 7, "linestyle": "none"}
 
 
 def draw(rows: pd.DataFrame, title: str, axis: str) -> tuple[Figure, Axes]:
-    """rows: columns group (drawn apart), label, ratio, low, high, look (of matplotlib's plot), published, which may be
-    NaN, and if there is one, remark."""
+    """Draw a forest plot. Returns the figure and its axes.
+
+    rows: a line for each row, with columns group (groups are drawn apart), label, ratio, low, high, look (arguments of
+    matplotlib's plot), published (NaN if nothing was published) and, optionally, remark. axis: the label of the x axis.
+    """
     labels = [fill(label, _LABEL_COLUMNS) for label in rows.label]
     more = _MORE_INCHES * sum(label.count("\n") for label in labels)
     figure = Figure(figsize=(8.5, 1.5 + LINE_INCHES * max(len(rows), 3) + more), layout="constrained")
@@ -56,7 +60,7 @@ def _line(axes: Axes, y: int, row: Any) -> None:
 
 
 def _publish(axes: Axes, rows: pd.DataFrame) -> None:
-    """Ours set the scale: a published ratio that lies beyond it is an arrow at the edge."""
+    """Draw the published ratios. The measured ones set the scale: a published one beyond it is an arrow at the edge."""
     low, high = axes.get_xlim()
     for y, published in enumerate(rows.published):
         if published <= high:

@@ -1,4 +1,5 @@
-"""How much of a gain goes with the interrupts between CPUs that a variant saves, and how much is left without them."""
+"""How much of a variant's gain goes with the interrupts between CPUs that it saves, and how much gain is left without
+that saving."""
 
 from typing import NamedTuple
 
@@ -14,12 +15,12 @@ from analysis.words import NOT_AVAILABLE, place
 from records.metrics import INTERRUPTS, THROUGHPUT
 from records.trials import BASE, CONTROL
 
-_LEAST = 5  # points, for a line with an interval
+_LEAST = 5  # fewer points get no line
 _COLUMNS = ["workload", "cores", "variant", "block", "fewer", "gain"]
 
 
 class Line(NamedTuple):
-    """gain = exp(intercept + slope * interrupts saved), each with the half-width of its 95 % interval."""
+    """The line gain = exp(intercept + slope * interrupts saved). The reaches are half widths of 95 % intervals."""
 
     slope: float
     slope_reach: float
@@ -40,7 +41,8 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
 
 
 def per_block(view: View) -> pd.DataFrame:
-    """A row for each variant and block: interrupts per request fewer than base's, and the throughput over base's."""
+    """A row for each variant and block: fewer (base's interrupts per request less the variant's), and gain (the
+    variant's throughput over base's)."""
     values = pd.DataFrame(
         [
             (trial.workload, trial.cores, trial.arm, trial.block, trial.metrics[INTERRUPTS], np.log(served))
@@ -60,7 +62,8 @@ def per_block(view: View) -> pd.DataFrame:
 
 
 def line(points: pd.DataFrame) -> Line | None:
-    """The least-squares line of log gain on interrupts saved; None where the points are too few or do not differ."""
+    """The least-squares line of the logarithm of the gain on the interrupts saved. None if there are fewer than _LEAST
+    points, or if all save the same."""
     if len(points) < _LEAST or points.fewer.nunique() < 2:
         return None
     fit = linregress(points.fewer, np.log(points.gain))

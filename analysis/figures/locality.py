@@ -10,11 +10,11 @@ from analysis.figures.view import View
 from analysis.words import NOT_AVAILABLE, NOT_MEASURED, called
 from records.metrics import ACTIVE_LOCAL, PASSIVE_LOCAL
 
-_KINDS = {PASSIVE_LOCAL: "clients'", ACTIVE_LOCAL: "its own"}  # connections: passive and active ones
+_KINDS = {PASSIVE_LOCAL: "clients'", ACTIVE_LOCAL: "its own"}  # metric -> whose connections: passive and active ones
 
 
 def draw(view: View) -> tuple[Figure, pd.DataFrame]:
-    """Axes for each workload and kind of connection that it has. On one core all reads are local, so it is left out."""
+    """Axes for each workload and kind of connection that it has. One core is left out: all reads are local there."""
     rows = view.summary[view.summary.metric.isin(_KINDS) & view.summary.variant.isin(view.variants)]
     panels = [
         (workload, metric)

@@ -1,4 +1,4 @@
-"""Connections per second by cores: what was published, and, dashed and hatched, what the model says."""
+"""Connections per second by cores: the published points and, dashed and hatched, the model."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,7 +16,10 @@ _MANY = (24, 28, 32, 40, 48, 64, 96, 128)
 
 
 def draw_model(fits: list[Fitted]) -> tuple[Figure, pd.DataFrame]:
-    """Above, what was held out beside its prediction; below, what more cores would give."""
+    """Axes for each curve: above, the held-out points beside their prediction; below, what more cores would give.
+
+    The data has a row per curve, part and core count.
+    """
     panels = [[fit for fit in fits if _panel(fit) == name] for name in dict.fromkeys(map(_panel, fits))]
     figure = Figure(figsize=(4.4 * len(panels), 8), layout="constrained")
     grid = figure.subplots(2, len(panels), squeeze=False)
@@ -70,6 +73,6 @@ def _published(axes: Axes, fit: Fitted) -> None:
 
 
 def _look(fit: Fitted) -> Look:
-    """As in the other figures; NGINX's table is a system of its own."""
+    """Colour and marker of a curve: those of its arm in other figures. NGINX's own table has a look of its own."""
     arms = ("base", "latest", "Fastsocket")
     return numbered_look(next((number for number, arm in enumerate(arms) if arm in fit.curve.system), len(arms)))

@@ -1,4 +1,4 @@
-"""The picture of a report's first screen: what Fastsocket changed, against the same server with one shared listener."""
+"""The picture of a report's first screen: what Fastsocket changes, against base with its one shared listener."""
 
 from io import BytesIO
 from typing import Any
@@ -13,7 +13,7 @@ from analysis.verdicts import HIGHER, LOWER
 from analysis.words import called, counted
 from records.metrics import COST, COSTS, METRICS, P99, SERVER_COST, THROUGHPUT
 
-LARGEST_ONLY = (*COSTS, P99)  # at fewer cores they are in the report's sentences where they differ
+LARGEST_ONLY = (*COSTS, P99)  # shown at the largest core count alone; at others, sentences have them if they differ
 _SHORT = {COST: "CPU per request, less the load's", SERVER_COST: "the server's CPU per request", P99: "p99"}
 _BETTER: Look = {"color": FASTSOCKET, "marker": "D", "markersize": 5, "linestyle": "none"}
 _WORSE: Look = {**_BETTER, "marker": "X", "markersize": 7}
@@ -22,7 +22,7 @@ _LOOKS = {"better": _BETTER, "worse": _WORSE, "unclear": _UNCLEAR}
 
 
 def draw_overview(answers: Answers) -> bytes:
-    """As SVG."""
+    """Draw the forest plot of these answers. Returns SVG."""
     most = {workload: max(cores for name, cores, *_ in answers if name == workload) for workload, *_ in answers}
     rows = pd.DataFrame(
         [

@@ -1,4 +1,5 @@
-"""What a request takes: packets at the server's links by direction, its system calls, and its context switches."""
+"""What a request takes: packets at the server's links by direction, and system calls and context switches of the
+server."""
 
 from typing import Any
 
@@ -11,7 +12,7 @@ from analysis.figures.view import View
 from analysis.words import NOT_AVAILABLE, NOT_MEASURED, place
 from records.metrics import CALLS, PACKETS_IN, PACKETS_OUT, SWITCHES
 
-# What each column is called -> the metrics that it adds up.
+# Heading of a column -> the metrics that the column adds up.
 _COLUMNS = {
     "packets to the server, and from it": (PACKETS_IN, PACKETS_OUT),
     "system calls": (CALLS,),
@@ -58,7 +59,8 @@ def _column(axes: Axes, view: View, rows: Any, metrics: tuple[str, ...]) -> None
 
 
 def _line(axes: Axes, y: int, colour: tuple[float, ...], parts: list[Any]) -> None:
-    """The parts of a sum one after the other, each paler than the last, with their intervals, and the sum behind."""
+    """Draw a sum as a bar of its parts, each paler than the one before and with its interval, and the sum as a number
+    behind the bar."""
     total = 0.0
     for number, part in enumerate(parts):
         axes.barh(y, part.estimate, left=total, color=colour, alpha=0.9 - 0.4 * number, height=0.65)

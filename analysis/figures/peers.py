@@ -1,4 +1,5 @@
-"""Servers and ways of sharing out connections side by side: what each serves, what it costs, and where it runs."""
+"""Servers, and ways of sharing out connections, below each other: what each serves, what that costs, and where reads
+happen."""
 
 from typing import Any, NamedTuple
 
@@ -14,23 +15,24 @@ from analysis.words import called
 from records.metrics import P99, PASSIVE_LOCAL, THROUGHPUT, UNEVENNESS
 
 _LINE_INCHES = 0.27
-_ROOM_FOR_VALUES = 0.3  # of the axis
+_ROOM_FOR_VALUES = 0.3  # this part of the axis's length is added for the numbers
 _RATIO = ["ratio_to_base", "ratio_low", "ratio_high"]
 _LEVEL = ["estimate", "ci_low", "ci_high"]
 
 
 class Column(NamedTuple):
-    """What a column shows."""
+    """What a column of the figure shows."""
 
     heading: str
-    metrics: tuple[str, ...]  # the one of these that a workload has
+    metrics: tuple[str, ...]  # of these metrics, the one that a workload has is shown
     values: list[str]  # columns of the summary: a value and its interval
-    even: float  # where a line is drawn, because nothing is gained or lost there
-    text: str  # how the value is written
+    even: float  # the value at which nothing is gained or lost: a line is drawn there
+    text: str  # the format of the number
 
 
 def draw(view: View) -> tuple[Figure, pd.DataFrame]:
-    """The arms of a workload below each other. Ratios are to base of the same workload, and need an interval."""
+    """A row for each workload and arm, at the largest core count. Ratios are to base of the same workload; a ratio
+    without an interval is not drawn."""
     summary = view.summary[view.summary.cores == view.cores[-1]]
     rows = [
         (workload, arm)
@@ -64,7 +66,7 @@ def _columns(view: View) -> list[Column]:
 
 
 def _shown(summary: pd.DataFrame, column: Column, rows: list[tuple[str, str]]) -> pd.DataFrame:
-    """A row for each arm that has the column's metric."""
+    """The data of a column: a row for each workload and arm that has the column's metric."""
     places = {row: y for y, row in enumerate(rows)}
     found = summary[summary.metric.isin(column.metrics)]
     values = found[column.values].set_axis(["value", "low", "high"], axis=1)
@@ -106,7 +108,7 @@ def _draw_value(axes: Axes, column: Column, row: Any, drawn: dict[str, Any]) -> 
 
 
 def _labels(view: View, rows: list[tuple[str, str]]) -> list[str]:
-    """The server's name stands beside its first row."""
+    """The labels of the rows. The server's name stands beside its first row alone."""
     first = dict(reversed(rows))
     return [
         f"{called(workload)}:  {view.label(arm)}" if first[workload] == arm else view.label(arm)

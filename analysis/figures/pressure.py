@@ -1,4 +1,4 @@
-"""What a proxy serves and pays while many connections to its backend are open already: a curve for each variant."""
+"""What a proxy serves, and at what cost, while many other connections to its backend are open: a curve per variant."""
 
 from textwrap import fill
 from typing import NamedTuple
@@ -12,19 +12,19 @@ from analysis.figures.view import View
 from analysis.words import NOT_AVAILABLE, NOT_MEASURED, called
 from records.metrics import ACTIVE_LOCAL, CONNECT_P50, CONNECT_P90, METRICS, THROUGHPUT
 
-_REACH = 0.12  # of an axis' step, by which curves stand beside each other
+_REACH = 0.12  # part of a step of the axis, by which curves stand apart
 
 
 class Panel(NamedTuple):
-    """What axes show."""
+    """What one panel of the figure shows."""
 
     heading: str
-    metrics: tuple[str, ...]  # the one of these that a workload has
+    metrics: tuple[str, ...]  # of these metrics, the one that a workload has is shown
     scale: str = "log"
 
 
 def draw(view: View) -> tuple[Figure, pd.DataFrame]:
-    """At the largest core count. The workloads differ by the connections that are open."""
+    """A panel for each metric, at the largest core count. The workloads differ in how many connections are open."""
     rows = view.summary[(view.summary.cores == view.cores[-1]) & view.summary.variant.isin(view.variants)]
     panels = _panels(view)
     shown = rows[rows.metric.isin([metric for panel in panels for metric in panel.metrics])]

@@ -1,4 +1,5 @@
-"""The two perf lists of the slides, what changed between them, and flame graphs."""
+"""The slides' two lists of the functions with most CPU time, the difference between base and Fastsocket, and flame
+graphs."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from records.trials import BASE, CONTROL, Trial
 PUBLISHED = Path(__file__).parent.parent / "published" / "profile.csv"
 PUBLISHED_AS = {BASE: "Linux 2.6.32", OURS: "Fastsocket on Linux 2.6.32"}
 ROWS = 11  # as many as the slides print
-WIDEST = 80  # %, the largest share that was published
+WIDEST = 80  # end of the axis in percent: the largest published share fits in
 FLAME = "flame-"
 _WHERE = ["object", "symbol"]
 _WHOSE = (
@@ -35,7 +36,7 @@ _WHOSE = (
 
 
 def draw(view: View) -> tuple[Figure, pd.DataFrame]:
-    """The functions with most samples, ours with intervals over blocks, and beside them the published list."""
+    """The functions with most samples: our list with intervals over blocks, and beside it the published list."""
     variant = view.variants[0]
     ours, theirs = _shares(view, variant), pd.read_csv(PUBLISHED).query("system == @variant").head(ROWS)
     apart = ConstrainedLayoutEngine(w_pad=0.2)  # so that a percentage does not touch the next name
@@ -48,14 +49,17 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
         f"published: {PUBLISHED_AS.get(variant, 'nothing of it')}".replace(" on ", "\non "),
         {"color": QUIET, "marker": "D", "markerfacecolor": "none", "markersize": 6},
     )
-    for axes in (mine, published):  # one scale for all lists, before and after, ours and theirs
+    for axes in (mine, published):  # one scale for all lists: base and Fastsocket, measured and published
         axes.set_xlim(-1, WIDEST)
     note(figure, _WHOSE, "Bars: 95 % intervals." if ours.low.notna().any() else "", view.shared())
     return figure, pd.concat([ours.assign(source="measured here"), theirs.drop(columns="system")])
 
 
 def draw_difference(view: View) -> tuple[Figure, pd.DataFrame]:
-    """CPU time per request, fastsocket less base, in all and of the functions that differ most; hollow: the control."""
+    """CPU time per request of fastsocket less that of base: for all functions together, and for those that differ most.
+
+    Hollow marks are the A/A control less base.
+    """
     shown = _differences(view)
     figure = Figure(figsize=(8.5, 1.8 + 0.3 * ROWS), layout="constrained")
     figure.suptitle(view.spec.title, x=0.02, ha="left", fontweight="bold")
@@ -82,8 +86,8 @@ def draw_difference(view: View) -> tuple[Figure, pd.DataFrame]:
 
 
 def _differences(view: View) -> pd.DataFrame:
-    """A row per function that differs most from base, sorted by how much, and one of all functions; none without all
-    three profiles."""
+    """A row for each of the ROWS functions that differ most from base, sorted by the difference, and a row for all
+    functions together. Empty unless base, fastsocket and the A/A control have profiles."""
     rates, columns = _per_request(view), [*_WHERE, "difference", "low", "high", "difference_control"]
     changed, control = _paired(rates, OURS), _paired(rates, CONTROL)
     if changed.empty or control.empty:
@@ -99,7 +103,8 @@ def _differences(view: View) -> pd.DataFrame:
 
 
 def _all_last(differences: pd.Series) -> pd.Series:
-    """The last row, which is of all functions, comes last in the order, too, and so at the top of the figure."""
+    """The key to sort by: the difference, but infinity for the last row. So the row of all functions stays last, which
+    is at the top of the figure."""
     return differences.where(differences.index < len(differences) - 1, np.inf)
 
 
@@ -152,7 +157,7 @@ def _called(row: Any) -> str:
 
 
 def _by_trial(view: View, arms: list[str]) -> pd.DataFrame:
-    """A row per trial with arm, block and requests in thousands as its index, a column per function: its samples."""
+    """Samples: a row per trial, indexed by arm, block, trial and thousands of requests, and a column per function."""
     counted = {}
     for trial, stacks in profiles(view.directory, view.trials):
         if trial.arm in arms:
@@ -178,11 +183,11 @@ def _shares(view: View, variant: str) -> pd.DataFrame:
 def _per_request(view: View) -> pd.DataFrame:
     counted = _by_trial(view, [BASE, OURS, CONTROL])
     rates = counted.div(counted.index.get_level_values(3), axis=0)
-    return rates.groupby(level=[0, 1]).mean() * 1000 / FREQUENCY  # of samples per 1,000 requests: µs per request
+    return rates.groupby(level=[0, 1]).mean() * 1000 / FREQUENCY  # samples per 1,000 requests become µs per request
 
 
 def _paired(rates: Any, arm: str) -> pd.DataFrame:
-    """An arm less base: a row per block that has both, a column per function."""
+    """The rates of an arm less those of base: a row per block that has both, and a column per function."""
     if not {arm, BASE} <= set(rates.index.get_level_values(0)):
         return pd.DataFrame()
     difference: pd.DataFrame = (rates.loc[arm] - rates.loc[BASE]).dropna()

@@ -1,4 +1,4 @@
-"""The slides' Local Listen Table, in their steps: from which queue each core's accept() took its connections."""
+"""The slides' Local Listen Table, step by step: from which queue each core's accept() took its connections."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -10,7 +10,7 @@ from analysis.figures.walk import traced_walks
 
 TAKEN_UP, SYN = "adopted", "SYN"
 _ACCEPTED = ["accepted_global", "accepted_local", "accepted_neighbour"]
-_STEPS = {  # in the slides' order: a counter of the library, or SYN -> what happens
+_STEPS = {  # in the slides' order: a counter of the library, or SYN -> what the step is
     TAKEN_UP: "(1, 2) local_listen(): listeners taken up",
     SYN: "(3–5) the SYN finds the core's local listener: % of all",
     _ACCEPTED[0]: "(6, 7) accept() finds it in the global queue: % of the core's",
@@ -24,7 +24,8 @@ _ORDER = (
 
 
 def draw(view: View) -> tuple[Figure, pd.DataFrame]:
-    """A table for each variant with the library: the steps by core. The others have one queue for all cores."""
+    """A table for each variant with the library: a row per step, a column per core. Other variants have one queue for
+    all cores, and are left out."""
     tables = {variant: table for variant in view.variants if len(table := _by_core(view, variant))}
     figure = Figure(figsize=(9, 1.1 + 2.4 * max(len(tables), 1)), layout="constrained")
     figure.suptitle(view.spec.title, x=0.02, ha="left", fontweight="bold")
@@ -42,7 +43,7 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
 
 
 def _by_core(view: View, variant: str) -> pd.DataFrame:
-    """A row for each step, a column for each core of the server."""
+    """The numbers of a variant: a row for each step, and a column for each core whose worker adopted a listener."""
     counted = [
         {"cpu": on_cpu.cpu, **on_cpu.counts}
         for trial in view.trials

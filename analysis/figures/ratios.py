@@ -1,4 +1,4 @@
-"""Each variant's throughput, or at a given rate its cost, as a ratio to base."""
+"""Each variant's throughput or, at a given rate, its cost per request, as a ratio to base."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -14,7 +14,7 @@ _COLUMNS = ["group", "label", "ratio", "low", "high", "published", "look"]
 
 
 def draw(view: View) -> tuple[Figure, pd.DataFrame]:
-    """Without ratios that have no interval."""
+    """A forest plot of the ratios to base. Ratios without an interval are left out."""
     rows = _rows(view)
     figure, _ = forest.draw(rows, view.spec.title, _axis(view))
     note(figure, "control is base against itself.", view.shared())

@@ -1,4 +1,4 @@
-"""The slides' table of related systems, with today's; the locality of those that run here is measured."""
+"""The slides' table of related systems, with today's systems added. The locality of those that run here is measured."""
 
 from pathlib import Path
 from textwrap import fill
@@ -26,7 +26,7 @@ _WIDTHS = {
 
 
 def draw(view: View) -> tuple[Figure, pd.DataFrame]:
-    """One table, those of the slides first. Sources of all cells are in the CSV beside it."""
+    """One table, with the systems of the slides first. The CSV beside it has the source of each row."""
     systems = pd.read_csv(SYSTEMS, keep_default_na=False)
     shown = systems.assign(**{MEASURED: [_locality(view, variant) for variant in systems.variant]})
     heads = [fill(column.replace("_", " "), width) for column, width in _WIDTHS.items()]
@@ -37,7 +37,7 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
 
 
 def _locality(view: View, variant: str) -> str:
-    """Of what this run measured for a row that names one of its variants."""
+    """The local reads that this run measured for a variant, as a text; empty if the run lacks the variant."""
     summary = view.summary
     rows = summary[(summary.variant == variant) & (summary.cores == view.cores[-1])].set_index("metric").estimate
     said = [

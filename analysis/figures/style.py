@@ -1,4 +1,4 @@
-"""One style for all figures. Colour-blind people can tell its colours apart, and so can readers of a grey print."""
+"""One style for all figures. Colour-blind readers, and readers of a grey print, can tell its colours apart."""
 
 from collections.abc import Iterable, Iterator
 from textwrap import fill
@@ -23,7 +23,7 @@ STYLE = {
     "legend.frameon": False,
     "svg.hashsalt": "fastsocket-lab",
 }
-Look = dict[str, Any]  # of matplotlib's plot()
+Look = dict[str, Any]  # keyword arguments of matplotlib's plot()
 BAR: Look = {"capsize": 4, "elinewidth": 1.4, "capthick": 1.4}
 QUIET = "0.35"
 
@@ -41,7 +41,7 @@ def look(view: View, arm: str) -> Look:
 
 
 def numbered_look(number: int) -> Look:
-    """As look(), of the arm that is the first, second, … of all."""
+    """Colour and marker of an arm by its number, from 0 on, in the order of look()."""
     return {
         "color": _COLOURS[number % len(_COLOURS)],
         "marker": _MARKERS[number % len(_MARKERS)],
@@ -52,28 +52,32 @@ def numbered_look(number: int) -> Look:
 
 
 def published_look(view: View, arm: str) -> Look:
-    """As look(), but hollow and dashed, so that it is not taken for ours."""
+    """The look of an arm's published numbers: look(), but hollow and dashed, so that they are not taken for ours."""
     return {**look(view, arm), "markerfacecolor": "none", "markeredgewidth": 1.1, "linestyle": (0, (4, 2))}
 
 
 def curve(axes: Axes, drawn: Look, x: Any, values: Any, low: Any, high: Any, label: str) -> None:
-    """Values with intervals. A bar has its own middle, because an interval need not lie evenly around the value."""
+    """Draw values with their intervals. Each bar has a middle of its own, because an interval need not be symmetric
+    around its value."""
     axes.errorbar(x, (low + high) / 2, yerr=(high - low) / 2, fmt="none", ecolor=drawn["color"], **BAR)
     axes.plot(x, values, label=label, **drawn)
 
 
 def bar(axes: Axes, y: float, low: float, high: float, colour: Any) -> None:
-    """A horizontal interval."""
+    """Draw a horizontal interval."""
     axes.errorbar((low + high) / 2, y, xerr=(high - low) / 2, fmt="none", ecolor=colour, **BAR)
 
 
 def side_by_side(arms: list[str], reach: float) -> Iterator[tuple[str, float]]:
-    """Each arm with where it is drawn: from -reach to reach beside its place on the axis."""
+    """Each arm with its offset on the axis, from -reach to reach, so that the arms stand beside each other."""
     return zip(arms, np.linspace(-reach, reach, len(arms)) if len(arms) > 1 else [0])
 
 
 def name_curves(axes: Axes, ends: list[tuple[str, float, Any]]) -> None:
-    """Labels at the right of the axes instead of a legend: (label, last value, colour) of each curve, kept apart."""
+    """Label the curves at the right of the axes, instead of a legend. The labels are kept apart.
+
+    ends: label, last value and colour of each curve.
+    """
     low, high = axes.get_ylim()
     gap, at = 0.065 * (high - low), -np.inf
     for label, value, colour in sorted(ends, key=lambda end: end[1]):
@@ -96,20 +100,20 @@ def core_axis(axes: Axes, cores: Iterable[int]) -> None:
 
 
 def plain_ticks(axis: Axis) -> None:
-    """Numbers as people write them on a logarithmic axis: 0.5, 1, 2, 5, 10."""
+    """Mark a logarithmic axis with plain numbers: 0.5, 1, 2, 5, 10."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
 def note(figure: Figure, *sentences: str) -> None:
-    """The sentences that are not empty, beneath the figure."""
+    """Write the sentences beneath the figure; empty ones are skipped."""
     if said := "  ".join(filter(None, sentences)):
         figure.supxlabel(fill(said, int(11 * figure.get_figwidth())), fontsize="small", color=QUIET)
 
 
 def say(axes: Axes, text: str) -> None:
-    """A text in place of a plot that has no data."""
+    """Write a text in place of a plot that has no data."""
     axes.text(0.5, 0.5, fill(text, 48), transform=axes.transAxes, ha="center", va="center", color=QUIET)
     axes.set(xticks=[], yticks=[])
     axes.grid(visible=False)

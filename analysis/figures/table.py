@@ -1,4 +1,4 @@
-"""A table as a figure: rows as high as their tallest cell."""
+"""A table drawn as a figure. Each row is as high as its tallest cell."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,7 +10,11 @@ _GAP = 0.6  # between rows, in lines
 
 
 def table(rows: list[list[str]], widths: list[int], is_grey: list[bool]) -> Figure:
-    """The first row is the heading. widths: letters of each column, by which its cells are filled already."""
+    """Draw a table. The first row is the heading.
+
+    rows: the cells, whose lines are broken already. widths: the width of each column in letters. is_grey: for each row,
+    whether it has a grey background.
+    """
     lines = [max(cell.count("\n") + 1 for cell in row) for row in rows]
     total = sum(lines) + _GAP * len(lines)
     inches = _INCHES_PER_LETTER * sum(widths), _INCHES_PER_LINE * (sum(lines) + len(lines) + 4)

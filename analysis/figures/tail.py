@@ -1,4 +1,4 @@
-"""Latency at a load that all variants can carry: percentiles, counted from the time at which a request was due."""
+"""Percentiles of latency at a load that all variants can carry. A latency runs from when the request was due."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -35,5 +35,5 @@ def _percentiles(axes: Axes, view: View, rows: pd.DataFrame) -> None:
     plain_ticks(axes.yaxis)
     axes.set_xticks(list(at.values()), [METRICS[metric].heading.partition(",")[0] for metric in at])
     axes.set_ylabel("latency, ms")
-    if axes.get_legend_handles_labels()[0]:  # some trial did not fail
+    if axes.get_legend_handles_labels()[0]:  # something was drawn: not all trials failed
         axes.legend(title="95 % intervals", alignment="left")

@@ -1,4 +1,4 @@
-"""Throughput by cores: this machine's curves, and the published ones beside them on axes of their own."""
+"""Throughput by cores: this machine's curves, and beside them the published curves on axes of their own."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -29,13 +29,13 @@ from records.trials import BASE
 PUBLISHED = Path(__file__).parent.parent / "published" / "throughput_by_cores.csv"
 
 _LABELS = {"cps": "thousand connections per second", "rps": "thousand requests per second"}
-_MEASURED = "0.9"  # the published cores that this machine has, too
+_MEASURED = "0.9"  # colour behind the core counts that this run measured, in the published axes
 _IDEAL: Look = {"color": QUIET, "linestyle": ":", "linewidth": 1, "zorder": 1, "label": "_ideal"}
 _SYSTEMS = (BASE, "latest", "fastsocket")
 
 
 def draw(view: View) -> tuple[Figure, pd.DataFrame]:
-    """For each workload our curves above our ratios to base, and beside them the published ones, if there are any."""
+    """For each workload: our curves above our ratios to base and, if any were published, the published ones beside."""
     served, known = throughput(view.summary), pd.read_csv(PUBLISHED)
     published = known[known.workload.isin(view.workloads)]
     columns, rows = 2 if len(published) else 1, len(view.workloads)
@@ -65,7 +65,7 @@ def draw(view: View) -> tuple[Figure, pd.DataFrame]:
 
 def _our_curves(axes: Axes, view: View, served: pd.DataFrame) -> None:
     span, ends = view.cores[-1] - view.cores[0], []
-    for arm, offset in side_by_side(view.variants, 0.012 * span):  # else equal variants hide each other's intervals
+    for arm, offset in side_by_side(view.variants, 0.012 * span):  # apart: else equal variants hide each other
         points = served[served.variant == arm].sort_values("cores")
         if points.empty:  # the server lacks this variant, or none of its trials is done
             continue
@@ -84,7 +84,7 @@ def _our_curves(axes: Axes, view: View, served: pd.DataFrame) -> None:
 
 
 def _ideal(axes: Axes, cores: pd.Series, served: pd.Series) -> None:
-    """What base would serve if each core served as much as the first ones do."""
+    """Draw what base would serve if each core served as much as a core does at the smallest core count."""
     if cores.nunique() < 2:
         return
     fewest = served[cores == cores.min()].iloc[0]
@@ -145,7 +145,8 @@ def _published_curves(axes: Axes, view: View, published: pd.DataFrame, workload:
 
 
 def _sources(published: pd.DataFrame) -> str:
-    """Where the points come from, the most common source first. A number that was printed has the error 0."""
+    """A text on where the published points come from, the most common source first. A point whose number was printed in
+    the source has the error 0."""
     counts: Any = published.groupby(["source", "error_kcps"]).size().sort_values(ascending=False)
     return "\n".join(
         f"{source} ±{error} kcps" if error else f"{count} points from the {source}"
@@ -154,7 +155,8 @@ def _sources(published: pd.DataFrame) -> str:
 
 
 def _data(view: View, published: pd.DataFrame) -> pd.DataFrame:
-    """Per second: workload, system, cores, estimate, low, high, source; of ours also the ratios."""
+    """The data of the figure: columns workload, system, cores, estimate, low and high (per second), source and, for our
+    own points, the ratios to base."""
     served = throughput(view.summary)
     ours = (
         served[served.variant.isin(view.variants)]

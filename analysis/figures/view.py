@@ -13,7 +13,7 @@ from records.trials import CONTROL, Trial
 
 @dataclass(frozen=True)
 class View:
-    """A figure's specification over the result of a run."""
+    """A figure's specification, and the part of a run's result that the figure shows."""
 
     spec: FigureSpec
     result: Result
@@ -36,7 +36,7 @@ class View:
 
     @property
     def arms(self) -> list[str]:
-        """In the order in which they are shown."""
+        """The variants and the A/A control, in the order in which figures show them."""
         return [*self.variants, CONTROL]
 
     @property
@@ -56,7 +56,10 @@ class View:
         return self.spec.labels.get(arm, arm)
 
     def shared(self, shown: list[int] | None = None) -> str:
-        """A note on where the load generator takes CPU time from the server, empty if nowhere. shown: core counts."""
+        """A note on the core counts at which the load generator shares CPUs with the server; empty if it shares none.
+
+        shown: the core counts that the figure shows; None: all.
+        """
         placements = [one for one in self.run.placements if one.shared and one.cores in (shown or self.cores)]
         cores = [f"{placement.cores}" for placement in placements]
         return f"At {', '.join(cores)} cores the load generator shares CPUs with the server." if cores else ""

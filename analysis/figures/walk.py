@@ -1,4 +1,4 @@
-"""The slides' walk-through of a connection, drawn from real ones: which core did which step."""
+"""The slides' walk-through of a connection, drawn from traced connections: which core did which step."""
 
 from collections import Counter
 from pathlib import Path
@@ -17,7 +17,7 @@ from records.run import Placement, Run
 from records.trials import BASE
 from records.walk import ACTIVE_STEPS, APPLICATION_STEP, PASSIVE_STEPS, read_walk, walk_path
 
-_STEPS = {  # step -> what the slides say happens; whether in softirq or for the application
+_STEPS = {  # step -> what happens there, as the slides say, and whether in softirq or for the application
     3: ("(2–4) the SYN comes in, the NIC chooses a core", "softirq"),
     5: ("(5, 6) half connection, SYN ACK goes out", "softirq"),
     7: ("(7) the ACK comes in", "softirq"),
@@ -44,7 +44,7 @@ def draw_active(view: View) -> tuple[Figure, pd.DataFrame]:
 
 
 def draw_delivery(view: View) -> tuple[Figure, pd.DataFrame]:
-    """Where the NIC delivers the first packet of each kind, by the core of the application that it is for."""
+    """Where the NIC delivers the SYN of passive and the SYN ACK of active connections, by the application's core."""
     walks = traced_walks(view)
     kinds = {"passive": 3, "active": 13}
     figure = Figure(figsize=(2 + 3.4 * len(view.variants), 7.2), layout="constrained")
@@ -61,7 +61,10 @@ def draw_delivery(view: View) -> tuple[Figure, pd.DataFrame]:
 
 
 def _hits(view: View, chosen: pd.DataFrame) -> str:
-    """How many source ports stand for the CPU that connects, in the steps that choose them."""
+    """A sentence for each variant's share of source ports that stand for the CPU that connects.
+
+    chosen: the steps 10 of all walks, in which connect() chooses the port.
+    """
     count = _machine_cpus(view.run)
     is_hit = chosen.source_port.map(lambda port: core_of_port(port, count)) == chosen.cpu
     hits = is_hit.groupby(chosen.variant).agg(["sum", "size"])
@@ -76,7 +79,8 @@ def _share(count: int, of: int) -> str:
 
 
 def _machine_cpus(run: Run) -> int:
-    """As connect() counted them. Of a run from before that was recorded: up to the highest CPU that was used."""
+    """The number of CPUs by which connect() chose ports. Older runs do not record it: there it is the highest CPU that
+    the run used, plus 1."""
     return run.machine_cpus or 1 + max(cpu for placement in run.placements for cpu in _used(placement))
 
 
@@ -85,7 +89,7 @@ def _used(placement: Placement) -> list[int]:
 
 
 def traced_walks(view: View) -> pd.DataFrame:
-    """A row per step of each connection of the view's trials; the A/A control is base."""
+    """A row per step of each traced connection in the view's trials. The A/A control's trials count as base."""
     rows = [
         (trial.variant, trial.index, *step)
         for trial in view.trials
@@ -120,7 +124,8 @@ def _draw_walks(view: View, steps: tuple[int, ...], *said: str) -> tuple[Figure,
 
 
 def _by_chance(view: View) -> str:
-    """What to compare base's shares with: they are of a load that leaves the CPUs idle."""
+    """A sentence on what base's shares would be by chance, and why they may be higher here: the load leaves CPUs
+    idle."""
     times = [(use.idle, sum(use.model_dump(exclude={"cpu"}).values())) for trial in view.trials for use in trial.cpu]
     if BASE not in view.variants or not times:
         return ""
@@ -132,13 +137,13 @@ def _by_chance(view: View) -> str:
 
 
 def _server_cpus(view: View, cpus: pd.DataFrame) -> list[int]:
-    """The CPUs of the server at its most cores, and any other on which a step happened."""
+    """The CPUs of the server at the largest core count, and any other CPU on which a step happened."""
     largest = max(view.run.placements, key=lambda placement: placement.cores)
     return sorted({*largest.server_cpus, *map(int, cpus.to_numpy().flat)})
 
 
 def _local(cpus: pd.DataFrame) -> pd.DataFrame:
-    """A row per step: the share of connections that do it on the application's core."""
+    """A row per step: the percentage of connections that do the step on the application's core, with its interval."""
     rows = []
     for step in map(int, cpus.columns if len(cpus) else []):
         same = int((cpus[step] == cpus[APPLICATION_STEP[step]]).sum())
@@ -148,14 +153,15 @@ def _local(cpus: pd.DataFrame) -> pd.DataFrame:
 
 
 def _distinct(cpus: pd.DataFrame) -> pd.DataFrame:
-    """A row per walk, the commonest first: its cores, step by step, and how many connections took it."""
+    """A row per walk, the commonest first: its cores step by step, such as 0-0-1-1-1, and how many connections took
+    it."""
     walks = Counter("-".join(map(str, walk)) for walk in cpus.itertuples(index=False, name=None))
     commonest = sorted(walks.items(), key=lambda walk: (-walk[1], walk[0]))
     return pd.DataFrame(commonest, columns=["walk", "connections"])
 
 
 def _lanes(axes: Axes, cpus: pd.DataFrame, colour: Any, shown: list[int]) -> None:
-    """A lane for each CPU shown, in this order: their numbers may have gaps."""
+    """Draw a lane for each CPU in shown, in this order; the numbers of the CPUs may have gaps."""
     if cpus.empty:
         say(axes, "No connection of it was traced from end to end.")
         return
@@ -184,7 +190,7 @@ def _draw_marks(axes: Axes, cpus: pd.DataFrame, colour: Any, shown: list[int]) -
 
 
 def _matrix(walks: pd.DataFrame, step: int) -> Counter[tuple[int, int]]:
-    """(the application's core, the core that the packet was delivered to) -> connections."""
+    """(the application's core, the core that the packet of this step was delivered to) -> number of connections."""
     wide = walks.pivot(index=["trial", "connection"], columns="step", values="cpu")
     return Counter() if wide.empty else Counter(zip(wide[APPLICATION_STEP[step]], wide[step]))
 

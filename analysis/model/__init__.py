@@ -1,1 +1,1 @@
-"""A model that predicts connections per second by cores, and is judged by what it was not fitted to."""
+"""A model that predicts connections per second by cores. It is judged by points that it was not fitted to."""

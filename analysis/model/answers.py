@@ -1,4 +1,4 @@
-"""What the model says: of the points that it was not fitted to, of more cores than were measured, and of a fleet."""
+"""What the model predicts: the points that it was not fitted to, more cores than were measured, and a fleet."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,17 +14,17 @@ from analysis.model.queue import Numbers, busy, waiting
 from analysis.words import called
 from records.trials import BASE, CONTROL
 
-LOAD, SPARE = 0.7, 1  # of what a machine serves at most, so that it answers in time; and machines beyond that
+LOAD, SPARE = 0.7, 1  # each machine is loaded with this part of its maximum, so that it answers in time; spare machines
 FLEET_CORES = (12, 24, 64)
-_HELD_ALWAYS = 0.95
-_GROUP, _CORES_OF_GROUPS = 16, 64  # HAProxy's test of one listener for each group of threads
-_ONE_LISTENER, _LISTENERS = 85.0, 172.0  # its kcps; haproxy.git, commit 0af603f46faa
-_NOT_SWITCHES = (BASE, "latest", CONTROL)
+_HELD_ALWAYS = 0.95  # a lock that is held for more than this part of the time is the limit
+_GROUP, _CORES_OF_GROUPS = 16, 64  # threads per group, and cores, of HAProxy's test of one listener per thread group
+_ONE_LISTENER, _LISTENERS = 85.0, 172.0  # kcps of that test with one listener and with several; commit 0af603f46faa
+_NOT_SWITCHES = (BASE, "latest", CONTROL)  # arms that are no switches of the library
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A curve with its models: of the known points, and of all."""
+    """A published curve with its models: those fitted to the known points, and one fitted to all points."""
 
     curve: Curve
 
@@ -34,7 +34,7 @@ class Fitted:
 
     @cached_property
     def known_otherwise(self) -> Lock:
-        """With every global lock counted."""
+        """The model of the known points, if every global lock counts as a lock on which waiters spin."""
         spun = self.curve.spun_at_most
         return fit_lock(self.curve, spun) if spun != self.curve.spun else self.known
 
@@ -54,15 +54,20 @@ class Fitted:
         return float(self.curve.kcps[self.curve.cores == cores][0])
 
     def predicted(self, cores: int) -> Numbers:
-        """The prediction and draws of it, by the known points. Draws also differ in which locks are counted."""
+        """The prediction from the known points, in thousand connections per second, and then draws of it.
+
+        The draws also differ in which locks are counted.
+        """
         first = self.known.kcps(cores)
         return np.concatenate([first, self.known_otherwise.kcps(cores)[1:]])
 
     def extrapolated(self, cores: int, work: Numbers | float = 1.0, spins: bool = True) -> Numbers:
-        """By all points. work: the local work over the curve's own. spins: whether waiters slow the lock down.
+        """The prediction from all points, in thousand connections per second, and then draws of it.
 
-        Draws are as far off, either way, as held-out points of this curve were. Where all packets are local, half of
-        the draws know the first socket alone: beyond it a lock and a distance slow cores down much alike.
+        work: the local work, over the curve's own. spins: whether waiters slow the lock down. The draws are as far off,
+        either way, as the predictions of this curve's held-out points were. If all packets are local, half of the draws
+        are fitted to the known points alone, those of the first socket: beyond it, a lock and a distance slow cores
+        down much alike.
         """
         off = np.array([self.published(count) / self.predicted(count)[0] for count in self.held_out])
         models = [self.all, self.known] if self.curve.is_local else [self.all]
@@ -76,13 +81,19 @@ def fitted_curves() -> list[Fitted]:
 
 
 def interval(drawn: Numbers) -> tuple[float, float]:
-    """The middle 95 % of the draws, and the best value: where that is at a bound, all draws lie on one side of it."""
+    """The interval of the middle 95 % of the draws, widened to hold the best value, which is drawn[0].
+
+    If a parameter is at its bound, all draws can lie on one side of the best value.
+    """
     low, high = np.percentile(drawn[1:], [2.5, 97.5])
     return min(float(low), float(drawn[0])), max(float(high), float(drawn[0]))
 
 
 def parameters(fits: list[Fitted]) -> pd.DataFrame:
-    """By the known points, in µs; spun_by_all: how many spins all points would say."""
+    """A row per curve: the parameters fitted to the known points, in µs, with intervals.
+
+    spun is the number of spins that was assumed, and spun_by_all the number that fits all points.
+    """
     rows = []
     for fit in fits:
         names = ("local", "hold", "remote")
@@ -94,7 +105,10 @@ def parameters(fits: list[Fitted]) -> pd.DataFrame:
 
 
 def held_out(fits: list[Fitted]) -> pd.DataFrame:
-    """A row for each point that was not fitted; error is the prediction over what was published, less 1."""
+    """A row for each held-out point: the published value, the prediction with its interval, and the errors.
+
+    error is the prediction over the published value, less 1. law_error is that of the Universal Scalability Law.
+    """
     rows = []
     for fit in fits:
         for cores in fit.held_out:
@@ -105,7 +119,10 @@ def held_out(fits: list[Fitted]) -> pd.DataFrame:
 
 
 def assumptions(fits: list[Fitted]) -> pd.DataFrame:
-    """The errors at held-out points, had the spins been counted otherwise: of all, and of each curve that has spins."""
+    """The errors at held-out points under each assumption about which locks waiters spin on.
+
+    A row per assumption: the median of all absolute errors and, for each curve with spins, its errors.
+    """
     choices = {
         "no waiter slows the lock down": [fit_lock(fit.curve, 0) if fit.curve.spun else fit.known for fit in fits],
         "the listener's lock is counted": [fit.known for fit in fits],
@@ -124,7 +141,8 @@ def _off(fit: Fitted, model: Lock) -> list[float]:
 
 
 def beyond(fits: list[Fitted], cores: list[int]) -> pd.DataFrame:
-    """What more cores would give, what limits it, and how much of their time goes by waiting."""
+    """A row per curve and core count: what more cores would give, what limits it, and the part of their time that they
+    wait."""
     rows = []
     for fit in fits:
         for count in cores:
@@ -135,7 +153,10 @@ def beyond(fits: list[Fitted], cores: list[int]) -> pd.DataFrame:
 
 
 def switches(fits: list[Fitted], cores: list[int], measured: pd.DataFrame) -> pd.DataFrame:
-    """What each step brings, as a ratio. measured: the summary of a run, whose variants are switches of the library."""
+    """A row per server, step and core count: what the step brings, as a ratio of connections per second.
+
+    measured: the summary of a run whose variants are switches of the library.
+    """
     rows = []
     for workload in ("nginx", "haproxy"):
         base, latest, fastsocket = (_find(fits, workload, system) for system in ("base", "latest", "Fastsocket"))
@@ -154,7 +175,8 @@ def switches(fits: list[Fitted], cores: list[int], measured: pd.DataFrame) -> pd
 
 
 def _over(more: Numbers, less: Numbers) -> Numbers:
-    """The ratio of two curves that have nothing in common but the server: each draw beside any of the other's."""
+    """The ratio of two predictions, and then draws of it. The predictions are of separate curves, so any draw of one is
+    paired with any draw of the other."""
     random = np.random.default_rng(1)
     draws = (random.choice(one[1:], 4 * DRAWS) for one in (more, less))
     ratio: Numbers = np.append(more[0] / less[0], np.divide(*draws))
@@ -162,7 +184,8 @@ def _over(more: Numbers, less: Numbers) -> Numbers:
 
 
 def _local_work(workload: str, measured: pd.DataFrame) -> Iterator[tuple[str, Numbers]]:
-    """Of each variant over base's, and draws of it, as measured on one core: no lock is contended there."""
+    """Each variant with its local work over base's, and then draws of that, as measured on one core, where no lock is
+    contended."""
     alone = measured[(measured.workload == workload) & (measured.cores == 1) & (measured.metric == "cps")]
     for row in each(alone[~alone.variant.isin(_NOT_SWITCHES)].dropna(subset="ratio_low")):
         spread = np.log(row.ratio_high / row.ratio_low) / (2 * 1.96)
@@ -171,7 +194,7 @@ def _local_work(workload: str, measured: pd.DataFrame) -> Iterator[tuple[str, Nu
 
 
 def other_checks(fits: list[Fitted]) -> pd.DataFrame:
-    """What else was published, and what the parameters of the few cores say of it."""
+    """Other published numbers, beside what the parameters from the known points predict for them."""
     base, latest = (_find(fits, "haproxy", system) for system in ("base", "latest"))
     spins = pd.read_csv(PUBLISHED / "profile.csv").query("system == 'base' and symbol == '_spin_lock'").percent.iloc[0]
     lost = np.concatenate([100 * waiting(fit.queue(24)) for fit in (base.known, base.known_otherwise)])
@@ -185,9 +208,10 @@ def other_checks(fits: list[Fitted]) -> pd.DataFrame:
 
 
 def _more_listeners(base: Lock, latest: Lock) -> Numbers:
-    """What listeners for groups of threads serve, over what one listener does, on a kernel whose waiters queue.
+    """What a server with a listener for each group of threads serves, over one with a single listener, on a kernel
+    whose waiters queue.
 
-    Each group has the lock that base has. All together get no further than a server with a listener for each core.
+    Each group has a lock like that of base. All groups together serve no more than a server with a listener per core.
     """
     machine = Machine(_CORES_OF_GROUPS, base.curve.machine.ghz)
     shared, own = (replace(fit, curve=replace(fit.curve, machine=machine), spun=0 * fit.spun) for fit in (base, latest))
@@ -201,9 +225,10 @@ def _find(fits: list[Fitted], workload: str, system: str) -> Fitted:
 
 
 def fleet(fits: list[Fitted], demand: int) -> pd.DataFrame:
-    """Machines for so many connections per second, each loaded with LOAD of what it serves, and SPARE more.
+    """How many machines so many connections per second need, with an interval: a row per curve and core count.
 
-    What a machine serves is as published where that is known, and else predicted.
+    Each machine is loaded with LOAD of what it serves at most, and SPARE machines are added. What a machine serves is
+    the published value or, if there is none for its core count, the prediction.
     """
     rows = []
     for fit in fits:

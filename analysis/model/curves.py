@@ -1,4 +1,4 @@
-"""The published curves, and what is known of the machines and kernels that they were measured on."""
+"""The published curves, and what is known of the machines and kernels on which they were measured."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -14,31 +14,31 @@ from analysis.words import called
 PUBLISHED = Path(__file__).parent.parent / "published"
 _SLIDES, _NGINX = PUBLISHED / "throughput_by_cores.csv", PUBLISHED / "nginx_by_cores.csv"
 
-# Cycles until a core has a cache line that another one changed: David, Guerraoui and Trigonakis, "Everything you always
-# wanted to know about synchronization but were afraid to ask", SOSP 2013, table 2, Xeon, load, modified.
+# Cycles until a core has a cache line that another core changed: David, Guerraoui and Trigonakis, "Everything you
+# always wanted to know about synchronization but were afraid to ask", SOSP 2013, table 2, Xeon, load, modified.
 _SAME_SOCKET, _OTHER_SOCKET = 109, 289
-# Times that Linux 2.6.32 takes a lock, counted in the kernel of fastos/fastsocket, 2.6.32-431.
+# How often Linux 2.6.32 takes a lock for a connection, counted in the source of fastos/fastsocket's kernel, 2.6.32-431.
 _LISTENER = 4  # the listener's lock for a connection: SYN, ACK, lock_sock() and release_sock() of accept()
 _SOCKET = 6  # dcache_lock (d_alloc, d_instantiate, dput) and inode_lock (new_inode, iput, generic_delete_inode)
-_PLAIN_ERROR = 0.05  # of a point whose source names none: taken, not known
+_PLAIN_ERROR = 0.05  # relative error that is assumed for points whose source names no error
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Its sockets are filled one after the other, and all are one hop apart."""
+    """A machine whose CPU sockets are filled one after the other, and are all one hop apart."""
 
     socket_cores: int
     ghz: float
 
     def transfer(self, cores: int) -> float:
-        """Mean µs until a core has a line that another of these cores changed."""
+        """The mean time in µs until a core has a cache line that another of these cores changed."""
         filled, rest = divmod(cores, self.socket_cores)
-        same = filled * self.socket_cores * (self.socket_cores - 1) + rest * (rest - 1)  # of all pairs
+        same = filled * self.socket_cores * (self.socket_cores - 1) + rest * (rest - 1)  # pairs on the same socket
         near = same / (cores * (cores - 1)) if cores > 1 else 1.0
         return (near * _SAME_SOCKET + (1 - near) * _OTHER_SOCKET) / (1000 * self.ghz)
 
     def away(self, cores: int) -> float:
-        """The part of these cores that are not on the NIC's socket, the first one."""
+        """The part of these cores, 0 to 1, that are not on the first socket, where the NIC is."""
         return 1 - min(cores, self.socket_cores) / cores
 
 
@@ -48,18 +48,18 @@ NGINX_MACHINE = Machine(socket_cores=18, ghz=2.3)  # 2 × Xeon E5-2699 v3
 
 @dataclass(frozen=True)
 class Curve:
-    """Thousand connections per second by cores, as published."""
+    """A published curve: thousand connections per second (kcps) by cores."""
 
     workload: str
     system: str
     machine: Machine
     cores: Numbers
     kcps: Numbers
-    sigma: Numbers  # of the published value, one standard deviation
-    known: int  # the points at up to so many cores are fitted, the others held out
-    spun: int = 0  # times that a connection takes the lock on which all cores spin
-    spun_at_most: int = 0  # the same with every global lock counted, not the listener's alone
-    is_local: bool = False  # packets are handled where their application is
+    sigma: Numbers  # one standard deviation of each published value
+    known: int  # points at up to so many cores are fitted, the others are held out
+    spun: int = 0  # how often a connection takes the listener's lock, on which all cores spin
+    spun_at_most: int = 0  # the same, with every global lock counted beside the listener's
+    is_local: bool = False  # whether packets are handled on the core of their application
 
     @property
     def name(self) -> str:
@@ -72,7 +72,7 @@ class Curve:
 
 @cache
 def published_curves() -> list[Curve]:
-    """Those of the slides' figure, in its order, and NGINX's own table."""
+    """The curves of the slides' figure, in its order, and then NGINX's own table."""
     slides = pd.read_csv(_SLIDES).groupby(["workload", "system"], sort=False)
     table = pd.read_csv(_NGINX)
     nginx = Curve("nginx", "NGINX's table", NGINX_MACHINE, *_numbers(table, _PLAIN_ERROR * table.kcps), known=8)

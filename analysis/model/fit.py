@@ -1,4 +1,4 @@
-"""Parameters of a published curve: the best ones, and as many more as the points' errors allow."""
+"""Fits the parameters of a published curve: the best ones, and draws of others that the points' errors allow."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,29 +13,29 @@ from analysis.model.queue import Numbers, at_the_lock, throughput
 
 DRAWS = 400
 _TRIED, _ROUNDS, _SEED, _TAIL = 3_000, 3, 1, 4
-_LOCAL, _HOLD, _REMOTE, _SPUN = 40.0, 3.0, 1.0, 4.0  # where fitting begins: µs, and times
-_LEAST = 0.03  # of where it begins: near 0 itself one parameter cannot be told from another
+_LOCAL, _HOLD, _REMOTE, _SPUN = 40.0, 3.0, 1.0, 4.0  # where fitting begins: three times in µs, and a number of spins
+_LEAST = 0.03  # lower bound, as a part of where fitting begins: near 0 parameters cannot be told from each other
 
 
 class Model(Protocol):
-    """With the parameters of a curve. The first of each array is the best one, the others are draws."""
+    """A model with the parameters of a curve. The first element of each array is the best value, others are draws."""
 
     def kcps(self, cores: int) -> Numbers:
-        """Thousand connections per second."""
+        """The thousand connections per second on so many cores: the best value and the draws."""
 
 
 @dataclass(frozen=True)
 class Lock:
-    """The queueing model. Times are in µs."""
+    """The queueing model of cores that wait for one lock (analysis/model/queue.py). Times are in µs per connection."""
 
     curve: Curve
-    local: Numbers  # work for each connection, all of it on one core
-    hold: Numbers  # with the lock
-    remote: Numbers  # more work where another core has handled the packets or, if none has, on another socket
-    spun: Numbers  # times that the lock is taken in a way that its waiters slow down
+    local: Numbers  # work without the lock, if all of it is on one core
+    hold: Numbers  # time with the lock
+    remote: Numbers  # more work if another core handled the packets; if packets are local, on sockets but the first
+    spun: Numbers  # how often the lock is taken in a way that its waiters slow down
 
     def local_at(self, cores: int) -> Numbers:
-        """Work without the lock. Of packets that go to any core, (n - 1)/n are remote."""
+        """The work without the lock, in µs. If packets go to any of n cores, (n - 1)/n of them are remote."""
         machine = self.curve.machine
         if self.curve.is_local:
             return self.local + self.remote * machine.away(cores)
@@ -62,14 +62,14 @@ class Scalability:
 
 
 def fit_lock(curve: Curve, spun: float) -> Lock:
-    """To the known points alone. spun is given, because few cores tell little of it."""
+    """Fit the queueing model to the known points alone. spun is given, because few cores tell little of it."""
     beyond_one_socket = curve.known > curve.machine.socket_cores
     free = [_LOCAL, _HOLD] + ([_REMOTE] if beyond_one_socket or not curve.is_local else [])
     return _lock(curve, _fitted(lambda given: _lock(curve, given, spun), curve, free), spun)
 
 
 def fit_lock_to_all(curve: Curve) -> Lock:
-    """To all points; where waiters spin, also how often."""
+    """Fit the queueing model to all points. If the curve has spins, spun is fitted, too."""
     curve = replace(curve, known=int(curve.cores.max()))
     if not curve.spun:
         return fit_lock(curve, 0)
@@ -79,7 +79,7 @@ def fit_lock_to_all(curve: Curve) -> Lock:
 
 
 def fit_scalability(curve: Curve) -> Scalability:
-    """To the known points alone."""
+    """Fit the Universal Scalability Law to the known points alone."""
     return Scalability(*_fitted(lambda given: Scalability(*given), curve, [float(curve.kcps[0]), 0.01, 0.0001]))
 
 
@@ -90,9 +90,9 @@ def _lock(curve: Curve, given: Numbers, spun: float | Numbers) -> Lock:
 
 
 def _fitted(model: Callable[[Numbers], Model], curve: Curve, start: list[float]) -> Numbers:
-    """A row for each parameter: the best value, and then draws, each as often as it is likely.
+    """A row for each parameter: the best value, and then draws, each value as often as it is likely.
 
-    Where the best curve lies further off the points than their errors say, the errors are taken to be larger.
+    If the best curve lies further off the points than their errors explain, the errors are taken to be larger.
     """
     cores, kcps, sigma = (values[curve.is_known] for values in (curve.cores, curve.kcps, curve.sigma))
 
@@ -114,7 +114,7 @@ def _fitted(model: Callable[[Numbers], Model], curve: Curve, start: list[float])
 
     scale = max(1.0, float(off(best[:, None])[0]) / (len(cores) - len(best)))
     middle, spread = best, scale * covariance
-    for _ in range(_ROUNDS):  # each round tries where the one before found what is likely
+    for _ in range(_ROUNDS):  # importance sampling: each round draws around what the round before found likely
         proposal = multivariate_t(middle, spread, df=_TAIL, seed=_SEED, allow_singular=True)
         tried = proposal.rvs(_TRIED)
         tried = tried[(tried >= 0).all(axis=1)]

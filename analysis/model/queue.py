@@ -1,9 +1,9 @@
-"""Cores that work for themselves, and now and then wait for one lock: a closed queueing network, solved exactly.
+"""Cores that work on their own, and now and then wait for one lock: a closed queueing network, solved exactly.
 
 A core is a customer. It works on a connection for a while, then needs the lock, then goes on with the next connection.
-This is the machine-repairman model. Where waiters spin on one cache line (a ticket lock), each hand-over takes longer
-the more of them there are: the holder's line goes to half of the waiters before it reaches the next one in turn. That
-is the model of Boyd-Wickizer, Kaashoek, Morris and Zeldovich, "Non-scalable locks are dangerous", Linux Symposium 2012.
+This is the machine-repairman model. If waiters spin on one cache line (a ticket lock), each hand-over takes longer the
+more waiters there are: the cache line goes to half of the waiters before it reaches the next one in turn. That is the
+model of Boyd-Wickizer, Kaashoek, Morris and Zeldovich, "Non-scalable locks are dangerous", Linux Symposium 2012.
 """
 
 import numpy as np
@@ -13,12 +13,13 @@ Numbers = NDArray[np.float64]
 
 
 def at_the_lock(cores: int, local: Numbers, hold: Numbers, per_waiter: Numbers) -> Numbers:
-    """The probability that 0, 1, … all cores hold the lock or wait for it, a row for each set of parameters.
+    """The probabilities that 0, 1, … all cores hold the lock or wait for it: a row for each set of parameters.
 
-    local: work for each connection without the lock. hold: time with the lock. per_waiter: how much longer a hand-over
-    takes with one more waiter, twice: on average half of them come first. All in the same unit of time.
+    local: work for each connection without the lock. hold: time with the lock. per_waiter: the time in which one waiter
+    gets the cache line; each waiter prolongs a hand-over by half of it, because on average half of the waiters get the
+    line first. All are in the same unit of time.
     """
-    waiting = np.arange(cores)  # behind the holder, when one more has come
+    waiting = np.arange(cores)  # how many cores wait behind the holder, after one more core has come
     arrive = (cores - waiting) / local[:, None]
     leave = hold[:, None] + per_waiter[:, None] * waiting / 2
     with np.errstate(divide="ignore"):  # a lock that takes no time has no queue
@@ -30,19 +31,19 @@ def at_the_lock(cores: int, local: Numbers, hold: Numbers, per_waiter: Numbers) 
 
 
 def throughput(queue: Numbers, local: Numbers) -> Numbers:
-    """Connections per unit of time: those cores that are not at the lock work."""
+    """Connections per unit of time of all cores. Cores that are not at the lock work. queue: from at_the_lock()."""
     cores = queue.shape[1] - 1
     rate: Numbers = (cores - queue @ np.arange(cores + 1)) / local
     return rate
 
 
 def waiting(queue: Numbers) -> Numbers:
-    """The part of all cores' time that goes by in waiting for the lock."""
+    """The part of all cores' time in which they wait for the lock."""
     cores = queue.shape[1] - 1
     part: Numbers = queue @ np.maximum(np.arange(cores + 1) - 1, 0) / cores
     return part
 
 
 def busy(queue: Numbers) -> Numbers:
-    """The part of the time in which some core has the lock."""
+    """The part of the time, 0 to 1, in which some core has the lock."""
     return 1 - queue[:, 0]

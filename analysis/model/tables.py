@@ -10,11 +10,11 @@ from analysis.estimates import each
 from analysis.model.answers import LOAD, SPARE
 from analysis.tables import markdown
 
-GOOD = 0.10  # the median error that a model may have at held-out points
+GOOD = 0.10  # a good model's median error at held-out points is at most this
 
 
 def judgement(held_out: pd.DataFrame) -> str:
-    """How far off the predictions are."""
+    """Sentences on how far off the predictions of held-out points are, and those of the Universal Scalability Law."""
     off, law = held_out.error.abs(), held_out.law_error.abs()
     inside = ((held_out.low <= held_out.published) & (held_out.published <= held_out.high)).sum()
     return (
@@ -25,7 +25,7 @@ def judgement(held_out: pd.DataFrame) -> str:
 
 
 def readable(answers: dict[str, pd.DataFrame], demand: int) -> dict[str, pd.DataFrame]:
-    """Each answer with texts in its cells."""
+    """Each answer for readers, as a table with texts in its cells."""
     writers: dict[str, Callable[[Any], dict[str, str]]] = {
         "held-out": _held_out,
         "assumptions": _assumptions,
@@ -39,7 +39,7 @@ def readable(answers: dict[str, pd.DataFrame], demand: int) -> dict[str, pd.Data
 
 
 def page(answers: dict[str, pd.DataFrame], demand: int) -> str:
-    """All of it in Markdown."""
+    """The judgement and all tables in Markdown."""
     tables = readable(answers, demand).items()
     return "\n".join(
         [judgement(answers["held-out"]), ""] + [f"## {name}\n\n{markdown(table)}" for name, table in tables]
@@ -119,7 +119,7 @@ def _fleet(row: Any, demand: int) -> dict[str, str]:
 
 
 def _judged(row: Any, published: str) -> dict[str, str]:
-    """A prediction beside what was published, which has this heading."""
+    """The cells of a published value, its prediction and the error. published: the heading of the published value."""
     return {
         published: f"{row.published:.0f}",
         "predicted": _with_interval(row.predicted, row),

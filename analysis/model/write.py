@@ -1,4 +1,4 @@
-"""All that the model says, and its files: a table for each question, one page, and the figure."""
+"""All answers of the model, and the files that they are written to: a table for each answer, one page, and a figure."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def switches_of(run: Path) -> pd.DataFrame:
 
 
 def answers(fits: list[Fitted], cores: list[int], demand: int, measured: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """By the name of its table. measured: of switches_of()."""
+    """All answers of the model: name of the table -> table. measured: what switches_of() returns."""
     return {
         "held-out": held_out(fits),
         "assumptions": assumptions(fits),
@@ -42,7 +42,7 @@ def answers(fits: list[Fitted], cores: list[int], demand: int, measured: pd.Data
 
 
 def write(directory: Path, fits: list[Fitted], found: dict[str, pd.DataFrame], demand: int) -> Path:
-    """Write model.md, tables/ and figures/ into the directory. The page is returned."""
+    """Write model.md, tables/ and figures/ into the directory. Returns the path of model.md."""
     folder = directory / "tables"
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in found.items():

@@ -1,4 +1,4 @@
-"""A flame graph (Gregg, "The Flame Graph", CACM 59(6), 2016) in one SVG file, to be searched and zoomed offline."""
+"""A flame graph (Gregg, "The Flame Graph", CACM 59(6), 2016) in one SVG file that is searched and zoomed offline."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,8 +9,8 @@ from analysis.templates import template
 from records.profile import IDLE, Stack
 
 WIDTH, ROW, MARGIN = 1200, 17, 10
-NARROWEST = 0.4  # px: what would be narrower is not drawn, nor what stands on it
-LETTER = 6.6  # px, about, of the font
+NARROWEST = 0.4  # px: a narrower box is not drawn, nor the boxes above it
+LETTER = 6.6  # px: about the width of a letter
 _TEMPLATE = template(Path(__file__).with_name("flamegraph.svg.j2"))
 
 
@@ -31,13 +31,13 @@ def flame_graph(stacks: list[Stack], title: str) -> str:
 
 @dataclass
 class _Node:
-    """A function, and what it called."""
+    """A function with its samples, and the functions that it called."""
 
     samples: int = 0
     above: "dict[str, _Node]" = field(default_factory=dict)
 
     def add(self, samples: int, names: list[str]) -> None:
-        """Samples in the last of these functions, which the ones before it called."""
+        """Add samples that were taken in the last of these functions; each function called the next one."""
         self.samples += samples
         if names:
             self.above.setdefault(names[0], _Node()).add(samples, names[1:])
@@ -56,8 +56,10 @@ def _tree(stacks: list[Stack]) -> _Node:
 
 
 def _boxes(name: str, node: _Node, total: int, left: float, level: int) -> Iterator[tuple[object, ...]]:
-    """Tuples of x and width in px, level, colour, name, samples, percentage, and the part of the name that fits;
-    neighbours in alphabetical order."""
+    """The boxes of a node and of the nodes above it, neighbours in alphabetical order.
+
+    Each is a tuple of x and width in px, level, colour, name, samples, percentage, and the part of the name that fits.
+    """
     width = (WIDTH - 2 * MARGIN) * node.samples / max(total, 1)
     if width < NARROWEST:
         return
@@ -71,6 +73,6 @@ def _boxes(name: str, node: _Node, total: int, left: float, level: int) -> Itera
 
 
 def _colour(name: str) -> str:
-    """Warm, and the same for a name in every graph."""
+    """A warm colour, the same for a name in every graph."""
     number = int.from_bytes(md5(name.encode(), usedforsecurity=False).digest()[:2])
     return f"hsl({20 + number % 35} {70 + number // 35 % 20}% {62 + number // 700 % 14}%)"

@@ -13,10 +13,10 @@ KERNEL = "[kernel.kallsyms]"
 
 
 def flat(stacks: list[Stack], only_server: bool = True) -> pd.DataFrame:
-    """A row per function, the busiest first: object, symbol, samples, percent.
+    """A row per function, the busiest first, with columns object, symbol, samples, percent.
 
-    The percentages are of the samples in the server's processes, with what softirq did on top of them; or of all that
-    were not idle.
+    only_server: only samples in the server's processes count, with the softirq that ran on top of them; else all
+    samples that were not idle. The percentages are of the samples that count.
     """
     counted: Counter[tuple[str, str]] = Counter()
     for stack in stacks:
@@ -30,7 +30,7 @@ def flat(stacks: list[Stack], only_server: bool = True) -> pd.DataFrame:
 
 
 def profiles(directory: Path, trials: list[Trial]) -> list[tuple[Trial, list[Stack]]]:
-    """The trials of a run that have a profile."""
+    """The trials that have a profile in the run's directory, each with its stacks."""
     return [
         (trial, _stacks(stacks_path(directory, trial.index)))
         for trial in trials
@@ -42,13 +42,13 @@ _stacks = cache(read_stacks)  # several figures show the same trials, which do n
 
 
 def top(directory: Path, rows: int = 20) -> str:
-    """For a terminal: the busiest functions of all profiles of a run."""
+    """The busiest functions over all profiles of a run, as a table for a terminal."""
     table = flat(merged([stacks for _, stacks in profiles(directory, read_trials(directory))]))
     return table.head(rows).to_string(index=False, formatters={"percent": "{:.2f}".format})
 
 
 def merged(profiles: list[list[Stack]]) -> list[Stack]:
-    """Several profiles as one."""
+    """Merge several profiles into one: the samples of equal stacks are added."""
     counted: Counter[tuple[str, str, str, str]] = Counter()
     for stack in (stack for stacks in profiles for stack in stacks):
         counted[stack[1:]] += stack.samples

@@ -6,7 +6,7 @@ from records.profile import Stack
 
 
 def speedscope(profiles: dict[str, list[Stack]]) -> str:
-    """One file with each of the named profiles; all samples, idle ones too."""
+    """The text of one file with all named profiles. It has all samples, idle ones too."""
     frames: dict[str, int] = {}
     shown = []
     for name, stacks in profiles.items():

@@ -1,5 +1,6 @@
-"""fastsocket attach: a running server's SO_REUSEPORT listeners, each given to the CPU of the worker that watches it.
+"""fastsocket attach gives each SO_REUSEPORT listener of a running server to the CPU of the worker that watches it.
 
-Nothing is loaded into the server. Its listeners get SO_INCOMING_CPU (socket(7); among SO_REUSEPORT listeners Linux 6.2,
-b261eda84ec1), through descriptors that pidfd_getfd(2) copies for a moment. All of it is put back at the end.
+Nothing is loaded into the server. attach sets SO_INCOMING_CPU on the server's listeners (socket(7); since Linux 6.2,
+b261eda84ec1, it decides among SO_REUSEPORT listeners). For that, pidfd_getfd(2) copies a listener's descriptor for a
+moment. When the attach ends, it puts every setting back.
 """

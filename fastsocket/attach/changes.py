@@ -1,4 +1,4 @@
-"""What attach changes in a server, one at a time, and how each is put back."""
+"""The single changes that attach makes in a server, and how each change is put back."""
 
 import ctypes
 import errno
@@ -13,11 +13,11 @@ from fastsocket.attach.plan import CannotAttach
 from fastsocket.processes import Process, numbers, sockets
 
 NO_CPU = -1  # SO_INCOMING_CPU of a listener to which none was given
-_PIDFD_GETFD = 438  # on all machines: include/uapi/asm-generic/unistd.h
+_PIDFD_GETFD = 438  # the system call's number on all machines: include/uapi/asm-generic/unistd.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
-Note = Callable[["Change"], None]  # writes down what is about to be changed
-Held = Callable[[int], Mapping[int, int]]  # as held_by()
+Note = Callable[["Change"], None]  # writes down a change that is about to be made
+Held = Callable[[int], Mapping[int, int]]  # gives the socket descriptors of a process, as held_by() does
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,10 @@ class ListenerGiven:
             _give(listener, self.cpu)
 
     def undo(self, held: Held) -> None:
-        """Where the listener is still there, and as we left it. Any process may have it by now, as after an upgrade."""
+        """Give the listener back its CPU of before, where the listener still exists and has the CPU that attach set.
+
+        All processes are searched for the listener: after an upgrade of the server, another process may have it.
+        """
         with suppress(CannotAttach), borrowed([*self.holders, *numbers("/proc")], self.inode, held) as listener:
             if _cpu_of(listener) == self.cpu:
                 _give(listener, self.before)
@@ -54,7 +57,7 @@ def _give(listener: socket.socket, cpu: int) -> None:
 
 @dataclass(frozen=True)
 class WorkerPinned:
-    """A thread is confined to a CPU."""
+    """A worker thread is confined to a CPU."""
 
     process: Process
     thread: int
@@ -84,12 +87,12 @@ Change = ListenerGiven | WorkerPinned
 
 
 def written(change: Change) -> dict[str, Any]:
-    """For a file."""
+    """A change as fields for JSON, which read() takes back."""
     return {"kind": type(change).__name__, **asdict(change)}
 
 
 def read(fields: dict[str, Any]) -> Change:
-    """What written() gave. Raises KeyError, TypeError when it is something else."""
+    """The change whose fields written() gave. Raises KeyError, TypeError for other fields."""
     kind, fields = fields["kind"], {name: value for name, value in fields.items() if name != "kind"}
     if kind == "WorkerPinned":
         return WorkerPinned(**{**fields, "process": Process(**fields["process"])})
@@ -97,7 +100,7 @@ def read(fields: dict[str, Any]) -> Change:
 
 
 def held_by(process: int) -> dict[int, int]:
-    """The descriptors of a process by the inodes of their sockets; none where it does not let us see them."""
+    """The socket descriptors of a process, by inode; an empty dict where we may not look into the process."""
     with suppress(PermissionError):
         return {inode: number for number, inode in sockets(process)}
     return {}
@@ -105,9 +108,10 @@ def held_by(process: int) -> dict[int, int]:
 
 @contextmanager
 def borrowed(processes: Iterable[int], inode: int, held: Held = held_by) -> Iterator[socket.socket]:
-    """A copy of a descriptor of a listener, for a moment: a listener lives as long as any copy of it.
+    """Copy a listener's descriptor from one of these processes, and close the copy at the end of the with block.
 
-    Raises CannotAttach, also when none of these processes has that listener.
+    The copy must not stay open, because a listener lives as long as any copy of it. Raises CannotAttach, also when none
+    of these processes has that listener.
     """
     for process in processes:
         number = held(process).get(inode)
@@ -119,7 +123,10 @@ def borrowed(processes: Iterable[int], inode: int, held: Held = held_by) -> Iter
 
 
 def _copied(process: int, number: int, inode: int) -> socket.socket | None:
-    """None: the process has ended, or the number means something else by now."""
+    """A copy of a process's descriptor; None where the process has ended, or the number is no longer that socket's.
+
+    Raises CannotAttach without the privilege.
+    """
     try:
         pidfd = os.pidfd_open(process)
     except ProcessLookupError:

@@ -1,7 +1,8 @@
-"""A process that puts everything back when the one that changed it ends, however it ends.
+"""The guard: a process that puts all changes back when the attaching process ends, however that process ends.
 
-Each change is noted in a file before it is made. The guard holds a lock on that file, by which the kernel tells others
-who it is. Of an attach that was killed together with its guard, the file says what is left to put back.
+The guard notes each change in a file before attach makes it. The guard holds a lock on that file, by which the kernel
+tells other processes the guard's process id. When an attach was killed together with its guard, the file lists the
+changes that are still to be put back.
 """
 
 import fcntl
@@ -28,14 +29,14 @@ _READY, _NOTED = b"ready\n", b"noted\n"
 
 
 class Guard:
-    """Our end of it."""
+    """The guard as the attaching process sees it: its process, and a socket to it."""
 
     def __init__(self, pid: int, line: socket.socket):
         self.pidfd = os.pidfd_open(pid)
         self._line, self._answers, self._pid = line, line.makefile("rb"), pid
 
     def make(self, change: Change) -> None:
-        """Raises CannotAttach, also where the guard has been killed."""
+        """Make a change, once the guard has noted it. Raises CannotAttach, also where the guard has been killed."""
         change.make(self._note)
 
     def _note(self, change: Change) -> None:
@@ -44,7 +45,7 @@ class Guard:
         self.wait_for(_NOTED)
 
     def wait_for(self, answer: bytes) -> None:
-        """Raises CannotAttach when the guard says something else, or nothing more."""
+        """Wait for this answer of the guard. Raises CannotAttach when the guard says something else, or has ended."""
         try:
             said = self._answers.readline()
         except OSError:
@@ -53,7 +54,7 @@ class Guard:
             raise CannotAttach(said.decode().strip() or "its guard has ended")
 
     def end(self) -> bool:
-        """Whether it has put everything back."""
+        """Let the guard put all changes back, and wait for its end. True: it has put all of them back."""
         self._answers.close()
         self._line.close()
         os.close(self.pidfd)
@@ -62,7 +63,7 @@ class Guard:
 
 @contextmanager
 def guarded(pid: int) -> Iterator[Guard]:
-    """A guard for the changes to a server. pid: the server's.
+    """Start a guard for the changes to a server, and end it with the with block. pid: the server's process id.
 
     Raises CannotAttach when another attach has that server, Refused where the notes cannot be kept.
     """
@@ -87,7 +88,7 @@ def guarded(pid: int) -> Iterator[Guard]:
 
 
 def _guard(pid: int, line: socket.socket) -> NoReturn:
-    """The child: it never returns, and raises nothing."""
+    """Run the guard in the forked child. Never returns, and raises nothing."""
     status = 1
     try:
         os.setsid()
@@ -107,7 +108,7 @@ def _keep(pid: int, line: socket.socket) -> int:
         if holder:
             line.sendall(f"attached already, by process {holder}: fastsocket detach {pid}\n".encode())
             return 1
-        _undo(notes)  # of an attach that was killed together with its guard
+        _undo(notes)  # puts back what an earlier attach changed that was killed together with its guard
         line.sendall(_READY)
         with open(notes, "ab", closefd=False) as file:
             for change in line.makefile("rb"):
@@ -121,22 +122,23 @@ def _keep(pid: int, line: socket.socket) -> int:
 
 @contextmanager
 def _locked(pid: int, flags: int = 0) -> Iterator[tuple[int, int, int]]:
-    """The directory, the notes on a server, and who holds their lock: 0 when we do. Raises FileNotFoundError, Refused.
+    """Open the notes on a server, and try to lock them. Raises FileNotFoundError, Refused.
 
-    The lock is of the kind that the kernel drops when any descriptor of the file is closed, so there is only one.
+    Yields the directory's descriptor, the descriptor of the notes, and the process that holds the lock: 0 when we hold
+    it. The kernel drops this kind of lock when any descriptor of the file is closed, so this process opens only one.
     """
     file = STATE / str(pid)
     with private.directory(STATE) as parent:
         while True:
             with private.opened(file, os.O_RDWR | flags, parent) as notes:
                 holder = _lock(notes)
-                if holder or os.fstat(notes).st_nlink:  # else it was removed before we had the lock
+                if holder or os.fstat(notes).st_nlink:  # without a link, the file was removed before we had the lock
                     yield parent, notes, holder
                     return
 
 
 def _lock(notes: int) -> int:
-    """0, or the process that has it, as the kernel knows that."""
+    """Lock the notes and return 0, or return the id of the process that holds the lock, as the kernel tells it."""
     while True:
         try:
             fcntl.lockf(notes, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -149,16 +151,19 @@ def _lock(notes: int) -> int:
 
 
 def _undo(notes: int) -> None:
-    """The newest change first. A change may have been noted, and not made."""
+    """Put all noted changes back, the newest first. A noted change may not have been made; undo() allows for that."""
     *lines, _ = os.pread(notes, os.fstat(notes).st_size, 0).decode().split("\n")
-    held = cache(held_by)  # each process is looked into once
+    held = cache(held_by)  # the descriptors of each process are read only once
     for line in reversed(lines):
         read(json.loads(line)).undo(held)
     os.ftruncate(notes, 0)
 
 
 def put_back(pid: int) -> bool:
-    """End the attach to a server, and wait until everything is put back. False: there is none. Raises Refused."""
+    """End the attach to a server, and wait until every change is put back. False: the server has no attach.
+
+    Raises Refused, and CannotAttach when the guard takes longer than UNDO_SECONDS.
+    """
     try:
         with _locked(pid) as (parent, notes, holder):
             if not holder:

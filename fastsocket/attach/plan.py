@@ -1,4 +1,4 @@
-"""Which listener goes to which CPU, or why none does."""
+"""Decide which listener is given to which CPU, or say why none can be."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -23,11 +23,11 @@ class Given:
     address: str
     worker: Worker
     cpu: int
-    pins: bool = field(compare=False)  # the worker is still to be confined to that CPU
+    pins: bool = field(compare=False)  # True: the worker must still be confined to that CPU
 
 
 def plan(found: list[Listener], pin: bool) -> list[Given]:
-    """Where each listener goes. Raises CannotAttach with the reasons when none can."""
+    """The listeners that can be given to a CPU, each with its CPU. Raises CannotAttach with the reasons if none can."""
     groups = defaultdict(list)
     for listener in found:
         groups[listener.address].append(listener)
@@ -55,7 +55,7 @@ def _placed(address: str, group: list[Listener], pin: bool) -> list[Given]:
 
 
 def _watcher(listener: Listener, in_group: int) -> Worker:
-    """The one worker of a listener that may be given away."""
+    """The only worker of a listener. Raises CannotAttach when the listener may not be given to one worker's CPU."""
     if not listener.is_ours:
         raise CannotAttach("another server has a listener there, too, whose part of the connections would change")
     if any(worker.is_of_go() for worker in listener.workers):
@@ -75,7 +75,10 @@ _ALONE = "one listener with one worker, which has all connections already"
 
 
 def _cpus(workers: list[Worker], pin: bool) -> list[int]:
-    """A CPU for each worker: the one to which it is confined, or, with pin, one of those where it may run."""
+    """A CPU for each worker: the CPU to which the worker is confined, or, with pin, one of the CPUs where it may run.
+
+    Raises CannotAttach.
+    """
     if len(set(workers)) < len(workers):
         raise CannotAttach("a worker watches several listeners of the same address; attach knows one for each")
     allowed = [worker.cpus() for worker in workers]
@@ -91,7 +94,10 @@ def _cpus(workers: list[Worker], pin: bool) -> list[int]:
 
 
 def spread(allowed: list[set[int]]) -> list[set[int]]:
-    """A CPU of its own for each worker, those with the least choice first."""
+    """A CPU of its own for each worker, as sets of one CPU. Workers that may run on the fewest CPUs choose first.
+
+    Raises CannotAttach when there are too few CPUs.
+    """
     chosen: dict[int, int] = {}
     for number in sorted(range(len(allowed)), key=lambda at: (len(allowed[at]), at)):
         free = allowed[number] - set(chosen.values())

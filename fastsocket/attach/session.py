@@ -23,10 +23,13 @@ class _Attachment:
     listeners: Watched
     pin: bool
     guard: Guard
-    given: dict[int, Given] = field(default_factory=dict)  # by inode
+    given: dict[int, Given] = field(default_factory=dict)  # what each listener was given to, by the listener's inode
 
     def follow(self) -> bool:
-        """Give what is not given yet, or was given to another CPU. True: something has changed. Raises CannotAttach."""
+        """Give each listener to its worker's CPU, unless that CPU has it already. True: something has changed.
+
+        Raises CannotAttach.
+        """
         before = self.given
         try:
             found = self.listeners.look()
@@ -47,11 +50,12 @@ class _Attachment:
 
 
 def attach(root: Process, pin: bool, watch: float | None, tell: Tell, remark: Callable[[str], None]) -> str:
-    """Give each listener of a server to the CPU of its worker, until the server ends or somebody ends it; why it ended.
+    """Give each listener of a server to its worker's CPU, until the server ends or somebody ends the attach.
 
-    root: the process that the server's others descend from. watch: seconds after which to look again, for a reload and
-    for workers that were moved. tell: gets what is given, whenever that changes. remark: why a later look changed none.
-    Raises CannotAttach, Refused, PermissionError.
+    Returns why the attach ended. root: the process from which the server's other processes descend. watch: seconds
+    after which to look again, for a reload and for workers that were moved. tell: called with the given listeners
+    whenever they change. remark: called with the reason when a later look could not give the listeners. Raises
+    CannotAttach, Ended, OutOfReach, Refused, PermissionError.
     """
     with ExitStack() as stack:
         server = _opened(root)
@@ -66,7 +70,7 @@ def attach(root: Process, pin: bool, watch: float | None, tell: Tell, remark: Ca
                 if attachment.follow():
                     tell(list(attachment.given.values()))
                 why_not = ""
-            except CannotAttach as reason:  # as in the middle of a reload
+            except CannotAttach as reason:  # this happens in the middle of a reload
                 why_not = str(reason)
             if why_not not in ("", said):
                 remark(why_not)
@@ -75,7 +79,7 @@ def attach(root: Process, pin: bool, watch: float | None, tell: Tell, remark: Ca
 
 
 def _opened(root: Process) -> int:
-    """A descriptor of it. Raises Ended."""
+    """A pidfd of the server's root process. Raises Ended."""
     with suppress(ProcessLookupError):
         server = os.pidfd_open(root.pid)
         if root.lives():

@@ -15,11 +15,11 @@ from fastsocket.measure.listeners import Listeners, Listening
 from fastsocket.measure.reading import sockets_of
 from fastsocket.processes import Process, epolls_of, family, numbers
 
-# Their numbers (epoll_wait, epoll_pwait, epoll_pwait2): arch/x86/entry/syscalls/syscall_64.tbl; asm-generic/unistd.h.
+# Numbers of epoll_wait, epoll_pwait and epoll_pwait2: arch/x86/entry/syscalls/syscall_64.tbl; asm-generic/unistd.h.
 _WAITS = {"x86_64": {232, 281, 441}, "aarch64": {22, 441}}
-_PAUSE_SECONDS = 0.002  # between looks
-_LOOK_SECONDS = 1.0  # for a listener that no epoll holds, and for a thread that runs at each look
-_LEAST_LOOKS = 20  # at threads: of some that wait in one epoll by turns, one is seen at a time
+_PAUSE_SECONDS = 0.002  # the pause between two looks
+_LOOK_SECONDS = 1.0  # how long to look for a listener that no epoll holds, and for a thread that runs at each look
+_LEAST_LOOKS = 20  # where threads wait in one epoll by turns, a single look sees only one of them
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Worker:
     thread: int
 
     def cpus(self) -> set[int]:
-        """Where it may run. Raises ProcessLookupError."""
+        """The CPUs where the worker may run. Raises ProcessLookupError."""
         return os.sched_getaffinity(self.thread)
 
     def is_of_go(self) -> bool:
@@ -49,23 +49,24 @@ class Listener:
     inode: int
     address: str  # as in "127.0.0.1:80" and "[::]:80"
     workers: frozenset[Worker]
-    is_ours: bool  # a process of the server has it
+    is_ours: bool  # True: a process of the server holds this listener
 
 
 class Watched:
-    """The listeners of a server, and who watches them."""
+    """The listeners of a server, and the workers that watch them."""
 
     def __init__(self, pid: int):
-        """pid: the process that the others descend from."""
+        """pid: the process from which the server's other processes descend."""
         self._pid = pid
         self._seen: tuple[list[int], set[int]] = [], set()
         self._found: list[Listener] = []
 
     def look(self) -> list[Listener]:
-        """All in the server's network namespace whose address is also that of a listener of the server.
+        """All listeners in the server's network namespace that have the same address as a listener of the server.
 
-        Epolls are looked into only where a process or a listener came or went since, or one is not watched: an epoll of
-        very many connections stands still meanwhile. Raises OutOfReach, PermissionError, FileNotFoundError.
+        Epolls are read only where a process or a listener came or went since the last look, or where no worker watches
+        some listener of the server: the server cannot use an epoll while it is read, and that takes long when the epoll
+        has very many connections. Raises OutOfReach, PermissionError, FileNotFoundError.
         """
         members, listening = family(self._pid), self._listening()
         seen = members, set(listening)
@@ -90,7 +91,10 @@ def _found(members: list[int], listening: dict[int, Listening]) -> list[Listener
 
 
 def _all_watchers(members: list[int], inodes: set[int]) -> dict[int, set[Worker]]:
-    """Looks several times: nginx takes its listener out of the epoll for a moment after each 16 connections."""
+    """The workers that watch each socket, by inode, from several looks.
+
+    One look is not enough: nginx takes its listener out of the epoll for a moment after each 16 connections.
+    """
     found: dict[int, set[Worker]] = {}
     for _ in _looks():
         for inode, workers in _watchers(members, inodes).items():
@@ -101,7 +105,7 @@ def _all_watchers(members: list[int], inodes: set[int]) -> dict[int, set[Worker]
 
 
 def _looks() -> Iterator[int]:
-    """1, 2, …, at intervals, until the time is up."""
+    """Yield the number of each look, 1, 2, …, with pauses between them, until _LOOK_SECONDS are over."""
     ends, number = time.monotonic() + _LOOK_SECONDS, 0
     while not number or time.monotonic() < ends:
         yield (number := number + 1)
@@ -109,7 +113,7 @@ def _looks() -> Iterator[int]:
 
 
 def _watchers(members: list[int], inodes: set[int]) -> dict[int, set[Worker]]:
-    """Of each socket the workers whose epoll reports it as readable."""
+    """The workers whose epoll reports a socket as readable, by the socket's inode."""
     found: dict[int, set[Worker]] = {}
     for member in members:
         with suppress(ProcessLookupError):
@@ -121,14 +125,17 @@ def _watchers(members: list[int], inodes: set[int]) -> dict[int, set[Worker]]:
 
 
 def _watching(pid: int, inodes: set[int]) -> Iterator[tuple[int, set[int]]]:
-    """Each epoll of a process that reports some of these sockets as readable, and which."""
+    """Each epoll of a process that reports some of these sockets as readable, with the inodes of those sockets."""
     for epoll, watches in epolls_of(pid).items():
         if watched := {watch.inode for watch in watches if watch.events & select.EPOLLIN} & inodes:
             yield epoll, watched
 
 
 def _waiting(process: Process, epolls: set[int]) -> set[tuple[int, Worker]]:
-    """Who waits in which epoll. Of several threads that is seen only while they wait."""
+    """The epolls in which threads of a process wait, each with its thread.
+
+    The only thread of a process counts as waiting in all of its epolls. Of several, each is seen only while it waits.
+    """
     found: set[tuple[int, Worker]] = set()
     if not epolls:
         return found
@@ -146,7 +153,7 @@ def _waiting(process: Process, epolls: set[int]) -> set[tuple[int, Worker]]:
 
 
 def _waits_in(pid: int, thread: int) -> int | None:
-    """The epoll in which a thread waits now (proc(5), /proc/PID/syscall)."""
+    """The descriptor of the epoll in which a thread waits now, or None (proc(5), /proc/PID/syscall)."""
     try:
         number, *arguments = Path(f"/proc/{pid}/task/{thread}/syscall").read_text().split()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,1 +1,1 @@
-"""What libfsocket.so costs: nanoseconds that it adds to the calls that it replaces."""
+"""Measure what libfsocket.so costs: the nanoseconds that it adds to the calls that it replaces."""

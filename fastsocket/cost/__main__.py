@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _judge(costs: list[Cost], limit: float | None) -> int:
-    """Exit status 1, and a line for each call that surely costs more."""
+    """The exit status: 1 if some call surely costs more than the limit. Prints a line for each such call."""
     dearer = [cost for cost in costs if limit is not None and cost.added_low is not None and cost.added_low > limit]
     for cost in dearer:
         print(f"{cost.call} on {cost.on} costs more than {limit:g} ns over libc's", file=sys.stderr)

@@ -1,8 +1,8 @@
-"""Measuring in several processes, and what they say together.
+"""Measure in several processes, and put their results together.
 
-Within a process the median over rounds is what counts, because whatever else runs on the machine only ever adds time.
-Where the loader puts code and data differs from process to process and moves a call by a nanosecond or so, so
-processes are what the interval is taken over.
+Within a process the median over rounds counts, because other work on the machine can only add time. The loader puts
+code and data at other addresses in each process, which changes the time of a call by a nanosecond or so. Therefore the
+interval is computed over processes.
 """
 
 import os
@@ -15,12 +15,12 @@ from statistics import median
 
 CONFIDENCE = 0.95
 
-Case = tuple[str, str]  # the call, and what it is made on
+Case = tuple[str, str]  # the call, and the kind of descriptor on which it is made
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Nanoseconds per call: medians over processes, and an interval of the difference unless they are too few."""
+    """Nanoseconds per call: medians over processes, and the difference's interval unless the processes are too few."""
 
     call: str
     on: str
@@ -32,7 +32,7 @@ class Cost:
 
 
 def measure(program: list[str], library: Path, processes: int) -> list[Cost]:
-    """The costs that a program tells of, in its order."""
+    """The costs that a program measures, in the order in which it prints them."""
     samples: dict[Case, list[tuple[float, float, float]]] = defaultdict(list)
     for _ in range(processes):
         for case, measured in _medians(_run(program, library)).items():
@@ -41,9 +41,9 @@ def measure(program: list[str], library: Path, processes: int) -> list[Cost]:
 
 
 def median_interval(values: list[float]) -> tuple[float, float] | None:
-    """The narrowest pair of order statistics that has the median between them in 95 % of samples, if there is one.
+    """The narrowest pair of order statistics that has the median between them in 95 % of samples; None: too few values.
 
-    It supposes nothing of the distribution (Conover: Practical Nonparametric Statistics, 3.2).
+    The interval assumes nothing about the distribution (Conover: Practical Nonparametric Statistics, 3.2).
     """
     ordered, n = sorted(values), len(values)
     outside = 0.0
@@ -55,7 +55,7 @@ def median_interval(values: list[float]) -> tuple[float, float] | None:
 
 
 def table(costs: list[Cost]) -> str:
-    """For people."""
+    """The costs as a table of text for people."""
     rows = [("call", "on", "libc", "library", "added", "95 % interval"), *map(_row, costs)]
     return "nanoseconds per call\n" + "\n".join(
         f"{call:12} {on:22} {libc:>8} {library:>8} {added:>8}  {interval}"
@@ -74,7 +74,7 @@ def _run(program: list[str], library: Path) -> str:
 
 
 def _medians(lines: str) -> dict[Case, tuple[float, float, float]]:
-    """Of each case in a process: libc's time, the library's, and the difference within rounds."""
+    """The medians over one process's rounds, by case: libc's time, the library's time, and the difference of both."""
     rounds: dict[Case, list[tuple[float, float, float]]] = defaultdict(list)
     for line in lines.splitlines():
         call, on, *times = line.split("\t")

@@ -1,12 +1,12 @@
 """fastsocket measure: would it pay here? Watches a live server, with nothing preloaded, and says what could help.
 
-target       which server is meant
-machine, tasks, namespace, listeners, surroundings   what the kernel tells without a right of its own
-probe        what BPF tells
-reading      all of that at one moment
-measuring    two readings and samples between them
+target       which server the user means
+machine, tasks, namespace, listeners, surroundings   what the kernel tells about it without BPF
+probe        what BPF tells about it
+reading      all of these numbers at one moment
+measuring    takes two readings, and samples between them
 evaluation   what happened between two readings
 measured     the result
 rules        what each switch could bring, from the result
-report       the result for people
+report       the result as tables for people
 """

@@ -1,4 +1,4 @@
-"""From two looks at a server, and samples between them, to what is told of it."""
+"""Compute the results of a measurement from two readings of a server and the samples between them."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -15,33 +15,36 @@ from fastsocket.steering.cpus import parse_cpus
 US = 1e6
 NOT_BUSY = ("idle", "iowait", "steal")
 SOFTIRQ = ("irq", "softirq")
-LEAST_PERCENT = 0.1  # of the time: a thread that ran less is no worker
+LEAST_PERCENT = 0.1  # a thread that ran for a smaller part of the time, and accepted nothing, is no worker
 _NOT_YET = Thread(0, Ran(0.0, 0.0, 0), Stat(0, 0, 0))
 
 
 @dataclass
 class Seen:
-    """What samples found."""
+    """What the samples between two readings found."""
 
-    queues: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))  # lengths by inode
-    cpus: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))  # by thread
+    queues: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))  # accept queue lengths by inode
+    cpus: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))  # the CPUs of each thread, by thread
 
 
 class Calls(NamedTuple):
-    """System calls in the seconds in which they were counted; new connections, reads and BPF's time meanwhile."""
+    """The system calls in the seconds in which they were counted, and what else happened in these seconds.
+
+    firsts and reads: passive connections that were read from for the first time, and all reads of passive ones.
+    """
 
     calls: int
     firsts: int
     reads: int
     seconds: float
-    bpf: Took | None  # None: not allowed to know
+    bpf: Took | None  # the time that BPF programs took; None: the caller lacks the privilege to know
 
 
 class Between:
-    """What happened from one reading to the other. Threads that ended in between took their numbers along."""
+    """What happened between two readings. A thread that ended between them is missing, with all that it did."""
 
     def __init__(self, before: Reading, after: Reading, seen: Seen, has_rows: bool):
-        """has_rows: reads were counted."""
+        """has_rows: True: BPF counted the reads."""
         self._before, self._after, self._seen, self._has_rows = before, after, seen, has_rows
         self.seconds = after.at - before.at
         self._threads = {
@@ -52,7 +55,7 @@ class Between:
         self._all = total(self._rows.values())
         self._may_run_on = {thread: _affinity(now.process, thread) for thread, now in self._threads.items()}
         allowed = {cpu for cpus in self._may_run_on.values() if cpus for cpu in parse_cpus(cpus)}
-        self.usable_cpus = sorted(allowed & before.cpus.keys() & after.cpus.keys())  # those that are online
+        self.usable_cpus = sorted(allowed & before.cpus.keys() & after.cpus.keys())  # /proc/stat has only online CPUs
 
     @property
     def changed(self) -> bool:
@@ -99,7 +102,7 @@ class Between:
         )
 
     def queues(self) -> list[Queue]:
-        """One for each address, of all its listeners that were there from the beginning to the end."""
+        """The accept queue of each address. It counts the listeners that existed in both readings, all together."""
         by_address = defaultdict(list)
         for inode, listener in self._after.listening.items():
             if inode in self._before.listening:
@@ -144,11 +147,11 @@ class Between:
         return _percent(waited, waited + self._ran()) or 0.0
 
     def _spent(self, cpus: list[int], *states: str) -> float:
-        """Seconds of these CPUs in these states."""
+        """The seconds that these CPUs spent in these states, all together."""
         return sum(self._after.cpus[cpu][state] - self._before.cpus[cpu][state] for cpu in cpus for state in states)
 
     def machine(self) -> list[Cpu]:
-        """Those that the server may use."""
+        """The CPUs that the server may use, and what each of them did."""
         old = self._before.received
         received = {cpu: (now - old.get(cpu, 0)) % (1 << 32) for cpu, now in self._after.received.items()}
         return [
@@ -168,7 +171,7 @@ class Between:
         return max(0.0, 100 * others / (self.seconds * len(self.usable_cpus)))
 
     def costs(self, calls: Calls | None) -> Costs | None:
-        """For each connection; where those are kept open, for each read. None where there was none."""
+        """The costs of a connection, or of a read where connections are kept open. None where there was none."""
         row, namespace = self._all, self.namespace()
         made = (namespace.accepted_per_second + namespace.opened_per_second) * self.seconds
         is_short = not self._has_rows or row.passive_reads <= SHORT * row.passive_firsts
@@ -190,14 +193,14 @@ class Between:
         )
 
     def watching(self, calls: Calls | None, start: float, own: float) -> Watching:
-        """start, own: CPU time of this process before it watched, and meanwhile, in seconds."""
+        """What the watching itself cost. start, own: CPU seconds of this process before it watched, and since then."""
         percent, bpf = 100 / (self.seconds * len(self.usable_cpus)), None
         if calls and calls.bpf:
             bpf = percent * (calls.bpf.always * self.seconds / calls.seconds + calls.bpf.calls)
         return Watching(start, percent * own, bpf)
 
     def _split(self) -> tuple[float, float]:
-        """The server's seconds in user and in system mode. The clock ticks tell the proportion."""
+        """The server's CPU seconds in user mode and in system mode. Clock ticks give the proportion of the two."""
         user = sum(thread.stat.user for thread in self._threads.values())
         system = sum(thread.stat.system for thread in self._threads.values())
         part = user / (user + system) if user + system else 0.0
@@ -214,7 +217,7 @@ def _difference(before: Thread, now: Thread) -> Thread:
 
 
 def _affinity(process: int, thread: int) -> str:
-    """As in "0-3,8"; empty for a thread that has ended."""
+    """The CPUs where a thread may run, such as "0-3,8"; empty for a thread that has ended."""
     try:
         return status_of(Path(f"/proc/{process}/task/{thread}"))["Cpus_allowed_list"]
     except OSError:

@@ -1,6 +1,6 @@
 """The TCP listeners of a network namespace, as the kernel tells them over netlink: sock_diag(7), <linux/inet_diag.h>.
 
-Asking takes no right in the caller's own namespace; another one has to be entered (CAP_SYS_ADMIN).
+A caller needs no privilege for its own namespace. Any other namespace has to be entered (CAP_SYS_ADMIN).
 """
 
 import os
@@ -18,7 +18,7 @@ NLM_F_REQUEST, NLM_F_DUMP, NLMSG_ERROR, NLMSG_DONE = 0x001, 0x300, 2, 3
 TCP_LISTEN = 10
 INET_DIAG_SKMEMINFO, SK_MEMINFO_DROPS = 7, 8
 _HEAD = struct.Struct("=IHHII")  # struct nlmsghdr
-_REQUEST = struct.Struct("=BBBxI48x")  # struct inet_diag_req_v2, up to the socket that is asked for: any
+_REQUEST = struct.Struct("=BBBxI48x")  # struct inet_diag_req_v2; the 48 zero bytes ask for any socket
 _ANSWER = struct.Struct("=BBBB2s2s16s28xIIIII")  # struct inet_diag_msg
 _ATTRIBUTE = struct.Struct("=HH")
 _BYTES = 1 << 16
@@ -26,28 +26,28 @@ _BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Listening:
-    """A listener as it is at one moment."""
+    """A listener at one moment."""
 
     inode: int
     address: str
     port: int
     queue: int  # connections that wait for accept()
-    limit: int  # how many may wait: the backlog
-    dropped: int  # connections and handshakes, since it listens
+    limit: int  # how many connections may wait: the backlog
+    dropped: int  # connections and handshakes that were dropped since it began to listen
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
 class Listeners(AbstractContextManager["Listeners"]):
-    """Asks for the listeners of the network namespace of a process. Raises OSError where it may not be entered."""
+    """Ask for the listeners in the network namespace of a process. Raises OSError where it may not be entered."""
 
     def __init__(self, process: int):
         with _network_of(process):
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG)
 
     def read(self) -> dict[int, Listening]:
-        """By their inodes. Raises OSError where the kernel does not tell."""
+        """The listeners by inode. Raises OSError where the kernel does not tell them."""
         found = [listener for family in (socket.AF_INET, socket.AF_INET6) for listener in self._of(family)]
         return {listener.inode: listener for listener in found}
 

@@ -1,4 +1,4 @@
-"""Watches a live server for some seconds. Nothing is preloaded, restarted or pinned, and nothing outlives the call."""
+"""Watch a live server for some seconds. Nothing is preloaded, restarted or pinned, and nothing stays afterwards."""
 
 import time
 from collections.abc import Iterator
@@ -18,19 +18,22 @@ from fastsocket.processes import epolls_with
 from fastsocket.refusal import Cause
 from fastsocket.servers import OutOfReach, remedy
 
-SAMPLES = 50  # of the queues, and of the CPUs on which threads run: at least one each second, at most so many
-WATCHERS_EVERY = 8  # samples
-WATCHERS_SECONDS = 0.1  # that looks take together: an epoll of very many connections stands still meanwhile
-MOST_THREADS = 128  # whose CPUs are looked at
-CALLS_PART, CALLS_SECONDS = 0.1, 1.0  # how long system calls are counted, at most: it costs the machine something
-CALLS_LEAST, CALLS_READS = 0.1, 2000  # not longer than so many reads take, and not shorter than so many seconds
+SAMPLES = 50  # how often accept queues and the threads' CPUs are read in all; in long watches, once a second instead
+WATCHERS_EVERY = 8  # the epolls are searched for listeners at each eighth sample
+WATCHERS_SECONDS = 0.1  # searching ends after so many seconds: a server cannot use an epoll while it is read
+MOST_THREADS = 128  # how many threads' CPUs are sampled
+CALLS_PART, CALLS_SECONDS = 0.1, 1.0  # system calls are counted in this part of the time, at most so long: it costs CPU
+CALLS_LEAST, CALLS_READS = 0.1, 2000  # counting stops after about so many reads, but not before so many seconds
 BY_BPF = "local reads, connections of each worker, requests of each connection, lock contention and system calls"
 TIMING = "run it as root, or with CAP_SYS_ADMIN"
 RIGHTS = "run it as root, or with CAP_BPF and CAP_PERFMON"
 
 
 def measure(target: Target, seconds: float) -> Measured:
-    """Raises NoSuchServer for one that does not listen, OutOfReach, and Ended where it ends meanwhile."""
+    """Watch a server for some seconds, and return its numbers.
+
+    Raises NoSuchServer for a server that does not listen, OutOfReach, and Ended where the server ends meanwhile.
+    """
     try:
         with ExitStack() as stack:
             return _Measuring(target, stack).over(seconds)
@@ -53,7 +56,7 @@ class _Measuring:
             )
         self._probe = self._entered(stack)
         self._watchers: int | None = 0
-        self._looked = 0.0  # seconds
+        self._looked = 0.0  # seconds that the searches for watchers took so far
 
     def _opened(self, stack: ExitStack) -> Listeners:
         try:
@@ -121,7 +124,10 @@ class _Measuring:
         return look(self._target.pid, self._target.processes(), self._listeners, self._inodes, self._probe)
 
     def _look_for_watchers(self) -> None:
-        """Of all looks the one with most counts: nginx takes its listener out of an epoll for a moment now and then."""
+        """Count the epolls that hold a listener of the server, and keep the largest count so far.
+
+        The largest count is right: nginx takes its listener out of an epoll for a moment now and then.
+        """
         if self._watchers is None or self._looked > WATCHERS_SECONDS:
             return
         began = time.monotonic()
@@ -133,7 +139,10 @@ class _Measuring:
         self._looked += time.monotonic() - began
 
     def _count_calls(self, gone: float, most: float, seen: Seen) -> Calls | None:
-        """Count for about as long as CALLS_READS reads take. gone, most: seconds of the watch so far, and left."""
+        """Count system calls for about as long as CALLS_READS reads take; None where BPF cannot count them.
+
+        gone: seconds of the watch so far. most: seconds that are left. Sampling goes on for all of them.
+        """
         if not self._probe:
             self._sample(most, seen)
             return None
@@ -161,7 +170,7 @@ class _Measuring:
         )
 
     def _times_bpf(self, stack: ExitStack) -> bool:
-        """From now on the kernel times BPF programs, where that is allowed."""
+        """Have the kernel time BPF programs until the stack ends. False: that is not allowed."""
         try:
             stack.enter_context(timing())
         except BpfError as error:
@@ -170,7 +179,7 @@ class _Measuring:
         return True
 
     def _sample(self, seconds: float, seen: Seen) -> None:
-        """For so long. Raises Ended."""
+        """Take samples for so many seconds. Raises Ended."""
         for tick in _ticks(seconds, max(1, round(seconds * self._samples_per_second))):
             if tick % WATCHERS_EVERY == 1:
                 self._look_for_watchers()
@@ -183,7 +192,7 @@ class _Measuring:
 
 
 def _busiest(reading: Reading) -> list[tuple[int, int]]:
-    """Processes and threads that have run longest so far."""
+    """The process and number of each thread that has run longest so far, MOST_THREADS at most."""
     threads = sorted(reading.threads.items(), key=lambda item: -item[1].ran.seconds)
     return [(thread.process, number) for number, thread in threads[:MOST_THREADS]]
 
@@ -196,7 +205,7 @@ def _without_bpf(what: str, error: BpfError) -> Missing:
 
 
 def _ticks(seconds: float, number: int) -> Iterator[int]:
-    """1, 2, … number, evenly over so many seconds; and then the end."""
+    """Yield 1, 2, … number, spread evenly over so many seconds, and return when these are over."""
     began = time.monotonic()
     for tick in range(1, number + 1):
         yield tick

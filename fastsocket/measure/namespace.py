@@ -1,6 +1,6 @@
-"""What a network namespace counts of TCP, for all servers and clients in it.
+"""The TCP counters of a network namespace, for all servers and clients in it.
 
-Documentation/networking/snmp_counter.rst says what the numbers are.
+Documentation/networking/snmp_counter.rst explains the counters.
 """
 
 from pathlib import Path
@@ -8,18 +8,18 @@ from typing import NamedTuple
 
 
 class Counts(NamedTuple):
-    """Since the namespace was made. ``time_wait``: how many connections wait for stray packets now."""
+    """TCP counters since the namespace was made; but ``time_wait`` is how many connections are in TIME_WAIT now."""
 
     accepted: int
     opened: int
     segments: int
-    overflowed: int  # connections for whose handshake's end an accept queue had no room
-    dropped: int  # those, and SYNs that were dropped for other reasons
+    overflowed: int  # connections dropped because the accept queue was full when their handshake ended
+    dropped: int  # the overflowed connections, and SYNs that were dropped for other reasons
     time_wait: int
 
 
 def counts_of(process: int) -> Counts:
-    """Of the namespace that a process is in. Raises OSError."""
+    """The counters of the network namespace of a process. Raises OSError."""
     tcp, extended = _table(process, "snmp", "Tcp:"), _table(process, "netstat", "TcpExt:")
     return Counts(
         accepted=tcp["PassiveOpens"],
@@ -32,7 +32,7 @@ def counts_of(process: int) -> Counts:
 
 
 def _table(process: int, file: str, protocol: str) -> dict[str, int]:
-    """Names in one line, numbers in the next."""
+    """The numbers of a protocol by name. The file has the names in one line, and the numbers in the next."""
     lines = [line.split() for line in Path(f"/proc/{process}/net/{file}").read_text().splitlines()]
     names, values = (line[1:] for line in lines if line[0] == protocol)
     return dict(zip(names, map(int, values)))
@@ -44,6 +44,9 @@ def _time_wait(process: int) -> int:
 
 
 def devices_of(process: int) -> list[str]:
-    """The network devices there, without loopback. A name has no blank, slash or colon, and any other byte."""
+    """The network devices in the namespace of a process, without loopback.
+
+    A device's name may have any byte but blanks, slashes and colons.
+    """
     lines = Path(f"/proc/{process}/net/dev").read_text(errors="surrogateescape").split("\n")[2:]
     return [name for line in lines if (name := line.partition(":")[0].strip(" ")) not in ("lo", "")]

@@ -1,6 +1,6 @@
-"""What BPF sees of a server, thread by thread (bpf/measure.bpf.c).
+"""What BPF programs count of a server, thread by thread (bpf/measure.bpf.c).
 
-Nothing is pinned, so all of it goes with this process, however that ends.
+The programs and maps are not pinned, so the kernel removes them when this process ends, however it ends.
 """
 
 import os
@@ -17,11 +17,14 @@ _ROW = struct.Struct("=9Q")
 _WATCHED = struct.Struct("=1024QI4x")
 _YES = struct.pack("=I", 1)
 CONTENTION, CALLS = "contention_begin", "sys_enter"
-NEW_THREADS = 8192  # that there is room for, beside those that are there
+NEW_THREADS = 8192  # how many threads that start later the map has room for
 
 
 class Row(NamedTuple):
-    """What one thread did, or all of them. A connection's first read is made by the worker that accepted it."""
+    """What one thread did, or all threads together. firsts: the first reads of connections.
+
+    The worker that accepted a connection makes its first read.
+    """
 
     passive_reads: int = 0
     passive_local: int = 0
@@ -39,7 +42,10 @@ class Row(NamedTuple):
 
 
 class Took(NamedTuple):
-    """Seconds that BPF programs ran while they were timed: those that count all the time, and that of system calls."""
+    """Seconds that BPF programs ran while they were timed.
+
+    always: the programs that count all the time. calls: the program that counts system calls.
+    """
 
     always: float
     calls: float
@@ -53,10 +59,10 @@ def total(rows: Iterable[Row]) -> Row:
 
 
 class Probe(AbstractContextManager["Probe"]):
-    """Counts from when it is entered. Raises BpfError."""
+    """Counts from the beginning of the with block to its end. Raises BpfError."""
 
     def __init__(self, threads: Mapping[int, Collection[int]], ports: Iterable[int]):
-        """threads: of each process of the server. ports: on which it listens."""
+        """threads: the threads of each process of the server. ports: the ports on which the server listens."""
         self._threads, self._ports = threads, ports
 
     def __enter__(self) -> Self:
@@ -84,12 +90,12 @@ class Probe(AbstractContextManager["Probe"]):
                 self._object.write("threads", bytes(_ROW.size), thread)
 
     def read(self) -> dict[int, Row]:
-        """Of each thread."""
+        """What each thread did so far, by thread."""
         return {thread: Row(*_ROW.unpack(value)) for thread, value in self._object.read_hash("threads").items()}
 
     @contextmanager
     def counting_calls(self) -> Iterator[None]:
-        """System calls are counted meanwhile, which makes each of the machine slower."""
+        """Count system calls during the with block, which makes each system call of the machine slower."""
         with self._object.attached(CALLS):
             yield
 
@@ -101,7 +107,7 @@ class Probe(AbstractContextManager["Probe"]):
 
 
 def _bits(ports: Iterable[int]) -> list[int]:
-    """As the program looks them up."""
+    """A bit for each port, in 1024 words of 64 bits, as the BPF program looks ports up."""
     words = [0] * 1024
     for port in ports:
         words[port >> 6] |= 1 << (port & 63)

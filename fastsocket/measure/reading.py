@@ -1,4 +1,4 @@
-"""One look at a server: all that the kernel has counted of it and around it so far."""
+"""A reading of a server: all that the kernel has counted for the server and the machine up to one moment."""
 
 import time
 from collections.abc import Iterable
@@ -26,8 +26,8 @@ class Reading(NamedTuple):
     interrupts: int
     received: dict[int, int]
     counts: Counts
-    listening: dict[int, Listening]  # the server's own, by inode
-    rows: dict[int, Row]  # by thread
+    listening: dict[int, Listening]  # the server's own listeners, by inode
+    rows: dict[int, Row]  # what BPF counted, by thread
 
 
 def look(pid: int, processes: Iterable[int], listeners: Listeners, inodes: set[int], probe: Probe | None) -> Reading:
@@ -53,7 +53,7 @@ def _threads(processes: Iterable[int]) -> dict[int, Thread]:
 
 
 def own(listeners: Listeners, inodes: set[int]) -> dict[int, Listening]:
-    """Those of the listeners that have one of these inodes."""
+    """The listeners that have one of these inodes, by inode."""
     return {inode: listener for inode, listener in listeners.read().items() if inode in inodes}
 
 

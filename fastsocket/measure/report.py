@@ -1,4 +1,4 @@
-"""What people see of a server that was measured: tables on the terminal."""
+"""The numbers of a measured server as tables on the terminal, for people."""
 
 from collections.abc import Iterable, Iterator
 
@@ -10,8 +10,8 @@ from rich.text import Text
 from fastsocket.measure.measured import Connections, Costs, Measured, Watching
 from fastsocket.measure.rules import Advice, Verdict
 
-MOST_WORKERS = 32  # in a table
-VERDICTS: dict[Verdict, tuple[str, str]] = {  # as it is called, and its style
+MOST_WORKERS = 32  # how many workers a table shows
+VERDICTS: dict[Verdict, tuple[str, str]] = {  # the words for each verdict, and their style
     "try": ("try it", "green"),
     "no": ("no", "default"),
     "on": ("is on", "default"),
@@ -20,7 +20,7 @@ VERDICTS: dict[Verdict, tuple[str, str]] = {  # as it is called, and its style
 
 
 def report(measured: Measured, advices: Iterable[Advice]) -> RenderableType:
-    """Numbers, advice, and what could not be measured."""
+    """The report: numbers, advice, and what could not be measured."""
     others = measured.processes - 1
     more = f" and {others} more" if others else ""
     return Group(
@@ -33,7 +33,7 @@ def report(measured: Measured, advices: Iterable[Advice]) -> RenderableType:
 
 
 def _table(*columns: str, numbers: Iterable[str] = (), heading: bool = True) -> Table:
-    """Without lines. numbers: columns behind those of text."""
+    """A table without lines. columns: columns of text. numbers: columns of numbers, which follow."""
     table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_header=heading)
     for name in numbers:
         table.add_column(name, justify="right")

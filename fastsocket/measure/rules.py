@@ -11,15 +11,15 @@ from typing import Literal
 from fastsocket.measure.measured import SHORT, Measured
 
 TABLE = Path(__file__).resolve().parent / "rules.toml"
-LOCAL = 90  # percent of reads: with more, little is left to gain
-WAITED = 10  # percent of the time in which a thread is ready to run: with more, its connections wait, too
+LOCAL = 90  # percent of reads: where more of them are local, little is left to gain
+WAITED = 10  # percent of a thread's ready time: where threads wait longer for a CPU, their connections wait, too
 
 Verdict = Literal["try", "no", "on", "unknown"]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Where its condition holds: what to think of the switch, and why. source: the page that says so."""
+    """A verdict on a switch, with its reason. It counts where the condition holds. source: the page that says so."""
 
     when: str
     verdict: Verdict
@@ -29,7 +29,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Switch:
-    """Something that can be switched on. against: what speaks against it where a rule says to try it."""
+    """Something that can be switched on. against: what speaks against the switch when a rule says to try it."""
 
     name: str
     how: str
@@ -40,7 +40,7 @@ class Switch:
 
 @dataclass(frozen=True)
 class Advice:
-    """What the rules say of a switch. how and against are empty unless the verdict is to try it."""
+    """What the rules say about a switch. how and against are empty unless the verdict is to try the switch."""
 
     switch: str
     verdict: Verdict
@@ -53,7 +53,7 @@ class Advice:
 
 @cache
 def switches() -> list[Switch]:
-    """The table."""
+    """All switches with their rules, read from rules.toml."""
     table = tomllib.loads(TABLE.read_text())
     rules = {name: Rule(**words) for name, words in table.pop("rule").items()}
     return [
@@ -62,7 +62,7 @@ def switches() -> list[Switch]:
 
 
 def advice(measured: Measured) -> list[Advice]:
-    """Of each switch. Its last rule always holds."""
+    """The advice on each switch, for a measured server. The last rule of each switch always holds."""
     return [_advice(switch, measured) for switch in switches()]
 
 
@@ -74,10 +74,10 @@ def _advice(switch: Switch, measured: Measured) -> Advice:
 
 
 def facts(m: Measured) -> dict[str, str]:
-    """What rules may tell."""
+    """The facts about a server that the texts of rules may name in braces."""
     return {
         "pid": str(m.pid),
-        "device": quote(m.devices[0].device) if m.devices else "DEVICE",  # it is told as part of a command
+        "device": quote(m.devices[0].device) if m.devices else "DEVICE",  # quoted, because it is part of a command
         "nics": ", ".join(f"{steering.device} {steering.nic}" for steering in m.devices),
         "port": m.queues[0].address.rpartition(":")[2] if m.queues else "PORT",
         "obstacle": m.library.obstacle,
@@ -103,7 +103,7 @@ Condition = Callable[[Measured], bool]
 
 
 def _elsewhere(percent: float | None) -> bool:
-    """Whether there is locality to gain."""
+    """Whether so few reads are local that there is something to gain."""
     return percent is not None and percent < LOCAL
 
 
@@ -124,7 +124,7 @@ def reads_first_locally(m: Measured) -> bool:
 
 
 def library_is_idle(m: Measured) -> bool:
-    """It does not accelerate, or would not."""
+    """Whether the library, though loaded, does not accelerate the server, or would not if it were loaded."""
     return not m.library.accelerated and (m.library.loaded or reads_first_locally(m))
 
 
@@ -133,7 +133,7 @@ def keeps_own_open(m: Measured) -> bool:
 
 
 def has_few_workers(m: Measured) -> bool:
-    """Fewer than the CPUs that they may use, and without a pin."""
+    """Whether the server has fewer workers than CPUs that they may use, and not all workers are pinned to one CPU."""
     pinned = all(worker.may_run_on.isdecimal() for worker in m.workers)
     return bool(m.watchers and m.watchers < len(m.usable_cpus) and not pinned)
 

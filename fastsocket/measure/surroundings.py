@@ -1,4 +1,4 @@
-"""What a server stands in: the library, its devices' steering, and who waits for its listeners."""
+"""The surroundings of a server: the library in its processes, and the steering of its network devices."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,7 +17,10 @@ from fastsocket.steering.journal import JournalError
 
 
 def library_in(processes: list[int]) -> Library:
-    """What the library does in a server: the first process that listened shares its memory with its descendants."""
+    """What the library does in a server.
+
+    One process is enough to tell: the first process that listened shares its memory with its descendants.
+    """
     for pid in processes:
         try:
             with SharedMemory(pid) as memory:
@@ -41,14 +44,14 @@ def _is_accelerated(listener: Listener) -> bool:
 
 def _obstacle(pid: int) -> str:
     try:
-        verdict = check(Path(f"/proc/{pid}/exe"), built_library(), notes=False)  # of whatever mount namespace
+        verdict = check(Path(f"/proc/{pid}/exe"), built_library(), notes=False)  # works in any mount namespace
     except (NoSuchProgram, Unreadable, NotBuilt, OSError):
         return ""
     return printable(verdict.obstacles[0].reason) if verdict.obstacles else ""
 
 
 def steering_of(process: int, missing: list[Missing]) -> list[Steering]:
-    """Of the devices in the network namespace of a process; what could not be told goes to ``missing``."""
+    """The steering of each device in the network namespace of a process. What could not be read goes to ``missing``."""
     found, untold = [], {}
     is_ours = network_inode("self") == network_inode(process)
     for name in devices_of(process):

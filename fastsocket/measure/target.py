@@ -1,4 +1,4 @@
-"""Which server is meant: by the number of one of its processes, or by its name."""
+"""Find the server that the user names by its name or by the number of one of its processes."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from fastsocket.servers import Ended, OutOfReach
 from fastsocket.users import user_name
 
 _NUMBER = re.compile(r"[0-9]{1,7}")
-SHOWN = 5  # servers of the same name in a message
+SHOWN = 5  # a message lists at most so many servers of the same name
 
 
 class NoSuchServer(Exception):
@@ -25,7 +25,7 @@ class NoSuchServer(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """A server: its first process, from which the others descend."""
+    """A server. process: its first process, from which its other processes descend."""
 
     process: Process
     name: str
@@ -35,18 +35,18 @@ class Target:
         return self.process.pid
 
     def processes(self) -> list[int]:
-        """Raises Ended."""
+        """The process numbers of the server. Raises Ended."""
         self.check()
         return family(self.pid)
 
     def check(self) -> None:
-        """Raises Ended."""
+        """Raises Ended when the server's first process has ended."""
         if not self.process.lives():
             raise Ended(f"{self.name}, process {self.pid}, has ended meanwhile: start it and measure again")
 
 
 def find(text: str) -> Target:
-    """Raises NoSuchServer; OutOfReach for another user's server."""
+    """The server with this name or process number. Raises NoSuchServer, Ended; OutOfReach for another user's server."""
     pid = _first_of(int(text)) if _NUMBER.fullmatch(text) else _called(text)
     try:
         process = Process.at(pid)
@@ -57,7 +57,7 @@ def find(text: str) -> Target:
 
 
 def _first_of(pid: int) -> int:
-    """The first process of the server that a process belongs to: its parent, and so on."""
+    """The first process of the server that a process belongs to: the furthest ancestor that is of the same server."""
     if not _name(pid):
         raise NoSuchServer(f"there is no process {pid}: name another one, or the server, as in nginx")
     while _are_one_server(pid, parent := _parent(pid)):
@@ -66,8 +66,10 @@ def _first_of(pid: int) -> int:
 
 
 def _are_one_server(pid: int, parent: int) -> bool:
-    """Of the same name, and with the same command or a listener in common: a supervisor in Python has the name of the
-    servers that it starts."""
+    """Whether a process and its parent belong to one server: same name, and the same command or a listener in common.
+
+    The name alone is not enough: a supervisor in Python has the same name as the servers that it starts.
+    """
     if _name(pid) != _name(parent):
         return False
     return _command(pid) == _command(parent) or bool(_listening(pid) & _listening(parent))
@@ -81,14 +83,14 @@ def _command(pid: int) -> bytes:
 
 
 def _listening(pid: int) -> set[int]:
-    """The listeners that a process has open; none where it does not let us see them."""
+    """The inodes of the listeners that a process has open; an empty set where we may not look into it."""
     with suppress(OSError, OutOfReach), Listeners(pid) as listeners:
         return set(listeners.read()) & sockets_of([pid])
     return set()
 
 
 def _called(name: str) -> int:
-    """The first process of the only server of this name."""
+    """The first process of the only server with this name. Raises NoSuchServer for none, and for several."""
     first = sorted({_first_of(pid) for pid in numbers("/proc") if name in _names(pid) and pid != os.getpid()})
     if not first:
         raise NoSuchServer(f"no process is called {name!r}: ps -e shows the names")
@@ -99,12 +101,12 @@ def _called(name: str) -> int:
 
 
 def _name(pid: int) -> str:
-    """Empty where there is no such process."""
+    """The name of a process; empty where there is no such process."""
     return _status(pid).get("Name", "")
 
 
 def _names(pid: int) -> set[str]:
-    """By which a person may know it: its own, and its program's."""
+    """The names by which people may know a process: its own name, and the file name of its program."""
     names = {_name(pid)}
     with suppress(OSError):
         names.add(Path(os.readlink(f"/proc/{pid}/exe")).name)
@@ -123,7 +125,7 @@ def _status(pid: int) -> dict[str, str]:
 
 
 def _check_owner(pid: int) -> None:
-    """Raises OutOfReach, and OSError for a process that has ended."""
+    """Raises OutOfReach for another user's process, and OSError for a process that has ended."""
     owner = user_of(pid)
     if os.geteuid() not in (0, owner):
         raise OutOfReach(f"process {pid} belongs to {user_name(owner)}: run this with sudo, or as {user_name(owner)}")

@@ -1,6 +1,6 @@
-"""How long threads have run, and waited to run: /proc/PID/task/TID/schedstat.
+"""How long threads have run, and have waited for a CPU: /proc/PID/task/TID/schedstat.
 
-Documentation/scheduler/sched-stats.rst says what its three numbers are.
+Documentation/scheduler/sched-stats.rst explains its three numbers.
 """
 
 from contextlib import suppress
@@ -21,7 +21,7 @@ class Ran(NamedTuple):
 
 
 def threads_of(process: int) -> dict[int, Ran]:
-    """Each thread of a process that has not just ended."""
+    """How long each thread of a process has run, by thread. Threads that have just ended are left out."""
     found = {}
     for thread in numbers(f"/proc/{process}/task"):
         with suppress(OSError):
@@ -31,7 +31,7 @@ def threads_of(process: int) -> dict[int, Ran]:
 
 
 class Stat(NamedTuple):
-    """The CPU time of a thread as the kernel splits it, in clock ticks, and on which CPU it ran last (proc(5))."""
+    """A thread's CPU time in user mode and in the kernel, in clock ticks, and the CPU where it ran last (proc(5))."""
 
     user: int
     system: int
@@ -39,7 +39,7 @@ class Stat(NamedTuple):
 
 
 def stat_of(process: int, thread: int) -> Stat | None:
-    """None for a thread that has ended."""
+    """The CPU times of a thread; None for a thread that has ended."""
     try:
         fields = stat_fields(f"/proc/{process}/task/{thread}")
     except OSError:

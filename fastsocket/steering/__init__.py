@@ -1,4 +1,4 @@
-"""Steering: on which CPU a packet is handled. One interface, several ways to do it, one file for each.
+"""Steering decides on which CPU a packet is handled. There is one interface, and one file for each way to steer.
 
 emulated  an emulated multi-queue NIC on veth links of which we have both ends
 ethtool   a real NIC's own filter rules, indirection table and interrupts

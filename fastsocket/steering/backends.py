@@ -1,4 +1,4 @@
-"""The ways to steer on a device of one's own, and choosing among them."""
+"""The list of steering backends, and the choice of one for a device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,30 +14,33 @@ from fastsocket.steering.rfs import Rfs
 
 
 class Backend(Protocol):
-    """One way to steer. EmulatedNic is one, too, for the links that it was given."""
+    """One way to steer. EmulatedNic works alike, at the links that it was given."""
 
     name: str
     modes: tuple[Mode, ...]
-    remedy: str  # what to do on a machine where it cannot work
-    needs_privilege: bool  # to find out whether it can work
+    remedy: str  # what to do on a machine where this backend cannot work
+    needs_privilege: bool  # True: finding out whether the backend can work takes privileges
 
     def why_not(self, device: Device | None = None, mode: Mode = "rss") -> str | None:
-        """Why it cannot work for the device (None: on this machine at all); None where it can.
+        """Why the backend cannot steer at the device in this mode; None where it can.
 
-        Without a device it may raise BpfError, which tells the cause.
+        Without a device: why it cannot work on this machine at all. Then it may raise BpfError, which tells the cause.
         """
 
     def apply(self, device: Device, plan: Plan, journal: Journal) -> None:
-        """Switch it on, noting each change. Raises what has an exit_status; what was noted is then to be undone."""
+        """Switch steering on, and note each change in the journal.
+
+        Raises exceptions with an exit_status; the caller then undoes the changes that were noted.
+        """
 
 
 BACKENDS: tuple[Backend, ...] = (Ethtool(), Cpumap(), Rfs())  # the best first: what the NIC does costs no CPU
 
 
 def able(device: Device, plan: Plan, name: str | None = None) -> list[Backend]:
-    """The backends that can do the plan's mode on the device, the best first; of this name alone, where one is given.
+    """The backends that can do the plan's mode on the device, the best first. name: ask only the backend of this name.
 
-    Raises PlanError for a name that is none, and Refused with each one's reason where none can.
+    Raises PlanError for an unknown name, and Refused with each backend's reason where none can.
     """
     named = [backend for backend in BACKENDS if name in (None, backend.name)]
     if not named:
@@ -51,7 +54,7 @@ def able(device: Device, plan: Plan, name: str | None = None) -> list[Backend]:
 
 @contextmanager
 def steer(backend: Backend, device: Device, plan: Plan) -> Iterator[None]:
-    """Steer so; afterwards the device is as before, also where the backend refused halfway."""
+    """Steer during the with block. Afterwards the device is as before, also where the backend refused halfway."""
     with Journal() as journal:
         backend.apply(device, plan, journal)
         yield

@@ -1,17 +1,17 @@
-"""Running a tool of the system: the one place, so that tests can replay one that is not there."""
+"""Run a tool of the system. All tools are run here, so that tests can replay a tool that is not installed."""
 
 import subprocess
 from collections.abc import Sequence
 
 
 class Refused(Exception):
-    """A tool, a driver or the kernel said no; the message has its words."""
+    """A tool, a driver or the kernel refused; the message has its words."""
 
     exit_status = 3
 
 
 def run(command: Sequence[str]) -> str:
-    """What it prints. Raises Refused."""
+    """Run a command, and return what it prints. Raises Refused when the command fails or is not installed."""
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except OSError as error:

@@ -1,7 +1,8 @@
 """Steering on the receiving device itself: an XDP program there hands each packet to a CPU (bpf/cpumap.bpf.c).
 
-For devices whose far end is not ours and whose driver takes no filter rules. It costs the CPU that has the interrupt a
-look at each packet. Programs attached to a device live as long as it, so nothing of ours has to go on running.
+This backend is for devices whose far end is not ours and whose driver takes no filter rules. The CPU that has the
+interrupt must look at each packet. A program lives as long as the device to which it is attached, so no process of ours
+has to go on running.
 """
 
 import struct
@@ -16,11 +17,11 @@ from fastsocket.steering.plan import MODES, Mode, Plan
 from fastsocket.steering.program import LEARN, NETWORKING, SteeringProgram, settings
 from fastsocket.steering.steps import DeviceId, XdpAttached
 
-QUEUE_PACKETS = 2048  # that wait for a CPU's thread; as in the kernel's sample xdp_redirect_cpu
+QUEUE_PACKETS = 2048  # how many packets may wait for a CPU's thread; as in the kernel's sample xdp_redirect_cpu
 
 
 class Cpumap:
-    """XDP with a cpumap: native where the driver can, else generic."""
+    """Steering by XDP with a cpumap: native XDP where the driver can, else generic XDP."""
 
     name = "cpumap"
     modes = MODES
@@ -28,7 +29,10 @@ class Cpumap:
     needs_privilege = True
 
     def why_not(self, device: Device | None = None, mode: Mode = "rss") -> str | None:
-        """Why it cannot work here, or None. Without a device: whether this kernel loads the program, else BpfError."""
+        """Why this backend cannot steer at the device, or None.
+
+        Without a device: None where this kernel loads the program. Else it raises BpfError.
+        """
         if device is None:
             loaded().close()
             return None
@@ -41,7 +45,7 @@ class Cpumap:
         return f"{device} has an XDP program already (id {there}): ip link set {device} xdp off" if there else None
 
     def apply(self, device: Device, plan: Plan, journal: Journal) -> None:
-        """Raises BpfError, Refused, DeviceError."""
+        """Switch steering on. Raises BpfError, Refused, DeviceError."""
         with loaded() as program:
             for cpu in plan.cpus:
                 program.write("cpus", struct.pack("=Ii", QUEUE_PACKETS, 0), cpu)
@@ -53,7 +57,7 @@ class Cpumap:
 
     @staticmethod
     def _without_rps(device: Device, journal: Journal) -> None:
-        """RPS would steer once more, after us."""
+        """Switch off RPS, which would steer each packet again after the XDP program."""
         try:
             for number, queue in enumerate(device.queue_files("rps_cpus")):
                 if queue.read_text().strip("0,\n"):
@@ -77,12 +81,15 @@ class Cpumap:
 
 
 def loaded() -> SteeringProgram:
-    """Raises BpfError where this kernel refuses it."""
+    """The loaded steering program. Raises BpfError where this kernel refuses it."""
     return SteeringProgram("cpumap", {"cpus": machine_cpus()})
 
 
 def _attach_modes(device: Device) -> tuple[int, ...]:
-    """The best first. On a veth arrive packets whose checksum the far end left to the hardware; native XDP's frames
-    cannot say so, and TCP drops them (unless the far end has ethtool -K tx off); generic XDP keeps the packet whole."""
+    """The XDP modes to try on a device, the best first. A virtual device gets generic XDP only.
+
+    The sender's end of a veth leaves checksums to the hardware. The frames of native XDP cannot say so, and TCP drops
+    such packets (unless the far end has ethtool -K tx off). Generic XDP keeps the packet whole.
+    """
     is_virtual = not (device.sysfs / "device").exists()
     return (libbpf.XDP_GENERIC,) if is_virtual else (libbpf.XDP_NATIVE, libbpf.XDP_GENERIC)

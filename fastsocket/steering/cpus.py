@@ -1,4 +1,4 @@
-"""CPU numbers: the machine's, lists of them, and the forms in which the kernel reads and writes those."""
+"""The machine's CPU numbers, and the forms in which the kernel reads and writes lists of CPUs."""
 
 import re
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ _PART = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
 
 def parse_cpus(text: str, count: int = MOST_CPUS) -> tuple[int, ...]:
-    """The CPUs of a list as in "0-3,8" (the kernel's cpulist format), each once, in order.
+    """The CPUs of a list such as "0-3,8" (the kernel's cpulist format), each once, in order.
 
-    count: CPUs are numbered below it. Each part is bounded before it is counted out, because a list may be anybody's.
-    Raises ValueError, whose message says what is wrong.
+    count: all CPU numbers must be below it. Each range is checked before it is expanded, because anybody may have
+    written the list. Raises ValueError, whose message says what is wrong.
     """
     cpus: set[int] = set()
     for part in text.split(","):
@@ -31,18 +31,18 @@ def parse_cpus(text: str, count: int = MOST_CPUS) -> tuple[int, ...]:
 
 
 def cpus_in(file: Path) -> tuple[int, ...]:
-    """The list that a file of the kernel holds."""
+    """The CPUs in a file of the kernel that holds a list of CPUs."""
     return parse_cpus(file.read_text().strip())
 
 
 @cache
 def machine_cpus() -> int:
-    """The highest possible CPU number, plus 1. It stays as it is until the machine boots."""
+    """The highest possible CPU number, plus 1. It stays the same until the next boot."""
     return cpus_in(POSSIBLE)[-1] + 1
 
 
 def cpu_mask(cpus: Sequence[int]) -> str:
-    """The form of a CPU set in sysfs: groups of 32 bits, highest first (bitmap_parse() in lib/bitmap-str.c)."""
+    """A set of CPUs as sysfs takes it: groups of 32 bits in hex, highest first (bitmap_parse() in lib/bitmap-str.c)."""
     bits = sum(1 << cpu for cpu in cpus)
     groups = [bits >> shift & 0xFFFFFFFF for shift in range(0, max(bits.bit_length(), 1), 32)]
     return ",".join(f"{group:08x}" for group in reversed(groups))

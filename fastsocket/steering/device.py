@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CLONE_NEWNET = 0x40000000
-FSOPEN, FSCONFIG, FSMOUNT = 430, 431, 432  # on all machines: include/uapi/asm-generic/unistd.h
+FSOPEN, FSCONFIG, FSMOUNT = 430, 431, 432  # system call numbers on all machines: include/uapi/asm-generic/unistd.h
 CLOEXEC, FSCONFIG_CMD_CREATE = 1, 6  # <linux/mount.h>
-NAME = re.compile(r"(?!-)[^\s/:]{1,15}")  # dev_valid_name() in net/core/dev.c, and no option of a tool
+NAME = re.compile(r"(?!-)[^\s/:]{1,15}")  # as dev_valid_name() in net/core/dev.c; a dash would begin a tool's option
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -34,7 +34,7 @@ def network_inode(process: int | str) -> int:
 
 
 def enter_network(descriptor: int) -> None:
-    """The calling thread enters the network namespace that is open there (setns(2)). Raises OSError."""
+    """Move the calling thread into the network namespace that this descriptor refers to (setns(2)). Raises OSError."""
     _checked(_libc.setns(descriptor, CLONE_NEWNET))
 
 
@@ -46,7 +46,7 @@ def _checked(result: int) -> int:
 
 @contextmanager
 def network_of(process: int) -> Iterator[None]:
-    """The calling thread, and what it starts, in the network namespace of a process (setns(2))."""
+    """Put the calling thread, and what it starts, into a process's network namespace for the with block (setns(2))."""
     with open("/proc/thread-self/ns/net") as own, open(f"/proc/{process}/ns/net") as other:
         enter_network(other.fileno())
         try:
@@ -57,8 +57,10 @@ def network_of(process: int) -> Iterator[None]:
 
 @contextmanager
 def sysfs_of(process: int) -> Iterator[Path]:
-    """A sysfs that shows the network namespace of a process, mounted nowhere (fsopen(2), fsmount(2)): what the process
-    has at /sys may be anything. Raises OSError."""
+    """A new sysfs that shows the network namespace of a process, mounted at no path (fsopen(2), fsmount(2)).
+
+    The process's own /sys is not used, because it may be any file system. Raises OSError.
+    """
     with network_of(process):
         context = _checked(_libc.syscall(FSOPEN, b"sysfs", CLOEXEC))
         try:
@@ -74,8 +76,11 @@ def sysfs_of(process: int) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Device:
-    """By its name; process: whose network namespace it is in (None: the caller's own). mounted: where sysfs shows that
-    namespace (None: at the process's /sys)."""
+    """A network device, known by its name and its network namespace.
+
+    process: a process in that network namespace (None: the caller). mounted: where sysfs shows that namespace (None: at
+    the process's /sys).
+    """
 
     name: str
     process: int | None = None
@@ -86,13 +91,13 @@ class Device:
 
     @contextmanager
     def inside(self) -> Iterator[None]:
-        """The calling thread, and what it starts, in the device's network namespace."""
+        """Put the calling thread, and what it starts, into the device's network namespace for the with block."""
         with network_of(self.process) if self.process else nullcontext():
             yield
 
     @property
     def index(self) -> int:
-        """Its number in its namespace. Raises DeviceError."""
+        """The device's number in its network namespace. Raises DeviceError."""
         absent = DeviceError(f"there is no network device {self.name}: ip link shows those that are")
         if not NAME.fullmatch(self.name):
             raise absent
@@ -104,12 +109,16 @@ class Device:
 
     @property
     def namespace(self) -> int:
-        """The inode number of its network namespace."""
+        """The inode number of the device's network namespace."""
         return network_inode(self.process or "self")
 
     @property
     def sysfs(self) -> Path:
-        """Its directory in sysfs. Raises DeviceError, or NamespaceError: sysfs shows the namespace of its mounter."""
+        """The device's directory in sysfs. Raises DeviceError.
+
+        Raises NamespaceError where this sysfs shows another network namespace: it shows that of the process that
+        mounted it.
+        """
         root = self.mounted or Path("/proc", str(self.process or "self"), "root/sys")
         index, path = self.index, root / "class/net" / self.name
         try:
@@ -123,7 +132,7 @@ class Device:
         )
 
     def queue_files(self, name: str) -> list[Path]:
-        """This file of each of its queues, in order: "rps_cpus", "rps_flow_cnt" (receive), "xps_cpus" (transmit)."""
+        """This file of each queue, in the queues' order. name: "rps_cpus", "rps_flow_cnt" or "xps_cpus" (transmit)."""
         kind = "tx" if name.startswith("xps") else "rx"
         queues = sorted((self.sysfs / "queues").glob(f"{kind}-*"), key=lambda queue: int(queue.name[3:]))
         return [queue / name for queue in queues]

@@ -1,10 +1,10 @@
-"""The emulated NIC: which CPU of a receiver handles a packet, decided at the sender's end of a veth pair.
+"""The emulated NIC: a program at the sender's end of a veth pair decides which CPU of the receiver handles a packet.
 
-The mechanism is told in bpf/emulated.bpf.c. It needs both ends of the link, and so serves a laboratory.
+bpf/emulated.bpf.c explains the mechanism. It needs both ends of the link, so it serves a laboratory only.
 
-Classification rule 3 asks the kernel's socket table, in the receiver's namespace, for a listener
-(bpf_sk_lookup_tcp()): a map of ports that user space fills would be out of date whenever a server starts or stops.
-A listener that is bound to one device (SO_BINDTODEVICE) is not found, because the sender's end is another one.
+Classification rule 3 asks the kernel's socket table, in the receiver's network namespace, for a listener
+(bpf_sk_lookup_tcp()). A map of ports that user space fills would be out of date whenever a server starts or stops.
+A listener that is bound to one device (SO_BINDTODEVICE) is not found, because the sender's end is another device.
 """
 
 import json
@@ -31,15 +31,15 @@ class Link:
 
 
 class QueueThreads(Protocol):
-    """The kernel threads that take in what a device receives, one for each of its receive queues."""
+    """The kernel threads that take in the packets of a device, one thread for each of its receive queues."""
 
     def pin(self, cpus: Sequence[int]) -> None:
-        """Queue i to the i-th of these CPUs."""
+        """Pin the thread of queue i to the i-th of these CPUs."""
 
 
 @dataclass(frozen=True)
 class _Restored:
-    """The settings of a program before they were changed."""
+    """The settings that a steering program had before they were changed."""
 
     program: SteeringProgram
     before: bytes
@@ -49,11 +49,11 @@ class _Restored:
 
 
 class EmulatedNic(AbstractContextManager["EmulatedNic"]):
-    """The steering program at one or more links; idle, it changes nothing. Leaving it takes the programs off.
+    """The steering programs at one or more links. The end of the with block removes them.
 
-    Each link has tables of its own, as each port of a NIC has. threads: those of the receive queues of some devices;
-    what another device receives is taken in by the sender's CPU, or by the CPU that the sender interrupts (RPS). Raises
-    BpfError when the kernel refuses, with the verifier's log, and DeviceError.
+    Without a plan the programs change nothing. Each link has tables of its own, as each port of a NIC has. threads: the
+    threads of the receive queues, for some devices. At any other device the sender's CPU takes packets in, or the CPU
+    that the sender interrupts (RPS). Raises BpfError when the kernel refuses, with the verifier's log, and DeviceError.
     """
 
     name = "emulated"
@@ -74,13 +74,13 @@ class EmulatedNic(AbstractContextManager["EmulatedNic"]):
             self._undo = undo.pop_all()
 
     def why_not(self, device: Device) -> str | None:
-        """Why it cannot steer what arrives at this device, or None."""
+        """Why the emulated NIC cannot steer the packets that arrive at this device, or None."""
         if device in self._programs:
             return None
         return f"the far end of {device} is not ours: the emulated NIC decides at the sender's end of a veth pair"
 
     def apply(self, device: Device, plan: Plan, journal: Journal) -> None:
-        """Steer what arrives at this receiver's end."""
+        """Steer the packets that arrive at this receiver's end, and note each change in the journal."""
         program = self._programs[device]
         if device in self._threads:
             self._threads[device].pin(plan.cpus)
@@ -92,7 +92,7 @@ class EmulatedNic(AbstractContextManager["EmulatedNic"]):
 
     @contextmanager
     def steer(self, plan: Plan) -> Iterator[None]:
-        """Steer at all links by one plan; afterwards they are as before."""
+        """Steer at all links by one plan during the with block. Afterwards the links are as before."""
         with Journal() as journal:
             for device in self._programs:
                 self.apply(device, plan, journal)
@@ -103,7 +103,10 @@ class EmulatedNic(AbstractContextManager["EmulatedNic"]):
 
 
 def _namespace_of_peer(device: Device) -> int:
-    """The id of the network namespace of a veth's other end, in that of this one."""
+    """The id that a veth's network namespace has for the network namespace of the veth's other end.
+
+    Raises BpfError.
+    """
     with device.inside():
         shown = subprocess.run(["ip", "-json", "link", "show", "dev", device.name], capture_output=True, text=True)
     if shown.returncode:

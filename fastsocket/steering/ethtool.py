@@ -1,8 +1,8 @@
 """Steering by a real NIC: filter rules, indirection table, interrupts and XPS, set with ethtool, /proc/irq and sysfs.
 
-Queue i is made the queue of the i-th CPU of the plan. "perfect" is one rule for each value of hash(p), for packets from
-ports below 1024 (classification rule 1); the rest, and with it rule 2, is RSS. Rule 3 needs to know who listens, which
-a NIC cannot: an active connection to a port from 1024 on goes by RSS.
+Queue i becomes the queue of the plan's i-th CPU. "perfect" adds one filter rule for each value of hash(p), for packets
+from ports below 1024 (classification rule 1). All other packets go by RSS, which includes rule 2. Rule 3 needs to know
+which ports have a listener, and a NIC cannot know that: an active connection to a port from 1024 on goes by RSS.
 
 Which drivers take rules with a masked port, by their sources in drivers/net/ethernet:
   ixgbe (82599, X520, X540, X550)  yes, but one mask for all rules ("Only one mask supported per port" in
@@ -13,7 +13,7 @@ Which drivers take rules with a masked port, by their sources in drivers/net/eth
   i40e, ice, iavf                  no: a field counts whole or not at all (i40e_check_fdir_input_set(),
                                    intel/i40e/i40e_ethtool.c, and Documentation/.../ethernet/intel/i40e.rst;
                                    ice_set_fdir_ip4_seg(), intel/ice/ice_ethtool_fdir.c)
-Others are asked, and their refusal is told. No driver was at hand: the tests replay what ethtool says.
+Other drivers are asked, and their refusal is shown. No such NIC was at hand: the tests replay what ethtool prints.
 """
 
 import re
@@ -36,7 +36,7 @@ ADDED = re.compile(r"Added rule with ID (\d+)")
 
 
 class Ethtool:
-    """The NIC's own steering. Rules that somebody else set stay, and are asked first or last as the driver orders."""
+    """Steering by the NIC itself. Filter rules that others have set stay; the driver decides which rules come first."""
 
     name = "ethtool"
     modes = MODES
@@ -44,7 +44,7 @@ class Ethtool:
     needs_privilege = False
 
     def why_not(self, device: Device | None = None, mode: Mode = "rss") -> str | None:
-        """Why it cannot work here, or None. Without a device: whether any device of this machine takes filter rules."""
+        """Why the NIC cannot steer in this mode, or None. Without a device: why no NIC here takes filter rules."""
         if device is None:
             reasons = [self.why_not(Device(path.parent.name), "perfect") for path in sorted(NETWORK.glob("*/device"))]
             return None if None in reasons else "; ".join(filter(None, reasons)) or "this machine has no NIC"
@@ -68,7 +68,7 @@ class Ethtool:
         return None if queue_interrupts(device) else f"the interrupts of {device}'s queues are not in {INTERRUPTS}"
 
     def apply(self, device: Device, plan: Plan, journal: Journal) -> None:
-        """Raises Refused with the words of the driver or the kernel, or DeviceError."""
+        """Switch steering on. Raises Refused with the words of the driver or the kernel, or DeviceError."""
         with device.inside():
             self._queues(device, plan, journal)
             before = _indirection(device)
@@ -81,7 +81,10 @@ class Ethtool:
 
     @staticmethod
     def _switch_ntuple(device: Device, wanted: str, journal: Journal) -> None:
-        """Off on ixgbe switches ATR on. It would take somebody else's rules with it."""
+        """Switch ntuple-filters on or off. On ixgbe, off switches ATR on.
+
+        Off would also remove filter rules that others have set: then it raises Refused.
+        """
         if wanted == "off" and not re.search(r"Total 0 rules", command.run(["ethtool", "-n", device.name])):
             raise Refused(f"{device} has filter rules, which ATR would remove: ethtool -N {device} delete them first")
         before = NtupleSet(DeviceId.of(device), _ntuple(device))
@@ -90,7 +93,7 @@ class Ethtool:
 
     @staticmethod
     def _queues(device: Device, plan: Plan, journal: Journal) -> None:
-        """The interrupt and the transmissions of queue i to the i-th CPU."""
+        """Give the interrupt and the transmissions of queue i to the plan's i-th CPU. Raises Refused."""
         interrupts, transmit = queue_interrupts(device), len(device.queue_files("xps_cpus"))
         if len(interrupts) < len(plan.cpus):
             raise Refused(
@@ -107,7 +110,10 @@ class Ethtool:
 
     @staticmethod
     def _rules(device: Device, plan: Plan, journal: Journal) -> None:
-        """IPv4 as planned or not at all; a driver that has no such rules for IPv6 leaves that to RSS."""
+        """Add the filter rules. IPv4 must get all of its rules; a driver without such rules for IPv6 uses RSS there.
+
+        Raises Refused.
+        """
         for rule in rules(plan, "tcp4"):
             _add_rule(device, rule, journal)
         for number, rule in enumerate(rules(plan, "tcp6")):
@@ -120,7 +126,10 @@ class Ethtool:
 
 
 def rules(plan: Plan, family: str) -> list[list[str]]:
-    """The words after "ethtool -N DEVICE". A bit that is set in a mask means: does not matter (ethtool(8), -N)."""
+    """The filter rules of a plan, each as the words after "ethtool -N DEVICE".
+
+    A bit that is set in a mask means that this bit of the port does not matter (ethtool(8), -N).
+    """
     mask, queue = port_mask(machine_cpus()), {cpu: str(number) for number, cpu in enumerate(plan.cpus)}
     active = [
         [
@@ -157,7 +166,7 @@ def _driver(device: Device) -> str:
 
 
 def _ntuple(device: Device) -> str:
-    """ "on", "off", or one of them and "[fixed]"."""
+    """The state of ntuple-filters: "on" or "off", with "[fixed]" behind it where the driver cannot change it."""
     return _value(command.run(["ethtool", "-k", device.name]), "ntuple-filters")
 
 
@@ -169,7 +178,10 @@ def _value(shown: str, key: str) -> str:
 
 
 def _indirection(device: Device) -> IndirectionSet:
-    """The indirection table as it is, to be written back. Raises Refused when ethtool has none."""
+    """The present indirection table, as the step that writes it back.
+
+    Raises Refused when the device has no table, or one that ethtool -X cannot write back.
+    """
     shown = command.run(["ethtool", "-x", device.name])
     rings = re.search(r"with (\d+) RX ring", shown)
     entries = [

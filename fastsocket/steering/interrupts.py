@@ -7,19 +7,21 @@ from fastsocket.steering.device import Device
 
 INTERRUPTS, IRQ = Path("/proc/interrupts"), Path("/proc/irq")
 NUMBER = re.compile(r"(\d+)(?:@.*)?$")
-TRANSMITS = re.compile(r"[-.](tx|output)[-.]?\d+(?:@.*)?$", re.IGNORECASE)  # and not "TxRx"
+TRANSMITS = re.compile(r"[-.](tx|output)[-.]?\d+(?:@.*)?$", re.IGNORECASE)  # it must not match "TxRx"
 
 
 def interrupts_of(device: Device) -> set[int]:
-    """All of the device. A virtio device has those of the PCI function that it is a part of."""
+    """The numbers of all interrupts of a device. For a virtio device these are the interrupts of its PCI function."""
     own = device.sysfs / "device/msi_irqs"
     place = own if own.exists() else device.sysfs / "device/../msi_irqs"
     return {int(entry.name) for entry in place.glob("*")}
 
 
 def queue_interrupts(device: Device) -> list[int]:
-    """Of each receive queue, in order: those of the device whose name ends in the queue's number, as in eth0-TxRx-3,
-    mlx5_comp3@pci:0000:01:00.0 or virtio2-input.3."""
+    """The interrupt of each receive queue of a device, in the queues' order.
+
+    The interrupt's name ends in the queue's number, as in eth0-TxRx-3, mlx5_comp3@pci:0000:01:00.0 or virtio2-input.3.
+    """
     ours = interrupts_of(device)
     named = re.findall(r"^\s*(\d+):.*\s(\S+)$", INTERRUPTS.read_text(), re.MULTILINE)
     numbered = [
@@ -36,5 +38,5 @@ def queue_interrupts(device: Device) -> list[int]:
 
 
 def affinity(interrupt: int) -> Path:
-    """The file with the CPUs that may get it."""
+    """The file that lists the CPUs that may get an interrupt."""
     return IRQ / str(interrupt) / "smp_affinity_list"

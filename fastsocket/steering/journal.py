@@ -1,4 +1,4 @@
-"""What was changed, and how to put it back: in reverse order, now or from a file by a later process."""
+"""The journal notes changes and puts them back in reverse order, now or later from a file in another process."""
 
 import json
 from contextlib import AbstractContextManager, ExitStack
@@ -15,16 +15,17 @@ REMEDY = "undo by hand what it names, or restart the machine, which forgets both
 
 
 class JournalError(ValueError):
-    """A file is no journal that can be acted on; the message names it, and says what to do."""
+    """A file is no journal, or one of another version; the message names the file, and says what to do."""
 
     exit_status = 3
 
 
 class Journal(AbstractContextManager["Journal"]):
-    """The changes so far, oldest first. As a context manager it undoes them all, also after an error.
+    """The changes so far, oldest first. As a context manager it undoes all of them, also after an error.
 
-    file: where it is kept, so that a later process can undo what this one did. A change is noted before it is made, so
-    that no kill comes between the two, wherever undoing what was not done does no harm.
+    file: where the journal is kept, so that a later process can undo the changes. A change is noted before it is made,
+    so that a kill cannot leave an unnoted change. The exception is a change that does harm when it is undone without
+    having been made.
     """
 
     def __init__(self, file: Path | None = None, **about: Any):
@@ -34,7 +35,10 @@ class Journal(AbstractContextManager["Journal"]):
 
     @classmethod
     def load(cls, file: Path) -> "Journal":
-        """Raises FileNotFoundError, Refused where others than root can write it, JournalError when it is none."""
+        """The journal that a file holds.
+
+        Raises FileNotFoundError, Refused where others than root can write the file, JournalError when it is no journal.
+        """
         kept = _parsed(file)
         try:
             journal = cls(file, **kept["about"])
@@ -44,7 +48,7 @@ class Journal(AbstractContextManager["Journal"]):
         return journal
 
     def note(self, step: Step) -> None:
-        """This is about to be changed."""
+        """Note a change that is about to be made."""
         self.steps.append(step)
         self.save()
 
@@ -58,24 +62,27 @@ class Journal(AbstractContextManager["Journal"]):
             private.replace(self._file, json.dumps(kept, indent=1).encode())
 
     def write(self, path: Path, value: str) -> None:
-        """Change a setting below /proc/sys, one of those that steps.py knows. Raises OSError."""
+        """Note and change a setting below /proc/sys, one of those that steps.py knows. Raises OSError."""
         self.note(steps.Sysctl(str(path.relative_to(steps.PROC_SYS)), path.read_text().strip()))
         path.write_text(value)
 
     def write_queue(self, device: Device, file: str, queue: int, value: str) -> None:
-        """Change a setting of a device's queue in sysfs. Raises OSError."""
+        """Note and change a setting of a device's queue in sysfs. Raises OSError."""
         path = device.queue_files(file)[queue]
         self.note(steps.QueueFile(steps.DeviceId.of(device), file, queue, path.read_text().strip()))
         path.write_text(value)
 
     def move_interrupt(self, device: Device, interrupt: int, cpu: int) -> None:
-        """Give an interrupt of the device to a CPU. Raises OSError."""
+        """Note and make the change that gives an interrupt of the device to a CPU. Raises OSError."""
         path = affinity(interrupt)
         self.note(steps.InterruptMoved(steps.DeviceId.of(device), interrupt, path.read_text().strip()))
         path.write_text(str(cpu))
 
     def undo(self) -> None:
-        """All of it, newest first; one that fails does not keep the others. Raises the first failure."""
+        """Undo all changes, the newest first. A failure does not keep the other changes from being undone.
+
+        Raises the last failure, with an earlier one as its context.
+        """
         with ExitStack() as stack:
             for step in self.steps:
                 stack.callback(step.undo)
@@ -88,7 +95,7 @@ class Journal(AbstractContextManager["Journal"]):
 
 
 def _fields(step: Step) -> dict[str, Any]:
-    """A step that is kept in a file is one of steps.KINDS, which are dataclasses."""
+    """A step's fields for JSON. Steps that are kept in a file are of steps.KINDS, which are dataclasses."""
     return {name: vars(value) if isinstance(value, steps.DeviceId) else value for name, value in vars(step).items()}
 
 

@@ -1,8 +1,8 @@
-"""Steering that outlives the command that set it: what it changed is kept in a file until it is undone.
+"""Steering that outlives the command that set it: a file keeps the changes until they are undone.
 
-A file and not the kernel's own state, because most of what is to come back is nowhere in the kernel any more: the
-masks, the indirection table, the interrupts' CPUs. It is in /run, which is emptied when those are: at boot. It belongs
-to the device's network namespace and number, and to its address, so that no other device inherits it.
+A file is needed because the kernel does not keep most of the old settings: the masks, the indirection table, the
+interrupts' CPUs. The file is in /run, which is emptied at boot, when the settings are lost, too. The file belongs to a
+device's network namespace, number and hardware address, so that no other device inherits it.
 """
 
 import fcntl
@@ -25,7 +25,7 @@ from fastsocket.steering.plan import MAX_CPUS, Mode, Plan
 from fastsocket.steering.steps import number, one_of, word
 
 STATE = Path("/run/fastsocket/nic")
-LOCK_SECONDS = 5  # more than one command takes, and little for a person
+LOCK_SECONDS = 5  # longer than one command takes, and short for a person
 HARDWARE_ADDRESS = re.compile(r"([0-9a-f]{2}(:[0-9a-f]{2})*)?")
 CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_BPF = 12, 21, 39  # <linux/capability.h>
 
@@ -42,7 +42,7 @@ def _address(device: Device) -> str:
 
 
 def _need_capabilities() -> None:
-    """Raises Refused before the kernel does, which says less and after the first half."""
+    """Raises Refused where privileges are missing. The kernel would refuse halfway, and would say less."""
     status = Path("/proc/self/status").read_text()
     held = int(status.split("CapEff:")[1].split()[0], 16)
     missing = [
@@ -56,7 +56,7 @@ def _need_capabilities() -> None:
 
 @contextmanager
 def _locked() -> Iterator[None]:
-    """One command at a time. Raises Refused when another one does not end."""
+    """Let only one command run at a time. Raises Refused when another command does not end within LOCK_SECONDS."""
     path = STATE / "lock"
     with private.directory(STATE, make=True) as parent, private.opened(path, os.O_RDWR | os.O_CREAT, parent) as lock:
         os.fchmod(lock, private.FILE)
@@ -72,7 +72,7 @@ def _locked() -> Iterator[None]:
 
 @contextmanager
 def _at_most(seconds: float) -> Iterator[None]:
-    """Raises TimeoutError out of a call that waits for longer. In the main thread alone, as signals are."""
+    """Raises TimeoutError out of a call that waits for longer. Works in the main thread only: it uses a signal."""
 
     def late(*_: object) -> None:
         raise TimeoutError
@@ -87,7 +87,7 @@ def _at_most(seconds: float) -> Iterator[None]:
 
 
 def _holder(lock: int) -> str:
-    """Which process has a lock on that file (proc(5), /proc/locks)."""
+    """The process that has a lock on a file, in words (proc(5), /proc/locks)."""
     status = os.fstat(lock)
     ours = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     for line in Path("/proc/locks").read_text().splitlines():
@@ -99,7 +99,10 @@ def _holder(lock: int) -> str:
 
 @dataclass(frozen=True)
 class _About:
-    """What was asked for, and of which device: the head of a journal, as somebody else may have written it."""
+    """The head of a journal: the device, and the steering that was asked for.
+
+    Somebody else may have written the journal, so each field is checked.
+    """
 
     device: str
     address: str
@@ -109,7 +112,7 @@ class _About:
     ports: dict[str, int]
 
     def __post_init__(self) -> None:
-        """Raises ValueError, TypeError."""
+        """Check all fields. Raises ValueError, TypeError."""
         word(self.device, NAME)
         word(self.address, HARDWARE_ADDRESS)
         one_of(self.backend, *(backend.name for backend in BACKENDS))
@@ -117,7 +120,7 @@ class _About:
             number(cpu, MAX_CPUS - 1)
         for port in self.ports:
             word(port, re.compile("[0-9]{1,5}"))
-        _ = self.plan  # which checks the rest
+        _ = self.plan  # making the plan checks the rest
 
     @property
     def plan(self) -> Plan:
@@ -132,7 +135,10 @@ def _about(journal: Journal, file: Path) -> _About:
 
 
 def current(device: Device) -> Journal | None:
-    """What is set on the device by us; its ``about`` says what. Raises DeviceError, Refused, JournalError."""
+    """The journal of what we have set on the device; None where that is nothing. Its ``about`` describes the steering.
+
+    Raises DeviceError, Refused, JournalError.
+    """
     file, address = _file(device), _address(device)
     try:
         with private.directory(STATE.parent):
@@ -141,18 +147,18 @@ def current(device: Device) -> Journal | None:
         return None
     about = _about(journal, file)
     if about.address != address:
-        return None  # that device is gone, and what was set on it, too
+        return None  # the journal's device is gone, and what was set on it, too
     if about.device != device.name:
         raise Refused(f"{device} was {about.device} when it was set up: give it back that name first")
     return journal
 
 
 def turn_on(device: Device, plan: Plan, backend: str | None = None) -> None:
-    """Steer so until turn_off(), in place of what we had set before; that stays where this cannot be done.
+    """Steer by a plan until turn_off(). It replaces what we had set before, which comes back where the plan fails.
 
-    backend: its name; None for the first that can. Raises what able() and the backend raise, and DeviceError.
+    backend: the backend's name; None for the first that can. Raises what able() and the backend raise, and DeviceError.
     """
-    _ = device.sysfs  # its own complaints come first
+    _ = device.sysfs  # raises its own errors before anything else does
     _need_capabilities()
     with _locked():
         before = current(device)
@@ -168,7 +174,7 @@ def turn_on(device: Device, plan: Plan, backend: str | None = None) -> None:
 
 
 def _apply_best(device: Device, plan: Plan, name: str | None) -> None:
-    """By the first backend that can, and does not find out halfway that it cannot."""
+    """Steer by the first backend that can. A backend that is refused halfway is undone, and the next one is tried."""
     *better, last = able(device, plan, name)
     for backend in better:
         try:
@@ -199,7 +205,7 @@ def _apply(device: Device, plan: Plan, name: str) -> None:
 
 
 def turn_off(device: Device) -> bool:
-    """Undo turn_on(); False where there is nothing to undo. Raises DeviceError, Refused, JournalError."""
+    """Undo turn_on(). False: there is nothing to undo. Raises DeviceError, Refused, JournalError."""
     if current(device) is None:
         return False
     _need_capabilities()
@@ -211,7 +217,7 @@ def turn_off(device: Device) -> bool:
 
 
 def described(device: Device) -> dict[str, object]:
-    """What is on, for programs and people: device, mode ("off" where we set nothing), and with what."""
+    """The present steering, for programs and people: device, mode ("off" where we set nothing), and the plan's rest."""
     journal = current(device)
     about: dict[str, object] = {"device": device.name, "mode": "off"} if journal is None else dict(journal.about)
     about.pop("address", None)

@@ -1,4 +1,4 @@
-"""What steering shall do, apart from how it is done."""
+"""A plan says what steering shall do, and leaves open how a backend does it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ MAX_CPUS = 1024
 
 
 class PlanError(ValueError):
-    """A plan that cannot be; the message says why."""
+    """A plan is impossible; the message says why."""
 
     exit_status = 2
 
@@ -20,7 +20,7 @@ class Plan:
     """How packets find their CPU. Raises PlanError.
 
     mode: "rss" by hash; "atr" to the CPU that last sent on the flow; "perfect" by the slides' classification rules.
-    cpus: the numbers of the CPUs that handle packets. What a mode cannot place among them goes by RSS.
+    cpus: the numbers of the CPUs that handle packets. Packets that a mode cannot place among them go by RSS.
     ports: for "perfect", packets to these ports go to these CPUs, before any other rule.
     """
 

@@ -1,8 +1,7 @@
-"""Files that only root can write and read, in directories that only root can: what a later root will act on.
+"""Files that only root can read and write, in such directories. Root will act on them later, so they must be trusted.
 
-Modes are those given here; the umask does not change them. A file that exists already counts only where it belongs to
-root or the caller, and others cannot write it; never through a symbolic link, never a FIFO, which would keep root
-waiting.
+Files get the modes given here, whatever the umask is. An existing file is trusted only where it belongs to root or the
+caller, and others cannot write it. Symbolic links are not followed. FIFOs are refused, because root would wait there.
 """
 
 import errno
@@ -22,7 +21,10 @@ MOST_BYTES = 4 << 20
 
 @contextmanager
 def directory(path: Path, make: bool = False) -> Iterator[int]:
-    """Its descriptor. make: it and its parent, where they are missing. Raises Refused, FileNotFoundError."""
+    """Open a directory, and yield its descriptor. make: make it and its parent where they are missing.
+
+    Raises Refused, FileNotFoundError.
+    """
     if make:
         for missing in (path.parent, path):
             _make(missing)
@@ -45,12 +47,12 @@ def _make(path: Path) -> None:
         ) from error
     with directory(path) as descriptor:
         if stat.S_IMODE(os.fstat(descriptor).st_mode) != DIRECTORY:
-            os.fchmod(descriptor, DIRECTORY)  # of an older version, or under a umask that takes more away
+            os.fchmod(descriptor, DIRECTORY)  # an older version made it, or the umask removed some of the bits
 
 
 @contextmanager
 def opened(path: Path, flags: int, parent: int) -> Iterator[int]:
-    """The descriptor of a file in that directory. Raises Refused, FileNotFoundError."""
+    """Open a file, and yield its descriptor. parent: its directory's descriptor. Raises Refused, FileNotFoundError."""
     descriptor = _open(path, flags, parent)
     try:
         _trust(descriptor, path, stat.S_ISREG, "regular file")
@@ -60,7 +62,7 @@ def opened(path: Path, flags: int, parent: int) -> Iterator[int]:
 
 
 def _open(path: Path, flags: int, parent: int | None) -> int:
-    """O_NONBLOCK: a FIFO opens at once, and is refused then."""
+    """A descriptor of a file. O_NONBLOCK opens a FIFO at once; _trust() refuses it then. Raises Refused."""
     flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
         return os.open(path if parent is None else path.name, flags, FILE, dir_fd=parent)
@@ -85,7 +87,7 @@ def _trust(descriptor: int, path: Path, is_right: Callable[[int], bool], kind: s
 
 
 def read(path: Path) -> bytes:
-    """Raises Refused, FileNotFoundError."""
+    """The content of a file. Raises Refused, FileNotFoundError."""
     with directory(path.parent) as parent, opened(path, os.O_RDONLY, parent) as descriptor:
         content = os.read(descriptor, MOST_BYTES)
         if len(content) == MOST_BYTES:
@@ -94,11 +96,11 @@ def read(path: Path) -> bytes:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Whole or not at all. Raises Refused, FileNotFoundError."""
+    """Replace a file, whole or not at all. Raises Refused, FileNotFoundError."""
     new = path.with_suffix(".new")
     with directory(path.parent) as parent:
         with suppress(FileNotFoundError):
-            os.unlink(new.name, dir_fd=parent)  # of one that was killed
+            os.unlink(new.name, dir_fd=parent)  # a process that was killed may have left it
         with opened(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, parent) as descriptor:
             os.fchmod(descriptor, FILE)
             with open(descriptor, "wb", closefd=False) as file:
@@ -107,6 +109,6 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def remove(path: Path) -> None:
-    """If it is there. Raises Refused."""
+    """Remove a file, if it exists. Raises Refused."""
     with suppress(FileNotFoundError), directory(path.parent) as parent:
         os.unlink(path.name, dir_fd=parent)

@@ -1,10 +1,10 @@
 """Receive Flow Steering, the slides' Receive-CPU-Selection: a packet goes to the CPU that last read from its socket.
 
-Documentation/networking/scaling.rst, "RFS". It is ATR in software: learnt from the application, packet by packet, and
-with an interrupt between CPUs for each that arrives on another one.
+Documentation/networking/scaling.rst, "RFS". It is ATR in software. The kernel learns from the application's reads, and
+sends an interrupt to another CPU for each packet that arrives on the wrong one.
 
-The table of sockets is one for the whole machine. Its size stands in the first network namespace only, so that in a
-container without that namespace RFS cannot be switched on.
+The whole machine has one table of sockets. Its size can be set in the first network namespace only, so RFS cannot be
+switched on in a container without that namespace.
 """
 
 from pathlib import Path

@@ -1,9 +1,9 @@
-"""Receive Side Scaling as NICs do it: the Toeplitz hash, and the table from hash to CPU."""
+"""Receive Side Scaling as NICs do it: the Toeplitz hash, and the indirection table from hash to CPU."""
 
 from collections.abc import Sequence
 from functools import cache
 
-# The key of Microsoft's RSS specification, "Verifying the RSS Hash Calculation", and of most drivers' defaults.
+# The key in Microsoft's RSS specification, "Verifying the RSS Hash Calculation". Most drivers use it by default.
 STANDARD_KEY = bytes.fromhex("6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa")
 
 INDIRECTION_ENTRIES = 128
@@ -12,10 +12,11 @@ MAX_INPUT = 36
 
 @cache
 def contributions(key: bytes = STANDARD_KEY) -> list[list[int]]:
-    """Toeplitz as a table: entry [i][b] is the 32-bit XOR that byte b at input position i adds to the hash.
+    """The Toeplitz hash as a table of shape 36 × 256.
 
-    Shape 36 × 256. The hash of an input is the XOR of one entry per byte: bit n of the input, counted from its first
-    byte's highest bit, adds the 32 bits of the key that start at bit n.
+    Entry [i][b] holds the 32 bits that byte b at input position i adds to the hash by XOR. The hash of an input is the
+    XOR of one entry for each byte. Bit n of the input, counted from the highest bit of its first byte, adds the 32 bits
+    of the key that start at bit n.
     """
     key_bits = int.from_bytes(key, "big")
 

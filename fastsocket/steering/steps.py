@@ -1,8 +1,8 @@
-"""The changes that steering makes, each as data: what was there before, and how that is put back.
+"""The changes that steering makes, each as a step: the setting before the change, and how it is put back.
 
-A later command reads the changes from a file, as root. So a step holds numbers and known words, never a command or a
-path. Each field is checked when a step is made or read. A device is known by its namespace, number and name. If there
-is no such device any more, its settings have gone with it.
+A later command reads the steps from a file, as root. So a step holds numbers and known words, never a command or a
+path. Each field is checked when a step is made or read. A device is known by its network namespace, number and name. If
+the device is gone, its settings have gone with it.
 """
 
 import re
@@ -20,7 +20,7 @@ from fastsocket.steering.device import NAME, Device, DeviceError
 from fastsocket.steering.interrupts import affinity, interrupts_of
 
 PROC_SYS = Path("/proc/sys")
-# Of the whole machine: Receive Flow Steering's table, and what the lab's variants switch.
+# Settings of the whole machine: the size of Receive Flow Steering's table, and what the lab's variants switch.
 SYSCTLS = ("net/core/rps_sock_flow_entries", "net/core/skb_defer_max", "net/core/busy_poll", "net/core/busy_read")
 MASK, COUNT = re.compile(r"[0-9a-f]{1,8}(,[0-9a-f]{8})*"), re.compile(r"[0-9]{1,10}")
 QUEUE_FILES = {"rps_cpus": MASK, "xps_cpus": MASK, "rps_flow_cnt": COUNT}
@@ -28,32 +28,32 @@ LAST = {"pid": 1 << 22, "int": (1 << 31) - 1, "u32": (1 << 32) - 1, "u64": (1 <<
 
 
 def number(value: object, last: int, first: int = 0) -> None:
-    """Raises ValueError where it is none of those."""
+    """Raises ValueError where the value is no integer from first to last."""
     if type(value) is not int or not first <= value <= last:
         raise ValueError(f"{value!r} is no number from {first} to {last}")
 
 
 def word(value: object, pattern: re.Pattern[str]) -> None:
-    """Raises ValueError where it is none of those."""
+    """Raises ValueError where the value is no string that matches the pattern as a whole."""
     if not isinstance(value, str) or not pattern.fullmatch(value):
         raise ValueError(f"{value!r} is not as {pattern.pattern}")
 
 
 def one_of(value: object, *known: object) -> None:
-    """Raises ValueError where it is none of those."""
+    """Raises ValueError where the value is none of the known values."""
     if not any(type(value) is type(one) and value == one for one in known):
         raise ValueError(f"{value!r} is none of {', '.join(map(str, known))}")
 
 
 class Step(Protocol):
-    """One change. A journal that is kept in a file holds only those of KINDS."""
+    """One change. A journal that is kept in a file holds only steps of KINDS."""
 
     def undo(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class DeviceId:
-    """Which device it was. namespace: the inode of its network namespace; process: one that was in there."""
+    """The device of a step. namespace: the inode of its network namespace. process: a process that was in there."""
 
     name: str
     process: int | None
@@ -72,7 +72,10 @@ class DeviceId:
         return cls(device.name, device.process, device.index, device.namespace)
 
     def find(self) -> Device | None:
-        """The device, if it is there. Numbers of processes are given again, so both are compared."""
+        """The device, or None if it is gone.
+
+        The number of the process may be used again, so the network namespace and the device's number are compared.
+        """
         device = Device(self.name, self.process)
         try:
             return device if (device.namespace, device.index) == (self.namespace, self.index) else None
@@ -81,7 +84,10 @@ class DeviceId:
 
 
 def _put_back(path: Path, before: str) -> None:
-    """What could not be changed can often not be written either: so it is only where it differs. Raises Refused."""
+    """Write an old value back, only where the file's value differs. Raises Refused.
+
+    A setting that could not be changed before can often not be written now either.
+    """
     try:
         if path.exists() and path.read_text().strip() != before:
             path.write_text(before)
@@ -91,7 +97,7 @@ def _put_back(path: Path, before: str) -> None:
 
 @dataclass(frozen=True)
 class Sysctl:
-    """A setting of the machine."""
+    """A setting below /proc/sys that was changed."""
 
     name: str
     before: str
@@ -106,7 +112,7 @@ class Sysctl:
 
 @dataclass(frozen=True)
 class QueueFile:
-    """A setting of a device's queue in sysfs."""
+    """A setting of a device's queue in sysfs that was changed."""
 
     device: DeviceId
     file: str
@@ -127,7 +133,7 @@ class QueueFile:
 
 @dataclass(frozen=True)
 class InterruptMoved:
-    """The CPUs that could get an interrupt of the device."""
+    """An interrupt of a device that was given to a CPU. before: the CPUs that could get it."""
 
     device: DeviceId
     interrupt: int
@@ -145,7 +151,7 @@ class InterruptMoved:
 
 @dataclass(frozen=True)
 class EgressFilter:
-    """Our tc filter at a device's egress. made_hook: the clsact qdisc is ours, too."""
+    """Our tc filter at a device's egress. made_hook: we have made the clsact qdisc, too."""
 
     device: DeviceId
     handle: int
@@ -168,7 +174,7 @@ class EgressFilter:
 
 
 def _has_filters(device: str) -> bool:
-    """Somebody else's, which would go with our clsact."""
+    """Whether a device still has tc filters. They are somebody else's, and would go with our clsact qdisc."""
     shown = [
         subprocess.run(["tc", "filter", "show", "dev", device, direction], capture_output=True).stdout
         for direction in ("ingress", "egress")
@@ -178,7 +184,7 @@ def _has_filters(device: str) -> bool:
 
 @dataclass(frozen=True)
 class XdpAttached:
-    """Our XDP program on a device. flags: the mode that it was attached in."""
+    """Our XDP program on a device. flags: the mode in which it was attached."""
 
     device: DeviceId
     program_id: int
@@ -199,7 +205,7 @@ class XdpAttached:
 
 @dataclass(frozen=True)
 class IndirectionSet:
-    """A NIC's table from hash to queue: the queues from first on, in turn; count 0: the driver's default."""
+    """A NIC's old indirection table: count queues in turn, from first on. count 0: the driver's default table."""
 
     device: DeviceId
     first: int
@@ -216,7 +222,7 @@ class IndirectionSet:
 
 @dataclass(frozen=True)
 class NtupleSet:
-    """Whether a NIC looks at its filter rules."""
+    """Whether a NIC looked at its filter rules before: "on" or "off"."""
 
     device: DeviceId
     before: str
@@ -230,7 +236,7 @@ class NtupleSet:
 
 @dataclass(frozen=True)
 class RuleAdded:
-    """A filter rule of a NIC, by its location."""
+    """A filter rule that was added to a NIC, known by its location."""
 
     device: DeviceId
     location: int
@@ -256,7 +262,7 @@ KINDS: dict[str, Callable[..., Step]] = {
 
 
 def step(kept: object) -> Step:
-    """One of them, from what a file holds of it. Raises ValueError."""
+    """The step of KINDS that a file holds as JSON. Raises ValueError."""
     if not isinstance(kept, dict) or not isinstance(kept.get("kind"), str) or kept["kind"] not in KINDS:
         raise ValueError("its kind is unknown")
     fields = {name: value for name, value in kept.items() if name != "kind"}

@@ -1,4 +1,4 @@
-"""What a guest is asked: each check is a module that runs in the guest, from the checkout, and prints one line of JSON.
+"""The checks of a guest. Each check is a module that runs in the guest, from the checkout, and prints one line of JSON.
 
 python -m guest.checks.NAME [ARGUMENTS]     {"ok": true, "said": "…"}; said is short, for a cell of a table
 """
@@ -22,24 +22,27 @@ CPUS = sorted(os.sched_getaffinity(0))
 
 
 def accepted(pid: int) -> tuple[Counter[int], Counter[int]]:
-    """Connections by CPU that the server counts as local, and those that another worker accepted, because the CPU's own
-    was away."""
+    """Two counts of a server's connections, by CPU.
+
+    The first are connections that the server counts as local. The second are those that another CPU's worker accepted,
+    because the CPU's own worker was away.
+    """
     (server,) = survey().of([pid])
     local = Counter({cpu.cpu: cpu.accepted_local for cpu in server.counters})
     return local, Counter({cpu.cpu: cpu.given_late + cpu.given_left for cpu in server.counters})
 
 
 def wait_until_adopted(pid: int) -> None:
-    """A worker watches its listener before it waits, and gets a local listener when it waits."""
+    """Wait until a worker has adopted the local listener of each CPU. A worker adopts it when it first waits."""
     wait_until(lambda: adopters(pid) == dict.fromkeys(CPUS, 1), f"a worker on each of the CPUs {CPUS}")
 
 
 class No(Exception):
-    """The answer is no; the message says why."""
+    """A check's answer is no; the message says why."""
 
 
 def answer(check: Callable[..., str]) -> None:
-    """Print what the check says, or why it says no. What else goes wrong is a defect of the check, and shows where."""
+    """Print what a check says, or why it says no. Any other exception is a bug in the check: its traceback is shown."""
     try:
         said, ok = check(*sys.argv[1:]), True
     except (No, AssertionError) as error:
@@ -48,7 +51,7 @@ def answer(check: Callable[..., str]) -> None:
 
 
 def output(command: list[str], allowed: tuple[int, ...] = (0,)) -> str:
-    """What a command says. Raises No with the last line of its complaint when it ends with another status."""
+    """What a command prints. Raises No, with the command's last line on stderr, when its exit status is not allowed."""
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     if done.returncode not in allowed:
         print(done.stderr, file=sys.stderr)

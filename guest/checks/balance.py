@@ -1,7 +1,7 @@
-"""All packets come to the first CPU: whose workers serve them, with Balance?
+"""All packets come to the first CPU, and Balance is on: do other CPUs' workers serve some of the connections?
 
-The others serve where the first CPU's worker stays away for 5 ms or has a long queue: often in an emulator, perhaps
-never on a calm machine.
+They serve where the first CPU's worker stays away for 5 ms or has a long queue. That happens often in an emulator, and
+perhaps never on a calm machine.
 """
 
 from collections import Counter
@@ -19,7 +19,7 @@ SECONDS = 4
 
 
 def check() -> str:
-    """How many connections the first CPU's worker accepted, and how few and how many the others."""
+    """How many connections the first CPU's worker accepted, and the least and the most that another worker accepted."""
     with bench(["nginx"], len(CPUS), choose(None)) as (trials, _):
         trial = trials.run(Slot(0, 0, "nginx", "balanced", False, len(CPUS)), PLACEMENT, SECONDS, one_queue=True)
     served = _by_worker(trial)

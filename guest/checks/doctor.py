@@ -1,4 +1,4 @@
-"""What lab.py doctor finds missing; no required thing may be."""
+"""What does lab.py doctor find missing? Nothing that is required may be missing."""
 
 import json
 
@@ -6,7 +6,7 @@ from guest.checks import LAB, No, answer, output
 
 
 def check() -> str:
-    """The names of what is not there, each with its remedy."""
+    """The names of all that is missing, each with the detail that doctor shows. Raises No for anything required."""
     found = json.loads(output([*LAB, "doctor", "--json"], allowed=(0, 1)))
     required = [one for one in found if one["required"] and not one["ok"]]
     if required:

@@ -1,7 +1,8 @@
-"""The library's own tests, without those that ask a sanitizer or the compiler: they say nothing of a kernel.
+"""The library's own tests, except tests of sanitizers and of the compiler, which say nothing about a kernel.
 
-They test a library whose workers wait 100 times as long for a neighbour. In an emulated guest no worker is sure to come
-back to its loop within the usual eight milliseconds, and then neighbours take connections that the tests expect there.
+They test a build of the library in which neighbours wait 100 times as long before they take a connection. In an
+emulated guest a worker may not come back to its loop within the usual eight milliseconds. Neighbours would then take
+connections that the tests expect at that worker.
 """
 
 import os
@@ -19,7 +20,7 @@ ENVIRONMENT = {**os.environ, "FASTSOCKET_LIBRARY": str(EMULATED)}
 
 
 def check() -> str:
-    """How many pass. What fails gets a second try on its own, because an emulator may stop a CPU for a second."""
+    """How many tests pass. Failed tests run a second time on their own: an emulator may stop a CPU for a second."""
     counts, failed = _run(FILES)
     if failed:
         again, still = _run(failed)

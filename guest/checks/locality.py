@@ -1,4 +1,4 @@
-"""How local a server's connections are, with the library and without, in a short sweep over all CPUs."""
+"""How local are a server's connections, with and without the library? Measured in a short sweep over all CPUs."""
 
 import os
 import tempfile
@@ -10,16 +10,19 @@ from records.trials import Trial, read_trials
 from tests.harness.locality import MOSTLY, accepted, helped_percent
 from workloads.limits import PREFIX
 
-LOCAL_ENOUGH = 99  # with the connections that neighbours took over
-# So few that CPUs go idle between requests. At saturation an emulator lets a CPU that has work wait for its turn, and a
-# neighbour then serves that CPU's clients.
+LOCAL_ENOUGH = 99  # percent, counting connections that neighbours took over as local
+# So few connections that CPUs go idle between requests. At saturation a CPU that has work must wait for its turn in the
+# emulator, and a neighbour then serves that CPU's clients.
 CONNECTIONS_PER_CORE = "1"
-REHEARSED_REQUESTS = "200"  # of Redis: an emulator serves about a thousand a second, of all instances together
+REHEARSED_REQUESTS = "200"  # for Redis: in an emulator all instances together serve about a thousand a second
 KINDS = {"passive_local_percent": "passive", "active_local_percent": "active"}
 
 
 def check(workload: str) -> str:
-    """As in "passive 33.0 → 100.0"; where the kernel tells nothing of locality, what the library counted."""
+    """Local percent without → with the library, as in "passive 33.0 → 100.0". Raises No where too few are local.
+
+    Where the kernel tells nothing about locality, the library's own count is used.
+    """
     os.environ[f"{PREFIX}CONNECTIONS_PER_CORE"] = CONNECTIONS_PER_CORE
     os.environ[f"{PREFIX}REHEARSED_REQUESTS"] = REHEARSED_REQUESTS
     with tempfile.TemporaryDirectory() as folder:
@@ -71,7 +74,7 @@ def _how_late(trials: list[Trial]) -> str:
 
 
 def _by_the_library(trials: list[Trial]) -> float:
-    """The share of what it accepted that came from the worker's own CPU."""
+    """The percentage of accepted connections that came from the worker's own CPU, as the library counted them."""
     counted = accepted(trials)
     if not any(counted.values()):
         raise No("neither the kernel nor the library tells")

@@ -8,7 +8,7 @@ from guest.checks import CPUS, FASTSOCKET, No, answer, output
 from tests.harness.servers import nginx, served
 
 SECONDS = "5"
-# Of balance the load decides: how long threads wait for a CPU.
+# Advice on balance is left out, because it depends on the load: on how long threads wait for a CPU.
 ADVICE = {
     "the library": "try",
     "nic": "no",
@@ -20,7 +20,10 @@ ADVICE = {
 
 
 def check() -> str:
-    """As in "33 % of reads local, 6.5 calls each". One CPU asks: an emulator has little left for the command itself."""
+    """What was measured, as in "33 % of reads local, 6.5 calls each". Raises No where numbers or advice are wrong.
+
+    Only one CPU sends requests, because the emulator must have CPU time left for the command itself.
+    """
     server = nginx("nginx", workers=len(CPUS))
     with (
         tempfile.TemporaryDirectory() as folder,

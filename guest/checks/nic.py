@@ -1,4 +1,7 @@
-"""fastsocket nic in every mode on virtio_net with a queue for each CPU; clients come from the namespace ``client``."""
+"""Does fastsocket nic work in every mode on virtio_net with a queue for each CPU?
+
+The clients are in the network namespace ``client``.
+"""
 
 import subprocess
 import sys
@@ -11,7 +14,7 @@ from tests.harness.servers import Served, nginx, served
 
 ADDRESS, PORT, DEVICE, NUMBER = "10.9.0.2", 8080, "eth0", 100
 MODES = ("rss", "atr", "perfect")
-# Run by the client: connections one after the other, and how many got the page.
+# The client's program: it opens connections one after the other, and prints how many of them got the page.
 CLIENT = f"""
 import socket
 def ask():
@@ -23,9 +26,9 @@ print(sum(ask() for _ in range({NUMBER})))
 
 
 def check() -> str:
-    """By mode, how many connections were local; and that ``off`` puts everything back.
+    """How many connections were local in each mode. Raises No where that is too few, or ``off`` leaves a change behind.
 
-    Nothing is sent without a mode: with no XDP program there, some flows of this emulated device are never answered.
+    Packets are sent only while a mode is on: without an XDP program, some flows of this emulated device get no answer.
     """
     output(["ethtool", "-L", DEVICE, "combined", str(len(CPUS))])
     before = _state()
@@ -52,7 +55,7 @@ def _local_in(mode: str, one: Served) -> int:
 
 
 def _state() -> list[str]:
-    """All that a mode may change."""
+    """The state of everything that a mode may change."""
     queues = sorted(Path(f"/sys/class/net/{DEVICE}/queues").glob("*/*ps_cpus"))
     link = subprocess.run(["ip", "-details", "link", "show", DEVICE], capture_output=True, text=True, check=True).stdout
     return [output(["ethtool", "-x", DEVICE]), *(path.read_text() for path in queues), link]

@@ -1,6 +1,6 @@
-"""Does the kernel's verifier take every BPF program, loaded as the products load it?
+"""Does the kernel's verifier accept every BPF program, loaded as the command and the lab load it?
 
-Those are excused whose tracepoint came with a later kernel.
+A program is excused where its tracepoint came with a later kernel.
 """
 
 import os
@@ -20,7 +20,7 @@ from probes.trial import CallsProbe, ContentionProbe, LocalityProbe
 
 RECEIVED = (6, 3), "sock_recv_length came with Linux 6.3 (6e6eda44b939)"
 SINCE = {"locality": RECEIVED, "measure": RECEIVED, "walk": RECEIVED}
-LOADED: dict[str, Callable[[ExitStack], object]] = {  # name in fastsocket/bpf -> how, on a stack that ends it again
+LOADED: dict[str, Callable[[ExitStack], object]] = {  # how to load each object of fastsocket/bpf; the stack unloads it
     "emulated": lambda stack: stack.enter_context(SteeringProgram("emulated")),
     "cpumap": lambda stack: stack.enter_context(SteeringProgram("cpumap", {"cpus": machine_cpus()})),
     "locality": LocalityProbe,
@@ -32,7 +32,7 @@ LOADED: dict[str, Callable[[ExitStack], object]] = {  # name in fastsocket/bpf -
 
 
 def check() -> str:
-    """How many load."""
+    """How many BPF programs load, and which are excused. Raises No where the kernel refuses another one."""
     names = sorted(path.name.removesuffix(".bpf.c") for path in (ROOT / "fastsocket/bpf").glob("*.bpf.c"))
     refused = {name: why for name in names if (why := _why_not(name))}
     excused = [f"{name}: {SINCE[name][1]}" for name in refused if name in SINCE and _kernel() < SINCE[name][0]]

@@ -1,4 +1,4 @@
-"""Does fastsocket status agree with where connections came from, and with who served them?"""
+"""Does fastsocket status agree with the CPUs where connections came from, and with the workers that served them?"""
 
 import tempfile
 from pathlib import Path
@@ -11,10 +11,11 @@ EACH = 60
 
 
 def check() -> str:
-    """As many connections from each CPU must be counted there: as local, or as given to a neighbour, and few as given.
+    """How many connections were counted as local. Raises No where the counts are wrong.
 
-    The CPUs take turns: an emulator that runs eight busy CPUs one after the other stops a worker for so long that a
-    neighbour serves its clients.
+    Each connection must be counted on the CPU that it came from, as local or as given to a neighbour, and few may be
+    given. The CPUs send in turns: an emulator runs busy CPUs one after the other, and with eight of them it would stop
+    a worker for so long that a neighbour serves its clients.
     """
     server = nginx("nginx", workers=len(CPUS))
     with tempfile.TemporaryDirectory() as folder, served(server, Path(folder), preload=True) as one:

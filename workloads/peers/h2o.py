@@ -27,7 +27,7 @@ hosts:
 
 
 class H2O(WebServer):
-    """Threads can't be pinned by its configuration: they share the server's CPUs, and libfsocket.so gives each one."""
+    """h2o's configuration cannot pin threads. They share the server's CPUs; libfsocket.so pins each to one."""
 
     name = "h2o"
     binaries = {"h2o": ["--version"], "wrk": ["--version"]}

@@ -1,6 +1,6 @@
-"""nginx 1.31 as a static program, which no preload reaches: for what it does, not for how fast it is.
+"""nginx 1.31 as a static program, which no preload reaches. It is here for what it does, not for how fast it is.
 
-It is built for size, with musl's memory allocator.
+The program is built for size, with musl's memory allocator.
 """
 
 from workloads.nginx import Nginx
@@ -10,7 +10,7 @@ STATIC = "a static program takes no preload"
 
 
 class StaticNginx(Nginx):
-    """As nginx of Debian, but without the library."""
+    """The static nginx, configured as Debian's nginx. It cannot run with the library."""
 
     name = program = "nginx-static"
     binaries = {"nginx-static": ["-v"], "wrk": ["--version"]}

@@ -1,4 +1,4 @@
-"""Valkey 9: Redis's successor, an instance per core or one instance with threads that read and write."""
+"""Valkey 9, the successor of Redis: an instance per core, or one instance with threads that read and write."""
 
 import time
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ from workloads.redis import Redis
 from workloads.variants import Variant
 from workloads.workload import Cpus
 
-PORTION = 2000  # requests
+PORTION = 2000  # requests of one run of the load generator
 
 
 class Valkey(Redis):
-    """As Redis. Redis's own load generator asks it."""
+    """Valkey, measured as Redis is, with Redis's own load generator."""
 
     name = "valkey"
     program = "valkey-server"
@@ -31,8 +31,11 @@ class Valkey(Redis):
 
 
 class ValkeyWithThreads(Valkey):
-    """One instance on all of the server's cores. Its main thread accepts and executes; the others read and write. They
-    spin while they wait, so on cores that the load uses, too, it can be many times slower than one thread."""
+    """One instance of Valkey on all of the server's cores.
+
+    Its main thread accepts connections and executes commands; the other threads read and write. They spin while they
+    wait. So on cores that the load uses, too, the instance can be many times slower than with one thread.
+    """
 
     name = "valkey-io-threads"
 
@@ -43,7 +46,7 @@ class ValkeyWithThreads(Valkey):
         return {}
 
     def at_full_speed(self, testbed: Testbed, cpus: Cpus, demand: Demand) -> Load:
-        """In portions, because no rehearsal tells how many requests it will take."""
+        """Load the server in portions, because no rehearsal tells how many requests it will take."""
         began, portions = time.monotonic(), []
         while time.monotonic() < began + demand.seconds:
             portions.append(self._benchmark(testbed, cpus, "get", PORTION, demand.seconds))

@@ -1,7 +1,7 @@
-"""HAProxy while many connections to its backend are open already.
+"""HAProxy under pressure: many connections to its backend are open already.
 
-The kernel tries one source port after the other, and all even ones before any odd one. Linux 6.15 made a try cheaper
-(docs/lab.md, "Pressure"). The library tries some ports of its CPU, taken at random.
+For a new connection the kernel tries one source port after the other, all even ports before any odd one. Linux 6.15
+made a try cheaper (docs/lab.md, "Pressure"). The library tries some ports of its CPU, taken at random.
 """
 
 import json
@@ -19,12 +19,12 @@ from workloads.process import WorkloadError, finish, running
 from workloads.variants import Variant
 from workloads.workload import Cpus
 
-BYTES_EACH = 3000  # of the kernel's memory; measured: 2,800
-CONNECTIONS_PER_SECOND = 60_000  # opened and closed again, on two CPUs
+BYTES_EACH = 3000  # the kernel's memory for a connection; measured: 2,800
+CONNECTIONS_PER_SECOND = 60_000  # how many connections two CPUs open and close again
 
 
 class HAProxyUnderPressure(HAProxy):
-    """As HAProxy, and a trial also has the time of connect() in a process beside it, under the same variant."""
+    """HAProxy under pressure. A trial also times connect() in another process, under the same variant."""
 
     def __init__(self, name: str, connections: int):
         self.name = name
@@ -50,7 +50,7 @@ class HAProxyUnderPressure(HAProxy):
 
 @contextmanager
 def holding(testbed: Testbed, variant: Variant, cpus: Cpus, connections: int) -> Iterator[None]:
-    """So many connections of the server's host to its backend. Raises WorkloadError."""
+    """Hold this many connections from the server's host to its backend during the with block. Raises WorkloadError."""
     _require_memory(connections)
     order = "any" if variant.chooses_ports else "even-first"
     command = _program(testbed, cpus.load, held.__file__, str(connections), order)
@@ -61,18 +61,18 @@ def holding(testbed: Testbed, variant: Variant, cpus: Cpus, connections: int) ->
             yield
         finally:
             process.terminate()
-            process.wait()  # until all are closed: the next trial takes the same ports
+            process.wait()  # until all connections are closed: the next trial takes the same ports
 
 
 def _program(testbed: Testbed, cpus: list[int], file: str, *arguments: str) -> list[str]:
-    """Of this folder, about the backend."""
+    """The command line that runs a program of this folder on the server's host, with the backend's address and port."""
     return testbed.command(
         testbed.server, cpus, [sys.executable, file, testbed.backend.IP(), str(http.PORT), *arguments]
     )
 
 
 def _require_memory(connections: int) -> None:
-    """Raises WorkloadError."""
+    """Raises WorkloadError where these connections would take more than half of the available memory."""
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     there, needed = 1024 * int(lines["MemAvailable"].split()[0]), BYTES_EACH * connections
     if needed > there / 2:

@@ -1,9 +1,9 @@
-"""Times connect() calls to one destination, as a proxy makes them: each returns once its SYN is sent.
+"""Time connect() calls to one destination, as a proxy makes them: each call returns once its SYN is sent.
 
     python3 connects.py ADDRESS PORT CPUS
 
-It writes the percentiles in µs as JSON. The standard library alone is imported here. Python's own part of a call is
-about 1 µs.
+The program prints percentiles in µs as JSON. It imports the standard library only. Python itself takes about 1 µs of a
+call.
 """
 
 import json
@@ -14,14 +14,14 @@ import struct
 import sys
 import time
 
-SECONDS = 0.5  # at most
-CALLS, FEWEST = 1000, 20  # at most; at least, however long they take
-ON_EACH_CPU = 10  # by turns
-NO_LINGER = struct.pack("=ii", 1, 0)  # a reset leaves no TIME_WAIT
+SECONDS = 0.5  # how long to time calls, at most
+CALLS, FEWEST = 1000, 20  # the most calls; the fewest calls, however long they take
+ON_EACH_CPU = 10  # after so many calls the next CPU has its turn
+NO_LINGER = struct.pack("=ii", 1, 0)  # close() sends a reset then, which leaves no TIME_WAIT
 
 
 def call(to: tuple[str, int]) -> float:
-    """In µs. The connection is closed at once."""
+    """The time of one connect() in µs. The connection is closed at once."""
     with socket.socket() as one:
         one.setblocking(False)
         one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)

@@ -1,11 +1,13 @@
-"""Holds connections to one destination: the near end of each alone, by TCP_REPAIR, so no packet is sent for them.
+"""Hold connections to one destination. Only their near ends exist, by TCP_REPAIR, so no packet is sent for them.
 
-They take the ports that a proxy's own connections would have taken. The kernel's connect() takes the even ports first
-(Linux 4.2, commit 07f4c90062f8); the library takes any. An address has PER_ADDRESS of them, the host's own first.
+The connections take the source ports that a proxy's own connections would have taken. The kernel's connect() takes the
+even ports first (Linux 4.2, commit 07f4c90062f8); the library takes any. Each source address has PER_ADDRESS of the
+connections, beginning with the host's own address.
 
     python3 held.py ADDRESS PORT CONNECTIONS even-first|any
 
-It writes a line when all are there, and ends after LONGEST_SECONDS. The standard library alone is imported here.
+The program prints a line when all connections exist, and ends after LONGEST_SECONDS. It imports the standard library
+only.
 """
 
 import errno
@@ -19,10 +21,10 @@ import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
-TCP_REPAIR = 19  # <linux/tcp.h>: connect() sends nothing, and close() neither
-# Of <linux/in.h>; the first lets a socket have an address that is not of this host.
+TCP_REPAIR = 19  # <linux/tcp.h>: with it neither connect() nor close() sends a packet
+# From <linux/in.h>. IP_TRANSPARENT lets a socket have an address that this host does not have.
 IP_TRANSPARENT, IP_BIND_ADDRESS_NO_PORT, IP_LOCAL_PORT_RANGE = 19, 24, 51
-PORTS = range(1024, 65536)  # net.ipv4.ip_local_port_range of a testbed
+PORTS = range(1024, 65536)  # a testbed's net.ipv4.ip_local_port_range
 PER_ADDRESS = 50_000
 LONGEST_SECONDS = 600
 OTHER_DESCRIPTORS = 64
@@ -33,7 +35,7 @@ Source = tuple[str, int]
 
 
 def sources(connections: int, even_first: bool) -> Iterator[Source]:
-    """An address and a port for each; the address "" is the host's own."""
+    """The source address and port of each connection. The address "" is the host's own."""
     for number, done in enumerate(range(0, connections, PER_ADDRESS)):
         address = f"10.255.0.{number}" if number else ""
         for port in ports(even_first)[: min(PER_ADDRESS, connections - done)]:
@@ -41,7 +43,7 @@ def sources(connections: int, even_first: bool) -> Iterator[Source]:
 
 
 def ports(even_first: bool) -> list[int]:
-    """All, in the order in which they are taken."""
+    """All ports, in the order in which connections take them."""
     shuffled = random.sample(PORTS, len(PORTS))
     return sorted(shuffled, key=lambda port: port % 2) if even_first else shuffled
 
@@ -53,18 +55,18 @@ def connect(source: Source, to: tuple[str, int]) -> socket.socket:
     one.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, struct.pack("=HH", port, port))
     if address:
         one.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
-        one.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)  # else bind() takes a port, from all addresses
+        one.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)  # else bind() takes a port from all addresses
         one.bind((address, 0))
     try:
         one.connect(to)
     except OSError as error:
-        if error.errno != errno.EADDRNOTAVAIL:  # a connection that just ends has the port, so it is taken all the same
+        if error.errno != errno.EADDRNOTAVAIL:  # another connection that is just ending still has the port: it is taken
             raise
     return one
 
 
 def hold(part: list[Source], to: tuple[str, int], ready: int) -> NoReturn:
-    """In a process of its own."""
+    """Open a part of the connections in a process of its own, say so through the pipe, and wait to be killed."""
     _connections = [connect(source, to) for source in part]
     os.write(ready, b"\n")
     os.close(ready)
@@ -73,7 +75,7 @@ def hold(part: list[Source], to: tuple[str, int], ready: int) -> NoReturn:
 
 
 def end_all(*signal_and_frame: object) -> NoReturn:
-    """Once the kernel has closed the connections."""
+    """Kill all children, and exit once the kernel has closed their connections."""
     for child in children:
         os.kill(child, signal.SIGKILL)
     for child in children:
