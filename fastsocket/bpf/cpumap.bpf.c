@@ -23,7 +23,7 @@ int fastsocket_nic(struct xdp_md *frame)
 	return cpu < MAX_CPUS ? (int)bpf_redirect_map(&cpus, cpu, XDP_PASS) : XDP_PASS;
 }
 
-/* For test runs: the CPU as return value. */
+/* For tests: returns the CPU that fastsocket_nic() would choose. */
 SEC("xdp")
 int chosen_cpu(struct xdp_md *frame)
 {

@@ -9,19 +9,22 @@
  * net/core/dev.c).
  *
  * By RPS: the receiving end has RPS on, and RPS takes CPU number (hash * cpus) >> 32 of its mask (get_rps_cpu() in
- * net/core/dev.c). The program writes skb->hash. The other bits of the hash are the flow's own, as with a NIC: RFS finds
- * its flows by them.
+ * net/core/dev.c). The program writes skb->hash. The other bits of the hash are the flow's own, as with a NIC: RFS
+ * finds its flows by them.
  */
 #include "steering.h"
 
-/* The CPU's place among those to choose from, plus 1; 0: it is not among them. */
+/* The position of a CPU among those to choose from, plus 1; 0: the CPU is not among them. */
 static __always_inline __u32 position_of(__u32 cpu)
 {
 	asm volatile("" : "+r"(cpu)); /* clang knows a limit of the number that the verifier does not see */
 	return cpu < MAX_CPUS ? settings.position[cpu] : 0;
 }
 
-/* A hash that RPS maps to the CPU at this position; never 0, which the kernel takes for "no hash". */
+/*
+ * A hash that RPS maps to the CPU at this position. It is never 0, which the kernel takes for "no hash". For position
+ * 0, which is no CPU's, there is none, and 0 is returned.
+ */
 static __always_inline __u32 hash_for(__u32 position, __u32 flow_hash)
 {
 	__u32 cpus = settings.cpus, first, shift = 0;
@@ -35,7 +38,9 @@ static __always_inline __u32 hash_for(__u32 position, __u32 flow_hash)
 	return first + (flow_hash >> shift) ?: 1;
 }
 
-/* The position of the CPU that shall handle the packet, and the packet's own hash. 0: the kernel chooses. */
+/*
+ * The position of the CPU that shall handle the packet, or 0: the kernel chooses. *hash becomes the packet's own hash.
+ */
 static __always_inline __u32 chosen(struct __sk_buff *skb, __u32 *hash)
 {
 	struct flow flow = {};
@@ -58,7 +63,7 @@ int steer(struct __sk_buff *skb)
 	return TC_ACT_UNSPEC;
 }
 
-/* For test runs: the packet's Toeplitz hash, and the hash that steer() would set, as return values. */
+/* For tests: rss_hash() returns the packet's Toeplitz hash, and rps_hash() the hash that steer() would set. */
 SEC("tc")
 int rss_hash(struct __sk_buff *skb)
 {

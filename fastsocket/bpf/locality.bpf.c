@@ -2,7 +2,8 @@
 /*
  * Locality probe: does the application read a packet on the CPU whose softirq handled the packet?
  *
- * reads.h says what a read tells. The worker that accepted a connection makes its first read.
+ * reads.h says what a read tells. A connection's first read stands for its accept, because the worker that accepted the
+ * connection makes that read.
  */
 #include "reads.h"
 

@@ -5,14 +5,14 @@
  */
 #include "reads.h"
 
-#define MAX_LEVEL 8 /* of PID namespaces within each other that are looked at; the kernel has 32 at most */
+#define MAX_LEVEL 8 /* how many PID namespaces within each other are looked at; the kernel has 32 at most */
 #define FIRST_PID_NAMESPACE 0xEFFFFFFC /* PROC_PID_INIT_INO in <linux/proc_ns.h> */
 
 /* fastsocket/measure/probe.py writes this. */
 struct {
 	__u64 listening
 		[1024];      /* a bit for each port: connections on these local ports are passive, all others active */
-	__u32 pid_namespace; /* inode number: whose process numbers we are told, and tell */
+	__u32 pid_namespace; /* inode number: the PID namespace whose process numbers probe.py knows */
 } watched = { .pid_namespace = 1 };
 
 /* fastsocket/measure/probe.py reads this, as "=9Q". */
@@ -24,7 +24,10 @@ struct row {
 };
 _Static_assert(sizeof(struct row) == 9 * sizeof(__u64), "_ROW");
 
-/* The server's processes as it was found. fastsocket/measure/probe.py makes the maps as large as the server takes. */
+/*
+ * The processes of the server that were found when measuring began. fastsocket/measure/probe.py makes the maps as large
+ * as the server takes.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
@@ -32,7 +35,7 @@ struct {
 	__type(value, __u32);
 } processes SEC(".maps");
 
-/* A row for each of its threads. Only the thread itself counts there. */
+/* A row for each thread of these processes. Only the thread itself counts in its row. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
@@ -41,8 +44,8 @@ struct {
 } threads SEC(".maps");
 
 /*
- * The number by which our PID namespace knows a task; 0: the task is not in it. Outside of containers this is one load:
- * the lookup below takes some 100 ns, at each read and each contended lock of the machine.
+ * The number by which the watched PID namespace knows a task; 0: the task is not in it. Outside of containers this is
+ * one load: the lookup below takes some 100 ns, at each read and each contended lock of the machine.
  */
 static __always_inline __u32 number_of(struct task_struct *task)
 {
@@ -74,7 +77,7 @@ static __always_inline bool is_watched(struct task_struct *process)
 	return bpf_map_lookup_elem(&processes, &number) != NULL;
 }
 
-/* The current thread's row, if there is one already. */
+/* The row of a thread; NULL: there is none yet. */
 static __always_inline struct row *row_of(struct task_struct *task)
 {
 	__u32 number = number_of(task);
@@ -82,7 +85,10 @@ static __always_inline struct row *row_of(struct task_struct *task)
 	return bpf_map_lookup_elem(&threads, &number);
 }
 
-/* A new row: for a thread that has started since, or of a worker that has. */
+/*
+ * Makes a row for a thread that has started since: a thread of a known process, or of a new worker that such a process
+ * has made. NULL: the thread is not the server's.
+ */
 static __always_inline struct row *new_row_of(struct task_struct *task)
 {
 	struct task_struct *process = task->group_leader;
@@ -146,7 +152,7 @@ int BPF_PROG(tcp_rcv_space_adjust, struct sock *sk)
 	return row ? count(row, sk, is_whole_first_segment(sk)) : 0;
 }
 
-/* A lock of the kernel: here no row is made, because that takes a lock itself. */
+/* A thread waits for a lock of the kernel. If it has no row, none is made, because that takes a lock itself. */
 SEC("tp_btf/contention_begin")
 int BPF_PROG(contention_begin, void *lock, unsigned int flags)
 {

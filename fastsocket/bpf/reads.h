@@ -23,14 +23,15 @@ static __always_inline bool is_local(struct sock *sk)
 	return sk->__sk_common.skc_incoming_cpu == (int)bpf_get_smp_processor_id();
 }
 
-/* sock_recv_length: is it a read, and not a look or an end? */
+/* For sock_recv_length: is this a read of data, and neither a look (MSG_PEEK) nor the end of the connection? */
 static __always_inline bool is_read(int length, int flags)
 {
 	return length > 0 && !(flags & MSG_PEEK);
 }
 
 /*
- * sock_recv_length: has the application read as much of the connection as this read returns, and no more?
+ * For sock_recv_length: is this the connection's first read? Yes if the application has read as much of the connection
+ * as this read returns, and no more.
  *
  * bytes_received counts a FIN, which copied_seq passes once all data before the FIN was read.
  */
@@ -47,7 +48,7 @@ static __always_inline bool is_first_of(struct sock *sk, int length)
 	return tcp->copied_seq - first - end_too == (__u32)length;
 }
 
-/* tcp_rcv_space_adjust: is it the first read, as far as that shows? */
+/* For tcp_rcv_space_adjust: is it the connection's first read, as far as that tracepoint shows? */
 static __always_inline bool is_whole_first_segment(struct sock *sk)
 {
 	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);

@@ -4,12 +4,13 @@
  *
  * RSS, as in NICs: the low 7 bits of the Toeplitz hash of addresses and ports index a table of 128 CPUs.
  *
- * Perfect filtering, as in Fastsocket's Receive Flow Deliver (RFD) over Flow-Director: rules by destination port, and
- * the packets of active connections by the CPU that connect() encoded in their destination port.
+ * Perfect filtering, as in Fastsocket's Receive Flow Deliver (RFD) over Flow-Director: there are rules by destination
+ * port. Packets of active connections go to the CPU that connect() encoded in their destination port.
  *
- * ATR, Application Targeting Routing, as in Intel's 82599 and its driver ixgbe: the CPU that last sent on the flow.
+ * ATR, Application Targeting Routing, as in Intel's 82599 and its driver ixgbe: packets go to the CPU that last sent on
+ * the flow.
  *
- * RSS decides where no rule and no entry does.
+ * If no rule and no entry of ATR's table matches, RSS decides.
  */
 #pragma once
 #include <linux/bpf.h>
@@ -32,7 +33,7 @@
 
 /*
  * ixgbe gives the filters 64 KiB of packet memory by default, which hold 8k signatures, and looks at every 20th packet
- * that a queue sends. Here the last one of colliding flows stays; the 82599 has short chains instead.
+ * that a queue sends. If two flows fall to one entry, the last one stays here; the 82599 has short chains instead.
  */
 #define LEARNED_ENTRIES 8192
 #define SAMPLE_RATE 20
@@ -49,13 +50,13 @@ const volatile __u32 contributions[MAX_INPUT][256];
 /* fastsocket/steering/program.py writes this at any time. */
 struct settings {
 	__u32 mode;
-	__u32 cpus;         /* how many CPUs it may choose from */
+	__u32 cpus;         /* how many CPUs there are to choose from */
 	__u32 machine_cpus; /* the n of the slides' hash(p) */
 	__u32 port_mask;    /* ROUND_UP_POWER_OF_2(n) - 1 */
 	__s32 netns;        /* the receiver's, as an id in the program's namespace; -1: the same one */
-	__u32 by_queue;     /* the emulated NIC chooses a queue of the receiver, and not a CPU for RPS */
+	__u32 by_queue;     /* the emulated NIC chooses a queue of the receiver, not a CPU for RPS */
 	__u32 indirection[INDIRECTION_ENTRIES]; /* to CPU numbers */
-	__u16 position[MAX_CPUS]; /* the CPU's place among those to choose from, plus 1; 0: it is not among them */
+	__u16 position[MAX_CPUS]; /* the CPU's position among those to choose from, plus 1; 0: it is not among them */
 	__u16 port_rules[PORTS];  /* destination port to CPU number, plus 1; 0: no rule */
 } settings = { .cpus = 1 };
 _Static_assert(offsetof(struct settings, indirection) == 6 * 4 &&
@@ -63,7 +64,10 @@ _Static_assert(offsetof(struct settings, indirection) == 6 * 4 &&
                        sizeof(struct settings) == 6 * 4 + 4 * INDIRECTION_ENTRIES + 2 * MAX_CPUS + 2 * PORTS,
                "_HEAD and what follows");
 
-/* ATR's table: the hash of the arriving flow << 32 | CPU + 1. One word, so that a reader never sees half of it. */
+/*
+ * ATR's table. An entry is the hash of the arriving flow << 32 | CPU + 1: one word, so that a reader never sees half of
+ * it.
+ */
 __u64 learned[LEARNED_ENTRIES];
 
 /* How many packets were sent since the last one that ATR looked at. */
@@ -159,7 +163,9 @@ static __always_inline __u32 toeplitz(const struct flow *flow)
 	return hash;
 }
 
-/* Is there a listener where the packet goes? The lookup has an impossible peer, so that it finds no connection. */
+/*
+ * Is there a listener at the packet's destination? The lookup has an impossible peer, so that it finds no connection.
+ */
 static __always_inline bool listener_exists(void *packet, const struct flow *flow)
 {
 	struct bpf_sock_tuple tuple = {};
@@ -181,7 +187,7 @@ static __always_inline bool listener_exists(void *packet, const struct flow *flo
 	return true;
 }
 
-/* The slides' classification rules 1, 2 and 3. */
+/* Does the packet belong to an active connection? This applies the slides' classification rules 1, 2 and 3. */
 static __always_inline bool is_active(void *packet, const struct flow *flow)
 {
 	if (flow->source < WELL_KNOWN_PORTS)
@@ -191,7 +197,7 @@ static __always_inline bool is_active(void *packet, const struct flow *flow)
 	return !listener_exists(packet, flow);
 }
 
-/* fastsocket/steering/ports.py says the same in Python. */
+/* The CPU to which a port belongs. fastsocket/steering/ports.py says the same in Python. */
 static __always_inline __u32 core_of_port(__u16 port)
 {
 	__u32 core = port & settings.port_mask;
@@ -204,7 +210,10 @@ static __always_inline __u32 filtered(void *packet, const struct flow *flow)
 	__u64 port = flow->destination;
 	__u16 rule;
 
-	/* The verifiers of Linux 6.1 and 6.12 forget the limit of a number at a byte swap. clang would drop a plain mask. */
+	/*
+	 * The verifiers of Linux 6.1 and 6.12 forget the limit of a number at a byte swap. clang would drop a mask in
+	 * plain C.
+	 */
 	asm volatile("%0 &= 0xffff" : "+r"(port));
 	rule = settings.port_rules[port];
 	if (rule)
@@ -255,7 +264,10 @@ static __always_inline void reverse(struct flow *flow)
 	}
 }
 
-/* Every SYN and every 20th other packet that this CPU sends, but no FIN (ixgbe_atr() in ixgbe_main.c). */
+/*
+ * Does ATR look at this packet? It looks at every SYN and every 20th other packet that this CPU sends, but at no FIN
+ * (ixgbe_atr() in ixgbe_main.c).
+ */
 static __always_inline bool sampled(__u8 tcp_flags)
 {
 	__u32 zero = 0, *passed = bpf_map_lookup_elem(&unsampled, &zero);
@@ -269,7 +281,7 @@ static __always_inline bool sampled(__u8 tcp_flags)
 	return true;
 }
 
-/* At the receiver's own egress, for ATR: remember which CPU sends on the flow. */
+/* Runs at the receiver's own egress, for ATR: remembers which CPU sends on the flow. */
 SEC("tc")
 int learn(struct __sk_buff *skb)
 {

@@ -36,7 +36,7 @@ _Static_assert(offsetof(struct event, thread) == 8 && offsetof(struct event, cpu
                        offsetof(struct event, remote_port) == 18 && sizeof(struct event) == 24,
                "_EVENT");
 struct {
-	__u64 seen; /* more than MAX_EVENTS: the later ones were not kept */
+	__u64 seen; /* how many events there were; those after the first MAX_EVENTS were not kept */
 	struct event event[MAX_EVENTS];
 } walk;
 
@@ -62,7 +62,7 @@ struct tcp_start {
 	__u8 offset, flags;
 } __attribute__((packed));
 
-/* The flags of a segment that may belong to a handshake; 0: any other packet. */
+/* The SYN and ACK flags of a segment that may belong to a handshake; 0: it is any other packet. */
 static __always_inline int handshake(struct sk_buff *skb, struct tcp_start *tcp)
 {
 	__u8 ip[20];

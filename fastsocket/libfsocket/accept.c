@@ -21,8 +21,8 @@ static int accept_from(int fd, const struct acceptance *asked)
 }
 
 /*
- * How an attempt went. EMPTY: another queue is tried. FAILED: the application sees errno. ACCEPTED: there is a
- * connection.
+ * How an attempt to accept from one queue went. EMPTY: another queue is tried. FAILED: the application sees errno.
+ * ACCEPTED: there is a connection.
  */
 enum outcome { ACCEPTED, FAILED, EMPTY };
 struct attempt {
@@ -62,9 +62,9 @@ static struct attempt accept_clone(const struct acceptance *asked, int cpu)
 }
 
 /*
- * Was the handshake handled on the CPU that reads? Where a CPU has no clone that listens, the kernel gives its SYNs to
- * any other clone. The program of balance.h gives a clone SYNs of other CPUs, too. The accepted socket tells its CPU
- * (sk_clone_lock() in net/core/sock.c).
+ * Was the handshake handled on the CPU of the thread that accepts? If a CPU has no clone that listens, the kernel gives
+ * its SYNs to any other clone. The program of balance.h gives a clone SYNs of other CPUs, too. The accepted socket
+ * tells its CPU (sk_clone_lock() in net/core/sock.c).
  */
 static bool is_local(const struct listener *l, int cpu, int connection)
 {
@@ -78,7 +78,9 @@ static void count_accepted(const struct listener *l, int cpu, int connection)
 	count(is_local(l, cpu, connection) ? &counters_of(cpu)->accepted_local : &counters_of(cpu)->accepted_global);
 }
 
-/* Tell the neighbours that the worker can accept no more, so that they do not wait for it. */
+/*
+ * Tells the neighbours whether the worker's accept() fails, so that they do not wait for a worker that cannot accept.
+ */
 static void note_failure(struct seat *seat, const struct attempt *attempt)
 {
 	bool fails = attempt->outcome == FAILED;
@@ -119,7 +121,7 @@ static bool is_neglected_neighbour(const struct listener *l, int cpu)
 	return atomic_load(&l->clone[cpu].neighbour_epfd) >= 0 && is_neglected(l, cpu);
 }
 
-/* From the first wanted clone that is not empty. */
+/* Accepts from the first clone that is wanted and not empty. */
 static struct attempt accept_from_some(const struct acceptance *asked, bool (*wanted)(const struct listener *, int),
                                        struct attempt (*accept_one)(const struct acceptance *, int))
 {
@@ -134,7 +136,10 @@ static struct attempt accept_from_some(const struct acceptance *asked, bool (*wa
 
 enum ready { NONE_READY, LISTENER_READY, CLONE_READY };
 
-/* The application made its listener blocking after a worker adopted: sleep until one of its queues has something. */
+/*
+ * For an application that made its listener blocking after a worker adopted: sleeps until the listener, or a clone that
+ * this process watches, has a connection.
+ */
 static enum ready wait_for_any(const struct acceptance *asked)
 {
 	struct pollfd queues[64] = { { .fd = asked->fd, .events = POLLIN } };
@@ -165,7 +170,10 @@ static bool has_global_turn(struct adoption *mine)
 	return true;
 }
 
-/* The thread has a clone of its own. */
+/*
+ * Tries to accept for a thread that has a clone of its own: from that clone, and then from neglected clones of
+ * neighbours. At its global turn the thread tries the listener first.
+ */
 static struct attempt try_own(const struct acceptance *asked, struct adoption *mine)
 {
 	struct attempt attempt = nothing_there;
@@ -179,7 +187,7 @@ static struct attempt try_own(const struct acceptance *asked, struct adoption *m
 	return attempt;
 }
 
-/* The thread has no clone, but the process may. */
+/* Tries to accept for a thread without a clone, from the clones that other threads of its process have adopted. */
 static struct attempt try_any(const struct acceptance *asked)
 {
 	return atomic_load(&asked->l->watched) ? accept_from_some(asked, is_own, accept_local) : nothing_there;
@@ -199,9 +207,9 @@ static bool waits_by_epoll(const struct listener *l)
 }
 
 /*
- * From the listener itself. If it is empty, a thread without a clone accepts what another worker has left behind in a
- * clone. A process that does not wait for the listener by epoll may have been told by a worker to accept: it accepts
- * from any clone.
+ * Accepts from the listener itself. If it is empty, a thread without a clone accepts what another worker has left
+ * behind in a clone. If no thread of a process waits for the listener by epoll, a worker may have told the process to
+ * accept: it accepts from any clone.
  */
 static struct attempt try_last(const struct acceptance *asked, bool has_own)
 {
@@ -227,7 +235,7 @@ static int accept_shard(const struct acceptance *asked, const struct adoption *m
 	return connection;
 }
 
-/* From the clones first, then from the listener. */
+/* Tries the clones first, then the listener. */
 static struct attempt try_all(const struct acceptance *asked, struct adoption *mine)
 {
 	struct attempt attempt;

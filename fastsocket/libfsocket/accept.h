@@ -4,7 +4,7 @@
 
 #include "tables.h"
 
-/* accept() or accept4() of the application, as it calls it on a listener that the library knows. */
+/* An accept() or accept4() call of the application, on a listener that the library knows. accept() has flags 0. */
 struct acceptance {
 	struct listener *l;
 	int fd;

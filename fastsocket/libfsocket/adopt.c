@@ -24,7 +24,7 @@
 
 __thread struct adoption adoptions[MAX_LISTENERS] INITIAL_EXEC;
 
-/* Where the calling thread was counted as a worker without a clone of this listener. */
+/* For each listener: on which CPU the calling thread was counted as a worker without a clone. */
 THREAD_LOCAL struct fallback {
 	uint32_t generation;
 	int cpu;
@@ -42,7 +42,9 @@ void adoptions_forget(void)
 	pulse_forget();
 }
 
-/* For a worker that the application has not pinned: a CPU without a worker, or else the next CPU in turn. */
+/*
+ * Chooses a CPU for a worker that the application has not pinned: a CPU without a worker, or else the next CPU in turn.
+ */
 static int next_cpu(struct shared_listener *shared, const cpu_set_t *candidates)
 {
 	int turn, cpu;
@@ -100,8 +102,9 @@ static bool waits_for(const struct listener *l, int epfd)
 }
 
 /*
- * Of the listeners that a worker waits for, the one by which it gets its CPU: the first in the shared memory, so that
- * all workers with the same listeners agree. Two workers would otherwise get the same CPU by different listeners.
+ * A worker may wait for several listeners that have clones. Returns the one by whose seats it chooses its CPU: the
+ * first in the shared memory, so that all workers with the same listeners choose by the same one. Otherwise two workers
+ * could get the same CPU by different listeners.
  */
 static struct shared_listener *decisive(const struct listener *l, int epfd)
 {
@@ -150,12 +153,12 @@ static enum reason make_listen(struct listener *l, int cpu)
 	wait_for_predecessor(l);
 	if (real.listen(fd, backlog_of(l->fd)))
 		return CLONE_CANNOT_LISTEN;
-	/* listen() turns it on: inet_csk_delack_init() in net/ipv4/inet_connection_sock.c */
+	/* listen() turns TCP_QUICKACK on: inet_csk_delack_init() in net/ipv4/inet_connection_sock.c */
 	option_follows(l->fd, fd, IPPROTO_TCP, TCP_QUICKACK);
 	return NO_REASON;
 }
 
-/* The worker may have watched the clone as a neighbour until now. */
+/* Puts the worker's own clone into its epoll. The worker may have watched it as a neighbour until now. */
 static bool watch_own_clone(struct listener *l, int cpu, const struct watch *watch)
 {
 	if (!clone_watch(l, cpu, watch->epfd, exclusively(watch->event)))
@@ -171,7 +174,7 @@ static enum reason serve_clone(struct listener *l, int cpu, const struct watch *
 
 	if (problem)
 		return problem;
-	if (l->own_reuseport) /* the mark may have been removed while there was no worker */
+	if (l->own_reuseport) /* leave_group() may have taken the CPU off the clone */
 		clone_marks_cpu(clone_of(l, cpu), cpu);
 	seat_join(seat);
 	atomic_store(&seat->listening, 1);
@@ -334,8 +337,9 @@ void reconsider(struct listener *l, struct watch *watch)
 }
 
 /*
- * This process accepts no longer. Other workers that watch the listener accept what waits in its clones. If there are
- * none, the connections wait for the next worker, as they would have waited in a single listener.
+ * No thread of this process accepts from this clone any longer. Other workers that watch the listener accept what waits
+ * in the clone. If there are none, the connections wait for the next worker, as they would have waited in a single
+ * listener.
  */
 static void leave_seat(struct seat *seat)
 {
@@ -357,7 +361,10 @@ void adopters_leave(struct listener *l)
 	l->cloned = false;
 }
 
-/* The application may put a file of its own in its place. Other processes may hold the clone open and go on listening. */
+/*
+ * The application may put a file of its own in the place of the clone. Other processes may hold the clone open and go
+ * on listening.
+ */
 void clone_is_closed(int fd)
 {
 	struct listener *l = atomic_load(&listener_by_fd[fd]);

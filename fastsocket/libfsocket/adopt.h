@@ -2,13 +2,14 @@
 /*
  * Local Listen Table: which worker accepts from which clone.
  *
- * epoll_ctl()   the library notes that an epoll has a listener.
- * epoll_wait()  the thread that waits for such an epoll adopts the clone of its CPU: the clone listens from then on,
- *               and the epoll gets it too. The kernel gives the clone the connections whose SYN that CPU handled.
+ * epoll_ctl()   The library notes into which epoll the application puts its listener.
+ * epoll_wait()  The thread that waits for such an epoll adopts the clone of its CPU: the clone listens from then on,
+ *               and the library puts it into the epoll too. The kernel gives the clone the connections whose SYN that
+ *               CPU handled.
  *
- * A thread adopts only when it waits, because a clone that receives has to be looked after, and a thread that waits in
- * the library can be woken for that. Where the application itself opened several SO_REUSEPORT listeners on an address,
- * these are the local listeners: the library writes the worker's CPU on the one that it watches, and makes no clones.
+ * A thread adopts a clone only when it waits. A clone that receives connections has to be looked after, and a thread
+ * that waits inside the library can be woken for that. If the application itself opened several SO_REUSEPORT listeners
+ * on an address, the library makes no clones there: it writes the worker's CPU on the listener that the worker watches.
  * Sources: socket(7), SO_INCOMING_CPU; Linux b261eda84ec1 (SO_INCOMING_CPU in reuseport groups).
  */
 #ifndef ADOPT_H
@@ -16,7 +17,10 @@
 
 #include "tables.h"
 
-/* After this many accepts from its clone a worker tries the application's listener, which a busy clone would starve. */
+/*
+ * A worker that has a clone tries it before the application's listener. Once in this many accept() calls it tries the
+ * listener first, which a busy clone would otherwise starve.
+ */
 #define ACCEPTS_PER_GLOBAL_TURN 32
 
 struct adoption {
@@ -26,7 +30,7 @@ struct adoption {
 };
 extern __thread struct adoption adoptions[MAX_LISTENERS] INITIAL_EXEC;
 
-/* What the calling thread has adopted of this listener, or NULL. */
+/* What the calling thread has adopted of this listener; NULL if it has adopted nothing. */
 static inline struct adoption *adoption_of(const struct listener *l)
 {
 	struct adoption *mine = &adoptions[l - listeners];
@@ -35,21 +39,31 @@ static inline struct adoption *adoption_of(const struct listener *l)
 }
 
 void adoption_forget(const struct listener *l);
-/* The process is a copy of the one that adopted. */
+/*
+ * Forgets what the calling thread has adopted. For a child process: its parent's thread has adopted that, not its own.
+ */
 void adoptions_forget(void);
 
-/* All of these want the tables locked. The calling thread adopts a clone, or says why not. */
+/*
+ * All functions from here on need the tables locked. adopt(): the calling thread adopts a clone, or falls back to the
+ * application's listener and notes why.
+ */
 void adopt(struct listener *l, struct watch *watch);
-/* The worker is pinned now, or was moved to another CPU, or may be pinned now. */
+/*
+ * Checks whether the calling thread should adopt another clone, or its first one. It should if it was pinned or moved
+ * to another CPU, or if the library may pin it now.
+ */
 void reconsider(struct listener *l, struct watch *watch);
 /*
- * The thread of this watch, perhaps not the calling one, stops serving its CPU. Its neighbours look after the clone
- * until another worker adopts it.
+ * Makes the thread of this watch stop serving its CPU. It may be another thread than the calling one. The neighbours
+ * look after the clone until another worker adopts it.
  */
 void give_up(struct listener *l, struct watch *watch);
-/* No thread of this process accepts any longer. */
+/* Makes all threads of this process leave the listener's clones, and closes the process's descriptors of them. */
 void adopters_leave(struct listener *l);
-/* A descriptor that was a clone's is another file's, or about to become one's. */
+/*
+ * Forgets the clone that has this descriptor: the number is another file's now, or is about to become another file's.
+ */
 void clone_is_closed(int fd);
 
 #endif

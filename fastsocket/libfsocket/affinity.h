@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Pinning a worker, as the original Fastsocket did, and keeping the pin to that one thread.
+ * Pins a worker thread to a CPU, as the original Fastsocket did. The pin stays with that one thread.
  *
- * The kernel gives a new thread or process the CPU affinity of the thread that made it (sched_setaffinity(2)). So a
- * pinned thread gets its own affinity back while it makes a thread or a process, and while it executes another program.
- * A thread that asks for its affinity is told its own too. If the application changes the affinity meanwhile, the
- * application's stays.
+ * The kernel gives a new thread or process the CPU affinity of the thread that made it (sched_setaffinity(2)). So the
+ * library lifts the pin while a pinned thread makes a thread or a process, or executes another program: the thread then
+ * has the affinity that the application gave it. A pinned thread that asks for its affinity is told that one, too. If
+ * the application changes the affinity of a pinned thread, the application's choice stays.
  */
 #ifndef AFFINITY_H
 #define AFFINITY_H
@@ -14,24 +14,32 @@
 #include <stdbool.h>
 
 bool affinity_may_pin(void);
-/* Pin the calling thread, which may run on the CPUs in before. */
+/* Pins the calling thread to a CPU. before: the CPUs that it was allowed to run on. False: the kernel refuses. */
 bool affinity_pin(int cpu, const cpu_set_t *before);
-/* The kernel gives a thread other CPUs when its own goes offline, and leaves it there: pin the thread again. */
+/*
+ * Pins the calling thread again if it has lost its pin: when a CPU goes offline, the kernel gives its threads other
+ * CPUs, and leaves them there. present: the affinity that the thread has now.
+ */
 void affinity_renew(int cpu, const cpu_set_t *present);
-/* Between these two the calling thread has its own affinity. */
+/*
+ * Between these two calls the calling thread has the affinity that the application gave it. affinity_lift() returns
+ * whether it lifted a pin. The caller passes that on to affinity_put_back().
+ */
 bool affinity_lift(void);
 void affinity_put_back(bool lifted);
-/* A new process starts with the application's affinity. */
+/* Ends the pin: a new process starts with the application's affinity. */
 void affinity_forget(void);
-/* Has the library pinned the calling thread? Then *ret_own is what the application gave the thread. */
+/* Has the library pinned the calling thread? Then *ret_own is the affinity that the application gave the thread. */
 bool affinity_is_hidden(cpu_set_t *ret_own);
-/* CPUs of the calling thread: as the kernel has them, and as the application gave them. */
+/* The CPUs on which the calling thread may run: as the kernel has them, and as the application gave them. */
 bool affinity_of_this_thread(cpu_set_t *ret_cpus);
 bool affinity_own(cpu_set_t *ret_cpus);
-/* The CPU of a set that has just one, or -1. */
+/* The only CPU of a set; -1 if the set has none or several. */
 int only_cpu(const cpu_set_t *allowed);
 
-/* For a call that makes a thread or a process. */
+/*
+ * Makes a call that creates a thread or a process, with the pin lifted, so that the new one does not inherit the pin.
+ */
 #define WITH_OWN_AFFINITY(call)                    \
 	({                                         \
 		bool lifted_ = affinity_lift();    \

@@ -14,9 +14,9 @@
 #include "shared.h"
 #include "sockopt.h"
 
-/* A thread that goes on for longer than this between a write and close() has something else to do first. */
+/* If a thread takes longer than this between a write and close(), it does something else first. */
 #define LATE_NS 1000000
-/* Later than any scheduler makes a thread: the thread waited, or computed. */
+/* No scheduler delays a thread for longer than this: the thread waited, or computed. */
 #define TOO_LATE_NS 50000000
 
 /* The flags of send() that change nothing about when data leaves. */
@@ -24,7 +24,10 @@
 
 static struct habit habits[MAX_LISTENERS];
 
-/* The thread, when it wrote last: at what time, how long it had run, and how often it had waited for anything. */
+/*
+ * How far a thread was at some moment: the time, how long the thread had run, and how often it had waited for anything.
+ * written[] holds the moment of the last write to each connection.
+ */
 struct moment {
 	int64_t ns, ran_us;
 	long waits;
@@ -64,8 +67,8 @@ static struct moment ran_so_far(void)
 }
 
 /*
- * While the library only watches, data has left already: its receiver may take the CPU, so time says nothing. What
- * counts is how long the thread ran, and whether it waited.
+ * While the library only learns the habit, it holds nothing. So the data has left at once, and its receiver may take
+ * the CPU: the time that passes says nothing. What counts is how long the thread ran, and whether it waited.
  */
 static struct moment now_of(uint64_t state)
 {
@@ -117,8 +120,8 @@ static void push(int fd)
 }
 
 /*
- * A call that found no room for all has sent what there is: tcp_sendmsg_locked() in net/ipv4/tcp.c. Then the thread will
- * wait, and go on.
+ * If a call finds no room for all its data, the kernel sends what there is: tcp_sendmsg_locked() in net/ipv4/tcp.c. The
+ * thread then waits, and goes on writing later.
  */
 void answer_written(int fd, ssize_t sent, size_t size, bool held)
 {
@@ -132,7 +135,7 @@ void answer_written(int fd, ssize_t sent, size_t size, bool held)
 		written[fd] = now_of(was);
 		was = turn_note(fd, held ? HELD | WRITTEN : WRITTEN);
 	}
-	if (held && !(was & HOLDS)) /* another thread has let go of it meanwhile */
+	if (held && !(was & HOLDS)) /* another thread has let go of the connection meanwhile */
 		push(fd);
 }
 

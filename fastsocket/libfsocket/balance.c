@@ -13,11 +13,11 @@
 #include "real.h"
 #include "settings.h"
 
-/* A worker that has not come back to its loop for so long is away. */
+/* A worker that has not come back to its loop for this long is away. */
 #define PATIENCE_NS 1000000
-/* A worker for which so many more connections wait than for another one leaves the next to that one. */
+/* If this many more connections wait for a worker than for another one, the other one gets the next connection. */
 #define LONG_QUEUE 8
-/* So many other CPUs are asked, from a random one on. */
+/* The program looks at this many other CPUs, from a random one on. */
 #define TRIES 64
 
 #define NAME "fsocket_balance"
@@ -27,7 +27,7 @@
 
 enum map { PULSES = 1, CLONES };
 enum { R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, STACK };
-/* On the program's stack. */
+/* Where the program's variables are on its stack. */
 enum { OUR_CPU = -4, CPU = -8, OUR_PULSE = -16, PULSE = -24, LONGEST = -32 };
 
 /*
@@ -81,7 +81,7 @@ static const struct bpf_insn template[] = {
 
 /* ---- bpf(2) ---- */
 
-/* A filter that the application has installed may kill the process for it. */
+/* Does nothing once the application has installed a seccomp filter: the filter may kill the process for the call. */
 static int bpf(enum bpf_cmd command, union bpf_attr *attributes)
 {
 	if (seccomp_was_installed())
@@ -110,7 +110,7 @@ static struct loaded kept(int fd)
 	return fd < 0 ? (struct loaded){ 0 } : (struct loaded){ fd, id_of(fd) };
 }
 
-/* In the map of clones: the listener itself, behind the clones of all CPUs. */
+/* The key of the listener itself in the map of clones: behind the clones of all CPUs. */
 static uint32_t listener_key(void)
 {
 	return (uint32_t)shared_cpus();
@@ -167,7 +167,10 @@ static void change_clones(const struct listener *l, enum bpf_cmd command, uint32
 
 static struct loaded pulses_map;
 
-/* The application may have closed it without the library's knowledge, and its number may be another file's. */
+/*
+ * Closes a program or a map. The application may have closed the descriptor without the library's knowledge, and the
+ * number may be another file's.
+ */
 static void let_go(struct loaded *object)
 {
 	if (!object->fd)
@@ -181,7 +184,7 @@ static void let_go(struct loaded *object)
 static bool open_pulses(void)
 {
 	size_t bytes = (size_t)shared_cpus() * sizeof(struct pulse);
-	static void *place; /* threads may still know it from the time of an earlier map */
+	static void *place; /* threads may still point into an earlier map of pulses, which was here */
 	void *pulses;
 
 	if (pulses_map.fd)
@@ -215,7 +218,7 @@ static int32_t load(struct listener *l)
 	return error;
 }
 
-/* A filter that was there at the start may kill a process that calls bpf(). */
+/* Loads nothing if there was a seccomp filter at the start: it may kill a process that calls bpf(). */
 void balance_load(struct listener *l)
 {
 	atomic_store(&l->shared->balance, !settings.balance ? 0 : seccomp_at_start() ? -EACCES : load(l));
@@ -235,7 +238,9 @@ void balance_add(const struct listener *l, int cpu)
 	change_clones(l, BPF_MAP_UPDATE_ELEM, listener_key(), &fd);
 }
 
-/* Only while this program is the server's: another process may have put another one, or none, in its place. */
+/*
+ * Attaches the program only while it is the server's: another process may have put another one, or none, in its place.
+ */
 void balance_attach(const struct listener *l)
 {
 	if (l->program.fd && atomic_load(&l->shared->balance) == (int32_t)l->program.id)

@@ -35,7 +35,10 @@ static bool is_guardable(const struct listener *l, int cpu)
 	return atomic_load(&l->clone[cpu].fd) >= 0 && atomic_load(&l->shared->seat[cpu].listening);
 }
 
-/* The next CPUs that have a worker. A CPU without a worker is every worker's to look after: neighbours.c. */
+/*
+ * Chooses the clones that a worker guards: those of the next CPUs that have a worker. If a CPU has no worker, every
+ * worker looks after its clone: neighbours.c.
+ */
 static void choose(const struct listener *l, const struct watch *watch, int *chosen)
 {
 	int end = atomic_load(&l->cpus_end), own = watch->cpu >= 0 ? watch->cpu : sched_getcpu();
@@ -119,8 +122,8 @@ static bool make_bell(struct watch *watch)
 }
 
 /*
- * False: a connection waits in one of the clones, so that the bell would ring at once. A clone that another process has
- * shut down would ring for ever.
+ * Arms the bell. False: a connection waits in one of the clones, so that the bell would ring at once. If another
+ * process has shut down a clone, it would ring for ever: the bell guards it no longer.
  */
 static bool arm(const struct listener *l, struct watch *watch)
 {
@@ -179,7 +182,7 @@ void bell_follow(const struct watch *watch)
 		change_bell(watch, EPOLL_CTL_MOD, EPOLLIN | EPOLLRDNORM);
 }
 
-/* An epoll that a child has inherited holds the bell until it is taken out. */
+/* Takes the bell out of its epoll before closing it: an epoll that a child has inherited would keep the bell. */
 void bell_take_down(struct watch *watch)
 {
 	struct epoll_event unused = { 0 };
@@ -231,7 +234,10 @@ void bells_forget(struct listener *l)
 
 /* ---- rings ---- */
 
-/* The application may have several listeners with the same data. */
+/*
+ * An event tells only the data that the application chose, and several listeners may have the same data. So each armed
+ * bell of this epoll with that data counts as rung.
+ */
 static bool rings_for(struct listener *l, int epfd, const struct epoll_event *event)
 {
 	bool any = false;
@@ -298,7 +304,7 @@ static bool is_valid(const struct ring *ring)
 	       ring->watch->bell == ring->bell;
 }
 
-/* In how many milliseconds to glance again; 0: not before the bell has rung again. */
+/* Returns in how many milliseconds to glance again; 0: not before the bell has rung again. */
 static int tend_guarded(struct ring *ring, const bool *accepting, uint64_t patience, uint64_t now)
 {
 	int again = 0;

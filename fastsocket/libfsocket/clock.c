@@ -32,7 +32,7 @@ bool is_time(const struct timespec *time)
 	                 time->tv_nsec < 1000 * NS_PER_MS);
 }
 
-/* More than some centuries do not fit, and count as for ever. */
+/* A time of more than some centuries does not fit, and counts as FOREVER. */
 int64_t ns_of(const struct timespec *time)
 {
 	return time && time->tv_sec < INT64_MAX / (1000 * NS_PER_MS) - 1
@@ -40,7 +40,7 @@ int64_t ns_of(const struct timespec *time)
 		       : FOREVER;
 }
 
-/* Another preloaded library may show a clock that stands still, so what the kernel has waited counts, too. */
+/* Another preloaded library may show a clock that stands still, so the time that the kernel has waited counts, too. */
 int64_t left_after(int64_t left, int64_t deadline, int64_t waited)
 {
 	int64_t by_clock;

@@ -21,12 +21,12 @@
 #include "real.h"
 #include "sockopt.h"
 
-/* Clones may take this part of the descriptors that the process may have. */
+/* Clones may take one in this many of the descriptors that the process may have. */
 #define DESCRIPTORS_SHARE 16
 
 static atomic_int clones_open;
 
-/* An unbound socket of the listener's kind. */
+/* Makes an unbound socket of the listener's kind. */
 static int socket_like(int fd)
 {
 	int domain = get_int(fd, SOL_SOCKET, SO_DOMAIN, AF_INET);
@@ -107,7 +107,10 @@ static bool descriptors_suffice(int more)
 	       (rlim_t)(atomic_load(&clones_open) + more) <= limit.rlim_cur / DESCRIPTORS_SHARE;
 }
 
-/* False: the application has closed it without the library's knowledge, and its number is another file's now. */
+/*
+ * Is this descriptor still the clone? If not, the application has closed the clone without the library's knowledge, and
+ * the number is another file's now.
+ */
 static bool is_ours(const struct clone *clone, int fd)
 {
 	return cookie_of(fd) == clone->cookie;
@@ -220,7 +223,7 @@ void clone_stop_listening(struct listener *l, int cpu)
 
 	unwatch_everywhere(l, cpu, true); /* it would report EPOLLHUP */
 	atomic_store(&l->shared->seat[cpu].listening, 0);
-	if (listens) /* what another one accepted later would inherit the shutdown */
+	if (listens) /* else connections after a later listen() would inherit the shutdown */
 		real.shutdown(clone_of(l, cpu), SHUT_RD);
 }
 
@@ -245,7 +248,7 @@ void clones_close(struct listener *l)
 	for_each_clone(cpu, l) {
 		int fd = atomic_load(&l->clone[cpu].fd);
 
-		/* It would stay in the epolls while other processes hold it, and take their wake-ups. */
+		/* While other processes hold the clone, it would stay in the epolls, and take their wake-ups. */
 		if (clone_of(l, cpu) >= 0)
 			unwatch_everywhere(l, cpu, false);
 		clone_forget(l, cpu);

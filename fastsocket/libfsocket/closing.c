@@ -34,8 +34,9 @@ static void close_listener(int fd)
 }
 
 /*
- * A child of vfork() closes its own descriptors, but in its parent's memory. So the library forgets listeners, clones,
- * epolls and deferred connections only in the process that the tables belong to. It can identify the rest again.
+ * A child of vfork() closes its own descriptors, but the tables in its memory are its parent's. So the library forgets
+ * listeners, clones, epolls and deferred connections only in the process that the tables belong to. It can identify the
+ * rest again.
  */
 void known_descriptor_closing(int fd)
 {
@@ -52,8 +53,9 @@ void known_descriptor_closing(int fd)
 }
 
 /*
- * An application that closes every number, or every entry of /proc/self/fd, does not know the library's descriptors.
- * They stay as long as the listener or the epoll that needs them.
+ * Does this descriptor stay open, because it is the library's? An application that closes every number, or every entry
+ * of /proc/self/fd, does not know the library's descriptors. They stay as long as the listener or the epoll that needs
+ * them.
  */
 static bool is_kept(int fd)
 {
@@ -78,7 +80,7 @@ bool known_descriptor_closes(int fd)
 }
 
 /*
- * A number that the library knew is something new: the old descriptor was closed without the library's knowledge, or
+ * A number that the library knew means something new: the old descriptor was closed without the library's knowledge, or
  * the number is another process's.
  */
 bool descriptor_is_replaced(int fd)
@@ -89,7 +91,7 @@ bool descriptor_is_replaced(int fd)
 	return true;
 }
 
-/* With close_range() in pieces, around the descriptors that stay. */
+/* Closes the range piece by piece, around the descriptors that stay. */
 static int close_around_kept(unsigned int first, unsigned int last, int flags)
 {
 	unsigned int end = atomic_load_explicit(&descriptors_end, memory_order_relaxed), from = first;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * libfsocket: the parts of Fastsocket that fit before an unmodified kernel, for unmodified applications.
+ * libfsocket: the parts of Fastsocket that work with an unmodified kernel, for unmodified applications.
  *
  * One rule holds everywhere: when in doubt, do what libc would have done.
  *
  * The files, from the bottom up. A file calls only files that stand before it (tests/test_rooms.py).
  *
- * real.c                 libc's own calls, which ours replace
+ * real.c                 libc's own calls, which the library's functions replace
  * readable.c             whether the kernel could read memory that the application points at
  * clock.c                the time
  * log.c                  the library's lines on stderr
@@ -14,13 +14,13 @@
  * sockopt.c              socket options, cookies, and what kind a socket is
  * descriptors.c          one byte per descriptor: nothing, a listener, a clone, a connection just accepted, …
  * process.c              the process: its threads, its seccomp filters; and other processes
- * affinity.c             a worker stays on its CPU, and what the worker starts does not
+ * affinity.c             pins a worker to its CPU, but not what the worker starts
  * shared.c               memory that all processes of a server share: counters, and who serves what
  * seats.c                which threads accept from which clone, and which of them live
  * places.c               the places for listeners in the shared memory
  * pulse.c                when a worker last came back to its loop, and how many connections wait for it
  * reasons.c              why a listener or a worker is not accelerated
- * quiet.c                no signal comes between two parts of a wait
+ * quiet.c                keeps signals from coming between two parts of a wait
  * tables.c               the process's listeners, and the lock on them
  *
  * Fewer packets.
@@ -32,24 +32,24 @@
  * defer_accept.c         a connection is accepted when its first data is there
  *
  * Local Listen Table: a listener per CPU.
- * options.c              a clone has the same options as its listener
+ * options.c              gives a clone the same options as its listener
  * incoming_cpu.c         whether this kernel steers among clones
  * group.c                whether another server listens on the same address
  * mark.c                 which process has the clones of a listener, written on the listener
- * clone.c                sockets bound to the address of a listener, one for each CPU
- * balance.c              the kernel gives a connection to another worker where its own is away or busy
- * withdrawal.c           no new connection goes to the clones, until a successor has them
- * follow.c               what the application sets on a listener, its clones get too
+ * clone.c                the clones: sockets bound to the address of a listener, one for each CPU
+ * balance.c              makes the kernel give a connection to another worker if its own is away or busy
+ * withdrawal.c           keeps new connections from the clones until a successor has them
+ * follow.c               does to the clones what the application does to its listener
  * adopt.c                a worker takes the clone of its CPU
  * queue.c                a worker asks the kernel how many connections wait for it
  * neighbours.c           a clone whose worker is gone, stopped or busy is looked after by other workers
- * poll_bell.c            the same for workers that wait by poll() or select()
- * bell.c                 a sleeping worker is woken when a neighbour does not come
- * accept.c               from the clone first, then from the application's listener
- * rest.c                 a watch that the application ends only for a moment
- * watches.c              which epolls have a listener
- * look.c                 looking after them now and then
- * take_over.c            a program gets the clones of the program before it
+ * poll_bell.c            a bell (bell.c) for workers that wait by poll() or select()
+ * bell.c                 wakes a sleeping worker when a neighbour does not come for a connection
+ * accept.c               accepts from the clone first, then from the application's listener
+ * rest.c                 a listener that the application takes out of its epoll only for a moment
+ * watches.c              which epolls have a listener of the application
+ * look.c                 looks after watches and clones now and then
+ * take_over.c            gets the clones from the program before this one
  * listeners.c            the application's listeners: found, duplicated, inherited, closed
  *
  * Fast-Epoll, Receive Flow Deliver.
@@ -57,22 +57,22 @@
  * ports.c                the next source port of a CPU
  * flow_deliver.c         an outgoing connection has a source port of its CPU
  *
- * What the application does.
- * turn.c                 reads and writes connections that it accepted
- * closing.c              closes a descriptor
- * fork.c                 forks
- * passing.c              passes a descriptor over a Unix socket
- * successor.c            becomes another program
- * waiting.c              waits for events by epoll
- * polling.c              waits for them by poll() or select()
- * preload*.c             calls libc: the functions that stand in front of libc's
+ * What the application does, and what the library does then.
+ * turn.c                 it reads and writes connections
+ * closing.c              it closes a descriptor
+ * fork.c                 it forks
+ * passing.c              it passes a descriptor over a Unix socket
+ * successor.c            it becomes another program (exec)
+ * waiting.c              it waits for events by epoll
+ * polling.c              it waits for events by poll() or select()
+ * preload*.c             it calls libc: the functions that stand in front of libc's
  */
 #ifndef COMMON_H
 #define COMMON_H
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define likely(x) __builtin_expect(!!(x), 1)
-/* The library is loaded together with the program, so no call is needed to find its thread-local variables. */
+/* The library is loaded together with the program, so its thread-local variables can be found without a call. */
 #define INITIAL_EXEC __attribute__((tls_model("initial-exec")))
 #define THREAD_LOCAL static __thread INITIAL_EXEC
 

@@ -2,7 +2,7 @@
 #define _GNU_SOURCE
 #include "connections.h"
 
-/* More than a turn is likely to leave open. */
+/* A turn has room for this many connections, more than it is likely to leave open. */
 #define MAX_TURN 64
 
 _Atomic uint64_t connections[MAX_FDS];
@@ -50,7 +50,7 @@ uint64_t connection_remove(int fd)
 	return atomic_exchange(&connections[fd], 0);
 }
 
-/* A connection that is left alone stays so. */
+/* The state of a connection that the library leaves alone stays 0. */
 uint64_t connection_set(int fd, uint64_t flags)
 {
 	uint64_t was = atomic_load(&connections[fd]);
@@ -106,7 +106,7 @@ void connections_forget(void)
 	atomic_store(&turn_length, 0);
 }
 
-/* Connections that other threads have closed or taken over make room. */
+/* Makes room in a full turn: connections that other threads have closed or taken over leave it. */
 static void close_ranks(void)
 {
 	unsigned int n = atomic_load(&turn_length), kept = 0;
@@ -129,7 +129,10 @@ bool turn_is_about(int fd)
 	return atomic_load(&turn_length) == 1 && turn[0] == fd;
 }
 
-/* A signal handler may add connections of its own at any instruction: first the place is taken, then it is used. */
+/*
+ * A signal handler may add connections of its own at any instruction. So the function takes a place first, and then
+ * fills it.
+ */
 static void enter_turn(int fd)
 {
 	unsigned int place = atomic_fetch_add(&turn_length, 1);
@@ -154,7 +157,7 @@ uint64_t turn_note(int fd, uint64_t flags)
 	return was;
 }
 
-/* Only the one that entered last, because a search would cost more than it saves. */
+/* Only the connection that entered last can leave, because a search would cost more than it saves. */
 void turn_leave(int fd)
 {
 	uint64_t state = atomic_load(&connections[fd]);
@@ -173,7 +176,7 @@ static uint64_t end_turn_of(int fd)
 	return was;
 }
 
-/* What another thread has taken over leaves too, if it is held. */
+/* If another thread has taken over a connection on which this thread holds data, that data leaves too. */
 void turn_finish(void (*end)(int fd, uint64_t state))
 {
 	unsigned int n = atomic_exchange(&turn_length, 0);

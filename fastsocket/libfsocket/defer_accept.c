@@ -10,10 +10,10 @@
 #include "shared.h"
 #include "sockopt.h"
 
-/* The shortest: until the kernel has sent the first SYN-ACK again, which is after a second. */
+/* The shortest time that the kernel knows: until it has sent the first SYN-ACK again, which is after a second. */
 #define SECONDS 1
 
-/* What the application has set itself stays. */
+/* If the application has set TCP_DEFER_ACCEPT itself, its value stays. */
 void defer_accept_of(struct listener *l)
 {
 	l->defers_accept = settings.defer_accept && l->is_wanted && l->origin == LISTENED &&

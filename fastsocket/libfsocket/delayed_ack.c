@@ -25,9 +25,10 @@ bool acks_are_delayed(const struct listener *l)
 }
 
 /*
- * Each process must know before the first connection is made whose ACKs are delayed. A clone that is adopted later gets
- * the option as it gets all of its listener's. Where the application has turned TCP_QUICKACK off itself, it looks after
- * the ACKs itself: HAProxy does (tcp-smart-accept).
+ * Delays the ACKs of a listener's connections from now on. Each process must know that before the first such connection
+ * is made, so the shared memory tells it first. A clone that is adopted later gets the option with all other options of
+ * its listener. If the application has turned TCP_QUICKACK off itself, it looks after the ACKs itself: HAProxy does
+ * (tcp-smart-accept).
  */
 static void delay_acks_of(struct listener *l)
 {
@@ -68,7 +69,10 @@ void ack_at_once(int fd, uint64_t state)
 	errno = saved_errno;
 }
 
-/* Since the thread last read from such a connection, has it waited, and the library has seen no wait? */
+/*
+ * Has the thread waited since it last read from a connection of which the library learns, and the library has seen no
+ * wait?
+ */
 static bool waits_unseen(void)
 {
 	THREAD_LOCAL unsigned int seen_then;

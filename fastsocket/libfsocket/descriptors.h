@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What each descriptor is to the library. One byte each, so that a call on any other descriptor costs one load. */
+/*
+ * What each descriptor is to the library, in one byte. So a call on a descriptor that is none of the library's business
+ * costs one load.
+ */
 #ifndef DESCRIPTORS_H
 #define DESCRIPTORS_H
 
@@ -9,10 +12,10 @@
 
 #include "common.h"
 
-/* The library does not care for descriptors from this number on. */
+/* The library ignores descriptors from this number on. */
 #define MAX_FDS 65536
 
-/* In this order, because some questions ask for a range: see the functions below. */
+/* The order matters: functions below ask for a range of kinds. */
 enum descriptor {
 	UNKNOWN,   /* not looked at yet */
 	PLAIN,     /* not the library's business */
@@ -25,18 +28,20 @@ enum descriptor {
 	GUARDED,   /* a TCP socket with an option that no clone can get */
 	FRESH,     /* a connection just accepted, in no epoll */
 	DELIVERED, /* connected, or about to be, from a port of its CPU, and confined to that port */
-	DEFERRED,  /* the application believes that it is in its epoll; the epoll has not been told yet */
-	REPORTED,  /* deferred, and the application has had an event of it */
-	BUSY,      /* deferred, and about to be registered by the thread that deferred it */
+	DEFERRED,  /* a connection that the application has put into an epoll, but the library has not */
+	REPORTED,  /* deferred, and the application has got an event of it */
+	BUSY,      /* deferred, and a thread is just registering it or changing its event */
 };
 extern _Atomic uint8_t descriptors[MAX_FDS];
 /* One more than the highest descriptor that was ever anything but UNKNOWN. */
 extern _Atomic uint32_t descriptors_end;
 void extend_descriptors(uint32_t end);
 
-/* The calling thread has a descriptor table of its own (unshare(2)): numbers mean something else there. */
+/* The calling thread has a descriptor table of its own (unshare(2)), where the numbers mean other files. */
 extern __thread bool has_own_table INITIAL_EXEC;
-/* The process installed a seccomp filter before it was accelerated: do only what the process does itself. */
+/*
+ * The process installed a seccomp filter before a worker adopted a clone: the library does only what the process does.
+ */
 extern atomic_bool is_inert;
 
 static inline enum descriptor descriptor(int fd)
@@ -56,10 +61,13 @@ static inline void set_descriptor(int fd, enum descriptor kind)
 	atomic_store_explicit(&descriptors[fd], (uint8_t)kind, memory_order_release);
 }
 
-/* Makes a descriptor one of the library's own, of this kind, and out of the application's way; -1: it cannot be. */
+/*
+ * Makes a descriptor one of the library's own: moves it to a number out of the application's way, and notes its kind.
+ * Returns the new number; -1: that failed, and the descriptor is closed.
+ */
 int keep_descriptor(int fd, enum descriptor kind);
 
-/* False: another thread has changed it meanwhile. */
+/* Changes the kind of a descriptor if it still is `from`. False: another thread has changed it meanwhile. */
 static inline bool change_descriptor(int fd, enum descriptor from, enum descriptor to)
 {
 	uint8_t expected = (uint8_t)from;
@@ -67,13 +75,13 @@ static inline bool change_descriptor(int fd, enum descriptor from, enum descript
 	return atomic_compare_exchange_strong(&descriptors[fd], &expected, (uint8_t)to);
 }
 
-/* The library keeps nothing else about it, so a new meaning replaces the old one. */
+/* May a new kind simply replace this one? Yes if the library keeps nothing else about the descriptor. */
 static inline bool is_free_to_change(enum descriptor kind)
 {
 	return kind < LISTENER;
 }
 
-/* Fast-Epoll has put off its registration: the kernel's epoll does not know it yet. */
+/* Has Fast-Epoll put off the registration of this connection, so that the kernel's epoll does not know it yet? */
 static inline bool is_deferred(enum descriptor kind)
 {
 	return kind >= DEFERRED;

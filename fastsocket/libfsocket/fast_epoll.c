@@ -9,12 +9,18 @@
 #include "real.h"
 #include "shared.h"
 
-/* More than one wait is likely to bring. Further connections are registered at once. */
+/*
+ * A thread defers at most this many connections, more than one wait is likely to bring. Further ones are registered at
+ * once.
+ */
 #define MAX_DEFERRED 64
 #define SEVERAL (-1)
 #define NO_THREAD_YET (-2)
 
-/* The thread that defers writes this before the descriptor becomes DEFERRED, and the event later while it is BUSY. */
+/*
+ * What the library knows of a deferred connection. The thread that defers it writes this before the descriptor becomes
+ * DEFERRED. It changes the event later only while the descriptor is BUSY.
+ */
 struct deferral {
 	_Atomic uint64_t owner; /* that thread << 32 | the place in its list */
 	atomic_int epfd;
@@ -24,14 +30,14 @@ struct deferral {
 static struct deferral deferrals[MAX_FDS];
 /*
  * The thread that waits for an epoll. NO_THREAD_YET: none so far. SEVERAL: more than one thread, or another process. 0:
- * the library has not seen it being made, so it may be no epoll.
+ * the library has not seen that this descriptor was made an epoll, so it may be none.
  */
 static _Atomic pid_t waiter[MAX_FDS];
 
 THREAD_LOCAL int deferred[MAX_DEFERRED];
 THREAD_LOCAL unsigned int n_deferred;
 THREAD_LOCAL pid_t thread;
-THREAD_LOCAL bool refused; /* at the last wait, the registration of a connection */
+THREAD_LOCAL bool refused; /* the kernel has refused to register a connection since the last fast_epoll_collect() */
 
 static pid_t this_thread(void)
 {
@@ -57,8 +63,9 @@ static void wait_while_busy(int fd)
 }
 
 /*
- * A connection that the kernel refuses to register, for lack of memory, stays deferred, and its thread asks for it again
- * and again. One that is registered already, or closed (EEXIST, EBADF), needs nothing.
+ * Registers a deferred connection in its epoll. If the kernel refuses for lack of memory, the connection stays
+ * deferred, and its thread asks for it again and again. If it is registered already, or closed (EEXIST, EBADF), nothing
+ * is to be done.
  */
 static bool enter_epoll(int fd)
 {
@@ -202,7 +209,7 @@ static bool is_still_mine(unsigned int place)
 }
 
 /*
- * Register everything that was deferred for another epoll or has had its event. Keep the others, and those whose
+ * Registers everything that was deferred for another epoll or has had its event. Keeps the others, and those whose
  * registration failed for lack of memory.
  */
 static void settle_others(int epfd)
@@ -234,7 +241,7 @@ static bool report(int fd, short happened, struct epoll_event *event)
 {
 	struct epoll_event told = { .events = (uint16_t)happened, .data = deferrals[fd].event.data };
 
-	if (!change_descriptor(fd, DEFERRED, REPORTED)) /* another thread has closed it */
+	if (!change_descriptor(fd, DEFERRED, REPORTED)) /* another thread has closed or registered it */
 		return false;
 	*event = told;
 	return true;

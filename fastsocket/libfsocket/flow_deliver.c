@@ -18,7 +18,10 @@
 #define IP_LOCAL_PORT_RANGE 51
 #endif
 
-/* A try with a port that is taken costs some microseconds. */
+/*
+ * How many ports of the CPU the library tries, and how many spare ports. A try with a port that is taken costs some
+ * microseconds.
+ */
 #define OWN_TRIES 8
 #define SPARE_TRIES 4
 
@@ -53,7 +56,10 @@ static uint16_t port_in(const struct sockaddr *addr)
 	return ntohs(port);
 }
 
-/* Was the port taken? The kernel has read the address by the time it answers so. */
+/*
+ * Did the call fail because the port was taken? When the kernel answers so, it has read the address: so can the
+ * library.
+ */
 static bool clashed(const struct attempt *attempt)
 {
 	return attempt->call == real.connect ? errno == EADDRNOTAVAIL
@@ -69,7 +75,7 @@ static bool confine(int fd, uint32_t port)
 	return confined;
 }
 
-/* True: the call has a result that is not a clash, with its errno. */
+/* Makes the call with ports of these lowest bits. True: it has a result that is not a clash, and its errno. */
 static bool tried(struct attempt *attempt, unsigned int bits, int tries)
 {
 	int saved_errno = errno;
@@ -98,8 +104,9 @@ static int by_the_kernel(struct attempt *attempt)
 }
 
 /*
- * A socket that the library saw being made (OPENED) has a range only if the library saw the application set one. Of any
- * other socket the kernel is asked; it may not know the option at all.
+ * Has the socket no port range yet? The kernel is asked only for a socket that the library did not see being made: one
+ * that it saw (OPENED) has a range only if the library saw the application set one. The kernel may not know the option
+ * at all.
  */
 static bool has_no_range(int fd)
 {
@@ -154,7 +161,7 @@ static void count_delivery(int fd, uint32_t wanted, unsigned int cpu)
 	errno = saved_errno;
 }
 
-/* Another thread may have closed the descriptor meanwhile: then it stays as it is. */
+/* Changes the kind of a descriptor. If another thread has closed it meanwhile, it stays as it is. */
 static void become(int fd, enum descriptor was, enum descriptor kind)
 {
 	if ((unsigned int)fd < MAX_FDS)
@@ -167,9 +174,9 @@ static bool has_port(int result)
 }
 
 /*
- * Removing the range from a socket is a system call. So on a socket that the library saw being made it stays until the
- * application could notice: getsockopt() hides it, and the functions below remove it before anything else happens to
- * the socket.
+ * Removing the port range from a socket is a system call. So on a socket that the library saw being made the range
+ * stays until the application could notice: getsockopt() hides it, and the functions below remove it before anything
+ * else happens to the socket.
  */
 static int connect_on_cpu(struct attempt *attempt, enum descriptor was, unsigned int cpu)
 {
@@ -207,8 +214,8 @@ static bool is_disconnect(const struct sockaddr *addr)
 }
 
 /*
- * The application asks how its connect() went, or disconnects the socket. The range must not outlive the connection:
- * with it, a socket that connects to its own former port would meet itself.
+ * The application calls connect() again, to ask how its connect() went, or to disconnect the socket. The range must not
+ * outlive the connection: with it, a socket that connects to its own former port would meet itself.
  */
 static int connect_delivered(int fd, const struct sockaddr *addr, socklen_t len)
 {

@@ -58,14 +58,14 @@ uint32_t clones_queue(const struct listener *l)
 	return total;
 }
 
-/* The application pauses its listener by shutdown(), and so its clones. */
+/* The application pauses its listener by shutdown(), so its clones pause too. */
 void clones_shutdown(struct listener *l, int how)
 {
 	struct held held;
 
 	lock_tables(&held);
 	for_each_clone(cpu, l)
-		if (clone_listens(l, cpu)) /* what another one accepted later would inherit the shutdown */
+		if (clone_listens(l, cpu)) /* else connections after a later listen() would inherit the shutdown */
 			real.shutdown(clone_of(l, cpu), how);
 	unlock_tables(&held);
 }

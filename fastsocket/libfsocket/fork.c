@@ -26,7 +26,7 @@ static void forget_threads_of(struct listener *l)
 	atomic_store(&l->neighbours, 0);
 }
 
-/* The child chooses CPUs of its own. */
+/* In a child: forgets what the parent's threads have adopted and deferred. The child chooses CPUs of its own. */
 static void forget_parent(void)
 {
 	affinity_forget();
@@ -39,7 +39,7 @@ static void forget_parent(void)
 	ports_after_fork();
 }
 
-/* The forking thread's signals stay blocked from before_fork() to after_fork(). */
+/* before_fork() keeps these for after_fork(). The forking thread's signals stay blocked between the two. */
 static struct held held_over_fork;
 static bool lifted_over_fork;
 

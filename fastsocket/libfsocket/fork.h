@@ -2,7 +2,7 @@
 #ifndef FORK_H
 #define FORK_H
 
-/* Make the tables those of this process, and keep them right when it forks. */
+/* Makes the tables those of this process, and keeps them right when it forks. */
 void fork_start(void);
 
 #endif

@@ -66,7 +66,7 @@ static bool ask(int netlink, const struct listener *l)
 	return real.send(netlink, &message, sizeof(message), 0) == (ssize_t)sizeof(message);
 }
 
-/* One datagram of the answer. Returns whether more follow. */
+/* Reads one datagram of the answer. Returns whether more follow. */
 static bool read_part(const struct listener *l, const void *part, size_t size, enum answer *answer)
 {
 	for (const struct nlmsghdr *header = part; NLMSG_OK(header, size); header = NLMSG_NEXT(header, size)) {
@@ -91,8 +91,8 @@ static enum answer members(const struct listener *l)
 	int netlink = real.socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
 	enum answer answer = NO_ANSWER;
 	/*
-	 * Part of a dump is no longer than a page, or than 8192 bytes: NLMSG_GOODSIZE in include/linux/netlink.h. The stack
-	 * of a thread may be small.
+	 * Part of a dump is no longer than a page, or than 8192 bytes: NLMSG_GOODSIZE in include/linux/netlink.h. The
+	 * stack of a thread may be small.
 	 */
 	char part[sysconf(_SC_PAGESIZE) < 8192 ? 4096 : 8192] __attribute__((aligned(8)));
 	ssize_t size;
@@ -108,7 +108,10 @@ static enum answer members(const struct listener *l)
 	return answer;
 }
 
-/* Without an answer, a listener without SO_REUSEPORT of its own counts as the only one. */
+/*
+ * If the kernel does not answer, a listener counts as the only one unless the application set SO_REUSEPORT on it
+ * itself.
+ */
 bool group_is_ours(const struct listener *l)
 {
 	enum answer answer = members(l);

@@ -4,10 +4,10 @@
 
 #include "tables.h"
 
-/* A worker of the server asks this often. */
+/* One worker of the server asks group_is_ours() again after this time. */
 #define GROUP_CHECK_EVERY_MS 1000
 
-/* Has this server opened every listener of the address? */
+/* Has this server opened every listener on the address of this one? Asks the kernel. */
 bool group_is_ours(const struct listener *l);
 
 #endif

@@ -9,7 +9,7 @@
 #define FIRM 32
 #define MOST (2 * FIRM)
 #define FAILURE 8
-/* All of the first connections are watched, then one of so many. */
+/* The library learns from all of the first connections, then from one in this many. */
 #define FIRST 64
 #define SAMPLE 8
 
@@ -35,7 +35,7 @@ bool habit_is_sampled(const struct habit *habit)
 	return seen <= FIRST || seen % SAMPLE == 0;
 }
 
-/* Two threads that count at once may count as one. */
+/* If two threads add points at the same time, one of the additions may be lost. */
 static void add(struct habit *habit, int points)
 {
 	int score = atomic_load_explicit(&habit->score, memory_order_relaxed) + points;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the connections of a listener nearly always do. The library learns it from some of them before it relies on it,
- * and from all of them while it relies on it.
+ * A habit is what the connections of a listener nearly always do. Before the library relies on a habit, it learns from
+ * some of the connections. While it relies on the habit, it learns from all of them.
  */
 #ifndef HABITS_H
 #define HABITS_H
@@ -11,16 +11,19 @@
 #include <stdint.h>
 
 struct habit {
-	_Atomic uint32_t generation; /* of the listener: another one has its own habits */
-	_Atomic uint32_t seen;       /* connections */
+	_Atomic uint32_t generation; /* of the listener; another listener begins anew */
+	_Atomic uint32_t seen;       /* how many connections */
 	atomic_int score;
 };
 
-/* A connection was accepted from a listener of this generation. */
+/*
+ * A connection was accepted from a listener of this generation: counts it. For another generation the habit begins
+ * anew.
+ */
 void habit_meets(struct habit *habit, uint32_t generation);
-/* Can the library rely on it? */
+/* Do enough connections show the habit, so that the library can rely on it? */
 bool habit_is_firm(const struct habit *habit);
-/* Is the newest connection one to learn from? */
+/* Is the connection that was counted last one to learn from? */
 bool habit_is_sampled(const struct habit *habit);
 void habit_shows(struct habit *habit);
 void habit_fails(struct habit *habit);

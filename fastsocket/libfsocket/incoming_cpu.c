@@ -85,7 +85,7 @@ static bool probe_incoming_cpu(void)
 	return honoured;
 }
 
-/* Linux has it from 6.2 on. Distributions have backported it, so older kernels are tried. */
+/* Linux 6.2 and later honour it. Distributions have backported that, so on an older kernel the library tries it out. */
 bool kernel_honours_incoming_cpu(void)
 {
 	struct utsname system = { 0 };

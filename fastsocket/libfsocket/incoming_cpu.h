@@ -6,7 +6,7 @@
 
 /*
  * Does this kernel honour SO_INCOMING_CPU inside a reuseport group? Linux 4.6 to 6.1 do not, unless a distribution has
- * backported commit b261eda84ec1. False with errno: it could not be tried.
+ * backported commit b261eda84ec1. False with errno set: the library could not try it.
  */
 bool kernel_honours_incoming_cpu(void);
 

@@ -40,7 +40,7 @@ static struct listener *free_entry(void)
 	return NULL;
 }
 
-/* No cookie: it could not be read, and is no listener's. */
+/* Finds a listener by its cookie. Cookie 0 could not be read, and is no listener's. */
 static struct listener *with_cookie(uint64_t cookie)
 {
 	for (size_t i = 0; cookie && i < MAX_LISTENERS; i++)
@@ -55,7 +55,8 @@ static bool same_address(const struct sockaddr_storage *a, const struct sockaddr
 }
 
 /*
- * Another listener that the application opened on the same address: the application shares the load among them itself.
+ * Finds another listener that the application opened on the same address. If there is one, the application shares the
+ * load among them itself.
  */
 static struct listener *shard_of(const struct listener *l)
 {
@@ -81,8 +82,9 @@ static bool port_is_wanted(const struct listener *l)
 }
 
 /*
- * SO_INCOMING_CPU may be left from a connection, if the socket was connected and disconnected before it listened. On a
- * listener of another program the number may be that program's own choice: such a listener is guarded.
+ * Describes a new listener. SO_INCOMING_CPU may be left from a connection, if the socket was connected and disconnected
+ * before it listened. On a listener of another program the number may be that program's own choice: such a listener is
+ * guarded, and gets no clones.
  */
 static void describe(struct listener *l, int fd, enum origin origin)
 {
@@ -139,7 +141,7 @@ static bool join_shards(struct listener *l)
 	return true;
 }
 
-/* What the settings say of the listener. */
+/* Why the settings do not want this listener to be accelerated, or NO_REASON. */
 static enum reason why_unwanted(const struct listener *l)
 {
 	if (!settings.listen_table)
@@ -218,7 +220,7 @@ static enum reason know(int fd, enum origin origin)
 	return problem;
 }
 
-/* Once for each reason: a server may have thousands of listeners. */
+/* Logs each reason once, because a server may have thousands of listeners. */
 static void complain(enum reason problem, int error)
 {
 	static atomic_bool told[REASONS_END];
@@ -230,7 +232,10 @@ static void complain(enum reason problem, int error)
 
 /* ---- what happens to it ---- */
 
-/* A descriptor that was duplicated before its socket listened is another name of a listener, too: Envoy has such. */
+/*
+ * Finds the listener of a descriptor. A descriptor that was duplicated before its socket listened belongs to a listener
+ * that is known already: Envoy has such descriptors.
+ */
 static struct listener *known_listener(int fd)
 {
 	struct listener *l = find_listener(fd);
@@ -325,7 +330,7 @@ static bool is_shared_with_another(const struct listener *l)
 	return false;
 }
 
-/* The place in the shared memory stays the listener's for as long as any process of the server may use it. */
+/* Forgets a listener. Its place in the shared memory stays for as long as any process of the server may use it. */
 static void let_go(struct listener *l)
 {
 	int32_t creator = getpid();

@@ -8,13 +8,19 @@
 
 #include "tables.h"
 
-/* False: the listener cannot be accelerated, and the user does not want the application without (FSOCKET_STRICT). */
+/*
+ * The application has called listen() on this socket: makes clones, or gives existing clones the new backlog. False:
+ * the listener cannot be accelerated, and the user wants no listener without acceleration (FSOCKET_STRICT).
+ */
 bool listeners_listen(int fd, int backlog);
-/* Identify a descriptor that was made before the library was loaded, inherited, or received; NULL: no TCP listener. */
+/*
+ * Finds out whether a descriptor is a listener that was made before the library was loaded, inherited or received, and
+ * gets to know it. NULL: it is no TCP listener, or cannot be known.
+ */
 struct listener *listeners_discover(int fd, enum origin origin);
 void listeners_inherit(void);
 void listeners_duplicated(int from, int to);
-/* With the tables locked: one descriptor of a listener is closed. */
+/* One descriptor of a listener is closed. Needs the tables locked. */
 void listeners_close(int fd);
 
 #endif

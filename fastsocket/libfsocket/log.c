@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Lines for people, on stderr. The application may close descriptor 2 and open a file of its own there; the reader may
- * have gone, or may not read. So the library writes only if descriptor 2 is still what it was when the program started
- * and takes the line at once. A signal that the line causes does not reach the application.
+ * Lines for people, on stderr. The application may close descriptor 2 and open a file of its own there. The reader of
+ * stderr may have gone, or may not read. So the library writes only if descriptor 2 is still what it was when the
+ * program started and takes the line at once. If the line causes a signal, the signal does not reach the application.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -28,7 +28,7 @@ static bool is_same_file(const struct stat *a, const struct stat *b)
 	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
 }
 
-/* Of sockets, only a Unix socket is for people: the journal's is one. */
+/* Is this a file that people read? Of sockets, only a Unix socket is: the journal's is one. */
 static bool is_for_people(const struct stat *status)
 {
 	int domain = 0;

@@ -4,8 +4,8 @@
 
 void log_start(void);
 /*
- * Write one line to stderr, if descriptor 2 is still what it was when the program started and takes the line at once.
- * Keeps errno.
+ * Writes one line to stderr, if descriptor 2 is still the file that it was when the program started, and takes the line
+ * at once. Keeps errno.
  */
 void fsocket_log(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

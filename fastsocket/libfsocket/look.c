@@ -16,21 +16,26 @@
 #include "withdrawal.h"
 
 /*
- * A thread looks after the listeners that it watches this often, and again after the shorter time while a connection
- * waits.
+ * How often a thread looks after the listeners that it watches; and the shorter time after which it looks again while a
+ * connection waits.
  */
 #define LOOK_EVERY_MS 250
 #define LOOK_AGAIN_MS 20
-/* Workers come one after the other. So after each change the looks begin close together, and get rarer. */
+/*
+ * The first interval after a change. Workers come one after the other, so after each change the looks begin close
+ * together, and get rarer.
+ */
 #define LOOK_AFTER_CHANGE_MS 8
-/* Another thread that waits for the epoll takes the watch over if its thread has not looked for so long. */
+/*
+ * If the thread of a watch has not looked for this long, another thread that waits for the epoll takes the watch over.
+ */
 #define ABSENT_MS 1000
 
 THREAD_LOCAL uint64_t look_again_ms;
 THREAD_LOCAL uint64_t look_every_ms;
 THREAD_LOCAL uint64_t waited_ms; /* when the thread last began to wait */
 THREAD_LOCAL uint32_t changes_seen;
-THREAD_LOCAL int looked_at = -1; /* the epoll */
+THREAD_LOCAL int looked_at = -1; /* the epoll at which the thread looked last */
 
 static uint32_t changes(void)
 {
@@ -48,7 +53,10 @@ static bool falls_to(const struct watch *watch, uint64_t thread, int epfd, bool 
 	return (watch->epfd == epfd || is_outer) && (!watch->thread || now > watch->looked_ms + ABSENT_MS);
 }
 
-/* The clones are withdrawn. Once a clone has stopped listening, accept() must not try it first any more. */
+/*
+ * The clones are withdrawn. If the worker's clone has stopped listening, the worker gives it up: accept() must not try
+ * it first any more.
+ */
 static void has_withdrawn(struct listener *l, struct watch *watch)
 {
 	if (watch->cpu >= 0 && !atomic_load(&l->shared->seat[watch->cpu].listening)) {
@@ -74,7 +82,10 @@ static void check_group(struct listener *l, uint64_t now)
 	program_comes(l);
 }
 
-/* Another worker may have found no worker left, just when this one came. */
+/*
+ * The worker goes on serving its clone. Another worker may have found no worker left just when this one came, and have
+ * sent new connections to the listener: ends that.
+ */
 static void goes_on_serving(struct listener *l, int cpu)
 {
 	balance_add(l, cpu);
@@ -108,7 +119,7 @@ static bool look_at(struct listener *l, struct watch *watch, uint64_t patience, 
 	return soon;
 }
 
-/* What the watches of the epoll that was looked at report. */
+/* The event data of the listeners with clones that are in the epoll at which the thread looked last. */
 #define MAX_REPORTED 8
 THREAD_LOCAL uint64_t reported[MAX_REPORTED];
 THREAD_LOCAL size_t reported_end;
@@ -119,7 +130,10 @@ static void note_report(const struct listener *l, const struct watch *watch)
 		reported[reported_end++] = watch->event.data.u64;
 }
 
-/* The first of those events that are the same. */
+/*
+ * Of the events with this data, drops each that has the same bits as the one before it. Returns how many events are
+ * left.
+ */
 static int first_of(struct epoll_event *events, int n, uint64_t data)
 {
 	uint32_t before = 0;
@@ -177,7 +191,10 @@ static bool look(int epfd, uint64_t patience, uint64_t now)
 	return soon;
 }
 
-/* A busy worker waits for a neighbour for four of its own turns, but at least as long as an idle worker waits. */
+/*
+ * How long a worker lets connections wait in a neighbour's clone: a busy worker for four of its own turns, but at least
+ * as long as an idle one.
+ */
 static uint64_t patience_of(bool idle, uint64_t now)
 {
 	uint64_t turn = now > waited_ms ? now - waited_ms : 0;

@@ -13,8 +13,8 @@
 #define LOCK_TRIES 100 /* each a millisecond */
 
 /*
- * The number on the listener: it has clones, whether these are withdrawn, and a process that has them (22 bits,
- * proc(5)).
+ * The number on the listener has three parts: a bit that says that the listener has clones, a bit that says whether
+ * these are withdrawn, and a process that has the clones (22 bits, proc(5)).
  */
 #define MARK 0x40000000
 #define WITHDRAWN 0x20000000

@@ -9,9 +9,12 @@
 #include "real.h"
 #include "seats.h"
 
-/* A worker that runs, or waits for its CPU, may come soon: its connections may wait for so much longer. */
+/* A worker that runs, or waits for its CPU, may come soon. So its connections may wait for this much longer. */
 #define MORE_BEHIND_WORK_MS (9 * SLOWNESS)
-/* The kernel wakes a worker that waits. If that one neither comes nor runs, it is stopped. */
+/*
+ * How long connections wait for a worker that was asleep, or that was found to be away. The kernel wakes a sleeping
+ * worker. If it neither comes nor runs by then, it is stopped.
+ */
 #define PATIENCE_WITH_THE_STILL_MS (2 * SLOWNESS)
 
 static bool will_come(const struct seat *seat)
@@ -20,8 +23,8 @@ static bool will_come(const struct seat *seat)
 }
 
 /*
- * poll() also reports a clone that shutdown() has stopped, but with other events. Where poll() fails, connections may
- * wait: an accept() that finds none does no harm.
+ * Does a connection wait in this clone? poll() also reports a clone that shutdown() has stopped, but with other events.
+ * If poll() fails, connections may wait: an accept() that finds none does no harm.
  */
 static bool holds_something(const struct listener *l, int cpu)
 {
@@ -31,7 +34,7 @@ static bool holds_something(const struct listener *l, int cpu)
 	return ready < 0 || (ready == 1 && queue.revents == POLLIN);
 }
 
-/* Does the queue hold something while its own worker accepts nothing? */
+/* Have connections waited in this clone for too long, while its own worker has accepted none? */
 static bool is_stuck(struct listener *l, int cpu, uint64_t patience, uint64_t now)
 {
 	struct clone *clone = &l->clone[cpu];
@@ -68,7 +71,7 @@ bool is_own(const struct listener *l, int cpu)
 	return atomic_load(&l->clone[cpu].watchers) && atomic_load(&l->clone[cpu].neighbour_epfd) < 0;
 }
 
-/* Returns whether the process watches the clone as a neighbour. */
+/* Watches the clone as a neighbour. Returns whether this process watches it so now. */
 static bool take_care(struct listener *l, int cpu, const struct watch *watch)
 {
 	struct clone *clone = &l->clone[cpu];
@@ -80,7 +83,7 @@ static bool take_care(struct listener *l, int cpu, const struct watch *watch)
 	event.events &= ~(uint32_t)EPOLLEXCLUSIVE;
 	atomic_fetch_add(&l->neighbours, 1);
 	mark_for_the_dead(l);
-	pulse_is_away(cpu); /* of a worker that was killed while it waited */
+	pulse_is_away(cpu); /* its worker may have been killed while it waited */
 	if (clone_of(l, cpu) >= 0 && clone_watch(l, cpu, watch->epfd, event))
 		return true;
 	atomic_store(&clone->neighbour_epfd, -1);

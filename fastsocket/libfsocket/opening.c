@@ -14,9 +14,9 @@
 #include "real.h"
 #include "sockopt.h"
 
-/* Two addresses may share a habit: the newer one begins anew. */
+/* Two addresses may share an entry. When the application connects to the other one, the habit there begins anew. */
 #define HABITS MAX_LISTENERS
-/* A host that has not answered after so many waits of the thread is far away, or not there. */
+/* A host that has not answered after its thread has waited this often is far away, or not there. */
 #define MOST_WAITS 8
 
 static struct habit habits[HABITS];
@@ -27,7 +27,7 @@ static struct habit *habit_of(uint64_t state)
 	return &habits[listener_of(state)];
 }
 
-/* FNV-1a of the address and its port; 0: no address that the library knows. */
+/* The FNV-1a hash of the address and its port; 0: it is no address that the library knows. */
 static uint32_t hash_of(const struct sockaddr *addr, socklen_t len)
 {
 	struct sockaddr_in6 copy = { 0 };
@@ -88,7 +88,7 @@ void opening_written(int fd, uint64_t state)
 	}
 }
 
-/* Or it has failed. */
+/* Is the connection open, or has it failed? */
 static bool is_open(int fd)
 {
 	struct pollfd asked = { .fd = fd, .events = POLLOUT };
@@ -108,8 +108,9 @@ static void fail(int fd, uint64_t state)
 }
 
 /*
- * A thread that waits while the connection is open is told so, and is to write before it waits again. A busy thread may
- * wait several times before the connection is open. To ask costs a system call, so the library asks twice.
+ * Shall the library ask, at this wait of the thread, whether the connection is open? If it is open, this wait tells the
+ * thread so, and the thread is to write before it waits again. A busy thread may wait several times before the
+ * connection is open. To ask costs a system call, so the library asks twice.
  */
 static bool is_asked(unsigned int waited)
 {

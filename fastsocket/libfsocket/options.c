@@ -27,9 +27,9 @@ struct value {
 };
 
 /*
- * Left out are options that say nothing about equality: the library's own marks, numbers that each socket has for
- * itself, counters, and options that reading changes (SO_ERROR is cleared by it, SO_PEERPIDFD opens a descriptor).
- * SO_GET_FILTER counts in instructions: has_filter() asks for it.
+ * Is this option compared? Left out are options that say nothing about equality: the library's own marks, numbers that
+ * each socket has for itself, counters, and options that reading changes (SO_ERROR is cleared by it, SO_PEERPIDFD opens
+ * a descriptor). SO_GET_FILTER counts in instructions: has_filter() asks for it.
  */
 static bool is_compared(int level, int name)
 {
@@ -57,8 +57,8 @@ static void read_value(int fd, int level, int name, struct value *ret_value)
 }
 
 /*
- * A value that fills the buffer may be cut off. Two options that cannot be read count as the same, whatever the errors:
- * TCP_AO_REPAIR has another error on a listener.
+ * A value that fills the buffer may be cut off, so it equals no other. Two options that cannot be read count as the
+ * same, whatever the errors: TCP_AO_REPAIR has another error on a listener.
  */
 static bool is_same(const struct value *a, const struct value *b)
 {
@@ -116,7 +116,10 @@ static bool for_each_option(int from, int to, bool (*visit)(int from, int to, in
 	return all;
 }
 
-/* A classic filter is counted in instructions. The kernel answers EACCES for a filter that is an eBPF program. */
+/*
+ * Has the socket a filter? A classic filter is counted in instructions. The kernel answers EACCES for a filter that is
+ * an eBPF program.
+ */
 static bool has_filter(int fd)
 {
 	socklen_t instructions = 0;
@@ -143,7 +146,7 @@ bool option_follows(int from, int to, int level, int name)
 	return !has_filter(from) && copy_option(from, to, level, name);
 }
 
-/* One bit for each option that was read successfully before: the kernel is asked once for each. */
+/* One bit for each option that the library has once read successfully, so that it asks the kernel once for each. */
 static _Atomic uint64_t readable[COUNT(levels)][OPTIONS_END / 64];
 
 bool option_can_be_copied(int fd, int level, int name)

@@ -13,11 +13,13 @@
 
 #include <stdbool.h>
 
-/* Give a socket the options of another one, as far as possible. */
+/* Gives a socket the options of another one, as far as possible. */
 void options_copy(int from, int to);
-/* The same. Returns whether everything is equal then. */
+/*
+ * Gives a socket the options of another one. Returns whether all options are equal then: never if `from` has a filter.
+ */
 bool options_make_equal(int from, int to);
-/* The same for one option. */
+/* Gives a socket one option of another one. Returns whether it is equal then: never if `from` has a filter. */
 bool option_follows(int from, int to, int level, int name);
 /* Can a clone get an option that the application has just set? */
 bool option_can_be_copied(int fd, int level, int name);

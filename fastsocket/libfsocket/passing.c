@@ -38,7 +38,10 @@ static void for_each_passed(const struct msghdr *message, void (*visit)(int fd))
 	}
 }
 
-/* If the receiver has taken over already, its process is in the mark. */
+/*
+ * The application has sent this descriptor. If it is a listener, its clones are withdrawn, unless the receiver has
+ * taken over already: then the mark names the receiver's process.
+ */
 static void is_sent(int fd)
 {
 	struct listener *l = find_listener(fd);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The application has passed descriptors over a Unix socket, or has got some. */
+/* The application has passed descriptors over a Unix socket, or has received some: what the library does then. */
 #ifndef PASSING_H
 #define PASSING_H
 

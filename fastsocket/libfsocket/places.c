@@ -46,8 +46,8 @@ static struct shared_listener *longest_abandoned(void)
 }
 
 /*
- * in_use counts how often the place was taken, so that only one of two takers gets it. A worker may still know a
- * listener that its creator has closed, so a place is reused as late as possible.
+ * in_use counts how often the place was taken. So if two processes want the same place, only one gets it. A worker may
+ * still know a listener that its creator has closed, so a place is reused as late as possible.
  */
 struct shared_listener *place_take(void)
 {

@@ -4,7 +4,7 @@
 
 #include "shared.h"
 
-/* A place in the shared memory for a listener; NULL: there is none. */
+/* Takes a place in the shared memory for a new listener. NULL: there is none left. */
 struct shared_listener *place_take(void);
 
 #endif

@@ -1,19 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A bell (bell.h) for threads that wait for a listener by poll() or select(): an epoll with all its clones that listen.
- * Such a thread asks for the bell, too. When it has rung, something waits in a clone whose own worker does not sleep in
- * epoll_wait(); the thread then asks every few milliseconds whether that has waited for too long.
+ * Such a thread polls the bell together with what it polls anyway. When the bell has rung, a connection waits in a
+ * clone whose own worker does not sleep in epoll_wait(). The thread then asks every few milliseconds whether the
+ * connection has waited for too long.
  */
 #ifndef POLL_BELL_H
 #define POLL_BELL_H
 
 #include "tables.h"
 
-/* An epoll of the library, of the kind BELL; -1: none. */
+/* Makes an epoll of the library, of the kind BELL; -1: that failed. */
 int bell_create(void);
-/* The bell of the listener that has this descriptor, with the clones that listen now; -1: none. */
+/*
+ * Returns the bell of the listener that has this descriptor, and puts the clones that listen now into it. -1: the
+ * listener has no bell. Locks the tables.
+ */
 int poll_bell(int fd);
-/* With the tables locked. */
+/* Closes the listener's bell for poll() and select(). Needs the tables locked. */
 void poll_bell_take_down(struct listener *l);
 
 #endif

@@ -12,7 +12,7 @@
 #include "readable.h"
 #include "real.h"
 
-/* Between two looks: where there is no bell; with bells; after a ring. */
+/* The time between two looks: for a thread without bells, for a thread with bells, and after a bell has rung. */
 #define POLL_SLICE_MS 50
 #define POLL_SLICE_WITH_BELLS_MS 250
 #define POLL_SLICE_AFTER_RING_MS 4
@@ -74,7 +74,10 @@ static int shorter(int one, int other)
 	return one < other ? one : other;
 }
 
-/* How a thread waits that polls or selects listeners: for a moment, then with their bells, until one of these rings. */
+/*
+ * How a thread waits that polls or selects listeners: for a moment without bells, then with the bells of the listeners,
+ * until one of these rings. Then it begins again.
+ */
 struct round {
 	bool with_bells;
 	int bell[MAX_BELLS];
@@ -103,7 +106,10 @@ static struct timespec slice_of(int64_t left, int slice_ms)
 	return (struct timespec){ .tv_sec = slice / (1000 * NS_PER_MS), .tv_nsec = slice % (1000 * NS_PER_MS) };
 }
 
-/* This comes before the wait, because it may put a clone into an epoll. Returns the milliseconds until the next look. */
+/*
+ * Looks after the polled epolls that have listeners. This comes before the wait, because it may put a clone into an
+ * epoll. Returns the milliseconds until the next look.
+ */
 static int look_at_polled(const struct pollfd *fds, nfds_t n, bool idle, struct quiet *quiet)
 {
 	int slice_ms = POLL_SLICE_WITH_BELLS_MS;
@@ -114,7 +120,7 @@ static int look_at_polled(const struct pollfd *fds, nfds_t n, bool idle, struct 
 	return slice_ms;
 }
 
-/* Returns how many of the application's are ready. */
+/* Waits for the application's descriptors and for the bells. Returns how many of the application's are ready. */
 static int poll_with_bells(struct pollfd *fds, nfds_t n, struct round *round, const struct timespec *slice,
                            const sigset_t *mask)
 {
@@ -171,7 +177,7 @@ int poll_in_slices(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
 	return ready;
 }
 
-/* As much of a set as the kernel reads and writes: core_sys_select(). */
+/* How many bytes of a set the kernel reads and writes: core_sys_select(). */
 static size_t set_bytes(int n)
 {
 	return (size_t)(n + NFDBITS - 1) / NFDBITS * (NFDBITS / 8);
@@ -210,8 +216,9 @@ static int look_at_selected(int n, const fd_set *in, struct quiet *quiet)
 }
 
 /*
- * Returns how many of the application's are ready. Its own sets may be shorter than libc's. The first round of a wait
- * has no bells: there the kernel finds out whether it can write the sets.
+ * select() with bells, as poll_with_bells() is poll() with bells. Returns how many of the application's descriptors are
+ * ready. The application's own sets may be shorter than libc's. The first round of a wait has no bells: there the
+ * kernel finds out whether it can write the sets.
  */
 static int select_with_bells(int n, fd_set *const given[3], struct round *round, const struct timespec *slice,
                              const sigset_t *mask)

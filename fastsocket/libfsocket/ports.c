@@ -24,8 +24,8 @@ static _Atomic uint64_t looked_ms;
 /* ---- what the machine has ---- */
 
 /*
- * System calls without libc: libc's functions may be cancellation points or replaced by another library, and connect()
- * must stay as it is for the application.
+ * Reads a file by system calls, not by libc's functions: these may be cancellation points, or replaced by another
+ * library, and connect() must stay as it is for the application.
  */
 static bool read_text(const char *path, char *text, size_t size)
 {
@@ -42,7 +42,7 @@ static bool read_text(const char *path, char *text, size_t size)
 	return length > 0;
 }
 
-/* The range of the calling thread's network namespace. If it cannot be read, the last one stays. */
+/* Reads the range of the calling thread's network namespace. If it cannot be read, the last one stays. */
 static void look_at_local_ports(void)
 {
 	char text[32], *rest;
@@ -64,8 +64,8 @@ void look_at_local_ports_again(void)
 }
 
 /*
- * The highest possible CPU is the last number of a list such as 0-3,8-11. The kernel and every program that steers
- * count CPUs like this.
+ * One more than the highest possible CPU, which is the last number of a list such as 0-3,8-11. The kernel and every
+ * program that steers count CPUs like this.
  */
 static unsigned int possible_cpus(void)
 {
@@ -124,7 +124,7 @@ static uint32_t permuted(uint32_t number, unsigned int half_bits)
 	return left << half_bits | right;
 }
 
-/* The next number below n in the walk. n itself: there is no key. */
+/* The next number below n in the walk. n itself: the kernel gave no key. */
 static uint32_t next_number(uint32_t n)
 {
 	unsigned int half_bits = n > 1 ? (33U - (unsigned int)__builtin_clz(n - 1)) / 2 : 0;

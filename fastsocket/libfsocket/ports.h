@@ -27,11 +27,14 @@ static inline unsigned int core_of_port(uint16_t port, unsigned int cpus)
 	return bits < cpus ? bits : bits - cpus;
 }
 
-/* CPUs of the machine, as every program that steers counts them: one more than the highest possible CPU. */
+/*
+ * Reads the range of local ports. Returns the number of CPUs of the machine as every program that steers counts it: one
+ * more than the highest possible CPU.
+ */
 unsigned int ports_start(void);
-/* A local port whose lowest bits are these; 0: none. */
+/* The next local port for the calling thread whose lowest bits are these; 0: there is none. */
 uint32_t next_port(unsigned int bits, unsigned int cpus);
-/* Read net.ipv4.ip_local_port_range again if the last time is some while ago. */
+/* Reads net.ipv4.ip_local_port_range again, if the last time is some while ago. */
 void look_at_local_ports_again(void);
 void ports_after_fork(void);
 

@@ -11,7 +11,10 @@
 #include "shared.h"
 #include "turn.h"
 
-/* The kernel resets a connection that it closes with unread data, and drops what is held. */
+/*
+ * Sends what is held before the process ends: the kernel resets a connection that it closes with unread data, and drops
+ * what has not left.
+ */
 __attribute__((destructor)) static void end(void)
 {
 	turn_ends();

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The libc calls that the library replaces. Each makes the application's own call first, or alone. The other files do
- * the rest.
+ * The files preload*.c define the libc calls that the library replaces. Each makes the application's own call. The
+ * other files do the rest.
  */
 #ifndef PRELOAD_H
 #define PRELOAD_H
@@ -11,7 +11,7 @@
 #include "settings.h"
 
 #define INTERPOSED __attribute__((visibility("default")))
-/* The real call. A replaced call knows no other way to it, so that none forgets to look it up. */
+/* libc's own function. The pragma forbids any other way to it, so that no replaced call forgets to look it up. */
 #define REAL(name) (real_calls()->name)
 #pragma GCC poison real
 

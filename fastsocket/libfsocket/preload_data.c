@@ -13,7 +13,10 @@
 
 /* ---- writing ---- */
 
-/* A write to this connection may block, and then it is a wait for all the others that the thread has written to. */
+/*
+ * A write to this connection may block. For all other connections to which the thread has written, that is a wait: what
+ * is held on them leaves first.
+ */
 static void others_leave(int fd, int flags)
 {
 	if (turn_is_open() && !turn_is_about(fd))
@@ -50,7 +53,7 @@ static ssize_t send_message(int fd, const struct msghdr *message, int flags, int
 	return sent;
 }
 
-/* The connection was closed without libc, and the number is a file's or a pipe's now. */
+/* Has the write failed because the connection was closed without libc, and its number is a file's or a pipe's now? */
 static bool is_no_socket(int fd, ssize_t sent)
 {
 	if (likely(sent >= 0 || errno != ENOTSOCK))
@@ -59,7 +62,7 @@ static bool is_no_socket(int fd, ssize_t sent)
 	return true;
 }
 
-/* write() of nothing does not reach the socket as send() of nothing does, so it stays write(). */
+/* A write() of nothing does not reach the socket, but a send() of nothing does. So it stays a write(). */
 INTERPOSED ssize_t write(int fd, const void *data, size_t size)
 {
 	uint64_t state = connection(fd);
@@ -139,7 +142,7 @@ INTERPOSED ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 	return sent;
 }
 
-/* On a connection nothing is held: the kernel says for each message how much of it was sent. */
+/* sendmmsg() holds nothing on a connection: the kernel says for each message how much of it was sent. */
 INTERPOSED int sendmmsg(int fd, struct mmsghdr *messages, unsigned int n, int flags)
 {
 	int sent;
@@ -154,7 +157,7 @@ INTERPOSED int sendmmsg(int fd, struct mmsghdr *messages, unsigned int n, int fl
 	return sent;
 }
 
-/* No flag holds what sendfile() sends. It takes along what is held. */
+/* No flag makes the kernel hold what sendfile() sends. What was held before leaves with it. */
 #define FORWARD_SENDFILE(name, offset_type)                                        \
 	INTERPOSED ssize_t name(int out, int in, offset_type *offset, size_t size) \
 	{                                                                          \

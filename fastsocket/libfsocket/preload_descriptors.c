@@ -24,7 +24,7 @@ INTERPOSED int close(int fd)
 	return likely(descriptor_closes(fd)) ? REAL(close)(fd) : 0;
 }
 
-/* What was deferred has to be done before the descriptor has two names. */
+/* Before the descriptor has two numbers, the library does what it has put off for it. */
 static void before_duplicate(int fd)
 {
 	turn_leaves_alone(fd);
@@ -50,8 +50,8 @@ static int duplicated(int from, int to)
 }
 
 /*
- * dup2() has closed its target only if it succeeded. By then the target is the application's new descriptor, so what
- * the library knew of it is forgotten.
+ * dup2() has closed its target only if it succeeded. By then the target's number is the application's new descriptor,
+ * so the library forgets what it knew of that number.
  */
 static int duplicated_over(int from, int to, int result)
 {
@@ -138,7 +138,10 @@ INTERPOSED int ioctl(int fd, unsigned long request, ...)
 #define CLOSE_RANGE_UNSHARE (1U << 1)
 #endif
 
-/* A process with one thread shares its descriptor table with no other thread. */
+/*
+ * The calling thread gets a descriptor table of its own. That changes nothing in a process with one thread, which
+ * shares its table with no other thread.
+ */
 static void gets_own_table(void)
 {
 	turn_leaves_all_alone();

@@ -16,7 +16,10 @@
 
 #define MAX_ENVIRONMENT 1024
 
-/* How many strings there are. MAX_ENVIRONMENT: too many, or unreadable, and the kernel is to refuse them. */
+/*
+ * How many strings there are. MAX_ENVIRONMENT: there are too many, or they cannot be read. Then the kernel is to refuse
+ * them.
+ */
 static size_t length_of(char *const strings[])
 {
 	size_t n = 0;
@@ -27,7 +30,7 @@ static size_t length_of(char *const strings[])
 	return n < MAX_ENVIRONMENT && is_readable(&strings[n], sizeof(strings[n])) ? n : MAX_ENVIRONMENT;
 }
 
-/* Which of the exec functions, and its arguments. */
+/* Which of the exec functions the application has called, and its arguments. */
 struct program {
 	enum { BY_PATH, BY_NAME, BY_DESCRIPTOR, AT_DIRECTORY } by;
 	const char *path;
@@ -50,8 +53,8 @@ static int execute(const struct program *program, char *const environment[])
 }
 
 /*
- * Allocates nothing, because programs call exec functions after fork(). Without shared memory no listener has been
- * accelerated.
+ * Executes the program, and adds to its environment what it lacks (successor.h). Allocates nothing, because programs
+ * call exec functions after fork(). Without shared memory no listener has been accelerated, so nothing is added.
  */
 static int execute_with_settings(const struct program *program, char *const environment[])
 {
@@ -199,7 +202,7 @@ INTERPOSED FILE *popen(const char *command, const char *mode)
 
 /* ---- processes that share the descriptors, but not their table ---- */
 
-/* fork() itself is seen by its handlers: fork.c. */
+/* _Fork() runs no handlers of fork(). fork() itself needs no function here, because its handlers see it: fork.c. */
 INTERPOSED pid_t _Fork(void)
 {
 	turn_leaves_all_alone();
@@ -207,8 +210,8 @@ INTERPOSED pid_t _Fork(void)
 }
 
 /*
- * The child of vfork() returns from vfork() first, on its parent's stack. So ours must have left the stack by then: it
- * jumps to libc's.
+ * The child of vfork() returns from vfork() first, on its parent's stack. So our vfork() must have left the stack by
+ * then: it jumps to libc's, and does not call it.
  */
 void *vfork_comes(void) __attribute__((visibility("hidden")));
 void *vfork_comes(void)
@@ -230,7 +233,7 @@ void *vfork_comes(void)
 __asm__(".text\n .globl vfork\n .type vfork, %function\n vfork:\n" CALL_AND_JUMP ".size vfork, .-vfork\n");
 #endif
 
-/* exit() runs a destructor: preload.c. */
+/* For _exit() only: exit() runs a destructor, in preload.c. */
 INTERPOSED void _exit(int status)
 {
 	turn_ends();

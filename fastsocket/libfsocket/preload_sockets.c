@@ -124,7 +124,10 @@ INTERPOSED int accept(int fd, struct sockaddr *addr, socklen_t *len)
 	return accepted(accept_any(&(struct acceptance){ l, fd, addr, len, 0 }), l, 0);
 }
 
-/* The application asks for the length of its accept queue: the clones' queues are part of it. */
+/*
+ * Adds the clones' queues to the answer: the application asks for the length of its accept queue, and they are part of
+ * it.
+ */
 static void add_queue_of_clones(const struct listener *l, void *info, socklen_t size)
 {
 	char *unacked = (char *)info + offsetof(struct tcp_info, tcpi_unacked);
@@ -138,8 +141,9 @@ static void add_queue_of_clones(const struct listener *l, void *info, socklen_t 
 }
 
 /*
- * Has the library set this option of a listener? Then *value becomes what the application has set. A listener that
- * connect() made a client has lost the library's mark with its first packet: the kernel wrote that packet's CPU over it.
+ * Has the library set this option of a listener? Then *value becomes what the application has set. If connect() has
+ * made a listener a client, the library's mark is gone with its first packet: the kernel wrote that packet's CPU over
+ * the mark.
  */
 static bool is_ours(const struct listener *l, int level, int name, int *value)
 {
@@ -177,7 +181,7 @@ INTERPOSED int getsockopt(int fd, int level, int name, void *restrict value, soc
 	return result;
 }
 
-/* The socket may listen later: can a clone of it get this option too? */
+/* The socket may listen later. If a clone of it cannot get this option too, the socket becomes GUARDED. */
 static void note_option(int fd, int level, int name)
 {
 	enum descriptor kind = descriptor(fd);

@@ -33,7 +33,7 @@ static void *run_with_own_table(void *argument)
 	return new.run(new.argument);
 }
 
-/* A thread shares the descriptor table of the thread that creates it. */
+/* Creates a thread for a thread that has a descriptor table of its own. The new thread shares that table. */
 static int create_with_own_table(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
                                  void *argument)
 {
@@ -87,7 +87,9 @@ INTERPOSED int pthread_getaffinity_np(pthread_t thread, size_t size, cpu_set_t *
 	return result;
 }
 
-/* From now on the library does only what the application does. */
+/*
+ * The application has installed a seccomp filter. From now on the library makes only calls that the application makes.
+ */
 static void has_own_filter(void)
 {
 	seccomp_installed();
@@ -124,8 +126,8 @@ union argument {
 #define POINTER(i) (argument[i].pointer)
 
 /*
- * What a call by number does to a listener, a clone or an epoll, the library has to know. False: the library has nothing
- * to do with this call.
+ * Makes a system call by its libc function, because the library has to know what the call does to a listener, a clone
+ * or an epoll. False: the library has nothing to do with this call, and has not made it.
  */
 static bool call_by_name(long number, const union argument argument[], long *ret_result)
 {

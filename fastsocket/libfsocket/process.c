@@ -13,7 +13,7 @@
 #include "process.h"
 #include "real.h"
 
-/* From a worker up to its master. */
+/* process_of_our_user() looks at this many processes, from a worker up to its master. */
 #define MAX_GENERATIONS 3
 
 static bool filtered_at_start;
@@ -36,7 +36,7 @@ static long status_number(const char *name)
 	return line ? atol(line + strlen(name)) : -1;
 }
 
-/* A filter allows these calls: the loader has just opened and read files in the same way. */
+/* A seccomp filter allows these calls: the loader has just opened and read files in the same way. */
 void process_start(void)
 {
 	filtered_at_start = status_number("\nSeccomp:") > 0;

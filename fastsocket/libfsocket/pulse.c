@@ -3,7 +3,7 @@
 #include "pulse.h"
 #include "shared.h"
 
-/* So long after its SYN a connection may still come: the kernel sends the SYN-ACK again for 63 seconds. */
+/* A connection may still come this long after its SYN: the kernel sends the SYN-ACK again for 63 seconds. */
 #define MIXED_NS 64000000000LL
 
 __thread struct pulse *pulse INITIAL_EXEC;

@@ -6,7 +6,7 @@
 #include "queue.h"
 #include "sockopt.h"
 
-/* Not more often, so that a worker that has much to do makes hardly more system calls for it. */
+/* A worker asks the kernel no more often than this. So a worker that has much to do makes hardly more system calls. */
 #define ASK_EVERY_NS 100000
 
 THREAD_LOCAL int64_t asked_ns;

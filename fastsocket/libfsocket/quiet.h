@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A signal ends a wait, so none may come while the library looks after its listeners between two parts of a wait: the
- * application would go on waiting. From the first such look of a wait on, signals are delivered only while the kernel
- * waits.
+ * A signal ends a wait of the application. The library divides such a wait into parts, and looks after its listeners
+ * between two of them. If a signal came there, its handler would run, but the application would go on waiting. So from
+ * the first look in a wait on, signals are delivered only while the kernel waits.
  */
 #ifndef QUIET_H
 #define QUIET_H
@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Zeroed at the beginning of a wait. */
+/* What to remember of the signals during one wait. Zero it at the beginning of the wait. */
 struct quiet {
 	bool is_begun;
 	sigset_t before;
@@ -20,7 +20,7 @@ struct quiet {
 void quiet_begins(struct quiet *quiet);
 void quiet_ends(struct quiet *quiet);
 
-/* The mask while the kernel waits. asked: the application's own, or NULL. */
+/* The signal mask for a wait of the kernel. asked: the mask that the application gave, or NULL. */
 static inline const sigset_t *mask_in(const struct quiet *quiet, const sigset_t *asked)
 {
 	return asked || !quiet->is_begun ? asked : &quiet->before;

@@ -19,8 +19,8 @@ static const struct {
 _Static_assert(offsetof(struct real_calls, close) == 0, "close() comes first: find_real_calls() finds it last");
 
 /*
- * From the last to the first: once close() is there, all are. A pointer is copied as bytes, because dlsym() returns
- * functions as object pointers, and ISO C has no cast for that.
+ * Looks up all calls, from the last to the first: once close() is there, all are. A pointer is copied as bytes, because
+ * dlsym() returns functions as object pointers, and ISO C has no cast for that.
  */
 void find_real_calls(void)
 {

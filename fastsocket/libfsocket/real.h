@@ -26,7 +26,10 @@ struct real_calls {
 extern struct real_calls real;
 void find_real_calls(void);
 
-/* Another library's constructor may call ours before the library's own constructor has run. */
+/*
+ * Returns the table of libc's calls. Looks them up first if that has not happened yet: another library's constructor
+ * may call ours before the library's own constructor has run.
+ */
 static inline struct real_calls *real_calls(void)
 {
 	if (!likely(real.close))

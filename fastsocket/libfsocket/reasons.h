@@ -12,9 +12,9 @@ enum reason {
 	REASONS_END,
 };
 
-/* Empty for NO_REASON. */
+/* The text of a reason; empty for NO_REASON. */
 const char *reason_text(enum reason reason);
-/* It is no fault: the settings ask for it, or there is nothing to gain. */
+/* Is this reason no fault? Then the settings ask for it, or there is nothing to gain. */
 bool is_wanted_so(enum reason reason);
 
 #endif

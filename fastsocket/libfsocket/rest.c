@@ -8,7 +8,9 @@ struct rest resting;
 /* Since glibc 2.32. */
 extern char __libc_single_threaded __attribute__((weak));
 
-/* Another thread that waits for the epoll would see the clone. */
+/*
+ * May this watch rest? Only in a process with one thread: another thread that waits for the epoll would see the clone.
+ */
 bool may_rest(const struct listener *l, const struct watch *watch)
 {
 	return &__libc_single_threaded && __libc_single_threaded && watch->event.events & EPOLLEXCLUSIVE &&

@@ -23,7 +23,7 @@
 #include "sockopt.h"
 
 #define PAGE_BYTES ((unsigned long)sysconf(_SC_PAGESIZE))
-/* What the link in /proc/PID/fd says. */
+/* How the target of a link in /proc/PID/fd begins. */
 #define MEMFD "/memfd:" FSOCKET_SHARED_NAME " "
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
@@ -67,7 +67,10 @@ static void use_memory(struct shared_memory *new, int fd)
 	memory_inode = status.st_ino;
 }
 
-/* The kernel allows this only to privileged processes. In others the memory stays without a descriptor. */
+/*
+ * Opens the memory again by its mapping. The kernel allows this only to privileged processes. In others the memory
+ * stays without a descriptor.
+ */
 static void reopen(void)
 {
 	char path[96];
@@ -83,7 +86,7 @@ void shared_close(void)
 {
 	struct stat status;
 
-	/* The application may have closed it, and the number may be another file's now. */
+	/* The application may have closed the descriptor, and the number may be another file's now. */
 	if (memory_fd >= 0 && !fstat(memory_fd, &status) && status.st_ino == memory_inode)
 		real.close(memory_fd);
 	memory_fd = -1;
@@ -181,7 +184,9 @@ static bool is_compatible(const struct shared_memory *other)
 	       other->version == FSOCKET_SHARED_VERSION;
 }
 
-/* It belongs to this process's user, and cannot become shorter while it is mapped. */
+/*
+ * Does the memory belong to this process's user, and is it sealed, so that it cannot become shorter while it is mapped?
+ */
 static bool can_be_trusted(int fd)
 {
 	struct stat status = { 0 };
@@ -192,7 +197,10 @@ static bool can_be_trusted(int fd)
 	       status.st_size == sizeof(struct shared_memory);
 }
 
-/* Takes the descriptor. Memory without a place for this listener is another server's. */
+/*
+ * Uses the memory behind this descriptor, which it takes over or closes. Memory without a place for this listener is
+ * another server's.
+ */
 static bool join(int fd, uint64_t cookie)
 {
 	struct shared_memory *other = fd >= 0 && can_be_trusted(fd) ? map_memory(fd) : NULL;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What happened and who serves what, in memory that a whole server shares: the processes descended from the one that
- * first listened, and its successors. fastsocket/shared_memory.py reads it from outside. A change of a structure needs
- * a new FSOCKET_SHARED_VERSION and the same change in that file. A new counter (counters.def) needs neither.
+ * The memory that a whole server shares: counters of what happened, and who serves what. A server is the process that
+ * first listened, the processes descended from it, and its successors. fastsocket/shared_memory.py reads the memory
+ * from outside. A change of a structure needs a new FSOCKET_SHARED_VERSION and the same change in that file. A new
+ * counter (counters.def) needs neither.
  */
 #ifndef SHARED_H
 #define SHARED_H
@@ -21,8 +22,8 @@
 
 #define MAX_LISTENERS 64
 /*
- * At most this many adopters per CPU are recorded. Further threads adopt too, but do not count in the decision that a
- * clone has no adopter.
+ * The memory has room for this many adopters per CPU. Further threads adopt too, but the library does not see them when
+ * it asks whether a clone has an adopter.
  */
 #define MAX_ADOPTERS 8
 
@@ -43,7 +44,7 @@ struct seat {
 	_Atomic uint64_t tended_ms;             /* CLOCK_MONOTONIC when an adopter last looked after the clone */
 	_Atomic uint64_t accepted;              /* connections that the adopters accepted from it */
 	_Atomic uint32_t listening;
-	_Atomic uint32_t failing; /* the last accept() failed, as without a free descriptor */
+	_Atomic uint32_t failing; /* the last accept() failed, for lack of a descriptor perhaps */
 	uint64_t cookie, inode;   /* of the clone: another program finds it by these */
 } __attribute__((aligned(64)));
 
@@ -54,10 +55,10 @@ struct shared_listener {
 	struct sockaddr_storage address;
 	char why_not[112];                     /* a text of reasons.def, or empty while the clones work */
 	_Atomic uint32_t tickets;              /* adoptions by workers that the application had not pinned */
-	_Atomic int32_t balance;               /* the id of its program; an error, negative; 0: not asked for */
+	_Atomic int32_t balance;               /* the id of its BPF program; a negative error; 0: not asked for */
 	_Atomic uint64_t withdrawn_ms;         /* since when the clones are to receive nothing; 0: they receive */
 	_Atomic uint64_t resume_ms;            /* until then another program empties its clones; 0: ours receive */
-	_Atomic uint32_t unattended;           /* all clones lack a worker: the listener gets the new connections */
+	_Atomic uint32_t unattended;           /* no clone has a worker: the listener gets the new connections */
 	_Atomic uint64_t let_go_ms;            /* when its creator closed it */
 	_Atomic uint32_t refused;              /* enum reason: why no worker may adopt a clone any more */
 	_Atomic uint32_t delays_acks;          /* the ACKs of its connections wait for an answer */
@@ -100,7 +101,7 @@ _Static_assert(sizeof(struct shared_listener) == 320 + (2 * 8 + 128) * CPU_SETSI
 _Static_assert(sizeof(struct shared_memory) == 64 + 256 * CPU_SETSIZE + MAX_LISTENERS * sizeof(struct shared_listener),
                "BYTES");
 
-/* Count the CPUs while there is a /sys to count them in: the application may go into a chroot. */
+/* Counts the CPUs. Call it while there is a /sys to count them in: the application may go into a chroot later. */
 void shared_start(void);
 long shared_cpus(void);
 extern bool shared_is_mapped;
@@ -108,22 +109,22 @@ static inline bool shared_is_open(void)
 {
 	return shared_is_mapped;
 }
-/* Map the memory if that has not happened yet in this process or an ancestor. False: no memory. */
+/* Makes and maps the memory, if this process or an ancestor has not done so. False: there is no memory. */
 bool shared_open(void);
-/* The process has no listener any more: close the descriptor of the memory; the mapping stays. */
+/* Closes the descriptor of the memory, because the process has no listener any more. The memory stays mapped. */
 void shared_close(void);
-/* Let the descriptor of the memory stay open in the program that this process becomes, or not. */
+/* Says whether the descriptor of the memory stays open when this process becomes another program. */
 void shared_goes_along(bool goes);
 /*
- * Become one server with another process: map its memory, which has a place for this listener. False: there is no such
- * memory, or it may not be mapped, or this process has its own already.
+ * Makes this process one server with another process: maps that one's memory, which has a place for this listener.
+ * False: there is no such memory, or it may not be mapped, or this process has its own already.
  */
 bool shared_join(pid_t pid, uint64_t cookie);
 struct shared_listener *shared_listener_at(size_t index);
 struct shared_listener *shared_find(uint64_t cookie);
 void shared_add_shard(struct shared_listener *listener, uint64_t cookie);
 
-/* The counters of a CPU; a CPU out of range counts as CPU 0. Only after shared_open() succeeded. */
+/* The counters of a CPU. A CPU out of range counts as CPU 0. Call it only after shared_open() has succeeded. */
 struct cpu_counters *counters_of(int cpu);
 struct cpu_counters *counters_here(void);
 
@@ -132,10 +133,10 @@ static inline void count(_Atomic uint64_t *counter)
 	atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
 }
 
-/* A worker has closed a listener, or has come to watch one. */
+/* A worker has closed a listener, or has come to watch one: tells the other workers, which look at once. */
 void worker_departs(void);
 void worker_arrives(void);
-/* Changes with each departure and each arrival. */
+/* A number that changes with each departure and each arrival. */
 uint32_t workers_changes(void);
 
 #endif

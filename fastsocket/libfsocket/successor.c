@@ -19,7 +19,7 @@ static bool goes_along(const struct listener *l)
 	return flags >= 0 && !(flags & FD_CLOEXEC);
 }
 
-/* Another process with a worker at one of the clones; 0: there is none. */
+/* Another living process that has a worker at one of the clones; 0: there is none. */
 static pid_t process_of_an_adopter(const struct listener *l)
 {
 	for (int cpu = 0; cpu < l->cpus_end; cpu++)
@@ -43,7 +43,8 @@ static bool has_variable(char *const environment[], const char *assignment)
 }
 
 /*
- * nginx clears the environment of the binary that it upgrades to. A program that sets LD_PRELOAD itself is left alone.
+ * nginx clears the environment of the binary that it upgrades to. If a program sets LD_PRELOAD for the new one itself,
+ * the library leaves that environment alone.
  */
 size_t successor_lacks(char *const environment[])
 {

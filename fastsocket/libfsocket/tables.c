@@ -10,7 +10,10 @@
 struct listener listeners[MAX_LISTENERS];
 _Atomic(struct listener *) listener_by_fd[MAX_FDS];
 
-/* Handlers of fork() that the application registered before the library may close a listener while the library forks. */
+/*
+ * Handlers of fork() that the application registered before the library may close a listener while the library forks.
+ * So the lock is recursive.
+ */
 static pthread_mutex_t table_lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static pid_t table_owner;
 static void (*forget_parent)(void);
@@ -23,7 +26,7 @@ static atomic_int *no_copy = &never_a_copy;
 
 /*
  * ThreadSanitizer does not see the mutex inside what it takes for a blocking call, such as epoll_wait() (BlockingCall
- * in LLVM's tsan_interceptors_posix.cpp). So it is told of the lock.
+ * in LLVM's tsan_interceptors_posix.cpp). So the library tells ThreadSanitizer of the lock.
  */
 #ifdef __SANITIZE_THREAD__
 void __tsan_acquire(void *address);

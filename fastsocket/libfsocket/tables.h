@@ -22,13 +22,13 @@
 struct clone {
 	atomic_int fd;                     /* -1: none */
 	atomic_int watchers;               /* epolls of this process that have it; 0: none */
-	atomic_int neighbour_epfd;         /* the epoll that has it though another worker owns it; -1: none */
+	atomic_int neighbour_epfd;         /* the epoll that watches it as a neighbour's; -1: none */
 	uint64_t cookie;                   /* tells whether that descriptor is still the socket that the library made */
 	_Atomic uint64_t pending_ms;       /* since when a connection has been seen to wait there; 0: none waits */
 	_Atomic uint64_t pending_accepted; /* how many its own worker had accepted at that time */
 };
 
-/* So many neighbours' clones each worker guards. */
+/* How many clones of neighbours each worker guards with its bell. */
 #define BELL_CLONES 2
 
 /* An epoll that has a listener of the application. */
@@ -36,20 +36,20 @@ struct watch {
 	bool used;
 	bool inherited; /* the epoll is the parent's too, and the parent looks after it */
 	int epfd, fd;
-	int cpu;         /* whose clone the epoll has too; -1: none */
-	uint64_t thread; /* that looks after it; 0: no thread has waited for this epoll yet */
+	int cpu;         /* the CPU whose clone the epoll has too; -1: none */
+	uint64_t thread; /* the thread that looks after it; 0: no thread has waited for this epoll yet */
 	uint64_t looked_ms;
 	struct epoll_event event;
-	int bell;                 /* bell.h; 0: none */
+	int bell;                 /* its bell (bell.h); 0: none */
 	bool is_armed;            /* the bell can ring */
 	int guarded[BELL_CLONES]; /* the CPUs whose clones the bell has; -1: none */
 };
 #define MAX_WATCHES 256
 
-/* A program or a map of the library in the kernel. */
+/* A BPF program or a BPF map that the library has loaded. */
 struct loaded {
 	int fd;      /* 0: none */
-	uint32_t id; /* tells whether that descriptor is still it */
+	uint32_t id; /* tells whether that descriptor is still the program or the map */
 };
 
 /* Where a listener comes from. */
@@ -57,30 +57,30 @@ enum origin { LISTENED, INHERITED_BY_EXEC, RECEIVED };
 
 struct listener {
 	int fd;                      /* one of the application's descriptors of it */
-	int descriptors;             /* how many there are in this process */
+	int descriptors;             /* how many descriptors of it this process has */
 	_Atomic uint32_t generation; /* 0: a free entry; changes with each listener that uses the entry */
 	pid_t creator;
 	uint64_t cookie;
 	struct sockaddr_storage address;
 	enum origin origin;
-	atomic_bool cloned;          /* has clones */
-	atomic_bool blocks;          /* accept() on it does */
+	atomic_bool cloned;          /* it has clones */
+	atomic_bool blocks;          /* accept() on it blocks */
 	atomic_int own_incoming_cpu; /* SO_INCOMING_CPU before the library wrote on it */
 	atomic_bool own_reuseport;   /* the application set SO_REUSEPORT itself */
-	atomic_bool sharded;         /* the application opened several such listeners: they are its local listeners */
+	atomic_bool sharded;         /* the application opened several such listeners: the library makes no clones */
 	atomic_bool guarded;         /* the application set an option that no clone can get */
-	atomic_bool signals;         /* O_ASYNC */
+	atomic_bool signals;         /* it has O_ASYNC: the kernel sends signals */
 	bool is_wanted;              /* FSOCKET_ONLY names its port, or no port */
 	atomic_bool defers_accept;   /* the library has set TCP_DEFER_ACCEPT */
 	atomic_bool sends_otherwise; /* its connections inherit SO_LINGER or TCP_CORK */
 	atomic_bool covered;         /* every CPU that has a clone has one that listens */
 	enum reason why_not;         /* why it has neither clones nor shards */
-	cpu_set_t cpus;              /* that have a clone */
-	atomic_int cpus_end;         /* one more than the highest of them */
-	atomic_int neighbours;       /* clones of other workers that this process watches */
+	cpu_set_t cpus;              /* the CPUs that have a clone */
+	atomic_int cpus_end;         /* one more than the highest of these CPUs */
+	atomic_int neighbours;       /* how many clones of other workers this process watches */
 	atomic_int watched;          /* the sum of the clones' watchers */
-	int poll_bell;               /* poll_bell.h; 0: none */
-	cpu_set_t polled;            /* the CPUs whose clones are in it */
+	int poll_bell;               /* its bell for poll() and select(): poll_bell.h; 0: none */
+	cpu_set_t polled;            /* the CPUs whose clones are in poll_bell */
 	struct loaded program, clones_map; /* balance.h */
 	struct shared_listener *shared;
 	struct watch watch[MAX_WATCHES];
@@ -101,8 +101,9 @@ static inline struct listener *find_listener(int fd)
 }
 
 /*
- * Only rare paths lock the tables. Signals are blocked meanwhile, so that no signal handler waits for its own thread,
- * and the thread cannot be cancelled.
+ * What lock_tables() saves and unlock_tables() restores. While a thread holds the tables, all its signals are blocked,
+ * so that no signal handler waits for its own thread, and the thread cannot be cancelled. Only rare paths lock the
+ * tables.
  */
 struct held {
 	sigset_t signals;
@@ -112,14 +113,17 @@ struct held {
 void lock_tables(struct held *held);
 void unlock_tables(const struct held *held);
 
-/* Are the tables about this process? A child of vfork() has its parent's memory, but descriptors of its own. */
+/*
+ * Are the tables about this process? Not in a child of vfork(): it has its parent's memory, but descriptors of its own.
+ */
 bool tables_are_ours(void);
 /*
- * A child that was made without fork(), and so without the handlers of fork(), has a copy of the tables: make them this
- * process's own. forget_parent is what else has to be forgotten then.
+ * Makes the tables this process's own if the process is a child that was made without fork(), and so without the
+ * handlers of fork(): then it has a copy of its parent's tables. It calls forget_parent(), which tables_start() got,
+ * for the rest.
  */
 void notice_copy(void);
-/* In the child of fork(), unless another handler of fork() has made the child notice. */
+/* Does what notice_copy() does, in the child of fork(), unless another handler of fork() has caused that already. */
 void notice_fork(void);
 void tables_start(void (*forget_parent)(void));
 

@@ -38,7 +38,10 @@ static bool is_clone_of(const struct listener *l, int cpu, int fd)
 	       memcmp(&address, &l->address, sizeof(address)) == 0;
 }
 
-/* pidfd -1: this process itself was the program before, and left its clones open. */
+/*
+ * Gets a copy of a descriptor of the process behind pidfd. pidfd -1: this process itself was the program before, and
+ * left its clones open.
+ */
 static int fetched(int pidfd, int number)
 {
 	return pidfd < 0 ? real.fcntl(number, F_DUPFD_CLOEXEC, 0)
@@ -95,8 +98,9 @@ static bool join_memory(struct listener *l, pid_t pid)
 }
 
 /*
- * A seccomp filter that was there at the start may kill a process that calls pidfd_getfd(), as systemd's
- * SystemCallFilter=@system-service does. The successor then makes clones of its own, once the old program has emptied its.
+ * Takes the clones that a process has. A seccomp filter that was there at the start may kill a process that calls
+ * pidfd_getfd(), as systemd's SystemCallFilter=@system-service does. The successor then makes clones of its own, once
+ * the old program has emptied its own.
  */
 static void take_from(struct listener *l, pid_t pid)
 {
@@ -116,7 +120,10 @@ static void try_to_take_from(struct listener *l, pid_t candidate)
 		take_from(l, pid);
 }
 
-/* A worker that has died may stand in the mark until another worker notices. proc(5), /proc/PID/task/TID/children. */
+/*
+ * The mark may name a worker that has died, until another worker notices. The other children of this process's parent
+ * may have the same clones. proc(5), /proc/PID/task/TID/children.
+ */
 static void try_other_workers(struct listener *l)
 {
 	pid_t parent = getppid(), worker;
@@ -149,7 +156,9 @@ bool take_over(struct listener *l)
 	l->cloned = true;
 	balance_load(l);
 	share_out(l);
-	/* Last: until the mark is ours, a worker of the program before finds a reason to set the time again. */
+	/*
+	 * This comes last: until the mark is ours, a worker of the program before finds a reason to set the time again.
+	 */
 	atomic_store(&l->shared->withdrawn_ms, 0);
 	return true;
 }

@@ -4,7 +4,10 @@
 
 #include "tables.h"
 
-/* Become one server with the process that cloned this listener, and get its clones. */
+/*
+ * Makes this process one server with the process that cloned this listener, and gets all its clones. False: it could
+ * not.
+ */
 bool take_over(struct listener *l);
 
 #endif

@@ -19,7 +19,10 @@ static bool has_parts(void)
 	return settings.answer_with_fin || settings.delayed_ack || settings.defer_accept;
 }
 
-/* A program that closes without libc may also wait without libc, so what its connections did counts for nothing. */
+/*
+ * The connection was closed without libc: forgets it. A program that closes without libc may also wait without libc, so
+ * what its connections did counts for nothing.
+ */
 void known_turn_is_stale(int fd)
 {
 	answer_escapes(connection_remove(fd));
@@ -111,7 +114,7 @@ void turn_shuts_down(int fd, int how)
 		answer_shuts_down(fd, state);
 }
 
-/* Options that say nothing about when data leaves, or how. TCP_NODELAY sends what is held by itself. */
+/* Does this option change nothing about when data leaves, or how? TCP_NODELAY makes the kernel send what is held. */
 static bool is_harmless(int level, int name)
 {
 	if (level == SOL_SOCKET)
@@ -143,7 +146,10 @@ void turn_shows_queue(int fd)
 		answer_leaves(fd, connection_clear(fd, HELD));
 }
 
-/* Of a descriptor that is no connection: a file does not block for long, and neither do others with O_NONBLOCK. */
+/*
+ * May a call block on this descriptor, which is no connection? A file does not block for long, and nothing blocks that
+ * has O_NONBLOCK.
+ */
 static bool may_block(int fd)
 {
 	int saved_errno = errno, flags = real.fcntl(fd, F_GETFL);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the application does with a connection that it accepted, as far as the library has a part in it: see
- * answer_with_fin.h, delayed_ack.h and defer_accept.h.
+ * What the application does with a connection that it accepted or opened. The functions here tell the parts of the
+ * library that need to know: see answer_with_fin.h, delayed_ack.h, opening.h and defer_accept.h.
  */
 #ifndef TURN_H
 #define TURN_H
@@ -10,16 +10,22 @@
 
 #include "connections.h"
 
-/* A call has just returned this number. If the number still has a state, its connection was closed without libc. */
+/*
+ * A call has just returned this number. If the number still has a state, its old connection was closed without libc,
+ * and the library forgets it.
+ */
 void known_turn_is_stale(int fd);
 static inline void turn_renews(int fd)
 {
 	if (!likely(!connection(fd)))
 		known_turn_is_stale(fd);
 }
-/* l: the listener; NULL: the library does not know it. */
+/* The application has accepted a connection. l: its listener; NULL: the library does not know the listener. */
 void turn_accepted(int fd, struct listener *l, bool nonblocking);
-/* The application has called a function that reads or writes. received, sent: its result. size: what was to be sent. */
+/*
+ * The application has called a function that reads or writes. received, sent: its result. size: how much was to be
+ * sent. held: was MSG_MORE added (answer_with_fin.h)?
+ */
 void known_turn_has_read(int fd, ssize_t received, int flags);
 static inline void turn_has_read(int fd, ssize_t received, int flags)
 {
@@ -27,7 +33,7 @@ static inline void turn_has_read(int fd, ssize_t received, int flags)
 		known_turn_has_read(fd, received, flags);
 }
 void turn_has_written(int fd, ssize_t sent, size_t size, bool held);
-/* The thread is about to wait, or to do what may take long. */
+/* Ends the turn of the calling thread, which is about to wait, or to do what may take long. */
 void turn_end(void);
 static inline void turn_ends(void)
 {
@@ -36,7 +42,7 @@ static inline void turn_ends(void)
 		turn_end();
 }
 
-/* A descriptor is about to be closed, by close() or by any other call. */
+/* A descriptor is about to be closed by close(). */
 void known_turn_closes(int fd, uint64_t state);
 static inline void turn_closes(int fd)
 {
@@ -45,7 +51,10 @@ static inline void turn_closes(int fd)
 	if (!likely(!state))
 		known_turn_closes(fd, state);
 }
-/* Another descriptor, process or option is about to change what the connection is: the library leaves it alone. */
+/*
+ * The connection gets another descriptor or another process, or its number gets a new meaning: sends what is held, and
+ * leaves the connection alone.
+ */
 void known_turn_leaves_alone(int fd);
 static inline void turn_leaves_alone(int fd)
 {
@@ -54,18 +63,21 @@ static inline void turn_leaves_alone(int fd)
 }
 void turn_leaves_all_alone(void);
 
-/* The application has set the flags of the descriptor, O_NONBLOCK perhaps. */
+/* The application has set the flags of the descriptor: notes whether it has O_NONBLOCK now. */
 void turn_sets_blocking(int fd);
 void turn_shuts_down(int fd, int how);
 void turn_sets_option(int fd, int level, int name);
-/* The application puts it into an epoll, or changes what it watches it for: it expects more to come. */
+/* The application puts the connection into an epoll, or changes its events there: it expects more data to come. */
 void turn_watches(int fd);
-/* The application asks how much has left, or has come since. */
+/* The application is about to ask how much data has left, or how much has come: what is held leaves first. */
 void turn_shows_queue(int fd);
 
-/* A call that may block ends the thread's turn. flags: of send() or recv(). */
+/* Ends the thread's turn if a call on this descriptor may block. flags: of send() or recv(). */
 void turn_may_block(int fd, int flags);
-/* Who reads from a connection after a write to it expects that the write has left. */
+/*
+ * The thread is about to read. A thread that reads from a connection after it wrote to it expects that the data has
+ * left: sends what is held. Ends the turn if the read may block.
+ */
 void turn_reads(int fd, int flags);
 
 #endif

@@ -13,7 +13,10 @@
 
 #define ASK_AGAIN_MS 10
 
-/* Of the events that were reported after the first ones: those that are the application's. */
+/*
+ * The kernel has reported events, the first of them at index `first`. Takes out those that are not for the application,
+ * and returns how many are left.
+ */
 static int for_application(const struct wait *wait, int reported, int first)
 {
 	struct epoll_event *events = wait->events + first;
@@ -21,7 +24,10 @@ static int for_application(const struct wait *wait, int reported, int first)
 	return reported > 0 ? each_once(events, bells_heard(wait->epfd, events, reported)) : reported;
 }
 
-/* A filter may allow the application's epoll_wait(), and not the epoll_pwait() that a quiet wait takes. */
+/*
+ * Waits in the kernel for some milliseconds. Once signals are kept off (quiet.h), this takes epoll_pwait(). A seccomp
+ * filter may allow the application's epoll_wait(), and not that: then the signals come as usual.
+ */
 static int wait_for_ms(const struct wait *wait, struct quiet *quiet, int ms)
 {
 	int saved_errno = errno, reported;
@@ -64,7 +70,10 @@ static int collected(const struct wait *wait)
 	return found + (more > 0 ? more : 0);
 }
 
-/* When to look at the listeners, and at connections that the kernel refuses to register; -1: there is no need. */
+/*
+ * In how many milliseconds to look after the listeners, and to ask for connections that the kernel refuses to register;
+ * -1: there is no need.
+ */
 static int next_look_ms(const struct wait *wait, bool idle, struct quiet *quiet)
 {
 	int look_in = descriptor(wait->epfd) == WATCHING ? look_after(wait->epfd, idle, quiet) : -1;
@@ -78,7 +87,10 @@ static bool is_closed(int epfd)
 	return descriptor(epfd) <= PLAIN && !atomic_load(&is_inert);
 }
 
-/* Another thread has closed the epoll: the kernel would go on waiting, and the number may be another epoll's by now. */
+/*
+ * Waits until the timeout or a signal, because another thread has closed the epoll. For that epoll the kernel would go
+ * on waiting, and its number may be another epoll's by now.
+ */
 static int wait_in_vain(int64_t left, const sigset_t *mask)
 {
 	struct timespec time = { .tv_sec = left / (1000 * NS_PER_MS), .tv_nsec = left % (1000 * NS_PER_MS) };
@@ -87,8 +99,8 @@ static int wait_in_vain(int64_t left, const sigset_t *mask)
 }
 
 /*
- * The thread's last waits took longer than a slice. A signal that comes just when the first slice is over would not end
- * the wait; an idle thread can afford the calls that keep it off.
+ * Did the thread's last waits take longer than a slice? A signal that comes just when the first slice is over would not
+ * end the wait. An idle thread can afford the calls that keep signals off.
  */
 THREAD_LOCAL bool idled;
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * epoll_wait() and its variants. A thread that watches listeners wakes now and then to look after
- * them, which its application does not notice. Connections that Fast-Epoll has put off are asked for here.
+ * epoll_wait() and its variants. A thread that watches listeners wakes now and then to look after them; its application
+ * does not notice. Before the thread waits, the library asks for the connections that Fast-Epoll has put off.
  */
 #ifndef WAITING_H
 #define WAITING_H

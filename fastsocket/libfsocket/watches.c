@@ -56,8 +56,8 @@ static bool is_watched(struct listener *l)
 }
 
 /*
- * What the epoll of this watch holds. Once a clone is in the epoll, the clone is the proof, because the application may
- * have closed this name of its listener and kept another one.
+ * Which socket proves that the epoll of this watch still is that epoll. Once a clone is in the epoll, the clone is the
+ * proof: the application may have closed this descriptor of its listener and kept another one.
  */
 static int held_by(const struct listener *l, const struct watch *watch)
 {
@@ -80,7 +80,7 @@ static bool take_out(int epfd, int fd)
 	return !real.epoll_ctl(epfd, EPOLL_CTL_DEL, fd, &unused);
 }
 
-/* An epoll refuses a socket that it already holds. */
+/* Does the epoll still hold the socket that held_by() tells? An epoll refuses a socket that it already holds. */
 bool watch_is_proved(const struct listener *l, const struct watch *watch)
 {
 	int fd = held_by(l, watch);
@@ -99,7 +99,7 @@ static void unwatch_neighbours(struct listener *l, int epfd)
 			clone_unwatch(l, cpu, epfd);
 }
 
-/* The application's own listener stays in the epoll. */
+/* Takes out of an epoll what the library has put there. The application's own listener stays in the epoll. */
 static void stop_serving(struct listener *l, struct watch *watch)
 {
 	bell_take_down(watch);
@@ -157,14 +157,14 @@ static bool serves_already(const struct listener *l)
 	return cpu >= 0 && l->cloned && atomic_load(&l->clone[cpu].watchers);
 }
 
-/* A clone in the same epoll would be reported once, too. */
+/* With EPOLLONESHOT the listener gets no clones: a clone in the same epoll would be reported once, too. */
 static void refuse_one_shot(struct listener *l, const struct epoll_event *event)
 {
 	if (event->events & EPOLLONESHOT)
 		refuse(l, ONE_SHOT);
 }
 
-/* The filter allows what the application has just called. */
+/* A seccomp filter is installed, but allows what the application has just called: puts the worker's clone back. */
 static void put_clone_back(struct listener *l, struct watch *watch)
 {
 	const struct adoption *mine = adoption_of(l);
@@ -285,8 +285,9 @@ static bool is_only_watch(const struct listener *l, const struct watch *watch)
 }
 
 /*
- * Two epolls may hold the same socket. What is taken out of one epoll is gone under both of its names. After dup2() the
- * first name is gone, and the second is believed.
+ * Is epfd another descriptor of the epoll that has this watch? Two epolls may hold the same socket. But what is taken
+ * out of one epoll is gone under both of its descriptors. After dup2() the first descriptor is gone, and the second is
+ * believed.
  */
 static bool is_same_epoll(const struct listener *l, const struct watch *watch, int epfd)
 {

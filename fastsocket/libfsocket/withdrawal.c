@@ -12,13 +12,17 @@
 #include "sockopt.h"
 #include "withdrawal.h"
 
-/* A handshake that began before the filter was there takes less than EMPTYING_MS. Then the successor has its turn. */
+/*
+ * A handshake that began before the filter was there ends within EMPTYING_MS. After that, empty clones stop listening.
+ * If no successor has come after SUCCEEDING_MS, the clones receive again.
+ */
 #define EMPTYING_MS 2000
 #define SUCCEEDING_MS 3000
 
 /*
- * The filter belongs to the group. If the application set SO_REUSEPORT itself, another server's listeners may be in the
- * group and would get nothing. False: there is no group, or the library must not filter it.
+ * Attaches the filter, which then belongs to the whole group. If the application set SO_REUSEPORT itself, another
+ * server's listeners may be in the group and would get nothing. False: there is no group, or the library must not
+ * filter it.
  */
 static bool attach_filter(const struct listener *l)
 {
@@ -42,7 +46,10 @@ static bool is_empty(const struct listener *l, int cpu)
 	return real.poll(&queue, 1, 0) == 0;
 }
 
-/* The group belongs to this server alone, as it was seen at the adoption and is each second: check_group(). */
+/*
+ * The group belongs to this server alone. The library has asked for that at the adoption, and asks again each second:
+ * check_group().
+ */
 void program_comes(const struct listener *l)
 {
 	if (l->program.fd && !l->guarded && !atomic_load(&l->shared->unattended) && !is_marked_withdrawn(l->fd) &&
@@ -51,9 +58,10 @@ void program_comes(const struct listener *l)
 }
 
 /*
- * While this server has no worker, another server's listeners in the group get their part. A clone that stops listening
- * resets handshakes that are under way, so the clones go on for a successor that has them and whose workers are about to
- * come. A successor that blocks in accept() would not look at them.
+ * This server has no worker: takes its clones' CPUs off, so that another server's listeners in the group get their
+ * part. A clone that stops listening resets handshakes that are under way. So the clones go on listening for a
+ * successor that has them and whose workers are about to come. A successor that blocks in accept() would not look at
+ * the clones.
  */
 static void leave_group(struct listener *l)
 {
@@ -67,7 +75,10 @@ static void leave_group(struct listener *l)
 	}
 }
 
-/* A process that accepts without epoll must not wait for connections in clones that no worker looks after. */
+/*
+ * Sends new connections to the listener: a process that accepts without epoll must not wait for connections in clones
+ * that no worker looks after.
+ */
 void unattended_begins(struct listener *l)
 {
 	if (attach_filter(l))
@@ -113,7 +124,10 @@ void withdraw(struct listener *l)
 		atomic_store(&l->shared->withdrawn_ms, now_ms());
 }
 
-/* Without a filter the kernel still gives the clones connections by hash, until they are empty and stop listening. */
+/*
+ * Withdraws the clones without the filter. The kernel still gives them connections by hash, until they are empty and
+ * stop listening.
+ */
 static void withdraw_without_filter(struct listener *l)
 {
 	balance_empty(l);
@@ -123,7 +137,7 @@ static void withdraw_without_filter(struct listener *l)
 	atomic_store(&l->shared->withdrawn_ms, now_ms());
 }
 
-/* A worker that has dropped its privileges may have written any number there. */
+/* A worker that has dropped its privileges may have written any number into the shared memory. */
 enum reason refusal_of(const struct listener *l)
 {
 	uint32_t refused = atomic_load(&l->shared->refused);

@@ -2,7 +2,7 @@
 /*
  * An open-loop load generator for short and for persistent connections.
  *
- * options.c    what is asked for
+ * options.c    what the command line asks for
  * schedule.c   when each request is due, fixed before the first one is sent
  * histogram.c  latencies, with a relative error below a thousandth
  * loop.c       one thread: sends what is due, and notes what became of it
@@ -47,16 +47,16 @@ struct options {
 	double warm_up;  /* seconds at the beginning that count for nothing */
 	double patience; /* seconds after which an answer is late, and its connection is closed */
 	uint64_t seed;
-	int always; /* closed loop: so many connections in each thread have a request under way, always; 0: open loop */
-	int persistent; /* so many connections stay open in each thread; 0: a connection for each request */
-	size_t burst;   /* so many requests are due at the same moment, by all threads; 0: each at its own */
+	int always; /* closed loop: this many connections per thread always have a request under way; 0: open loop */
+	int persistent; /* each thread keeps this many connections open; 0: a connection for each request */
+	size_t burst;   /* all threads together have this many requests due at the same moment; 0: each at its own */
 	const char *request;
 	size_t request_size;
 	const char *begins, *ends; /* of the answer */
 	size_t begins_size, ends_size;
 };
 
-/* Exits with status 2 and one line where something cannot be meant. */
+/* Reads the command line. If something in it cannot be meant, exits with status 2 and one line that says what. */
 void options_read(int count, char **arguments, struct options *ret_options);
 
 /* ---- histogram.c ---------------------------------------------------------------------------------------------- */
@@ -81,17 +81,21 @@ struct schedule {
 	size_t length;
 };
 
-/* The part of the schedule that falls to one of the threads. Exits where memory is missing. */
+/* Makes the part of the schedule that falls to one of the threads. Exits if memory is missing. */
 struct schedule schedule_make(const struct options *options, size_t thread);
 
-/* Whether requests were sent as the process that was asked for. Each interval lasts RESOLUTION or longer, on average. */
+/*
+ * The check says whether requests were sent as the arrival process that was asked for. Each interval lasts RESOLUTION
+ * or longer, on average.
+ */
 #define SAMPLE 2000
 #define RESOLUTION (NS_PER_SECOND / 1000.0) /* ns */
 struct check {
 	size_t intervals; /* that were compared, SAMPLE at most */
 	/*
-	 * Of a Poisson process, the distance of Kolmogorov and Smirnov: the largest difference between the distribution of
-	 * the intervals and the one that was asked for. Of a constant rate, the part of the intervals that was not even.
+	 * For a Poisson process, the distance of Kolmogorov and Smirnov: the largest difference between the
+	 * distribution of the intervals and the one that was asked for. For a constant rate, the part of the intervals
+	 * that was not even.
 	 */
 	double distance;
 };
@@ -99,7 +103,7 @@ struct check schedule_check(const struct options *options, const uint64_t *sent,
 
 /* ---- loop.c --------------------------------------------------------------------------------------------------- */
 
-/* What may become of a request that is not answered as it should be; their names are in main.c. */
+/* How a request may fail. The names of these errors are in main.c. */
 enum error { REFUSED, RESET, LATE, WRONG, NO_DESCRIPTOR, NO_PORT, OTHER_ERROR, ERRORS };
 
 struct result {
@@ -107,7 +111,7 @@ struct result {
 	struct histogram lateness;                     /* ns from when it was due until it was begun */
 	uint64_t answered, errors[ERRORS];
 	uint64_t warmed_up; /* answered in the warm-up, and counted nowhere else */
-	uint64_t *sent;     /* of the open loop: when each request was begun, ns from the beginning */
+	uint64_t *sent;     /* for the open loop: when each request was begun, ns from the beginning */
 	size_t length;
 	double ended;   /* seconds from the beginning */
 	bool real_time; /* the thread runs as soon as something is due */

@@ -78,7 +78,7 @@ static void is_underway(struct loop *loop, struct connection *connection)
 	loop->n_underway++;
 }
 
-/* All connections are used by turns. */
+/* Puts a connection behind the other idle ones, so that all are used by turns. */
 static void waits(struct loop *loop, struct connection *connection)
 {
 	connection->underway = false;
@@ -238,7 +238,7 @@ static void has_connected(struct loop *loop, struct connection *connection)
 	send_request(loop, connection);
 }
 
-/* Ports and source addresses are used by turns, and no thread has a port of its own. */
+/* Opens a socket. Ports and source addresses are used by turns, and no thread has a port of its own. */
 static int open_socket(struct loop *loop, struct sockaddr_in *ret_server)
 {
 	const struct options *options = loop->options;
@@ -296,7 +296,7 @@ static struct connection *idle_connection(struct loop *loop)
 	return connection;
 }
 
-/* Before the first request is due. */
+/* Opens the connections that stay open, before the first request is due. */
 static void open_persistent(struct loop *loop)
 {
 	struct connection *connection;
@@ -354,7 +354,10 @@ static void begin_what_is_due(struct loop *loop)
 	}
 }
 
-/* Each connection that is answered begins again; in rounds, so that one that fails at once cannot hold the loop. */
+/*
+ * For the closed loop: each connection that is answered begins again. This goes in rounds, so that a connection that
+ * fails at once cannot hold the loop.
+ */
 static void begin_as_many_as_always(struct loop *loop)
 {
 	for (int i = 0; i < loop->options->always && has_room(loop) && now_ns() < loop->end; i++)
@@ -447,8 +450,9 @@ static void run_here(int cpu)
 }
 
 /*
- * Clients on other machines would not wait for a CPU of the server's. In an open loop a thread sleeps most of the time, so
- * the server is not starved.
+ * Makes the thread run as soon as something is due, as clients on other machines do: they would not wait for a CPU of
+ * the server's. In an open loop a thread sleeps most of the time, so the server is not starved. False: it is not
+ * allowed.
  */
 static bool runs_when_due(void)
 {
@@ -458,7 +462,7 @@ static bool runs_when_due(void)
 	return sched_setscheduler(0, SCHED_FIFO, &lowest) == 0;
 }
 
-/* pthread_create(3) wants it like this. */
+/* A thread's function, as pthread_create(3) wants it. */
 void *loop_run(void *argument)
 {
 	struct worker *worker = argument;
@@ -474,7 +478,7 @@ void *loop_run(void *argument)
 	if (loop.epoll < 0 || !worker->result.sent)
 		give_up(strerror(errno));
 	open_persistent(&loop);
-	pthread_barrier_wait(worker->start); /* all are there; main() fixes when it begins */
+	pthread_barrier_wait(worker->start); /* all threads are there; main() fixes when they begin */
 	pthread_barrier_wait(worker->start);
 	loop.end = worker->began + (uint64_t)(options->seconds * (double)NS_PER_SECOND);
 	while (!is_over(&loop))

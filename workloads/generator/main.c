@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The threads, and what they found as one line of JSON. */
+/* Runs the threads, and prints what they found as one line of JSON. */
 #define _GNU_SOURCE
 #include <inttypes.h>
 #include <pthread.h>
@@ -13,7 +13,7 @@
 static const char *const error_names[ERRORS] = { "refused",       "reset",   "late", "wrong",
                                                  "no_descriptor", "no_port", "other" };
 
-/* As many descriptors as the hard limit allows (setrlimit(2)). */
+/* Lets the process have as many descriptors as the hard limit allows (setrlimit(2)). */
 static void raise_limit(void)
 {
 	struct rlimit limit;
@@ -40,7 +40,7 @@ static int by_size(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* When requests were begun, by all threads. */
+/* When the requests of all threads were begun, in order. */
 static uint64_t *all_sent(const struct worker *workers, size_t threads, size_t *ret_length)
 {
 	size_t length = 0, n = 0;
@@ -74,7 +74,7 @@ static void merge(struct result *into, const struct result *other)
 	into->real_time = into->real_time && other->real_time;
 }
 
-/* Pairs of a value in ns and how often it came. */
+/* Prints pairs of a value in ns and how often it came. */
 static void print_histogram(const char *name, const struct histogram *histogram)
 {
 	const char *separator = "";

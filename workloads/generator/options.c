@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What is asked for. Everything that is not understood ends with one line that says what and how. */
+/*
+ * Reads what the command line asks for. If something is not understood, the program ends with one line that says what,
+ * and how to give it.
+ */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <getopt.h>
@@ -90,7 +93,7 @@ static void read_sources(struct options *options, char *text)
 	}
 }
 
-/* In place; the size comes back, because the text may hold a zero. */
+/* Replaces the escapes in place. Returns the size, because the text may hold a zero. */
 static size_t unescaped(char *text)
 {
 	static const char escapes[] = "rn0\\", meant[] = "\r\n\0\\";

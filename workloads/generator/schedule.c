@@ -17,7 +17,7 @@ static uint64_t next_random(uint64_t *state)
 	return z ^ z >> 31;
 }
 
-/* From the exponential distribution with mean 1. */
+/* A random number from the exponential distribution with mean 1. */
 static double next_exponential(uint64_t *state)
 {
 	double uniform = (double)(next_random(state) >> 11) * 0x1p-53; /* from 0 to below 1 */
@@ -45,9 +45,9 @@ static size_t part_of_burst(const struct options *options, size_t thread)
 }
 
 /*
- * The sum of independent Poisson processes is one, so each thread has its part of the rate. Bursts come at the same times
- * in all threads. Of a constant rate the threads take turns. In units of the mean interval, position runs evenly through
- * pieces of different rates.
+ * The sum of independent Poisson processes is a Poisson process, so each thread has its part of the rate. Bursts come
+ * at the same times in all threads. At a constant rate the threads take turns. position counts in mean intervals, so it
+ * runs evenly through pieces of different rates.
  */
 struct schedule schedule_make(const struct options *options, size_t thread)
 {
@@ -97,7 +97,7 @@ static double rate_at(const struct options *options, double ns)
 }
 
 /*
- * How many requests an interval of the check spans: so many that it lasts RESOLUTION on average. A thread cannot begin two
+ * How many requests an interval of the check spans, so that it lasts RESOLUTION on average. A thread cannot begin two
  * requests in less time than a connect() takes, which is no small part of single intervals at a high rate.
  */
 static size_t span(double rate)
@@ -105,8 +105,10 @@ static size_t span(double rate)
 	return (size_t)fmax(1, ceil(RESOLUTION * rate));
 }
 
-/* The time that a Poisson process takes for so many arrivals, in units of the mean interval, is below x with this
- * probability (the Erlang distribution). */
+/*
+ * The probability that a Poisson process takes less than x for this many arrivals, in units of the mean interval (the
+ * Erlang distribution).
+ */
 static double expected_below(double x, size_t arrivals)
 {
 	double term = exp(-x), above = term;
@@ -116,7 +118,7 @@ static double expected_below(double x, size_t arrivals)
 	return 1 - above;
 }
 
-/* Whether so many even intervals took as long as they should, within a tenth. */
+/* Did this many even intervals take as long as they should, within a tenth? */
 static bool is_even(double x, size_t arrivals)
 {
 	return fabs(x / (double)arrivals - 1) <= 0.1;
@@ -138,7 +140,7 @@ struct check schedule_check(const struct options *options, const uint64_t *sent,
 	static double below[SAMPLE];
 	size_t together = options->burst ? options->burst : 1, n = 0, uneven = 0, spread;
 
-	length /= together; /* of a burst, the first request */
+	length /= together; /* of a burst, only the first request counts */
 	spread = length / SAMPLE;
 	for (size_t i = 0, arrivals; n<SAMPLE; i += arrivals> spread ? arrivals : spread) {
 		double rate = rate_at(options, i < length ? (double)sent[i * together] : 0) / (double)together, passed;
