@@ -154,8 +154,9 @@ def results_folder(chosen: Path | None = None) -> Path:
 
     Raises UsageError if the chosen folder or the variable's folder does not exist.
     """
-    folder = chosen or Path(os.environ.get(RESULTS) or ROOT / "results")
-    if (chosen or RESULTS in os.environ) and not folder.is_dir():
+    named = os.environ.get(RESULTS)
+    folder = chosen or Path(named or ROOT / "results")
+    if (chosen or named) and not folder.is_dir():
         raise UsageError(
             f"there is no {folder} to keep results in: mount a folder of yours there with -v "
             f'"$PWD/results:{folder}", or name another directory with --out'

@@ -194,9 +194,9 @@ def _followed(path: Path, arguments: list[str], library: Path) -> tuple[Path, li
             return path, lost
         scripts.append(path)
         if len(scripts) > MAX_INTERPRETERS:
-            break
+            raise NotAProgram(f"{path}: more than {MAX_INTERPRETERS} interpreters after another")
         path, arguments = _interpreter(path, words), [*words[1:], str(path), *arguments]
-    raise NotAProgram(f"{path}: more than {MAX_INTERPRETERS} interpreters after another")
+    raise NotAProgram(f"{path}: more than {MAX_PROGRAMS} programs after another")
 
 
 _LOST = Obstacle(

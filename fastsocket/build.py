@@ -41,7 +41,10 @@ def is_finished() -> bool:
 def built_library() -> Path:
     """The path of libfsocket.so, which can be loaded here. Raises NotBuilt, or GlibcTooOld."""
     if not LIBRARY.exists():
-        raise NotBuilt(f"libfsocket.so is not built: make -C {HERE} {LIBRARY.relative_to(HERE)}")
+        remedy = (
+            f"make -C {HERE} {LIBRARY.relative_to(HERE)}" if LIBRARY.is_relative_to(HERE) else f"there is no {LIBRARY}"
+        )
+        raise NotBuilt(f"libfsocket.so is not built: {remedy}")
     needed, present = needed_glibc(LIBRARY), glibc()
     if present < needed:
         raise GlibcTooOld("libfsocket.so needs glibc {}.{} or later, and here is {}.{}".format(*needed, *present))

@@ -71,6 +71,8 @@ def test_a_server(checkout):
     assert package["ok"] or "apt-get install gunicorn" in package["remedy"]
     assert schedule.returncode == 0, schedule.stderr
     assert "gunicorn fastsocket on" in schedule.stdout and "gunicorn latest on" not in schedule.stdout
+    types = subprocess.run([sys.executable, "-m", "mypy", "workloads/gunicorn.py"], cwd=checkout, capture_output=True)
+    assert types.returncode == 0, types.stdout
 
 
 def test_a_steering_backend(checkout):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -17,7 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastsocket.attach.changes import NO_CPU, borrowed
+from fastsocket.attach import guard as guarding
+from fastsocket.attach.changes import NO_CPU, ListenerGiven, borrowed, written
 from fastsocket.attach.guard import STATE, guarded
 from fastsocket.attach.plan import CannotAttach, spread
 from fastsocket.attach.session import _Attachment
@@ -234,6 +236,18 @@ def test_detach_ends_it(nginx):
         assert state(nginx.pid) == before
         assert one.wait() == 0
     assert_one_line(fastsocket("detach", nginx.pid), 1, "nothing is attached")
+
+
+def test_the_guard_puts_changes_back_though_its_answer_was_never_read(monkeypatch):
+    """The attaching process was killed between its question and the answer."""
+    monkeypatch.setattr(guarding, "put_back", lambda pid: pytest.fail("the guard has put nothing back"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        change = ListenerGiven([os.getpid()], os.fstat(listener.fileno()).st_ino, NO_CPU, CPUS[0])
+        with guarded(os.getpid()) as one:
+            one._line.sendall(json.dumps(written(change)).encode() + b"\n")
+            select.select([one._line], [], [])
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_INCOMING_CPU, CPUS[0])
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_INCOMING_CPU) == NO_CPU
 
 
 def test_what_was_left_by_two_that_were_killed_at_once_is_put_back(nginx):

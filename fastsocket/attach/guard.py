@@ -109,8 +109,9 @@ def _keep(pid: int, line: socket.socket) -> int:
             line.sendall(f"attached already, by process {holder}: fastsocket detach {pid}\n".encode())
             return 1
         _undo(notes)  # puts back what an earlier attach changed that was killed together with its guard
-        line.sendall(_READY)
-        with open(notes, "ab", closefd=False) as file:
+        # The attaching process may be killed at any moment: then too its changes are put back.
+        with open(notes, "ab", closefd=False) as file, suppress(ConnectionError):
+            line.sendall(_READY)
             for change in line.makefile("rb"):
                 file.write(change)
                 file.flush()

@@ -4,7 +4,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from fastsocket.binary import NoSuchProgram, Unreadable, check
-from fastsocket.build import NotBuilt, built_library
+from fastsocket.build import GlibcTooOld, NotBuilt, built_library
 from fastsocket.counters import COUNTERS
 from fastsocket.libbpf import BpfError
 from fastsocket.measure.measured import Library, Missing, Steering
@@ -45,7 +45,7 @@ def _is_accelerated(listener: Listener) -> bool:
 def _obstacle(pid: int) -> str:
     try:
         verdict = check(Path(f"/proc/{pid}/exe"), built_library(), notes=False)  # works in any mount namespace
-    except (NoSuchProgram, Unreadable, NotBuilt, OSError):
+    except (NoSuchProgram, Unreadable, NotBuilt, GlibcTooOld, OSError):
         return ""
     return printable(verdict.obstacles[0].reason) if verdict.obstacles else ""
 
