@@ -90,6 +90,9 @@ def test_a_pin_of_ours_is_told_to_nobody_and_passed_on_to_nobody(server):
             "itself": CPUS,
             "thread": CPUS,
             "fork": CPUS,
+            "clone()": CPUS,
+            "clone by number": CPUS,
+            "_Fork()": CPUS,
             "vfork and exec": CPUS,
             "system()": CPUS,
             "posix_spawn()": CPUS,
@@ -513,6 +516,7 @@ def test_options_set_after_a_worker_adopted_reach_its_listener(preload):
 def test_application_reads_what_it_set_itself(server):
     server.ask("fork", "a", CPUS[0])
     assert server.ask("get_option", socket.SOL_SOCKET, socket.SO_REUSEPORT) == 0
+    assert server.ask("get_option_bytes", socket.SOL_SOCKET, socket.SO_REUSEPORT, 1) == "00"
     assert server.ask("get_option", socket.SOL_SOCKET, socket.SO_INCOMING_CPU) == -1
 
 

@@ -134,11 +134,19 @@ static struct attempt accept_from_some(const struct acceptance *asked, bool (*wa
 	return nothing_there;
 }
 
+/* No worker watches the clone. */
+static bool is_abandoned(const struct listener *l, int cpu)
+{
+	const struct seat *seat = &l->shared->seat[cpu];
+
+	return atomic_load(&seat->listening) && !seat_is_taken(seat);
+}
+
 enum ready { NONE_READY, LISTENER_READY, CLONE_READY };
 
 /*
- * For an application that made its listener blocking after a worker adopted: sleeps until the listener, or a clone that
- * this process watches, has a connection.
+ * For an application whose listener blocks, perhaps only since a worker has adopted, or since another program had the
+ * listener: sleeps until the listener, a clone that this process watches, or a clone without a worker has a connection.
  */
 static enum ready wait_for_any(const struct acceptance *asked)
 {
@@ -149,11 +157,13 @@ static enum ready wait_for_any(const struct acceptance *asked)
 	int ready, ms = -1;
 
 	for_each_clone(cpu, asked->l)
-		if (atomic_load(&asked->l->clone[cpu].watchers) && n < COUNT(queues))
+		if ((atomic_load(&asked->l->clone[cpu].watchers) || is_abandoned(asked->l, cpu)) && n < COUNT(queues))
 			queues[n++] = (struct pollfd){ .fd = atomic_load(&asked->l->clone[cpu].fd), .events = POLLIN };
+	if (n == 1)
+		return LISTENER_READY;
 	real.getsockopt(asked->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, &size);
 	if (timeout.tv_sec || timeout.tv_usec)
-		ms = (int)(timeout.tv_sec * 1000 + timeout.tv_usec / 1000);
+		ms = (int)(timeout.tv_sec * 1000 + (timeout.tv_usec + 999) / 1000);
 	ready = real.poll(queues, n, ms);
 	if (ready == 0)
 		errno = EAGAIN;
@@ -193,6 +203,15 @@ static struct attempt try_any(const struct acceptance *asked)
 	return atomic_load(&asked->l->watched) ? accept_from_some(asked, is_own, accept_local) : nothing_there;
 }
 
+/*
+ * Threads may share an epoll. If another one of them has got the watch of the listener meanwhile, its clone is in the
+ * epoll, and this thread is told of connections there.
+ */
+static bool has_lost_its_clone(const struct listener *l, const struct adoption *mine)
+{
+	return atomic_load(&l->clone[mine->cpu].tenure) != mine->tenure;
+}
+
 static bool listens(const struct listener *l, int cpu)
 {
 	return atomic_load(&l->shared->seat[cpu].listening);
@@ -211,14 +230,15 @@ static bool waits_by_epoll(const struct listener *l)
  * behind in a clone. If no thread of a process waits for the listener by epoll, a worker may have told the process to
  * accept: it accepts from any clone.
  */
-static struct attempt try_last(const struct acceptance *asked, bool has_own)
+static struct attempt try_last(const struct acceptance *asked, const struct adoption *mine)
 {
 	struct attempt attempt = accept_global(asked);
 	int error = errno;
 
-	if (attempt.outcome != EMPTY || has_own)
+	if (attempt.outcome != EMPTY || (mine && !has_lost_its_clone(asked->l, mine)))
 		return attempt;
-	attempt = accept_from_some(asked, waits_by_epoll(asked->l) ? is_neglected : listens, accept_neighbour);
+	attempt = mine ? try_any(asked)
+	               : accept_from_some(asked, waits_by_epoll(asked->l) ? is_neglected : listens, accept_neighbour);
 	if (attempt.outcome == EMPTY)
 		errno = error;
 	return attempt;
@@ -243,9 +263,11 @@ static struct attempt try_all(const struct acceptance *asked, struct adoption *m
 
 	do {
 		attempt = mine ? try_own(asked, mine) : try_any(asked);
+		if (attempt.outcome == EMPTY && asked->l->blocks)
+			attempt = accept_from_some(asked, is_abandoned, accept_neighbour);
 		if (attempt.outcome != EMPTY)
 			return attempt;
-		ready = asked->l->blocks && atomic_load(&asked->l->watched) ? wait_for_any(asked) : LISTENER_READY;
+		ready = asked->l->blocks ? wait_for_any(asked) : LISTENER_READY;
 	} while (ready == CLONE_READY);
 	return ready == LISTENER_READY ? try_last(asked, mine) : attempt;
 }

@@ -159,15 +159,16 @@ static enum reason make_listen(struct listener *l, int cpu)
 }
 
 /* Puts the worker's own clone into its epoll. The worker may have watched it as a neighbour until now. */
-static bool watch_own_clone(struct listener *l, int cpu, const struct watch *watch)
+static bool watch_own_clone(struct listener *l, int cpu, struct watch *watch)
 {
-	if (!clone_watch(l, cpu, watch->epfd, exclusively(watch->event)))
+	watch->wakes_all = seat_is_shared(&l->shared->seat[cpu]);
+	if (!clone_watch(l, cpu, watch->epfd, watch->wakes_all ? watch->event : exclusively(watch->event)))
 		return false;
 	clone_is_no_neighbour(l, cpu, watch->epfd);
 	return true;
 }
 
-static enum reason serve_clone(struct listener *l, int cpu, const struct watch *watch)
+static enum reason serve_clone(struct listener *l, int cpu, struct watch *watch)
 {
 	struct seat *seat = &l->shared->seat[cpu];
 	enum reason problem = clone_listens(l, cpu) ? NO_REASON : make_listen(l, cpu);
@@ -216,7 +217,7 @@ static enum reason adopt_on(struct listener *l, struct watch *watch, int cpu, bo
 	return problem;
 }
 
-static bool has_adopter(const struct listener *l)
+bool has_adopter(const struct listener *l)
 {
 	for (int cpu = 0; cpu < l->cpus_end; cpu++)
 		if (seat_is_taken(&l->shared->seat[cpu]))
@@ -262,7 +263,8 @@ static void now_serves(struct listener *l, struct watch *watch, int cpu, bool ag
 		atomic_fetch_sub(&counters_of(fallback->cpu)->fallen_back, 1);
 	fallback->generation = 0;
 	pulse_begins(cpu);
-	adoptions[l - listeners] = (struct adoption){ l->generation, cpu, ACCEPTS_PER_GLOBAL_TURN };
+	adoptions[l - listeners] =
+		(struct adoption){ l->generation, cpu, ACCEPTS_PER_GLOBAL_TURN, atomic_load(&l->clone[cpu].tenure) };
 	tell(l, NO_REASON);
 }
 
@@ -309,6 +311,7 @@ void give_up(struct listener *l, struct watch *watch)
 	if (l->sharded)
 		clone_marks_cpu(l->fd, -1);
 	watch->cpu = -1;
+	atomic_fetch_add(&l->clone[cpu].tenure, 1);
 	if (l->cloned && !has_adopter(l))
 		unattended_begins(l);
 	worker_departs();
@@ -334,6 +337,14 @@ void reconsider(struct listener *l, struct watch *watch)
 		adoption_forget(l);
 	}
 	adopt(l, watch);
+}
+
+void unpin_unless_adopting(void)
+{
+	for (size_t i = 0; i < MAX_LISTENERS; i++)
+		if (listeners[i].generation && adoption_of(&listeners[i]))
+			return;
+	affinity_forget();
 }
 
 /*

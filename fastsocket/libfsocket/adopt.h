@@ -27,6 +27,7 @@ struct adoption {
 	uint32_t generation;
 	int cpu;
 	unsigned int until_global_turn;
+	uint32_t tenure; /* of the clone (tables.h) when the thread adopted */
 };
 extern __thread struct adoption adoptions[MAX_LISTENERS] INITIAL_EXEC;
 
@@ -59,6 +60,10 @@ void reconsider(struct listener *l, struct watch *watch);
  * look after the clone until another worker adopts it.
  */
 void give_up(struct listener *l, struct watch *watch);
+/* Does any thread of the server, in this process or another one, accept from a clone of the listener? */
+bool has_adopter(const struct listener *l);
+/* Ends the library's pin of the calling thread, unless the thread has adopted a clone. */
+void unpin_unless_adopting(void);
 /* Makes all threads of this process leave the listener's clones, and closes the process's descriptors of them. */
 void adopters_leave(struct listener *l);
 /*

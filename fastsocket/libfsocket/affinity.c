@@ -32,7 +32,10 @@ bool affinity_pin(int cpu, const cpu_set_t *before)
 
 void affinity_renew(int cpu, const cpu_set_t *present)
 {
-	if (was_pinned && CPU_COUNT(present) > 1 && CPU_ISSET(cpu, &ours))
+	cpu_set_t common;
+
+	CPU_AND(&common, &own, present);
+	if (was_pinned && CPU_COUNT(present) > 1 && CPU_ISSET(cpu, &ours) && CPU_EQUAL(&common, &own))
 		pinned = !sched_setaffinity(0, sizeof(ours), &ours);
 }
 
@@ -63,6 +66,14 @@ void affinity_put_back(bool lifted)
 	if (!likely(!lifted))
 		pinned = !sched_setaffinity(0, sizeof(ours), &ours);
 	errno = saved_errno;
+}
+
+void affinity_after_copying(bool lifted, bool is_child)
+{
+	if (is_child)
+		affinity_forget();
+	else
+		affinity_put_back(lifted);
 }
 
 void affinity_forget(void)

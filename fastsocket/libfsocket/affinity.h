@@ -17,8 +17,9 @@ bool affinity_may_pin(void);
 /* Pins the calling thread to a CPU. before: the CPUs that it was allowed to run on. False: the kernel refuses. */
 bool affinity_pin(int cpu, const cpu_set_t *before);
 /*
- * Pins the calling thread again if it has lost its pin: when a CPU goes offline, the kernel gives its threads other
- * CPUs, and leaves them there. present: the affinity that the thread has now.
+ * Pins the calling thread again if it has lost its pin: when a CPU goes offline, the kernel gives its threads all other
+ * CPUs, and leaves them there. present: the affinity that the thread has now. If it lacks any CPU that the application
+ * gave the thread, the application or the administrator has moved the thread, and it stays there.
  */
 void affinity_renew(int cpu, const cpu_set_t *present);
 /*
@@ -27,6 +28,8 @@ void affinity_renew(int cpu, const cpu_set_t *present);
  */
 bool affinity_lift(void);
 void affinity_put_back(bool lifted);
+/* affinity_put_back() after a call that returns in the new process, too, where the pin ends. */
+void affinity_after_copying(bool lifted, bool is_child);
 /* Ends the pin: a new process starts with the application's affinity. */
 void affinity_forget(void);
 /* Has the library pinned the calling thread? Then *ret_own is the affinity that the application gave the thread. */

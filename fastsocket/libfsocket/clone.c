@@ -19,6 +19,7 @@
 #include "mark.h"
 #include "options.h"
 #include "real.h"
+#include "seats.h"
 #include "sockopt.h"
 
 /* Clones may take one in this many of the descriptors that the process may have. */
@@ -167,7 +168,8 @@ void clone_watch_again(struct listener *l, int cpu, int epfd, struct epoll_event
 {
 	int fd = atomic_load(&l->clone[cpu].fd);
 
-	event = exclusively(event);
+	if (!seat_is_shared(&l->shared->seat[cpu]))
+		event = exclusively(event);
 	if (atomic_load(&l->clone[cpu].neighbour_epfd) == epfd)
 		event.events &= ~(uint32_t)EPOLLEXCLUSIVE;
 	if (!real.epoll_ctl(epfd, EPOLL_CTL_DEL, fd, &event))

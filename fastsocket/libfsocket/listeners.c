@@ -24,6 +24,7 @@
 #include "sockopt.h"
 #include "take_over.h"
 #include "watches.h"
+#include "withdrawal.h"
 
 /* Programs that pass listeners by exec put them among the first descriptors (sd_listen_fds(3) starts at 3). */
 #define INHERITED_END 256
@@ -125,6 +126,10 @@ static bool join_shards(struct listener *l)
 
 	if (!leader)
 		return false;
+	if (leader->cloned && any_listens(leader)) { /* closing a clone would reset the connections that wait in it */
+		refuse(leader, NEIGHBOUR);
+		return false;
+	}
 	if (leader->cloned)
 		adopters_leave(leader);
 	shared_add_shard(leader->shared, leader->cookie);
@@ -373,4 +378,5 @@ void listeners_close(int fd)
 		adopters_leave(l);
 	}
 	let_go(l);
+	unpin_unless_adopting();
 }

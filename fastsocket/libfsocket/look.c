@@ -5,6 +5,7 @@
 #include "balance.h"
 #include "bell.h"
 #include "clock.h"
+#include "clone.h"
 #include "follow.h"
 #include "group.h"
 #include "look.h"
@@ -93,6 +94,18 @@ static void goes_on_serving(struct listener *l, int cpu)
 		unattended_ends(l);
 }
 
+/*
+ * Of several workers of a clone all are woken, as all would be for a listener: the one that is woken first may be busy
+ * with another client.
+ */
+static void wake_all_or_one(struct listener *l, struct watch *watch)
+{
+	if (watch->wakes_all == seat_is_shared(&l->shared->seat[watch->cpu]))
+		return;
+	watch->wakes_all = !watch->wakes_all;
+	clone_watch_again(l, watch->cpu, watch->epfd, watch->event);
+}
+
 static bool look_at(struct listener *l, struct watch *watch, uint64_t patience, uint64_t now)
 {
 	bool withdrawn, soon;
@@ -112,6 +125,8 @@ static bool look_at(struct listener *l, struct watch *watch, uint64_t patience, 
 		atomic_store(&l->shared->seat[watch->cpu].tended_ms, now);
 	if (watch->cpu >= 0 && !withdrawn)
 		goes_on_serving(l, watch->cpu);
+	if (watch->cpu >= 0 && l->cloned)
+		wake_all_or_one(l, watch);
 	pulses_count();
 	soon = l->cloned && neighbours_tend(l, watch, patience, now);
 	if (l->cloned)
@@ -183,10 +198,13 @@ static bool look(int epfd, uint64_t patience, uint64_t now)
 				note_report(&listeners[i], watch);
 			if (!watch->used || !falls_to(watch, me, epfd, is_outer, now))
 				continue;
+			if (watch->thread != me)
+				give_up(&listeners[i], watch); /* for the thread that looked after it */
 			watch->thread = me;
 			watch->looked_ms = now;
 			soon = look_at(&listeners[i], watch, patience, now) || soon;
 		}
+	unpin_unless_adopting();
 	unlock_tables(&held);
 	return soon;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #define _GNU_SOURCE
 #include <errno.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -172,20 +173,37 @@ INTERPOSED int execle(const char *path, const char *first, ...)
 	EXECUTE_LIST(BY_PATH, true);
 }
 
+typedef int spawning(pid_t *restrict, const char *restrict, const posix_spawn_file_actions_t *,
+                     const posix_spawnattr_t *restrict, char *const[restrict], char *const[restrict]);
+
+static int spawn_with_settings(spawning *call, pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+                               const posix_spawnattr_t *attributes, char *const arguments[], char *const environment[])
+{
+	size_t length = shared_is_open() ? length_of(environment) : MAX_ENVIRONMENT;
+	size_t lacks = length < MAX_ENVIRONMENT ? successor_lacks(environment) : 0;
+
+	turn_leaves_all_alone();
+	if (lacks) {
+		char *extended[length + lacks + 1];
+
+		successor_extend(extended, environment);
+		return WITH_OWN_AFFINITY(call(pid, path, actions, attributes, arguments, extended));
+	}
+	return WITH_OWN_AFFINITY(call(pid, path, actions, attributes, arguments, environment));
+}
+
 INTERPOSED int posix_spawn(pid_t *restrict pid, const char *restrict path, const posix_spawn_file_actions_t *actions,
                            const posix_spawnattr_t *restrict attributes, char *const arguments[restrict],
                            char *const environment[restrict])
 {
-	turn_leaves_all_alone();
-	return WITH_OWN_AFFINITY(REAL(posix_spawn)(pid, path, actions, attributes, arguments, environment));
+	return spawn_with_settings(REAL(posix_spawn), pid, path, actions, attributes, arguments, environment);
 }
 
 INTERPOSED int posix_spawnp(pid_t *restrict pid, const char *restrict name, const posix_spawn_file_actions_t *actions,
                             const posix_spawnattr_t *restrict attributes, char *const arguments[restrict],
                             char *const environment[restrict])
 {
-	turn_leaves_all_alone();
-	return WITH_OWN_AFFINITY(REAL(posix_spawnp)(pid, name, actions, attributes, arguments, environment));
+	return spawn_with_settings(REAL(posix_spawnp), pid, name, actions, attributes, arguments, environment);
 }
 
 INTERPOSED int system(const char *command)
@@ -205,8 +223,28 @@ INTERPOSED FILE *popen(const char *command, const char *mode)
 /* _Fork() runs no handlers of fork(). fork() itself needs no function here, because its handlers see it: fork.c. */
 INTERPOSED pid_t _Fork(void)
 {
+	bool lifted;
+	pid_t child;
+
 	turn_leaves_all_alone();
-	return REAL(_Fork)();
+	lifted = affinity_lift();
+	child = REAL(_Fork)();
+	affinity_after_copying(lifted, child == 0);
+	return child;
+}
+
+/* The child runs on a stack of its own, so it does not come back here. */
+INTERPOSED int clone(int (*run)(void *), void *stack, int flags, void *argument, ...)
+{
+	void *more[3]; /* where to write the child's number, its thread-local storage, and where to clear the number */
+	va_list given;
+
+	va_start(given, argument);
+	for (size_t i = 0; i < COUNT(more); i++)
+		more[i] = va_arg(given, void *);
+	va_end(given);
+	turn_leaves_all_alone();
+	return WITH_OWN_AFFINITY(REAL(clone)(run, stack, flags, argument, more[0], more[1], more[2]));
 }
 
 /*

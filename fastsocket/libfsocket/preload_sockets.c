@@ -164,15 +164,16 @@ static bool is_ours(const struct listener *l, int level, int name, int *value)
 INTERPOSED int getsockopt(int fd, int level, int name, void *restrict value, socklen_t *restrict size)
 {
 	struct listener *l = find_listener(fd);
-	int result, own;
+	int result, own = 0;
 
 	if (!likely(!connection(fd)) && level == IPPROTO_TCP && name == TCP_INFO)
 		turn_shows_queue(fd);
 	result = REAL(getsockopt)(fd, level, name, value, size);
-	if (!likely(!l) && result == 0 && *size == sizeof(own)) {
-		memcpy(&own, value, sizeof(own));
+	if (!likely(!l) && result == 0 && *size &&
+	    *size <= sizeof(own)) { /* the kernel gives as many bytes as are asked for */
+		memcpy(&own, value, *size);
 		if (is_ours(l, level, name, &own))
-			memcpy(value, &own, sizeof(own));
+			memcpy(value, &own, *size);
 	}
 	if (!likely(!l) && result == 0 && level == IPPROTO_TCP && name == TCP_INFO && l->cloned)
 		add_queue_of_clones(l, value, *size);

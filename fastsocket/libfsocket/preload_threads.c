@@ -162,13 +162,28 @@ static bool call_by_name(long number, const union argument argument[], long *ret
 	}
 }
 
+static bool makes_a_process(long number)
+{
+	switch (number) {
+	case SYS_clone:
+	case SYS_clone3:
+#ifdef SYS_fork /* not on 64-bit ARM */
+	case SYS_fork:
+	case SYS_vfork:
+#endif
+		return true;
+	default:
+		return false;
+	}
+}
+
 /* libc has no call of its own for seccomp(2): libseccomp installs its filters by syscall(2). */
 INTERPOSED long syscall(long number, ...)
 {
 	union argument argument[6];
 	va_list arguments;
+	bool ours, copies, lifted;
 	long result;
-	bool ours;
 
 	va_start(arguments, number);
 	for (size_t i = 0; i < COUNT(argument); i++)
@@ -178,10 +193,14 @@ INTERPOSED long syscall(long number, ...)
 	if (call_by_name(number, argument, &result))
 		return result;
 	ours = !likely(number != SYS_seccomp) && argument[0].word != SECCOMP_GET_ACTION_AVAIL && tables_are_ours();
-	if (!likely(!ours))
+	copies = makes_a_process(number);
+	if (!likely(!ours && !copies))
 		turn_leaves_all_alone();
+	lifted = copies && affinity_lift();
 	result = REAL(syscall)(number, argument[0].word, argument[1].word, argument[2].word, argument[3].word,
 	                       argument[4].word, argument[5].word);
+	if (!likely(!copies))
+		affinity_after_copying(lifted, result == 0);
 	if (!likely(!ours) && result == 0)
 		has_own_filter();
 	return result;

@@ -141,6 +141,15 @@ bool seat_is_mine(const struct seat *seat)
 	return sits_among(seat->adopter, MAX_ADOPTERS, myself());
 }
 
+bool seat_is_shared(const struct seat *seat)
+{
+	size_t taken = 0;
+
+	for (size_t i = 0; i < MAX_ADOPTERS; i++)
+		taken += atomic_load(&seat->adopter[i]) != 0;
+	return taken > 1 && alive_among(seat->adopter, MAX_ADOPTERS) > 1;
+}
+
 void waits_without_seat(struct shared_listener *listener)
 {
 	sit_among(listener->waiting, COUNT(listener->waiting));

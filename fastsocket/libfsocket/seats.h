@@ -20,6 +20,8 @@ bool seat_claim(struct seat *seat);
 /* Adds the calling thread to the adopters that are there. */
 void seat_join(struct seat *seat);
 bool seat_is_mine(const struct seat *seat);
+/* Do several living workers accept from the clone? */
+bool seat_is_shared(const struct seat *seat);
 /* Takes a worker out of the seat: it accepts from the clone no longer. */
 void seat_leave(struct seat *seat, uint64_t worker);
 /* Takes all threads of this process out of the seat. Returns whether there was any. */

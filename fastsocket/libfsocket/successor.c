@@ -12,11 +12,18 @@
 #include "successor.h"
 #include "withdrawal.h"
 
+/* By any of its descriptors: programs that pass a listener on often duplicate it to a number of their choice. */
 static bool goes_along(const struct listener *l)
 {
-	int flags = l->generation && (l->cloned || l->sharded) ? real.fcntl(l->fd, F_GETFD) : -1;
+	uint32_t end = l->generation && (l->cloned || l->sharded) ? atomic_load(&descriptors_end) : 0;
 
-	return flags >= 0 && !(flags & FD_CLOEXEC);
+	for (uint32_t fd = 0; fd < end; fd++) {
+		int flags = find_listener((int)fd) == l ? real.fcntl((int)fd, F_GETFD) : -1;
+
+		if (flags >= 0 && !(flags & FD_CLOEXEC))
+			return true;
+	}
+	return false;
 }
 
 /* Another living process that has a worker at one of the clones; 0: there is none. */

@@ -26,6 +26,7 @@ struct clone {
 	uint64_t cookie;                   /* tells whether that descriptor is still the socket that the library made */
 	_Atomic uint64_t pending_ms;       /* since when a connection has been seen to wait there; 0: none waits */
 	_Atomic uint64_t pending_accepted; /* how many its own worker had accepted at that time */
+	_Atomic uint32_t tenure;           /* changes when a thread of this process gives the clone up */
 };
 
 /* How many clones of neighbours each worker guards with its bell. */
@@ -37,6 +38,7 @@ struct watch {
 	bool inherited; /* the epoll is the parent's too, and the parent looks after it */
 	int epfd, fd;
 	int cpu;         /* the CPU whose clone the epoll has too; -1: none */
+	bool wakes_all;  /* the epoll has that clone without EPOLLEXCLUSIVE, because the clone has several workers */
 	uint64_t thread; /* the thread that looks after it; 0: no thread has waited for this epoll yet */
 	uint64_t looked_ms;
 	struct epoll_event event;

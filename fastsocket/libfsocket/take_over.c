@@ -14,6 +14,7 @@
 #include "mark.h"
 #include "process.h"
 #include "real.h"
+#include "seats.h"
 #include "sockopt.h"
 #include "take_over.h"
 #include "withdrawal.h"
@@ -138,6 +139,13 @@ static void try_other_workers(struct listener *l)
 		fclose(workers);
 }
 
+/* The process was that program until now. Its threads have ended, though one of them seems to live: this one. */
+static void leave_seats_of_the_program_before(const struct listener *l)
+{
+	for (int cpu = 0; l->origin == INHERITED_BY_EXEC && cpu < l->cpus_end; cpu++)
+		seat_leave_with_all_threads(&l->shared->seat[cpu]);
+}
+
 bool take_over(struct listener *l)
 {
 	pid_t marked = marked_process(l->fd);
@@ -149,13 +157,18 @@ bool take_over(struct listener *l)
 		try_other_workers(l);
 	if (!has_all_that_listen(l)) {
 		if (l->shared)
-			adopters_leave(l);
+			clones_close(l); /* those that could be fetched */
 		l->shared = NULL;
 		return false;
 	}
 	l->cloned = true;
 	balance_load(l);
-	share_out(l);
+	leave_seats_of_the_program_before(l);
+	/* A filter stays until a worker adopts, because this program may never wait for its clones. */
+	if (atomic_load(&l->shared->unattended) && !has_adopter(l))
+		mark_as_ours(l);
+	else
+		share_out(l);
 	/*
 	 * This comes last: until the mark is ours, a worker of the program before finds a reason to set the time again.
 	 */

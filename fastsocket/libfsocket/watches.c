@@ -291,7 +291,7 @@ static bool is_only_watch(const struct listener *l, const struct watch *watch)
  */
 static bool is_same_epoll(const struct listener *l, const struct watch *watch, int epfd)
 {
-	struct epoll_event event = watch->cpu >= 0 ? exclusively(watch->event) : watch->event;
+	struct epoll_event event = watch->cpu >= 0 && !watch->wakes_all ? exclusively(watch->event) : watch->event;
 	int fd = held_by(l, watch);
 	bool same;
 
@@ -319,6 +319,22 @@ static int other_name(struct listener *l, const struct watch *watch)
 	return -1;
 }
 
+static bool is_watched_by(const struct listener *l, uint64_t thread)
+{
+	for (size_t i = 0; i < MAX_WATCHES; i++)
+		if (l->watch[i].used && l->watch[i].thread == thread)
+			return true;
+	return false;
+}
+
+/* The calling thread has closed an epoll, perhaps the last one by which it watched what it has adopted. */
+static void forget_unwatched(void)
+{
+	for (size_t i = 0; i < MAX_LISTENERS; i++)
+		if (listeners[i].generation && adoption_of(&listeners[i]) && !is_watched_by(&listeners[i], myself()))
+			adoption_forget(&listeners[i]);
+}
+
 void epoll_is_closed(int epfd)
 {
 	for (size_t i = 0; i < MAX_LISTENERS; i++)
@@ -332,6 +348,8 @@ void epoll_is_closed(int epfd)
 			else
 				watch_remove(&listeners[i], watch);
 		}
+	forget_unwatched();
+	unpin_unless_adopting();
 	set_descriptor(epfd, UNKNOWN);
 }
 

@@ -105,7 +105,7 @@ void share_out(const struct listener *l)
 	mark_as_ours(l);
 }
 
-static bool any_listens(const struct listener *l)
+bool any_listens(const struct listener *l)
 {
 	for_each_clone(cpu, l)
 		if (atomic_load(&l->shared->seat[cpu].listening))
@@ -199,8 +199,10 @@ bool withdrawal_tend(struct listener *l, uint64_t now)
 	if (!withdrawn && is_marked_withdrawn(l->fd)) {
 		withdrawn = now;
 		atomic_store(&l->shared->withdrawn_ms, withdrawn);
-		if (!is_marked_withdrawn(l->fd)) /* a successor has taken over meanwhile */
-			atomic_compare_exchange_strong(&l->shared->withdrawn_ms, &now, 0);
+		if (!is_marked_withdrawn(l->fd)) { /* a successor has taken over meanwhile */
+			atomic_compare_exchange_strong(&l->shared->withdrawn_ms, &withdrawn, 0);
+			return false;
+		}
 	}
 	if (withdrawn && now - withdrawn > EMPTYING_MS)
 		close_empty_clones(l);

@@ -17,6 +17,8 @@
 
 #include "tables.h"
 
+/* Does any clone of the listener listen? Then connections may wait in it. */
+bool any_listens(const struct listener *l);
 /* Withdraws the clones of a listener that has just been passed on. */
 void withdraw(struct listener *l);
 bool is_withdrawn(const struct listener *l);

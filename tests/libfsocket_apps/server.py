@@ -11,6 +11,7 @@ import os
 import resource
 import select
 import shlex
+import signal
 import socket
 import stat
 import struct
@@ -31,6 +32,7 @@ CLONE_FILES = 0x400
 SO_ATTACH_REUSEPORT_CBPF = 51
 SYS_CLOSE_RANGE = 436
 SYS_ACCEPT4, SYS_CLOSE, SYS_DUP3 = {"x86_64": (288, 3, 292), "aarch64": (242, 57, 24)}[os.uname().machine]
+SYS_CLONE = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
 SYS_SCHED_GETAFFINITY = {"x86_64": 204, "aarch64": 123}[os.uname().machine]
 BACKLOG = 512
 CLOSERS = {
@@ -49,6 +51,32 @@ ENDS = {
     "a file in its place by number": lambda listener: LIBC.syscall(
         SYS_DUP3, os.open("/dev/null", os.O_RDONLY), listener.fileno(), 0
     ),
+}
+CHILD_STACK = ctypes.create_string_buffer(1 << 18)
+TASK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+
+
+def child_by_clone(task) -> int:
+    end = ctypes.addressof(CHILD_STACK) + len(CHILD_STACK)
+    return LIBC.clone(TASK(task), ctypes.c_void_p(end), signal.SIGCHLD, None)
+
+
+def child_by(make):
+    """By a call that returns in the child, too."""
+
+    def made(task) -> int:
+        if child := make():
+            return child
+        task()
+        os._exit(0)
+
+    return made
+
+
+CHILDREN = {
+    "clone()": child_by_clone,
+    "clone by number": child_by(lambda: LIBC.syscall(SYS_CLONE, signal.SIGCHLD, 0, 0, 0, 0)),
+    "_Fork()": child_by(LIBC._Fork) if hasattr(LIBC, "_Fork") else child_by(os.fork),  # glibc 2.34
 }
 ACCEPT_AND_ANSWER = """
 import select, socket
@@ -385,6 +413,13 @@ class Worker:
             os._exit(0)
         os.waitpid(child, 0)
         seen["fork"] = json.loads(os.read(reading, 100_000))
+        for name, make in CHILDREN.items():
+
+            def tell(*unused: object) -> int:
+                return os.write(writing, json.dumps(own_cpus()).encode()) == 0
+
+            os.waitpid(make(tell), 0)
+            seen[name] = json.loads(os.read(reading, 100_000))
         seen["vfork and exec"] = json.loads(subprocess.check_output(TELL_CPUS))
         os.set_inheritable(writing, True)
         os.system(f"{shlex.join(TELL_CPUS)} >&{writing}")
@@ -603,6 +638,9 @@ class Master:
 
     def get_option(self, level: int, name: int) -> int:
         return self.listener.getsockopt(level, name)
+
+    def get_option_bytes(self, level: int, name: int, size: int) -> str:
+        return self.listener.getsockopt(level, name, size).hex()
 
     def accept_queue(self) -> int:
         """Its length: tcpi_unacked of a listener."""
