@@ -1,6 +1,6 @@
 """All packets come to the first CPU, and Balance is on: do other CPUs' workers serve some of the connections?
 
-They serve where the first CPU's worker stays away for 5 ms or has a long queue. That happens often in an emulator, and
+They serve where the first CPU's worker stays away for 1 ms or has a long queue. That happens often in an emulator, and
 perhaps never on a calm machine.
 """
 

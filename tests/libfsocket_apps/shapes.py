@@ -253,6 +253,7 @@ class EndsServing:
     """Two threads serve, each pinned by the library. Each closes its epoll, and one of them the listener."""
 
     def __init__(self) -> None:
+        os.sched_setaffinity(0, CPUS)  # with a CPU more than threads the library would not pin them
         self._listener = listening()
         self._step = threading.Barrier(3)
         self._masks: list[list[int]] = [[], []]
