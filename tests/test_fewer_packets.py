@@ -285,6 +285,16 @@ def test_a_client_with_nagle_does_not_wait_for_the_second_segment_of_its_request
     assert delaying.total("acks_alone") == 10
 
 
+@pytest.mark.parametrize("how", ["waitall", "lowat"])
+def test_the_kernel_that_waits_for_a_whole_request_does_not_wait_for_an_ack(how):
+    delaying = {"LD_PRELOAD": str(LIBRARY), "FSOCKET_DELAYED_ACK": "on"}
+    with answering(delaying | {"WHOLE": how}) as server, answering({"WHOLE": how}) as without:
+        server.learn("first close")
+        later = [seconds_in_two_segments(server) - seconds_in_two_segments(without) for _ in range(10)]
+        assert min(later) < LATE_SECONDS
+        assert sum(one > 0.04 for one in later) <= 1
+
+
 def test_a_pool_of_threads_is_left_alone(without):
     """Its threads wait for work, and the library does not see that wait."""
     with answering({"LD_PRELOAD": str(LIBRARY), "FSOCKET_DELAYED_ACK": "on", "POOL": "yes"}) as server:

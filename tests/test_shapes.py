@@ -87,6 +87,16 @@ def test_a_program_gets_the_listener_under_another_number(library, successor):
         assert shape.asked(*CPUS, *CPUS) == ["new"] * 4
 
 
+@pytest.mark.parametrize("how", ["fork", "vfork", "spawn", "shell"])
+def test_a_program_is_started_and_the_listener_closed_at_once(library, how):
+    with Shape(library, "StartsAnotherAndCloses") as shape:
+        shape.wait_until_adopted(CPUS[0])
+        with waiting_clients(shape, CPUS[0], CPUS[1], CPUS[0]) as clients:
+            shape.ask("start", how)
+            assert [client.recv(100) for client in clients] == [b"new"] * 3
+        assert shape.asked(*CPUS, *CPUS) == ["new"] * 4
+
+
 @pytest.mark.parametrize("how", ["duplicate", "as it is"])
 def test_a_program_that_gets_the_listener_has_the_library_though_its_environment_was_cleared(library, how):
     with Shape(library, "StartsWithoutEnvironment") as shape:
@@ -115,6 +125,15 @@ def test_threads_that_no_longer_serve_may_run_on_all_cpus(library):
         shape.wait_until_adopted(*CPUS)
         masks = shape.ask("close")
         assert masks[0] == masks[1] and {*CPUS} <= {*masks[0]}
+
+
+def test_an_epoll_reports_each_of_many_listeners_once(library):
+    with Shape(library, "ManyListeners") as shape, ExitStack() as clients:
+        ports = shape.port
+        for cpu in CPUS:
+            for shape.port in ports:
+                clients.enter_context(shape.client(cpu))
+        assert shape.ask("reported") == [len(ports), len(ports)]
 
 
 @pytest.mark.skipif(len(ALL_CPUS) < 3, reason="takes three CPUs")

@@ -263,8 +263,10 @@ static void now_serves(struct listener *l, struct watch *watch, int cpu, bool ag
 		atomic_fetch_sub(&counters_of(fallback->cpu)->fallen_back, 1);
 	fallback->generation = 0;
 	pulse_begins(cpu);
-	adoptions[l - listeners] =
-		(struct adoption){ l->generation, cpu, ACCEPTS_PER_GLOBAL_TURN, atomic_load(&l->clone[cpu].tenure) };
+	adoptions[l - listeners] = (struct adoption){ .generation = l->generation,
+	                                              .tenure = atomic_load(&l->clone[cpu].tenure),
+	                                              .cpu = (int16_t)cpu,
+	                                              .until_global_turn = ACCEPTS_PER_GLOBAL_TURN };
 	tell(l, NO_REASON);
 }
 

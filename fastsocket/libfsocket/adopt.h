@@ -25,9 +25,9 @@
 
 struct adoption {
 	uint32_t generation;
-	int cpu;
-	unsigned int until_global_turn;
 	uint32_t tenure; /* of the clone (tables.h) when the thread adopted */
+	int16_t cpu;
+	uint16_t until_global_turn;
 };
 extern __thread struct adoption adoptions[MAX_LISTENERS] INITIAL_EXEC;
 

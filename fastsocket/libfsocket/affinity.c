@@ -9,23 +9,36 @@
 #include "settings.h"
 
 THREAD_LOCAL bool pinned, was_pinned;
-THREAD_LOCAL cpu_set_t own, ours;
+THREAD_LOCAL cpu_set_t own;
+THREAD_LOCAL int our_cpu;
 
 bool affinity_may_pin(void)
 {
 	return settings.pin == PIN_ALWAYS || (settings.pin != PIN_NEVER && !seccomp_at_start());
 }
 
-bool affinity_pin(int cpu, const cpu_set_t *before)
+static cpu_set_t only(int cpu)
 {
 	cpu_set_t one;
 
 	CPU_ZERO(&one);
 	CPU_SET(cpu, &one);
-	if (sched_setaffinity(0, sizeof(one), &one))
+	return one;
+}
+
+static bool pin_to(int cpu)
+{
+	cpu_set_t one = only(cpu);
+
+	return !sched_setaffinity(0, sizeof(one), &one);
+}
+
+bool affinity_pin(int cpu, const cpu_set_t *before)
+{
+	if (!pin_to(cpu))
 		return false;
 	own = *before;
-	ours = one;
+	our_cpu = cpu;
 	pinned = was_pinned = true;
 	return true;
 }
@@ -35,18 +48,18 @@ void affinity_renew(int cpu, const cpu_set_t *present)
 	cpu_set_t common;
 
 	CPU_AND(&common, &own, present);
-	if (was_pinned && CPU_COUNT(present) > 1 && CPU_ISSET(cpu, &ours) && CPU_EQUAL(&common, &own))
-		pinned = !sched_setaffinity(0, sizeof(ours), &ours);
+	if (was_pinned && CPU_COUNT(present) > 1 && cpu == our_cpu && CPU_EQUAL(&common, &own))
+		pinned = pin_to(our_cpu);
 }
 
 /* Does the library's pin still hold? The application or the administrator may have set another affinity since. */
 static bool is_pinned_by_us(void)
 {
-	cpu_set_t present;
+	cpu_set_t present, one = only(our_cpu);
 
 	if (!pinned)
 		return false;
-	pinned = real.sched_getaffinity(0, sizeof(present), &present) >= 0 && CPU_EQUAL(&present, &ours);
+	pinned = real.sched_getaffinity(0, sizeof(present), &present) >= 0 && CPU_EQUAL(&present, &one);
 	return pinned;
 }
 
@@ -64,7 +77,7 @@ void affinity_put_back(bool lifted)
 	int saved_errno = errno;
 
 	if (!likely(!lifted))
-		pinned = !sched_setaffinity(0, sizeof(ours), &ours);
+		pinned = pin_to(our_cpu);
 	errno = saved_errno;
 }
 

@@ -35,7 +35,8 @@ static void delay_acks_of(struct listener *l)
 	struct held held;
 
 	lock_tables(&held);
-	if (!acks_are_delayed(l) && get_int(l->fd, IPPROTO_TCP, TCP_QUICKACK, 0)) {
+	if (!acks_are_delayed(l) && get_int(l->fd, IPPROTO_TCP, TCP_QUICKACK, 0) &&
+	    get_int(l->fd, SOL_SOCKET, SO_RCVLOWAT, 1) <= 1) {
 		atomic_store(&l->shared->delays_acks, 1);
 		for_each_clone(cpu, l)
 			set_int(atomic_load(&l->clone[cpu].fd), IPPROTO_TCP, TCP_QUICKACK, 0);

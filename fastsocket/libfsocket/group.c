@@ -12,7 +12,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "group.h"
 #include "real.h"
@@ -92,9 +91,9 @@ static enum answer members(const struct listener *l)
 	enum answer answer = NO_ANSWER;
 	/*
 	 * Part of a dump is no longer than a page, or than 8192 bytes: NLMSG_GOODSIZE in include/linux/netlink.h. The
-	 * stack of a thread may be small.
+	 * tables are locked, and the stack of a thread may be small.
 	 */
-	char part[sysconf(_SC_PAGESIZE) < 8192 ? 4096 : 8192] __attribute__((aligned(8)));
+	static char part[8192] __attribute__((aligned(8)));
 	ssize_t size;
 
 	if (netlink < 0)

@@ -135,7 +135,7 @@ static bool look_at(struct listener *l, struct watch *watch, uint64_t patience, 
 }
 
 /* The event data of the listeners with clones that are in the epoll at which the thread looked last. */
-#define MAX_REPORTED 8
+#define MAX_REPORTED MAX_LISTENERS
 THREAD_LOCAL uint64_t reported[MAX_REPORTED];
 THREAD_LOCAL size_t reported_end;
 

@@ -190,6 +190,8 @@ INTERPOSED ssize_t splice(int in, off64_t *in_offset, int out, off64_t *out_offs
 
 static void before_read(int fd, int flags)
 {
+	if (!likely(!(flags & MSG_WAITALL))) /* the thread may wait in the kernel for the other side's next segment */
+		turn_leaves_alone(fd);
 	if (turn_is_open())
 		turn_reads(fd, flags);
 }

@@ -181,15 +181,20 @@ static int spawn_with_settings(spawning *call, pid_t *pid, const char *path, con
 {
 	size_t length = shared_is_open() ? length_of(environment) : MAX_ENVIRONMENT;
 	size_t lacks = length < MAX_ENVIRONMENT ? successor_lacks(environment) : 0;
+	int result;
 
 	turn_leaves_all_alone();
+	successor_is_spawned(true);
 	if (lacks) {
 		char *extended[length + lacks + 1];
 
 		successor_extend(extended, environment);
-		return WITH_OWN_AFFINITY(call(pid, path, actions, attributes, arguments, extended));
+		result = WITH_OWN_AFFINITY(call(pid, path, actions, attributes, arguments, extended));
+	} else {
+		result = WITH_OWN_AFFINITY(call(pid, path, actions, attributes, arguments, environment));
 	}
-	return WITH_OWN_AFFINITY(call(pid, path, actions, attributes, arguments, environment));
+	successor_is_spawned(false);
+	return result;
 }
 
 INTERPOSED int posix_spawn(pid_t *restrict pid, const char *restrict path, const posix_spawn_file_actions_t *actions,

@@ -67,11 +67,7 @@ static void use_memory(struct shared_memory *new, int fd)
 	memory_inode = status.st_ino;
 }
 
-/*
- * Opens the memory again by its mapping. The kernel allows this only to privileged processes. In others the memory
- * stays without a descriptor.
- */
-static void reopen(void)
+void shared_reopen(void)
 {
 	char path[96];
 
@@ -94,8 +90,6 @@ void shared_close(void)
 
 void shared_goes_along(bool goes)
 {
-	if (goes)
-		reopen();
 	if (memory_fd >= 0)
 		real.fcntl(memory_fd, F_SETFD, goes ? 0 : FD_CLOEXEC);
 }
@@ -131,7 +125,7 @@ bool shared_open(void)
 	int fd;
 
 	if (memory) {
-		reopen();
+		shared_reopen();
 		return true;
 	}
 	fd = out_of_the_way(memfd_create(FSOCKET_SHARED_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING));

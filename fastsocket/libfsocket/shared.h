@@ -113,6 +113,11 @@ static inline bool shared_is_open(void)
 bool shared_open(void);
 /* Closes the descriptor of the memory, because the process has no listener any more. The memory stays mapped. */
 void shared_close(void);
+/*
+ * Opens the memory again by its mapping, if the process has closed it. The kernel allows this only to privileged
+ * processes. In others the memory stays without a descriptor.
+ */
+void shared_reopen(void);
 /* Says whether the descriptor of the memory stays open when this process becomes another program. */
 void shared_goes_along(bool goes);
 /*

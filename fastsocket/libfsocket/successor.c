@@ -79,20 +79,28 @@ void successor_extend(char *extended[], char *const environment[])
 	*extended = NULL;
 }
 
-/*
- * Do the clones have to stay open in the program that this process becomes? Only if the listener stays open there, and
- * this process itself got to know the listener. A child does not: its parent keeps the clones.
- */
-static bool stays_here(const struct listener *l)
+static void keep_open(const struct listener *l, bool open)
 {
-	return goes_along(l) && l->cloned && l->creator == getpid();
+	for_each_clone(cpu, l)
+		if (clone_listens(l, cpu))
+			real.fcntl(clone_of(l, cpu), F_SETFD, open ? 0 : FD_CLOEXEC);
 }
 
+/* For a program that gets the listener while this process's server goes on, or ends at any moment. */
+static bool lend(const struct listener *l, bool begins)
+{
+	if (!l->cloned || !goes_along(l))
+		return false;
+	keep_open(l, begins);
+	return true;
+}
+
+/* For the program that the server itself becomes. Does it keep the clones open? */
 static bool leave_to_successor(struct listener *l, bool leave)
 {
 	pid_t other;
 
-	if (!stays_here(l))
+	if (!l->cloned || !goes_along(l))
 		return false;
 	other = process_of_an_adopter(l);
 	if (other) { /* the new program gets the clones from that process */
@@ -104,27 +112,43 @@ static bool leave_to_successor(struct listener *l, bool leave)
 		unattended_begins(l);
 	if (leave && !atomic_load(&l->shared->unattended))
 		return false;
-	for_each_clone(cpu, l)
-		if (clone_listens(l, cpu))
-			real.fcntl(clone_of(l, cpu), F_SETFD, leave ? 0 : FD_CLOEXEC);
-	if (leave)
+	keep_open(l, leave);
+	if (leave) {
+		shared_reopen();
 		mark_as_ours(l);
+	}
 	return true;
 }
 
 /*
  * If no other worker has the clones when this process becomes another program, the kernel would reset what waits in
  * them. So the clones stay open in the new program. The filter sends new connections to the application's listener, in
- * case the new program runs without the library.
+ * case the new program runs without the library. A child keeps the clones open, too, because its parent may close the
+ * listener before the new program gets the clones from there. A child of vfork() has its parent's tables, but changes
+ * descriptors of its own.
  */
 void successor_comes(bool begins)
 {
 	bool any = false;
 
-	if (!shared_is_open() || !tables_are_ours())
+	if (!shared_is_open())
 		return;
-	for (size_t i = 0; i < MAX_LISTENERS; i++)
-		any = (listeners[i].generation && leave_to_successor(&listeners[i], begins)) || any;
+	for (size_t i = 0; i < MAX_LISTENERS; i++) {
+		struct listener *l = &listeners[i];
+
+		if (l->generation)
+			any = (l->creator == getpid() ? leave_to_successor(l, begins) : lend(l, begins)) || any;
+	}
+	if (any)
+		shared_goes_along(begins);
+}
+
+void successor_is_spawned(bool begins)
+{
+	bool any = false;
+
+	for (size_t i = 0; shared_is_open() && i < MAX_LISTENERS; i++)
+		any = (listeners[i].generation && lend(&listeners[i], begins)) || any;
 	if (any)
 		shared_goes_along(begins);
 }

@@ -17,5 +17,7 @@ void successor_extend(char *extended[], char *const environment[]);
  * failed to become one, and takes that back.
  */
 void successor_comes(bool begins);
+/* The same for a program that a child becomes: with true before posix_spawn() makes the child, with false afterwards. */
+void successor_is_spawned(bool begins);
 
 #endif

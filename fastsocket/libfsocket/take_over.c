@@ -150,6 +150,8 @@ bool take_over(struct listener *l)
 {
 	pid_t marked = marked_process(l->fd);
 
+	/* This process may have them already: by the program before, in this process or in its parent. */
+	try_to_take_from(l, getpid());
 	try_to_take_from(l, marked);
 	/* The marked process may have ended. Then the parent may have the clones, as nginx's old master does. */
 	try_to_take_from(l, getppid());

@@ -130,6 +130,8 @@ void turn_sets_option(int fd, int level, int name)
 		answer_leaves(fd, connection_clear(fd, HELD | WRITTEN | HOLDS | WATCHED));
 	else if (level == IPPROTO_TCP && name == TCP_QUICKACK) /* the application looks after its ACKs itself */
 		connection_clear(fd, DELAYED | ASKED);
+	else if (level == SOL_SOCKET && name == SO_RCVLOWAT) /* a request may wait in the kernel for its next segment */
+		ack_at_once(fd, connection_clear(fd, DELAYED | ASKED));
 }
 
 void turn_watches(int fd)

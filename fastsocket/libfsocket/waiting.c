@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #define _GNU_SOURCE
 #include <errno.h>
+#include <pthread.h>
 
 #include "bell.h"
 #include "clock.h"
@@ -155,7 +156,10 @@ static int look_and_wait(struct wait *wait)
 
 int wait_for_events(struct wait *wait)
 {
-	int ready = look_and_wait(wait);
+	int ready;
+
+	pthread_testcancel(); /* as libc's epoll_wait(), and before signals are blocked for a look */
+	ready = look_and_wait(wait);
 
 	pulse_wakes();
 	return ready;

@@ -40,6 +40,8 @@ QUIET_OPTIONS = [
 ANSWER = b"an answer\n"
 GREETS = "GREETS" in os.environ  # speaks first
 POOL = "POOL" in os.environ  # another thread reads and answers, which waits for work where no hook sees it
+WHOLE = os.environ.get("WHOLE")  # the kernel waits for a whole request: by "waitall" or by "lowat"
+WHOLE_BYTES = len("first close\n")
 LARGE = 1_000_000
 PAUSE = 0.3  # longer than the kernel holds data
 BLOCK = bytes(range(250)) * 4
@@ -85,7 +87,9 @@ class Server:
 
     def _accept(self) -> None:
         connection, _ = self._listener.accept()
-        connection.setblocking(False)
+        connection.setblocking(WHOLE == "waitall")
+        if WHOLE == "lowat":
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, WHOLE_BYTES)
         if GREETS:
             connection.send(ANSWER)
         self._open[connection.fileno()] = connection
@@ -93,7 +97,8 @@ class Server:
 
     def _answer(self, connection: socket.socket) -> None:
         try:
-            request = connection.recv(4096)
+            whole = (WHOLE_BYTES, socket.MSG_WAITALL)
+            request = connection.recv(*(whole if WHOLE == "waitall" else (4096,)))
         except ConnectionResetError:
             request = b""
         if not request.endswith(b"\n"):  # the end, or the first part of one

@@ -5,7 +5,9 @@ Every connection is answered with a line that says who accepted it.
 
 import os
 import select
+import shlex
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -156,6 +158,34 @@ class BecomesAnother:
         os.execv(sys.executable, [sys.executable, __file__, self._successor])
 
 
+class StartsAnotherAndCloses:
+    """Serves by epoll. It starts another program, which gets the listener, and closes its own at once."""
+
+    PROGRAM = [sys.executable, __file__, "serve"]
+    IN_BACKGROUND = f"{{ {shlex.join(PROGRAM)} <&3 & }} 3<&0"  # sh would give it /dev/null
+
+    def __init__(self) -> None:
+        os.sched_setaffinity(0, CPUS[:1])
+        self._listener = listening()
+        self._epoll = watching(self._listener)
+        self._epoll.poll(0)
+        say(port_of(self._listener))
+
+    def start(self, how: str) -> None:
+        os.dup2(self._listener.fileno(), PASSED_ON)
+        if how == "spawn":
+            os.posix_spawn(self.PROGRAM[0], self.PROGRAM, os.environ)
+        elif how == "vfork":
+            subprocess.Popen(self.PROGRAM, close_fds=False)
+        elif os.fork() == 0:
+            program = self.PROGRAM if how == "fork" else ["/bin/sh", "-c", self.IN_BACKGROUND]
+            os.execv(program[0], program)
+        self._epoll.close()
+        self._listener.close()
+        os.close(PASSED_ON)
+        say("closed")
+
+
 class StartsWithoutEnvironment:
     """Has a clone, and starts programs that get its listener, but no variable of its environment."""
 
@@ -284,6 +314,26 @@ class EndsServing:
         say(self._masks)
 
 
+class ManyListeners:
+    """More listeners in an epoll than an event loop usually has. Each has a client of each CPU at the same time."""
+
+    NUMBER = 20
+
+    def __init__(self) -> None:
+        os.sched_setaffinity(0, CPUS[:1])
+        self._listeners = [listening() for _ in range(self.NUMBER)]
+        self._epoll = select.epoll()
+        for listener in self._listeners:
+            self._epoll.register(listener, select.EPOLLIN)
+        self._epoll.poll(0)
+        say([port_of(listener) for listener in self._listeners])
+
+    def reported(self) -> None:
+        """How many descriptors one call reports, and how many of these are different."""
+        found = [descriptor for descriptor, _ in self._epoll.poll(maxevents=4 * self.NUMBER)]
+        say([len(found), len({*found})])
+
+
 class IsConfined:
     """A thread serves, pinned by the library. Then it is confined to the CPUs other than that one."""
 
@@ -317,8 +367,8 @@ SUCCESSORS = {"serve": serve, "serve_blocking": serve_blocking}
 SHAPES = {
     shape.__name__: shape
     for shape in (
-        OneEpoll, BlocksLater, StartsItsService, BecomesAnother, StartsWithoutEnvironment, SecondShardComesLate,
-        OneIsBusy, EndsServing, IsConfined,
+        OneEpoll, BlocksLater, StartsItsService, BecomesAnother, StartsAnotherAndCloses, StartsWithoutEnvironment,
+        SecondShardComesLate, OneIsBusy, EndsServing, ManyListeners, IsConfined,
     )
 }  # fmt: skip
 
