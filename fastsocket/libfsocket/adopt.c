@@ -25,10 +25,10 @@
 __thread struct adoption adoptions[MAX_LISTENERS] INITIAL_EXEC;
 
 /* For each listener: on which CPU the calling thread was counted as a worker without a clone. */
-THREAD_LOCAL struct fallback {
-	uint32_t generation;
-	int cpu;
-} fallbacks[MAX_LISTENERS];
+THREAD_LOCAL struct {
+	uint32_t generation[MAX_LISTENERS];
+	int16_t cpu[MAX_LISTENERS];
+} fallbacks;
 
 void adoption_forget(const struct listener *l)
 {
@@ -38,7 +38,7 @@ void adoption_forget(const struct listener *l)
 void adoptions_forget(void)
 {
 	memset(adoptions, 0, sizeof(adoptions));
-	memset(fallbacks, 0, sizeof(fallbacks));
+	memset(&fallbacks, 0, sizeof(fallbacks));
 	pulse_forget();
 }
 
@@ -235,20 +235,21 @@ static void tell(const struct listener *l, enum reason problem)
 
 static void falls_back(struct listener *l, enum reason problem)
 {
-	struct fallback *fallback = &fallbacks[l - listeners];
+	size_t index = (size_t)(l - listeners);
 
 	waits_without_seat(l->shared);
-	if (fallback->generation == l->generation) /* already counted: a worker tries again from time to time */
+	if (fallbacks.generation[index] == l->generation) /* already counted: a worker tries again from time to time */
 		return;
-	*fallback = (struct fallback){ l->generation, sched_getcpu() };
-	count(&counters_of(fallback->cpu)->fallen_back);
+	fallbacks.generation[index] = l->generation;
+	fallbacks.cpu[index] = (int16_t)sched_getcpu();
+	count(&counters_of(fallbacks.cpu[index])->fallen_back);
 	tell(l, problem);
 	worker_arrives();
 }
 
 static void now_serves(struct listener *l, struct watch *watch, int cpu, bool again)
 {
-	struct fallback *fallback = &fallbacks[l - listeners];
+	size_t index = (size_t)(l - listeners);
 
 	watch->cpu = cpu;
 	atomic_store(&l->shared->seat[cpu].tended_ms, now_ms());
@@ -259,13 +260,13 @@ static void now_serves(struct listener *l, struct watch *watch, int cpu, bool ag
 		count(&counters_of(cpu)->adopted);
 		worker_arrives();
 	}
-	if (fallback->generation == l->generation)
-		atomic_fetch_sub(&counters_of(fallback->cpu)->fallen_back, 1);
-	fallback->generation = 0;
+	if (fallbacks.generation[index] == l->generation)
+		atomic_fetch_sub(&counters_of(fallbacks.cpu[index])->fallen_back, 1);
+	fallbacks.generation[index] = 0;
 	pulse_begins(cpu);
 	adoptions[l - listeners] = (struct adoption){ .generation = l->generation,
 	                                              .tenure = atomic_load(&l->clone[cpu].tenure),
-	                                              .cpu = (int16_t)cpu,
+	                                              .cpu = (uint32_t)cpu,
 	                                              .until_global_turn = ACCEPTS_PER_GLOBAL_TURN };
 	tell(l, NO_REASON);
 }

@@ -23,12 +23,13 @@
  */
 #define ACCEPTS_PER_GLOBAL_TURN 32
 
-struct adoption {
+struct adoption { /* small, because libc takes it from each thread's stack */
 	uint32_t generation;
-	uint32_t tenure; /* of the clone (tables.h) when the thread adopted */
-	int16_t cpu;
-	uint16_t until_global_turn;
+	uint32_t cpu : 10;
+	uint32_t until_global_turn : 6;
+	uint32_t tenure : 16; /* of the clone (tables.h) when the thread adopted */
 };
+_Static_assert(CPU_SETSIZE <= 1 << 10 && ACCEPTS_PER_GLOBAL_TURN < 1 << 6, "fields of struct adoption");
 extern __thread struct adoption adoptions[MAX_LISTENERS] INITIAL_EXEC;
 
 /* What the calling thread has adopted of this listener; NULL if it has adopted nothing. */

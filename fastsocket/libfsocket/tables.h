@@ -26,7 +26,7 @@ struct clone {
 	uint64_t cookie;                   /* tells whether that descriptor is still the socket that the library made */
 	_Atomic uint64_t pending_ms;       /* since when a connection has been seen to wait there; 0: none waits */
 	_Atomic uint64_t pending_accepted; /* how many its own worker had accepted at that time */
-	_Atomic uint32_t tenure;           /* changes when a thread of this process gives the clone up */
+	_Atomic uint16_t tenure;           /* changes when a thread of this process gives the clone up */
 };
 
 /* How many clones of neighbours each worker guards with its bell. */
