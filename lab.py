@@ -334,7 +334,7 @@ def _results(out: Path | None, name: str, here: bool = True) -> Iterator[Path]:
 
 
 def _collector(asked: Sweep | None = None) -> "Collector":
-    """The collector for a sweep's options; None: for a verb that has none of them, such as profile."""
+    """The collector for a sweep's options. A verb without these options, such as profile, passes None."""
     from analysis.live import LiveTable
     from bench.collection import Collector
 

@@ -140,7 +140,7 @@ class Elf:
     def _entries(self, kind: int, layout: str) -> tuple[Iterator[tuple[int, ...]], bytes]:
         """The entries of the first section of a kind, and the string table with their names.
 
-        Further sections of that kind are left out, because a loader uses none of them.
+        Later sections of that kind are left out, because a loader uses the first section alone.
         """
         form, section = struct.Struct(self._order + layout), self._first(kind)
         if section is None:

@@ -180,7 +180,7 @@ def write_run(directory: Path, run: Run) -> None:
 
 
 def read_run(directory: Path) -> Run:
-    """Read run.json. Raises RecordError if it is missing, or if it is no run of this version."""
+    """Read run.json. Raises RecordError if the file is missing, is damaged, or comes from another version."""
     try:
         return Run.model_validate_json((directory / RUN).read_bytes())
     except FileNotFoundError as error:

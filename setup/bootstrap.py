@@ -93,7 +93,7 @@ def has_environment() -> bool:
 
 
 def lacks_checks(arguments: list[str]) -> bool:
-    """Whether the tools that check style and coverage must still be installed. The container image has none of them."""
+    """Whether the tools that check style and coverage must still be installed. The container image lacks them."""
     if "test" not in verbs(arguments) or is_finished():
         return False
     return not CHECKS_STAMP.exists() or CHECKS_STAMP.read_text() != CHECKS.read_text()

@@ -5,14 +5,14 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from tests.harness.apps import EVERYTHING_ON, LOOPBACK, PRELOAD, App
+from tests.harness.apps import KINDS, LOOPBACK, PRELOAD, App
 from tests.harness.cpus import ALL_CPUS, CPUS, NEEDS_TWO_CPUS
 from tests.harness.locality import adopters
 from tests.harness.patience import patient
 from tests.harness.waiting import wait_until
 from tests.libfsocket_apps.loopback import connect, on_cpus
 
-LIBRARIES = {"without": {}, "with": PRELOAD, "everything on": PRELOAD | EVERYTHING_ON}
+LIBRARIES = {"without": {}} | KINDS
 ANSWER_SECONDS = patient(4)
 
 pytestmark = [pytest.mark.timeout(patient(60)), NEEDS_TWO_CPUS]

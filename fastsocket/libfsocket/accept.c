@@ -134,14 +134,6 @@ static struct attempt accept_from_some(const struct acceptance *asked, bool (*wa
 	return nothing_there;
 }
 
-/* No worker watches the clone. */
-static bool is_abandoned(const struct listener *l, int cpu)
-{
-	const struct seat *seat = &l->shared->seat[cpu];
-
-	return atomic_load(&seat->listening) && !seat_is_taken(seat);
-}
-
 enum ready { NONE_READY, LISTENER_READY, CLONE_READY };
 
 /*

@@ -13,7 +13,7 @@ void clone_forget(struct listener *l, int cpu);
 void clones_close(struct listener *l);
 /* The descriptor of the clone of a CPU; -1 if there is none, or if the number has become another file's. */
 int clone_of(const struct listener *l, int cpu);
-/* The CPU of the clone that has this descriptor; -1 if it is no clone of the listener. */
+/* The CPU of the clone that has this descriptor; -1 if the descriptor is not a clone's of this listener. */
 int cpu_of_clone(const struct listener *l, int fd);
 /* The tables say that this descriptor is a clone's. Is it still that clone? */
 bool is_clone(int fd);

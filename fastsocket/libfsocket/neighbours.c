@@ -66,6 +66,13 @@ bool is_neglected(const struct listener *l, int cpu)
 	        !seat_is_taken(seat));
 }
 
+bool is_abandoned(const struct listener *l, int cpu)
+{
+	const struct seat *seat = &l->shared->seat[cpu];
+
+	return atomic_load(&seat->listening) && !seat_is_taken(seat);
+}
+
 bool is_own(const struct listener *l, int cpu)
 {
 	return atomic_load(&l->clone[cpu].watchers) && atomic_load(&l->clone[cpu].neighbour_epfd) < 0;
@@ -128,11 +135,9 @@ bool neighbours_tend(struct listener *l, const struct watch *watch, uint64_t pat
 
 bool neighbours_have_something(struct listener *l)
 {
-	for_each_clone(cpu, l) {
-		bool abandoned = atomic_load(&l->shared->seat[cpu].listening) && !seat_is_taken(&l->shared->seat[cpu]);
-
-		if (is_own(l, cpu) || abandoned ? holds_something(l, cpu) : is_stuck(l, cpu, PATIENCE_MS, precise_ms()))
+	for_each_clone(cpu, l)
+		if (is_own(l, cpu) || is_abandoned(l, cpu) ? holds_something(l, cpu)
+		                                           : is_stuck(l, cpu, PATIENCE_MS, precise_ms()))
 			return true;
-	}
 	return false;
 }

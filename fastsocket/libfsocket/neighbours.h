@@ -29,6 +29,8 @@
  * and if it has no living worker.
  */
 bool is_neglected(const struct listener *l, int cpu);
+/* Does the clone listen, though it has no living worker? */
+bool is_abandoned(const struct listener *l, int cpu);
 /* Does this process watch the clone because one of its own workers has adopted it, and not as a neighbour? */
 bool is_own(const struct listener *l, int cpu);
 /*

@@ -31,6 +31,18 @@ static size_t length_of(char *const strings[])
 	return n < MAX_ENVIRONMENT && is_readable(&strings[n], sizeof(strings[n])) ? n : MAX_ENVIRONMENT;
 }
 
+/*
+ * How many pointers the environment takes with the settings that it lacks; 0: it lacks none. Without shared memory no
+ * listener has been accelerated.
+ */
+static size_t length_with_settings(char *const environment[])
+{
+	size_t length = shared_is_open() ? length_of(environment) : MAX_ENVIRONMENT;
+	size_t lacks = length < MAX_ENVIRONMENT ? successor_lacks(environment) : 0;
+
+	return lacks ? length + lacks + 1 : 0;
+}
+
 /* Which of the exec functions the application has called, and its arguments. */
 struct program {
 	enum { BY_PATH, BY_NAME, BY_DESCRIPTOR, AT_DIRECTORY } by;
@@ -55,15 +67,14 @@ static int execute(const struct program *program, char *const environment[])
 
 /*
  * Executes the program, and adds to its environment what it lacks (successor.h). Allocates nothing, because programs
- * call exec functions after fork(). Without shared memory no listener has been accelerated, so nothing is added.
+ * call exec functions after fork().
  */
 static int execute_with_settings(const struct program *program, char *const environment[])
 {
-	size_t length = shared_is_open() ? length_of(environment) : MAX_ENVIRONMENT;
-	size_t lacks = length < MAX_ENVIRONMENT ? successor_lacks(environment) : 0;
+	size_t extended_length = length_with_settings(environment);
 
-	if (lacks) {
-		char *extended[length + lacks + 1];
+	if (extended_length) {
+		char *extended[extended_length];
 
 		successor_extend(extended, environment);
 		return execute(program, extended);
@@ -179,14 +190,13 @@ typedef int spawning(pid_t *restrict, const char *restrict, const posix_spawn_fi
 static int spawn_with_settings(spawning *call, pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
                                const posix_spawnattr_t *attributes, char *const arguments[], char *const environment[])
 {
-	size_t length = shared_is_open() ? length_of(environment) : MAX_ENVIRONMENT;
-	size_t lacks = length < MAX_ENVIRONMENT ? successor_lacks(environment) : 0;
+	size_t extended_length = length_with_settings(environment);
 	int result;
 
 	turn_leaves_all_alone();
 	successor_is_spawned(true);
-	if (lacks) {
-		char *extended[length + lacks + 1];
+	if (extended_length) {
+		char *extended[extended_length];
 
 		successor_extend(extended, environment);
 		result = WITH_OWN_AFFINITY(call(pid, path, actions, attributes, arguments, extended));

@@ -86,23 +86,11 @@ static void keep_open(const struct listener *l, bool open)
 			real.fcntl(clone_of(l, cpu), F_SETFD, open ? 0 : FD_CLOEXEC);
 }
 
-/* For a program that gets the listener while this process's server goes on, or ends at any moment. */
-static bool lend(const struct listener *l, bool begins)
-{
-	if (!l->cloned || !goes_along(l))
-		return false;
-	keep_open(l, begins);
-	return true;
-}
-
 /* For the program that the server itself becomes. Does it keep the clones open? */
 static bool leave_to_successor(struct listener *l, bool leave)
 {
-	pid_t other;
+	pid_t other = process_of_an_adopter(l);
 
-	if (!l->cloned || !goes_along(l))
-		return false;
-	other = process_of_an_adopter(l);
 	if (other) { /* the new program gets the clones from that process */
 		if (leave)
 			mark_with(l, other);
@@ -127,28 +115,32 @@ static bool leave_to_successor(struct listener *l, bool leave)
  * listener before the new program gets the clones from there. A child of vfork() has its parent's tables, but changes
  * descriptors of its own.
  */
-void successor_comes(bool begins)
+static void pass_on(bool begins, bool is_this_process)
 {
 	bool any = false;
 
-	if (!shared_is_open())
-		return;
-	for (size_t i = 0; i < MAX_LISTENERS; i++) {
+	for (size_t i = 0; shared_is_open() && i < MAX_LISTENERS; i++) {
 		struct listener *l = &listeners[i];
 
-		if (l->generation)
-			any = (l->creator == getpid() ? leave_to_successor(l, begins) : lend(l, begins)) || any;
+		if (!l->cloned || !goes_along(l))
+			continue;
+		if (is_this_process && l->creator == getpid()) {
+			any = leave_to_successor(l, begins) || any;
+		} else {
+			keep_open(l, begins);
+			any = true;
+		}
 	}
 	if (any)
 		shared_goes_along(begins);
 }
 
+void successor_comes(bool begins)
+{
+	pass_on(begins, true);
+}
+
 void successor_is_spawned(bool begins)
 {
-	bool any = false;
-
-	for (size_t i = 0; shared_is_open() && i < MAX_LISTENERS; i++)
-		any = (listeners[i].generation && lend(&listeners[i], begins)) || any;
-	if (any)
-		shared_goes_along(begins);
+	pass_on(begins, false);
 }

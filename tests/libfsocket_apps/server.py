@@ -76,7 +76,7 @@ def child_by(make):
 CHILDREN = {
     "clone()": child_by_clone,
     "clone by number": child_by(lambda: LIBC.syscall(SYS_CLONE, signal.SIGCHLD, 0, 0, 0, 0)),
-    "_Fork()": child_by(LIBC._Fork) if hasattr(LIBC, "_Fork") else child_by(os.fork),  # glibc 2.34
+    "_Fork()": child_by(LIBC._Fork),
 }
 ACCEPT_AND_ANSWER = """
 import select, socket
@@ -413,11 +413,12 @@ class Worker:
             os._exit(0)
         os.waitpid(child, 0)
         seen["fork"] = json.loads(os.read(reading, 100_000))
+
+        def tell(*unused: object) -> int:
+            os.write(writing, json.dumps(own_cpus()).encode())
+            return 0
+
         for name, make in CHILDREN.items():
-
-            def tell(*unused: object) -> int:
-                return os.write(writing, json.dumps(own_cpus()).encode()) == 0
-
             os.waitpid(make(tell), 0)
             seen[name] = json.loads(os.read(reading, 100_000))
         seen["vfork and exec"] = json.loads(subprocess.check_output(TELL_CPUS))

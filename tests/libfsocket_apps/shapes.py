@@ -18,11 +18,11 @@ CPUS = sorted(os.sched_getaffinity(0))[:2]
 PASSED_ON = 20  # the number under which a program gets the listener of the program before
 
 
-def listening(*options: int) -> socket.socket:
+def listening(*options: int, address: tuple[str, int] = ("127.0.0.1", 0)) -> socket.socket:
     listener = socket.socket()
     for option in (socket.SO_REUSEADDR, *options):
         listener.setsockopt(socket.SOL_SOCKET, option, 1)
-    listener.bind(("127.0.0.1", 0))
+    listener.bind(address)
     listener.listen()
     listener.setblocking(False)
     return listener
@@ -136,15 +136,23 @@ class StartsItsService:
                 os.execv(sys.executable, [sys.executable, __file__, "serve_blocking"])
 
 
-class BecomesAnother:
-    """Serves by epoll until it is told to become another program, which gets the listener under another number."""
+class HasAClone:
+    """A process with one CPU, which waits for a listener by epoll and so has a clone of it."""
 
-    def __init__(self, successor: str) -> None:
+    def __init__(self, *options: int) -> None:
         os.sched_setaffinity(0, CPUS[:1])
-        self._listener, self._successor = listening(), successor
+        self._listener = listening(*options)
         self._epoll = watching(self._listener)
         self._epoll.poll(0)
         say(port_of(self._listener))
+
+
+class BecomesAnother(HasAClone):
+    """Serves by epoll until it is told to become another program, which gets the listener under another number."""
+
+    def __init__(self, successor: str) -> None:
+        self._successor = successor
+        super().__init__()
 
     def accept(self, number: int) -> None:
         for _ in range(number):
@@ -158,18 +166,11 @@ class BecomesAnother:
         os.execv(sys.executable, [sys.executable, __file__, self._successor])
 
 
-class StartsAnotherAndCloses:
+class StartsAnotherAndCloses(HasAClone):
     """Serves by epoll. It starts another program, which gets the listener, and closes its own at once."""
 
     PROGRAM = [sys.executable, __file__, "serve"]
     IN_BACKGROUND = f"{{ {shlex.join(PROGRAM)} <&3 & }} 3<&0"  # sh would give it /dev/null
-
-    def __init__(self) -> None:
-        os.sched_setaffinity(0, CPUS[:1])
-        self._listener = listening()
-        self._epoll = watching(self._listener)
-        self._epoll.poll(0)
-        say(port_of(self._listener))
 
     def start(self, how: str) -> None:
         os.dup2(self._listener.fileno(), PASSED_ON)
@@ -186,17 +187,10 @@ class StartsAnotherAndCloses:
         say("closed")
 
 
-class StartsWithoutEnvironment:
-    """Has a clone, and starts programs that get its listener, but no variable of its environment."""
+class StartsWithoutEnvironment(HasAClone):
+    """Starts programs that get its listener, but no variable of its environment."""
 
     TELL = [sys.executable, "-c", "import os; print('LD_PRELOAD' in os.environ, flush=True)"]
-
-    def __init__(self) -> None:
-        os.sched_setaffinity(0, CPUS[:1])
-        self._listener = listening()
-        self._epoll = watching(self._listener)
-        self._epoll.poll(0)
-        say(port_of(self._listener))
 
     def start(self, how: str) -> None:
         """Passed on as another descriptor, or as it is."""
@@ -215,29 +209,14 @@ class StartsWithoutEnvironment:
             say(said.read().strip())
 
 
-class SecondShardComesLate:
-    """A listener with SO_REUSEPORT serves, and pauses. Then another one is opened on its address, in another thread."""
+class SecondShardComesLate(HasAClone):
+    """A listener with SO_REUSEPORT is not served for a while. Another one is opened on its address meanwhile."""
 
     def __init__(self) -> None:
-        os.sched_setaffinity(0, CPUS[:1])
-        self._listener = listening(socket.SO_REUSEPORT)
-        self._epoll = watching(self._listener)
-        self._epoll.poll(0)
-        say(port_of(self._listener))
-
-    def accept(self, number: int) -> None:
-        for _ in range(number):
-            self._epoll.poll()
-            accept_all(self._listener, "first")
-        say("accepted")
+        super().__init__(socket.SO_REUSEPORT)
 
     def open(self) -> None:
-        second = socket.socket()
-        second.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        second.bind(self._listener.getsockname())
-        second.listen()
-        second.setblocking(False)
-        start(serve, second, "second")
+        start(serve, listening(socket.SO_REUSEPORT, address=self._listener.getsockname()), "second")
         say("open")
 
     def go_on(self) -> None:
@@ -285,7 +264,7 @@ class EndsServing:
     def __init__(self) -> None:
         os.sched_setaffinity(0, CPUS)  # with a CPU more than threads the library would not pin them
         self._listener = listening()
-        self._step = threading.Barrier(3)
+        self._ends, self._step = threading.Event(), threading.Barrier(3)
         self._masks: list[list[int]] = [[], []]
         for me in range(2):
             start(self._run, me)
@@ -293,10 +272,8 @@ class EndsServing:
 
     def _run(self, me: int) -> None:
         epoll = watching(self._listener)
-        while self._step.n_waiting == 0:
+        while not self._ends.is_set():
             epoll.poll(0.1)
-            if self._ends.is_set():
-                break
         epoll.close()
         self._step.wait()
         if me == 0:
@@ -304,8 +281,6 @@ class EndsServing:
         self._step.wait()
         self._masks[me] = allowed()
         self._step.wait()
-
-    _ends = threading.Event()
 
     def close(self) -> None:
         self._ends.set()
